@@ -1,0 +1,127 @@
+"""What makes two embeddings comparable, written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+Resample = Literal["bilinear", "bicubic", "lanczos"]
+
+NOT_IN_FINGERPRINT = frozenset({"id", "licence", "source", "field_of_view_um", "notes"})
+"""Facts about an encoder that do not change its vectors."""
+
+
+class CardError(ValueError):
+    """A card that cannot be read or does not hold together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCard:
+    """The facts about one encoder.
+
+    Two vectors may be compared only if they were made under equal fingerprints, so every
+    fact that changes the numbers is in the fingerprint and nothing else is.
+    """
+
+    id: str
+    """Stable name, `family-size`: `dinobloom-s`."""
+    architecture: str
+    """What computes the vector: a timm model name, or the name and version of an algorithm."""
+    dim: int
+    """Length of the vector."""
+    input_px: int = 224
+    """Side of the square that the network sees, in pixels."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from each RGB channel, on the scale 0 to 1."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Each RGB channel is divided by this, on the scale 0 to 1."""
+    resample: Resample = "bicubic"
+    """How an image of another size becomes `input_px` (whole image, squashed to a square)."""
+    pooling: Literal["cls", "mean", "none"] = "cls"
+    """Which output is the vector: the class token, the mean of the patch tokens, or neither."""
+    patch_px: int | None = None
+    """Side of one patch in input pixels; `None` for an encoder without patch tokens."""
+    weights_sha256: str | None = None
+    """Digest of the weights file; `None` for an encoder without weights, or before loading."""
+    pos_embed_interp: str | None = None
+    """How position embeddings of another grid were resampled; `None` when they were not."""
+    engine: str = "torch-fp32"
+    """What runs the network, where that changes the numbers beyond rounding."""
+    stain: str | None = None
+    """Name and version of a stain normalisation applied first; `None` for none."""
+    field_of_view_um: float | None = None
+    """Side of the image that the encoder was trained on, in micrometres; `None` if unknown."""
+    licence: str = "unknown"
+    """Licence of the weights."""
+    source: str = ""
+    """Where the weights come from."""
+    notes: str = ""
+    """Anything a user of the encoder should know."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise CardError("an encoder card needs an id, got an empty one")
+        if self.dim < 1 or self.input_px < 1:
+            raise CardError(
+                f"card {self.id!r}: dim and input_px must be at least 1, "
+                f"got dim {self.dim} and input_px {self.input_px}"
+            )
+        if self.patch_px is not None and self.input_px % self.patch_px:
+            raise CardError(
+                f"card {self.id!r}: input_px {self.input_px} is not a multiple of "
+                f"patch_px {self.patch_px}"
+            )
+        if any(s <= 0 for s in self.std):
+            raise CardError(f"card {self.id!r}: std must be positive, got {self.std}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when any fact that changes the vectors changes."""
+        facts = {k: v for k, v in asdict(self).items() if k not in NOT_IN_FINGERPRINT}
+        return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The card as JSON, with its fingerprint beside the facts."""
+        return json.dumps({**asdict(self), "fingerprint": self.fingerprint}, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "card.json") -> EncoderCard:
+        """Read a card written by `to_json`.
+
+        Raises:
+            CardError: not JSON, an unknown or missing field, or a fingerprint that does not
+                belong to the facts beside it.
+        """
+        try:
+            facts: dict[str, Any] = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise CardError(f"{where} is not JSON: {error}") from error
+        if not isinstance(facts, dict):
+            raise CardError(f"{where} must hold one JSON object, got {type(facts).__name__}")
+        recorded = facts.pop("fingerprint", None)
+        unknown = set(facts) - {f.name for f in fields(cls)}
+        if unknown:
+            raise CardError(
+                f"{where} has unknown fields {sorted(unknown)}; is it of a newer version?"
+            )
+        for name in ("mean", "std"):
+            if name in facts:
+                facts[name] = tuple(facts[name])
+        try:
+            card = cls(**facts)
+        except TypeError as error:
+            raise CardError(f"{where}: {error}") from error
+        if recorded is not None and recorded != card.fingerprint:
+            raise CardError(
+                f"{where} names fingerprint {recorded}, but its facts give {card.fingerprint}: "
+                "it was edited by hand; export the encoder again"
+            )
+        return card
+
+    @classmethod
+    def read(cls, path: Path) -> EncoderCard:
+        """Read a card from a file."""
+        return cls.from_json(path.read_text(encoding="utf-8"), str(path))

@@ -1,0 +1,216 @@
+"""The words that everything speaks: item, source, case, filter, hit, vote, answer."""
+
+from __future__ import annotations
+
+from datetime import date
+from hashlib import sha256
+from typing import Annotated, Literal
+from uuid import UUID, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+NAMESPACE = UUID("6f1d7a52-3c0e-5b8e-9a53-0c5f4e1f7b11")
+"""The root of every item id; it must never change."""
+DISCLAIMER = "Research use only. Similar images are not a finding about a patient."
+
+Kind = Literal["cell", "tile", "field"]
+ScaleOrigin = Literal["file", "manifest", "estimate"]
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Box(Record):
+    """A rectangle in level-0 pixels of its source."""
+
+    x: int
+    """Left edge; negative where a crop hangs over the border and was padded."""
+    y: int
+    """Top edge."""
+    w: Annotated[int, Field(ge=1)]
+    """Width."""
+    h: Annotated[int, Field(ge=1)]
+    """Height."""
+
+
+class Item(Record):
+    """One searchable thing: a cell, a tile of a slide, or a whole field."""
+
+    id: str
+    """Deterministic: see `item_id`."""
+    kind: Kind = "cell"
+    """What it shows."""
+    dataset: Text
+    """The collection of sources that it was published or acquired in."""
+    source: Text
+    """The image or slide it was cut from: the first 32 hex digits of the file's SHA-256."""
+    bbox: Box | None = None
+    """Where in the source, in level-0 pixels; `None` for the whole image."""
+    um_per_px: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    """Micrometres per level-0 pixel; `None` where it is not known."""
+    um_per_px_origin: ScaleOrigin | None = None
+    """Where the scale was read; an estimate is never shown as a fact."""
+    label: Text | None = None
+    """The label that the source carries, in the source's own words."""
+    case: Text | None = None
+    """One specimen or examination; a case belongs to one patient."""
+    patient: Text | None = None
+    """Pseudonym of the patient."""
+    site: Text | None = None
+    """Laboratory or hospital."""
+    stain: Text | None = None
+    """Stain, for instance `May-Grunwald-Giemsa`."""
+    scanner: Text | None = None
+    """Instrument that took the image."""
+    acquired: date | None = None
+    """Day of acquisition."""
+
+
+KEYWORDS = (
+    "kind",
+    "dataset",
+    "source",
+    "label",
+    "case",
+    "patient",
+    "site",
+    "stain",
+    "scanner",
+)
+"""The fields of `Item` that are indexed as words, can be filtered, and have facets."""
+RANGES = ("um_per_px", "acquired")
+"""The fields of `Item` that are indexed as numbers (`acquired` as days since 1970-01-01)."""
+
+
+def source_id(content: bytes) -> str:
+    """The id of a source: the first 32 hex digits of the SHA-256 of its bytes."""
+    return sha256(content).hexdigest()[:32]
+
+
+def item_id(dataset: str, source: str, bbox: Box | None = None, kind: Kind = "cell") -> str:
+    """The id of an item, equal wherever and whenever it is made.
+
+    The same bytes and box under the same dataset are the same item, wherever the file lies.
+    The encoder is not part of it: a collection belongs to one encoder, and the same item in
+    two collections keeps its id.
+    """
+    place = "whole" if bbox is None else f"{bbox.x},{bbox.y},{bbox.w},{bbox.h}"
+    return str(uuid5(NAMESPACE, f"{dataset}|{source}|{kind}|{place}"))
+
+
+def days(day: date) -> int:
+    """Days since 1970-01-01, as dates are indexed."""
+    return day.toordinal() - date(1970, 1, 1).toordinal()
+
+
+class Filter(Record):
+    """Conditions on items.
+
+    As `where`, an item must meet every field that is given, having any one of its values.
+    As `exclude`, an item is dropped if it has any one value of any field.
+    """
+
+    ids: tuple[str, ...] = ()
+    """Item ids."""
+    kind: tuple[Kind, ...] = ()
+    """Kinds."""
+    dataset: tuple[str, ...] = ()
+    """Datasets."""
+    source: tuple[str, ...] = ()
+    """Sources."""
+    label: tuple[str, ...] = ()
+    """Labels."""
+    case: tuple[str, ...] = ()
+    """Cases."""
+    patient: tuple[str, ...] = ()
+    """Patients."""
+    site: tuple[str, ...] = ()
+    """Sites."""
+    stain: tuple[str, ...] = ()
+    """Stains."""
+    scanner: tuple[str, ...] = ()
+    """Scanners."""
+    um_per_px_min: float | None = None
+    """At least this many micrometres per pixel; an item without a scale does not meet it."""
+    um_per_px_max: float | None = None
+    """At most this many micrometres per pixel."""
+    acquired_from: date | None = None
+    """On this day or later; an item without a date does not meet it."""
+    acquired_to: date | None = None
+    """On this day or earlier."""
+
+    @field_validator("ids")
+    @classmethod
+    def _uuids(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(UUID(id)) for id in ids)
+
+    @property
+    def words(self) -> dict[str, tuple[str, ...]]:
+        """The keyword fields that carry a condition."""
+        return {name: values for name in KEYWORDS if (values := getattr(self, name))}
+
+    @property
+    def ranges(self) -> dict[str, tuple[float | None, float | None]]:
+        """The numeric fields that carry a condition, as (at least, at most)."""
+        found: dict[str, tuple[float | None, float | None]] = {
+            "um_per_px": (self.um_per_px_min, self.um_per_px_max),
+            "acquired": (
+                None if self.acquired_from is None else days(self.acquired_from),
+                None if self.acquired_to is None else days(self.acquired_to),
+            ),
+        }
+        return {name: ends for name, ends in found.items() if ends != (None, None)}
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no condition at all."""
+        return not (self.ids or self.words or self.ranges)
+
+    def meets(self, item: Item) -> bool:
+        """Whether an item meets every condition: the plain statement of `where`."""
+        return all(self._tests(item))
+
+    def hits(self, item: Item) -> bool:
+        """Whether an item has any of the values: the plain statement of `exclude`."""
+        return any(self._tests(item))
+
+    def _tests(self, item: Item) -> list[bool]:
+        tests = [item.id in self.ids] if self.ids else []
+        tests += [getattr(item, name) in values for name, values in self.words.items()]
+        for name, (low, high) in self.ranges.items():
+            value = getattr(item, name)
+            number = days(value) if isinstance(value, date) else value
+            tests.append(
+                number is not None
+                and (low is None or number >= low)
+                and (high is None or number <= high)
+            )
+        return tests
+
+
+class Hit(Record):
+    """One neighbour."""
+
+    item: Item
+    """The stored item."""
+    score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+    """Cosine similarity to the query."""
+
+
+class Vote(Record):
+    """The label that the neighbours carry, as a weighted vote."""
+
+    label: str | None
+    """The label with the largest share; `None` if no neighbour carries a label."""
+    shares: dict[str, float]
+    """Share of the weight per label, largest first; they sum to 1."""
+    voters: int
+    """Neighbours that carry a label."""
+    unlabelled: int
+    """Neighbours that carry none; they do not vote."""
+    margin: float
+    """Share of the first label less that of the second."""

@@ -1,0 +1,1 @@
+"""Training encoders, and the evaluation that proves them."""
