@@ -214,3 +214,93 @@ class Vote(Record):
     """Neighbours that carry none; they do not vote."""
     margin: float
     """Share of the first label less that of the second."""
+
+
+Relation = Literal["item", "source", "case", "patient"]
+RELATIONS: tuple[Relation, ...] = ("item", "source", "case", "patient")
+Exclusion = Literal["applied", "partial", "impossible", "off"]
+
+
+class About(Record):
+    """What is known of an uploaded image, so that its own kin can be left out."""
+
+    source: Text | None = None
+    """Id of the source; taken from the bytes where an image is uploaded."""
+    case: Text | None = None
+    """Case that the image belongs to."""
+    patient: Text | None = None
+    """Pseudonym of the patient, as the library has it."""
+
+
+class Question(Record):
+    """What is asked of a collection: by an uploaded image, a stored item, or a vector."""
+
+    collection: str | None = None
+    """Collection to search; `None` for the service's default."""
+    item: str | None = None
+    """Id of a stored item to start from."""
+    vector: tuple[float, ...] | None = None
+    """A vector to start from; `fingerprint` must then say whose it is."""
+    fingerprint: str | None = None
+    """Encoder fingerprint that the caller relies on; another one is refused."""
+    about: About = About()
+    """What is known of the query."""
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    """How many neighbours."""
+    where: Filter = Filter()
+    """Conditions that every neighbour meets."""
+    exclude: tuple[Relation, ...] = RELATIONS
+    """Kin of the query that is left out: unless asked otherwise, all of it."""
+    not_these: Filter = Filter()
+    """Items with any of these values are left out as well."""
+    exact: bool = False
+    """Compare with every item instead of walking the graph."""
+
+
+class Answer(Record):
+    """Neighbours, with all that is needed to judge them."""
+
+    hits: tuple[Hit, ...]
+    """Falling score; equal scores in order of id."""
+    collection: str
+    """Where was searched."""
+    items: int
+    """How many items the collection holds."""
+    encoder: str
+    """Id of the encoder."""
+    fingerprint: str
+    """Fingerprint of the encoder."""
+    k: int
+    """How many were asked."""
+    exact: bool
+    """Whether every item was compared."""
+    where: Filter
+    """The conditions that were applied."""
+    patients: int
+    """Different patients among the hits."""
+    sources: int
+    """Different sources among the hits."""
+    sites: int
+    """Different sites among the hits."""
+    patient_exclusion: Exclusion
+    """Whether the query's own patient was kept out: `applied`; `partial` if some hits have no
+    patient id; `impossible` if ids are unknown; `off` if it was asked for."""
+    warnings: tuple[str, ...] = ()
+    """Reasons not to trust the answer, in words."""
+    seconds: dict[str, float] = {}
+    """Time spent, by step."""
+    disclaimer: str = DISCLAIMER
+    """What the answer is not."""
+
+
+class VoteAnswer(Record):
+    """The vote of the neighbours, and the neighbours."""
+
+    vote: Vote
+    """Shares per label."""
+    sure: bool
+    """Whether the vote is clear enough to show as one label; see `reason`."""
+    reason: str
+    """Why it is, or is not, in words."""
+    answer: Answer
+    """The neighbours that voted."""

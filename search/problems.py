@@ -1,0 +1,104 @@
+"""Errors as problem+json (RFC 9457): one table from exception to status and title."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from encoder.card import CardError
+from encoder.encoder import EncoderError
+from encoder.image import NotAnImage, TooManyPixels
+from search.service import BadQuestion, NoSuchItem
+from search.shards import ShardError
+from search.store import BadVector, NoSuchCollection, StoreBusy, StoreDown, StoreError, WrongEncoder
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class TooLarge(ValueError):
+    """A body over its cap; raised while it streams in."""
+
+    def __init__(self, what: str, cap_mb: float) -> None:
+        super().__init__(f"{what} is larger than {cap_mb:g} MiB; send a smaller one")
+
+
+class NotAllowed(PermissionError):
+    """A call without the right key."""
+
+
+class Problem(BaseModel):
+    """RFC 9457, section 3.1."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+TABLE: tuple[tuple[type[Exception], int, str], ...] = (
+    (WrongEncoder, 409, "Vectors of two encoders cannot be compared"),
+    (NoSuchCollection, 404, "No such collection"),
+    (NoSuchItem, 404, "No such item"),
+    (NotAllowed, 401, "A key is needed"),
+    (TooLarge, 413, "Too large"),
+    (TooManyPixels, 413, "Too many pixels"),
+    (NotAnImage, 415, "Not an image"),
+    (BadVector, 422, "Not a usable vector"),
+    (BadQuestion, 422, "The question cannot be answered as it was put"),
+    (ShardError, 422, "Not a usable shard"),
+    (CardError, 422, "Not a usable encoder card"),
+    (StoreBusy, 503, "The store is busy"),
+    (StoreDown, 503, "The store does not answer"),
+    (EncoderError, 503, "The encoder cannot be used"),
+    (StoreError, 422, "The store refused"),
+)
+"""First match wins, so the narrower comes first."""
+
+
+def problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Any:
+    """A problem as a response."""
+    slug = title.lower().replace(" ", "-")
+    body = Problem(type=f"urn:hemaseek:{slug}", title=title, status=status, detail=detail)
+    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every expected error, and FastAPI's own, in words."""
+
+    def answer(status: int, title: str) -> Any:
+        headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        return lambda _request, error: problem(status, title, str(error), headers)
+
+    for kind, status, title in TABLE:
+        app.add_exception_handler(kind, answer(status, title))
+
+    @app.exception_handler(HTTPException)
+    def _http(_request: Request, error: HTTPException) -> Any:
+        title = HTTPStatus(error.status_code).phrase
+        headers = dict(error.headers) if error.headers else None
+        return problem(error.status_code, title, str(error.detail), headers)
+
+    @app.exception_handler(RequestValidationError)
+    def _request(_request: Request, error: RequestValidationError) -> Any:
+        return problem(422, "The request does not fit", in_words(error.errors()))
+
+    @app.exception_handler(ValidationError)
+    def _record(_request: Request, error: ValidationError) -> Any:
+        return problem(422, "The request does not fit", in_words(error.errors()))
+
+
+def in_words(errors: Any) -> str:
+    """Validation errors as one sentence each: where, what is wrong, what came."""
+    said = []
+    for error in errors:
+        where = ".".join(str(part) for part in error["loc"]) or "the body"
+        came = repr(error.get("input"))
+        shown = came if len(came) <= 60 else f"{came[:57]}..."
+        said.append(f"{where}: {error['msg']} (got {shown})")
+    return "; ".join(said)

@@ -1,0 +1,56 @@
+"""Settings of a process: read once at its edge, and passed in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting, from `HEMASEEK_...` in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HEMASEEK_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    library: Path = Path("library")
+    """Folder of the library: its collections, their shards and indexes."""
+    collection: str = "cells"
+    """The collection that is meant when none is named."""
+    encoder: str = ""
+    """The encoder for new collections; empty for the one that ships."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where encoders run."""
+    weights: Path | None = None
+    """Folder with downloaded weights; empty for the user's cache."""
+    data: Path | None = None
+    """Folder with real images for the demo, the tests and the benchmarks."""
+    qdrant_url: str | None = None
+    """Address of a Qdrant server; empty to keep the index inside the process."""
+    qdrant_api_key: SecretStr | None = None
+    """Key of the Qdrant server."""
+    host: str = "127.0.0.1"
+    """Address that the service listens on."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """Port that the service listens on."""
+    page_port: Annotated[int, Field(ge=1, le=65535)] = 8501
+    """Port that the page listens on."""
+    service_url: str = ""
+    """Address of the service for the page and the client; empty for `host` and `port`."""
+    api_key: SecretStr | None = None
+    """If set, every call under /v1 must carry it in `X-API-Key`."""
+    max_upload_mb: Annotated[float, Field(gt=0, le=1024)] = 20
+    """Largest uploaded image, in MiB, counted while it streams in."""
+    max_shard_mb: Annotated[float, Field(gt=0, le=4096)] = 512
+    """Largest shard taken from an ingest through the service, in MiB."""
+    max_megapixels: Annotated[float, Field(gt=0, le=400)] = 50
+    """Largest uploaded image, in millions of pixels."""
+
+    @property
+    def url(self) -> str:
+        """The address of the service."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
+        return self.service_url.rstrip("/") or f"http://{host}:{self.port}"
