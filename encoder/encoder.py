@@ -48,12 +48,12 @@ class Encoder:
 
     Whatever the network returns, the caller gets finite float32 rows of length 1 and of the
     shape that the card promises, or an error that names the encoder, what was expected and
-    what came.
+    what came. Safe to call from several threads if the network is.
     """
 
-    def __init__(self, card: EncoderCard, network: Network, batch_size: int = 32) -> None:
+    def __init__(self, card: EncoderCard, network: Network, batch_size: int | None = None) -> None:
         self.card = card
-        self.batch_size = batch_size
+        self.batch_size = batch_size or int(getattr(network, "batch_size", 32))
         self._network = network
 
     def embed(self, images: Sequence[RGB]) -> Vectors:

@@ -1,0 +1,157 @@
+"""A timm model as a network: pixels in, pooled vectors and patch tokens out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from encoder.card import EncoderCard
+from encoder.encoder import RGB, EncoderError, NoPatchTokens
+from encoder.image import resize
+
+Pool = Literal["cls", "mean", "head"]
+"""The class token, the mean of the patch tokens, or whatever the model's own head pools."""
+Pixels = NDArray[np.uint8]
+"""A batch: n x input_px x input_px x 3, red first."""
+
+
+class Engine(Protocol):
+    """What runs a `Forward` somewhere."""
+
+    batch_size: int
+    """How many images at once suit it."""
+
+    def __call__(self, pixels: Pixels, patches: bool) -> tuple[NDArray[np.floating], ...]:
+        """The pooled rows and, where asked for, the patch tokens (n x tokens x dim)."""
+        ...
+
+
+class Forward(nn.Module):
+    """Normalisation, transformer and pooling as one module, so that every engine runs all of it.
+
+    The pixels stay bytes until they are on the device: a quarter of the traffic.
+    """
+
+    def __init__(self, model: nn.Module, card: EncoderCard, pool: Pool) -> None:
+        super().__init__()
+        self.model = model
+        self.pool = pool
+        self.patches = card.patch_px is not None
+        self.prefix = int(getattr(model, "num_prefix_tokens", 0))
+        mean, std = torch.tensor(card.mean), torch.tensor(card.std)
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels n x side x side x 3 uint8 to the pooled rows and, where there are any, patches."""
+        x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+        features = self.model.forward_features(x)  # type: ignore[operator]
+        if self.pool == "head":
+            pooled = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]
+        elif self.pool == "cls":
+            pooled = features[:, 0]
+        else:
+            pooled = features[:, self.prefix :].mean(dim=1)
+        return (pooled, features[:, self.prefix :]) if self.patches else (pooled,)
+
+
+class TorchEngine:
+    """PyTorch as it is; under bfloat16 autocast on a GPU."""
+
+    def __init__(self, forward: Forward, device: torch.device) -> None:
+        self.batch_size = 256 if device.type == "cuda" else 32
+        self._forward = forward.to(device).eval()
+        self._device = device
+
+    def __call__(self, pixels: Pixels, patches: bool) -> tuple[NDArray[np.floating], ...]:
+        """Run one batch; safe from several threads."""
+        on_gpu = self._device.type == "cuda"
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            out = self._forward(torch.from_numpy(pixels).to(self._device))
+        wanted = out if patches else out[:1]
+        return tuple(part.float().cpu().numpy() for part in wanted)
+
+
+class Vit:
+    """A transformer (or any timm model) on one engine, safe to call from several threads."""
+
+    def __init__(self, card: EncoderCard, engine: Engine) -> None:
+        self.card = card
+        self.batch_size = engine.batch_size
+        self._engine = engine
+        self._turn = threading.Lock()
+
+    def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
+        """The pooled rows, n x dim."""
+        return self._run(images, patches=False)[0]
+
+    def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """The pooled rows and the patch tokens, n x rows x columns x dim."""
+        if self.card.patch_px is None:
+            raise NoPatchTokens(self.card.id)
+        pooled, patches = self._run(images, patches=True)
+        side = self.card.input_px // self.card.patch_px
+        return pooled, patches.reshape(len(images), side, side, -1)
+
+    def _run(self, images: Sequence[RGB], patches: bool) -> tuple[NDArray[np.floating], ...]:
+        pixels = stack(images, self.card)
+        with self._turn:  # one batch at a time: the engine already uses every core
+            return self._engine(pixels, patches)
+
+
+def stack(images: Sequence[RGB], card: EncoderCard) -> Pixels:
+    """Images of any size as one batch; those of the right size are only copied."""
+    side = card.input_px
+    pixels = np.empty((len(images), side, side, 3), np.uint8)
+    for at, image in enumerate(images):
+        pixels[at] = resize(image, side, card.resample)
+    return pixels
+
+
+def bare_model(timm_name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The transformer without weights, on the `meta` device: every tensor is still to come.
+
+    Raises:
+        EncoderError: timm knows no such model, or refuses the arguments.
+    """
+    import timm
+
+    try:
+        with torch.device("meta"):
+            model: nn.Module = timm.create_model(
+                timm_name, pretrained=False, num_classes=0, img_size=img_size, **kwargs
+            )
+    except Exception as error:  # timm raises many kinds on names and arguments
+        raise EncoderError(
+            f"timm cannot build {timm_name!r} at {img_size} px with {dict(kwargs)}: {error}"
+        ) from error
+    return model
+
+
+def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """`auto` takes the GPU if there is one.
+
+    Raises:
+        EncoderError: a GPU was asked for and there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise EncoderError(f"device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EncoderError("device cuda was asked for, but torch sees no GPU; use auto or cpu")
+    gpu = device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def network(card: EncoderCard, model: nn.Module, pool: Pool, device: str) -> Vit:
+    """The loaded model on the best engine of the device."""
+    where = pick_device(device)  # type: ignore[arg-type]
+    forward = Forward(model, card, pool).eval().requires_grad_(False)
+    return Vit(card, TorchEngine(forward, where))
