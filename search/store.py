@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, Protocol
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
-from search.records import Filter, Hit, Item
+from search.records import KEYWORDS, Box, Filter, Hit, Item, days
 
 Vectors = NDArray[np.float32]
 """n x dim, rows of length 1."""
 BATCH = 512
 """Points handed to an engine at once."""
+ENOUGH_RECALL = 0.98
+"""Recall at 10 below which an index is not fit to serve."""
 
 
 class StoreError(RuntimeError):
@@ -57,6 +61,33 @@ class BadVector(ValueError):
     """A vector that cannot be stored or searched with."""
 
 
+class BadItem(ValueError):
+    """An item that cannot be stored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSettings:
+    """How the search graph (HNSW, Malkov and Yashunin 2018) is built and walked."""
+
+    m: int = 16
+    """Links of each point; more find more and take more memory."""
+    ef_construct: int = 128
+    """Candidates looked at for each point while the graph is built."""
+    ef: int = 64
+    """Candidates looked at in a search; a build raises it until the recall is enough."""
+    graph_from_kb: int = 10_000
+    """Vectors of less than this many KiB together get no graph: all are compared."""
+    scan_below_kb: int = 10_000
+    """A filter that leaves less than this many KiB of vectors compares them all."""
+
+    def __post_init__(self) -> None:
+        if self.m < 2 or self.ef_construct < self.m or self.ef < 1:
+            raise ValueError(
+                "index settings need m >= 2, ef_construct >= m and ef >= 1, "
+                f"got m {self.m}, ef_construct {self.ef_construct}, ef {self.ef}"
+            )
+
+
 @dataclass(frozen=True)
 class Stored:
     """An item with its vector."""
@@ -84,9 +115,18 @@ class BuildReport:
     recall: float
     """Share of the exact top 10 that the index finds, over a sample of stored vectors."""
     filtered_recall: float
-    """The same under filters of low selectivity, where a wrong index order shows first."""
+    """The same under filters, the worse of them; equal to `recall` where no filter fits."""
     sample: int
     """Queries in the sample; 0 where the store searches exactly and recall is 1 by nature."""
+    by_share: dict[float, float] = field(default_factory=dict)
+    """Share of the points that each filter of the sample left, with the recall under it."""
+    ef: int | None = None
+    """Candidates per search that the figures hold for; `None` where there is no graph."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether both recalls reach `ENOUGH_RECALL`."""
+        return min(self.recall, self.filtered_recall) >= ENOUGH_RECALL
 
 
 class Store(Protocol):
@@ -103,8 +143,11 @@ class Store(Protocol):
     def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
         """Store items under their ids, replacing what was there; done when it returns.
 
+        Of items with one id in one call, the last counts.
+
         Raises:
-            BadVector: nothing of the call is stored.
+            BadVector: a vector that does not fit; nothing of the call is stored.
+            BadItem: an id that is not a UUID; nothing of the call is stored.
         """
         ...
 
@@ -196,6 +239,96 @@ def checked_vectors(vectors: NDArray[np.floating], dim: int, n: int | None = Non
     return np.asarray(wide / norms, np.float32)
 
 
+def checked_items(items: Sequence[Item]) -> None:
+    """Refuse items whose ids an engine cannot hold.
+
+    Raises:
+        BadItem: an id that is not a UUID in its usual form.
+    """
+    for item in items:
+        if not is_id(item.id):
+            raise BadItem(f"item id {item.id!r} is not a lower-case UUID; make it with `item_id`")
+
+
+def is_id(id: str) -> bool:
+    """Whether an id is a UUID as `item_id` writes it: only such ids are ever stored."""
+    try:
+        return str(UUID(id)) == id
+    except ValueError:
+        return False
+
+
+def checked_count(name: str, count: int) -> None:
+    """Refuse a number of results below 1.
+
+    Raises:
+        ValueError: names what was asked.
+    """
+    if count < 1:
+        raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def checked_cursor(cursor: str | None) -> None:
+    """Refuse a cursor that no page gave.
+
+    Raises:
+        ValueError: names what was asked.
+    """
+    if cursor is not None and not is_id(cursor):
+        raise ValueError(f"unknown cursor {cursor!r}; pass the one that came with a page")
+
+
+def checked_field(name: str) -> None:
+    """Refuse facets of anything but a keyword field.
+
+    Raises:
+        ValueError: names the fields that have facets.
+    """
+    if name not in KEYWORDS:
+        raise ValueError(f"no facets of {name!r}; there are facets of {', '.join(KEYWORDS)}")
+
+
+def exclusions(exclude: Sequence[Filter | None] | Filter | None, n: int) -> Sequence[Filter | None]:
+    """One exclusion for each of `n` queries.
+
+    Raises:
+        ValueError: a sequence of another length.
+    """
+    if exclude is None or isinstance(exclude, Filter):
+        return [exclude] * n
+    if len(exclude) != n:
+        raise ValueError(f"expected one exclude for each of {n} vectors, got {len(exclude)}")
+    return exclude
+
+
+def to_payload(item: Item) -> dict[str, Any]:
+    """An item as an engine holds it: flat, without its id and without what is not known.
+
+    The box is four numbers and the date is days, so that both can be indexed.
+    """
+    payload = {
+        name: value
+        for name, value in item.__dict__.items()
+        if value is not None and name not in ("id", "bbox", "acquired")
+    }
+    if item.bbox is not None:
+        payload["bbox"] = [item.bbox.x, item.bbox.y, item.bbox.w, item.bbox.h]
+    if item.acquired is not None:
+        payload["acquired"] = days(item.acquired)
+    return payload
+
+
+def to_item(id: str, payload: dict[str, Any]) -> Item:
+    """The item that `to_payload` wrote down: equal to the one that was stored."""
+    facts = {"id": id, **payload}
+    if "bbox" in facts:
+        x, y, w, h = facts["bbox"]
+        facts["bbox"] = Box(x=x, y=y, w=w, h=h)
+    if "acquired" in facts:
+        facts["acquired"] = date(1970, 1, 1) + timedelta(days=facts["acquired"])
+    return Item(**facts)
+
+
 def clamp(score: float) -> float:
     """A cosine inside -1 to 1: engines return a hair more."""
     return max(-1.0, min(1.0, float(score)))
@@ -204,6 +337,23 @@ def clamp(score: float) -> float:
 def in_order(hits: Sequence[Hit]) -> list[Hit]:
     """Falling score, then rising id."""
     return sorted(hits, key=lambda hit: (-hit.score, hit.item.id))
+
+
+def settled(hits: Sequence[Hit], k: int, fetch: Callable[[int], Sequence[Hit]]) -> list[Hit]:
+    """The first `k` in order, where equal scores may reach over the k-th place.
+
+    An engine takes any of the equal ones; all of them are fetched, and the id decides.
+
+    Args:
+        hits: What the engine returned for a limit of `k + 1`.
+        k: How many are wanted.
+        fetch: Asks the engine again with another limit.
+    """
+    limit = k + 1
+    while len(hits) == limit and hits[k - 1].score == hits[-1].score:
+        limit *= 4
+        hits = fetch(limit)
+    return in_order(hits)[:k]
 
 
 def scroll_all(store: Store, where: Filter | None = None, limit: int = 1000) -> Iterator[Stored]:

@@ -1,0 +1,116 @@
+"""How much of the exact answer an index finds, with and without filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import log
+from uuid import UUID
+
+import numpy as np
+
+from search.records import KEYWORDS, Filter, Hit
+from search.store import Store, Vectors
+
+SHARES = (0.1, 0.01)
+"""Shares of the points that the filters aim to leave: where a graph breaks first."""
+TIE = 1e-6
+"""Scores closer than this are equal: float32 cosines are no more exact."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Stored vectors as queries, filters, and what exact search answers to them."""
+
+    vectors: Vectors
+    """Queries x dim."""
+    ids: tuple[str, ...]
+    """Whose vectors they are; nobody is counted as a neighbour of himself."""
+    filters: dict[float, Filter | None]
+    """Share of the points that each leaves; 1.0 without a filter."""
+    truth: dict[float, list[list[Hit]]]
+    """The exact neighbours, by share."""
+    k: int
+
+    @classmethod
+    def take(cls, store: Store, queries: int = 100, k: int = 10, seed: int = 0) -> Probe:
+        """Draw queries from a store that is not empty, the same ones for the same content."""
+        rng = np.random.default_rng(seed)
+        starts = [str(UUID(bytes=rng.bytes(16))) for _ in range(queries)]
+        drawn = {}
+        for start in starts:
+            page = store.scroll(limit=1, cursor=start).items or store.scroll(limit=1).items
+            drawn[page[0].item.id] = page[0].vector
+        ids, vectors = tuple(drawn), np.stack(list(drawn.values()))
+        filters: dict[float, Filter | None] = {1.0: None}
+        for share in SHARES:
+            found = filter_of_share(store, share)
+            if found is not None:
+                filters[found[0]] = found[1]
+        truth = {
+            share: _others(store.nearest_batch(vectors, k + 1, where, exact=True), ids, k)
+            for share, where in filters.items()
+        }
+        return cls(vectors, ids, filters, truth, k)
+
+    def recall(self, store: Store) -> dict[float, float]:
+        """Share of the exact neighbours that the index finds, by share of the points."""
+        recalls = {}
+        for share, where in self.filters.items():
+            found = _others(store.nearest_batch(self.vectors, self.k + 1, where), self.ids, self.k)
+            recalls[share] = agreement(self.truth[share], found)
+        return recalls
+
+
+def agreement(truth: Sequence[Sequence[Hit]], found: Sequence[Sequence[Hit]]) -> float:
+    """Share of the true neighbours that were found; one as near as the last true one counts."""
+    right = total = 0
+    for true, hits in zip(truth, found, strict=True):
+        if true:
+            ids, last = {hit.item.id for hit in true}, true[-1].score - TIE
+            right += min(sum(hit.item.id in ids or hit.score >= last for hit in hits), len(true))
+            total += len(true)
+    return right / total if total else 1.0
+
+
+def filter_of_share(store: Store, share: float) -> tuple[float, Filter] | None:
+    """The filter on one keyword field that leaves nearest to a share of the points.
+
+    Returns:
+        The share it leaves and the filter; `None` where no field comes within a factor of 3.
+    """
+    total = store.count()
+    options = [
+        (abs(log(part / share)), part, name, values)
+        for name in KEYWORDS
+        for part, values in _value_sets(store, name, share, total)
+        if part < 1
+    ]
+    if not options:
+        return None
+    distance, part, name, values = min(options)
+    return (part, Filter.model_validate({name: values})) if distance <= log(3) else None
+
+
+def _value_sets(
+    store: Store, field: str, share: float, total: int
+) -> Iterator[tuple[float, tuple[str, ...]]]:
+    """Each frequent value alone, and the rare ones joined until they reach the share."""
+    counts = store.facet(field, limit=int(2 / share))
+    for value, count in counts.items():
+        yield count / total, (value,)
+    joined: list[str] = []
+    reached = 0.0
+    for value, count in reversed(counts.items()):
+        if reached >= share:
+            break
+        joined.append(value)
+        reached += count / total
+    if joined:
+        yield reached, tuple(joined)
+
+
+def _others(found: Sequence[Sequence[Hit]], ids: Sequence[str], k: int) -> list[list[Hit]]:
+    return [
+        [hit for hit in hits if hit.item.id != id][:k] for hits, id in zip(found, ids, strict=True)
+    ]
