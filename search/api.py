@@ -288,11 +288,18 @@ def facets(
 
 
 @router.put("/collections/{name}")
-async def create_collection(name: str, request: Request, service: Served) -> CollectionFacts:
+async def create_collection(
+    name: str,
+    request: Request,
+    service: Served,
+    encoder: Annotated[
+        str, Query(max_length=500, description="What loads the encoder; the card's id if empty.")
+    ] = "",
+) -> CollectionFacts:
     """Make a collection for the encoder whose card is the body; again changes nothing."""
     body = await read_body(request, "the card", 1)
     card = EncoderCard.from_json(body.decode(errors="replace"), "the card")
-    made = await run_in_threadpool(service.create, name, card)
+    made = await run_in_threadpool(service.create, name, card, encoder)
     return await run_in_threadpool(facts, service, made)
 
 

@@ -112,8 +112,19 @@ class Library:
         except (json.JSONDecodeError, KeyError, TypeError, CardError) as error:
             raise StoreError(f"{path} is damaged ({error}); restore it from a backup") from error
 
-    def create(self, name: str, card: EncoderCard) -> Collection:
+    def reference(self, name: str) -> str:
+        """How the encoder of a collection is loaded: the name or folder given when it was made."""
+        card = self.card(name)
+        facts = json.loads((self._path(name) / "collection.json").read_text())
+        return str(facts.get("encoder") or card.id)
+
+    def create(self, name: str, card: EncoderCard, encoder: str = "") -> Collection:
         """A collection for an encoder: made if it is new, opened if it is there.
+
+        Args:
+            name: What to call it.
+            card: Card of the encoder, loaded.
+            encoder: What loads it again, where that is not the card's id: a folder, say.
 
         Raises:
             WrongEncoder: it is there and belongs to another encoder.
@@ -127,7 +138,12 @@ class Library:
         if name not in self.names():
             folder = self._path(name)
             (folder / "shards").mkdir(parents=True, exist_ok=True)
-            facts = {"format": 1, "name": name, "card": json.loads(card.to_json())}
+            facts = {
+                "format": 1,
+                "name": name,
+                "encoder": encoder or card.id,
+                "card": json.loads(card.to_json()),
+            }
             write_durably(folder / "collection.json", json.dumps(facts, indent=2).encode())
         return self.collection(name, card)
 

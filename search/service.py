@@ -114,8 +114,10 @@ class Service:
                 held = self._collections[wanted] = self.library.collection(wanted)
             return held
 
-    def create(self, name: str, card: EncoderCard) -> Collection:
+    def create(self, name: str, card: EncoderCard, encoder: str = "") -> Collection:
         """A collection for an encoder: made if it is new, held if it is there.
+
+        `encoder` is what loads it, where that is not the card's id.
 
         Raises:
             WrongEncoder: it belongs to another encoder.
@@ -123,7 +125,7 @@ class Service:
         with self._opening:
             held = self._collections.get(name)
             if held is None:
-                held = self._collections[name] = self.library.create(name, card)
+                held = self._collections[name] = self.library.create(name, card, encoder)
             elif held.card.fingerprint != card.fingerprint:
                 raise WrongEncoder(name, _called(held.card), _called(card))
             return held
@@ -143,16 +145,17 @@ class Service:
         """Forget what was remembered of a collection, after a write."""
         self._counts.pop(collection.name, None)
 
-    def encoder(self, card: EncoderCard) -> Encoder:
-        """The encoder that a card belongs to.
+    def encoder(self, collection: Collection) -> Encoder:
+        """The encoder of a collection, loaded when it is first needed.
 
         Raises:
             WrongEncoder: the one installed here under that name makes other vectors.
         """
+        card = collection.card
         with self._opening:
             held = self._encoders.get(card.fingerprint)
             if held is None:
-                held = self._load(card.id)
+                held = self._load(self.library.reference(collection.name))
                 if held.card.fingerprint != card.fingerprint:
                     raise WrongEncoder("of this query", _called(card), _called(held.card))
                 self._encoders[card.fingerprint] = held
@@ -276,7 +279,7 @@ class Service:
             max_pixels=int(self.settings.max_megapixels * 1e6),
         )
         about = question.about.model_copy(update={"source": source_id(image)})
-        vector = self.encoder(collection.card).embed([pixels])[0]
+        vector = self.encoder(collection).embed([pixels])[0]
         return vector, about, None, image_warnings(pixels)
 
 

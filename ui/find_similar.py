@@ -86,7 +86,7 @@ def look(_client: Client, question: str, image: bytes) -> tuple[VoteAnswer, list
     return found, [_client.image(hit.item.id, name) for hit in found.answer.hits]
 
 
-def answered(found: VoteAnswer, pictures: list[bytes], name: str, image: bytes, kind: str) -> None:
+def answered(found: VoteAnswer, pictures: list[bytes], name: str, image: bytes) -> None:
     """Draw an answer: the query and the vote at the left, the neighbours at the right."""
     left, right = st.columns([1, 3], gap="large")
     with left:

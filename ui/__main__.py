@@ -1,0 +1,5 @@
+"""`python -m ui` is `hemaseek`."""
+
+from ui.cli import main
+
+main()
