@@ -1,0 +1,147 @@
+"""What a run did: counts, every failure with its reason, and how fast."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One thing that could not be ingested."""
+
+    path: str
+    """The file."""
+    reason: str
+    """What was wrong, in words."""
+    where: str = ""
+    """Which part of it: a line, a row, an object; empty for the whole file."""
+
+    def __str__(self) -> str:
+        return f"{self.path}{f' ({self.where})' if self.where else ''}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    """Sources finished, failed ones among them."""
+    total: int | None
+    """Sources in all; `None` where they are not known beforehand."""
+    items: int
+    """Items finished: stored, unchanged, updated and duplicates."""
+    rate: float
+    """Items per second since the start."""
+    eta: float | None
+    """Seconds left at the pace so far; `None` where it cannot be said."""
+
+
+OnProgress = Callable[[Progress], None]
+"""Called from the thread that runs `ingest`, a few times a second at most."""
+
+
+@dataclass
+class Report:
+    """The outcome of a run; a run with failures is not `ok`."""
+
+    stored: int = 0
+    """Items that are new."""
+    unchanged: int = 0
+    """Items that were stored already, just so."""
+    updated: int = 0
+    """Items whose metadata changed; their vectors stayed."""
+    duplicates: int = 0
+    """Items met again in the same run: the same bytes, box and kind under one dataset."""
+    padded: int = 0
+    """New items whose crop hung over the border of the image and was filled up."""
+    sources: int = 0
+    """Files finished, failed ones among them."""
+    failures: list[Failure] = field(default_factory=list)
+    """Everything that could not be ingested."""
+    warnings: list[str] = field(default_factory=list)
+    """What a person should know and no item was lost by."""
+    seconds: float = 0.0
+    """Duration of the run."""
+
+    @property
+    def failed(self) -> int:
+        """How many failures there are."""
+        return len(self.failures)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    @property
+    def items(self) -> int:
+        """Items finished."""
+        return self.stored + self.unchanged + self.updated + self.duplicates
+
+    @property
+    def items_per_second(self) -> float:
+        """Items finished per second."""
+        return self.items / self.seconds if self.seconds > 0 else 0.0
+
+    def reasons(self) -> dict[str, int]:
+        """Failures per reason, most frequent first."""
+        counts = Counter(failure.reason for failure in self.failures)
+        return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def to_json(self) -> str:
+        """The whole report."""
+        facts = asdict(self) | {
+            "failed": self.failed,
+            "ok": self.ok,
+            "items_per_second": round(self.items_per_second, 1),
+        }
+        return json.dumps(facts, indent=2) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Keep the report in a file, whole or not at all."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(self.to_json(), encoding="utf-8")
+        temporary.replace(path)
+
+    def __str__(self) -> str:
+        parts = [f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]
+        parts += [f"{self.updated:,} updated", f"{self.duplicates:,} duplicates"]
+        parts += [f"{self.failed:,} failed"]
+        return f"{', '.join(parts)} in {self.seconds:.1f} s ({self.items_per_second:.1f} items/s)"
+
+
+class Clock:
+    """Times a run and tells its progress, not more often than `every` seconds."""
+
+    def __init__(
+        self, report: Report, total: int | None, tell: OnProgress | None, every: float = 0.1
+    ) -> None:
+        self._report = report
+        self._total = total
+        self._tell = tell
+        self._every = every
+        self._started = time.perf_counter()
+        self._told = 0.0
+
+    def tick(self, items: int, *, last: bool = False) -> None:
+        """Bring the duration up to date, and tell the progress if it is time.
+
+        Args:
+            items: Items finished; a few of them may not be durable yet.
+            last: Tell it in any case.
+        """
+        report = self._report
+        seconds = report.seconds = time.perf_counter() - self._started
+        if self._tell is None or not (last or seconds - self._told >= self._every):
+            return
+        self._told = seconds
+        left: float | None = None
+        if self._total is not None and report.sources:
+            left = max(self._total - report.sources, 0) * seconds / report.sources
+        rate = items / seconds if seconds > 0 else 0.0
+        self._tell(Progress(report.sources, self._total, items, rate, left))
