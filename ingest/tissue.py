@@ -1,0 +1,169 @@
+"""Where a slide holds tissue, found on its overview: neither glass, nor pen, nor edge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.encoder import RGB
+from ingest.tiles import Boxes
+
+Mask = NDArray[np.bool_]
+"""height x width of an overview."""
+
+FAINTEST = 0.035
+"""Less saturation than this is glass, whatever Otsu says: JPEG noise on glass reaches 0.02."""
+BOLDEST = 0.12
+"""More saturation than this is stained, whatever Otsu says: dark tissue must not hide pale."""
+LEAST_CHROMA = 10
+"""Largest less smallest channel; below it a pixel is grey (edges, dust, black ink)."""
+SPECK = 3e-5
+"""Pieces smaller than this share of the overview are dust."""
+HOLE = 2e-4
+"""Holes smaller than this share of the overview are filled."""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """What an overview shows."""
+
+    mask: Mask
+    """True where there is tissue."""
+    pen: Mask
+    """True where there is ink."""
+    threshold: float
+    """The saturation that was taken for tissue."""
+
+    @property
+    def share(self) -> float:
+        """Share of the overview that is tissue."""
+        return float(self.mask.mean())
+
+    @property
+    def pen_share(self) -> float:
+        """Share of the overview that is ink."""
+        return float(self.pen.mean())
+
+
+def find_tissue(overview: RGB) -> Tissue:
+    """Saturation above Otsu's threshold (Otsu 1979), cleaned by morphology.
+
+    The threshold is held between `FAINTEST` and `BOLDEST`, because Otsu always splits: an empty
+    slide would give noise, and a slide of two stains its darker one only. Ink, grey and thin
+    strips along the border are taken out, specks dropped, small holes filled. Folds and regions
+    out of focus cannot be seen at this scale; tile quality sees the latter.
+
+    Args:
+        overview: The whole slide at about 8 um per pixel or coarser.
+    """
+    from scipy import ndimage
+
+    top = overview.max(axis=2)
+    chroma = top - overview.min(axis=2)
+    saturation = ndimage.median_filter(
+        chroma.astype(np.float32) / np.maximum(top, 1).astype(np.float32), size=3
+    )
+    threshold = float(np.clip(otsu(saturation), FAINTEST, BOLDEST))
+    pen = _grown(ink(overview))
+    mask = (saturation > threshold) & (chroma >= LEAST_CHROMA) & ~pen
+    mask = ndimage.binary_closing(mask, np.ones((3, 3), bool), iterations=1) & ~pen
+    mask = without_strips(without_specks(mask, SPECK * mask.size))
+    holes = ~mask & ~without_specks(~mask, HOLE * mask.size)
+    return Tissue(mask=(mask | holes) & ~pen, pen=pen, threshold=threshold)
+
+
+def otsu(values: NDArray[np.float32], bins: int = 256) -> float:
+    """The threshold between two classes of greatest variance (Otsu 1979, eq. 18)."""
+    counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
+    middles = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    moment = np.cumsum(counts * middles)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (moment / below - (moment[-1] - moment) / above) ** 2
+    between[~np.isfinite(between)] = 0
+    return float(edges[int(between.argmax()) + 1])
+
+
+def ink(image: RGB) -> Mask:
+    """Pixels in the colours of marker pens: green, blue, black, and hard red.
+
+    Stained tissue runs from pink over violet to blue-violet, where red is never the smallest
+    channel by much; in green and blue ink it is. Black ink is dark and grey. Red ink is told
+    from eosin and blood by its green and blue both being low while red is high.
+
+    Args:
+        image: ... x 3 uint8: an overview, a tile, or a stack of tiles.
+    """
+    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
+    low = np.minimum(np.minimum(red, green), blue)
+    high = np.maximum(np.maximum(red, green), blue)
+    green_ink = (green - red > 25) & (green - blue > -25) & (high - low > 40)
+    blue_ink = (blue - red > 70) & (green - red > 15) & (high - low > 80)
+    black_ink = (high < 75) & (high - low < 22)
+    red_ink = (red > 150) & (green < 75) & (blue < 90) & (red - green > 110)
+    return np.asarray(green_ink | blue_ink | black_ink | red_ink)
+
+
+def _grown(pen: Mask) -> Mask:
+    """Ink without stray pixels, and with its soft rim."""
+    from scipy import ndimage
+
+    solid = without_specks(ndimage.binary_opening(pen, np.ones((2, 2), bool)), SPECK * pen.size)
+    if not solid.any():
+        return np.zeros_like(pen)
+    return np.asarray(ndimage.binary_dilation(solid, np.ones((3, 3), bool), iterations=2))
+
+
+def without_specks(mask: Mask, least: float) -> Mask:
+    """The mask without pieces of fewer than `least` pixels."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(mask)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return np.asarray((sizes >= max(1.0, least))[pieces])
+
+
+def without_strips(mask: Mask) -> Mask:
+    """The mask without thin strips along a border: slide edges, tape, stitching seams."""
+    from scipy import ndimage
+
+    pieces, _ = ndimage.label(mask)
+    height, width = mask.shape
+    kept = mask.copy()
+    for number, where in enumerate(ndimage.find_objects(pieces), start=1):
+        rows, columns = where
+        tall, wide = rows.stop - rows.start, columns.stop - columns.start
+        upright = (columns.start == 0 or columns.stop == width) and wide <= max(2, 0.02 * width)
+        level = (rows.start == 0 or rows.stop == height) and tall <= max(2, 0.02 * height)
+        if (upright and tall >= 0.25 * height) or (level and wide >= 0.25 * width):
+            kept[where][pieces[where] == number] = False
+    return kept
+
+
+def shares(mask: Mask, boxes: Boxes, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Which share of each box a mask covers.
+
+    Args:
+        mask: Over the whole slide.
+        boxes: In pixels of level 0.
+        size: Width and height of level 0.
+    """
+    table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    table[1:, 1:] = mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    scale_x, scale_y = mask.shape[1] / size[0], mask.shape[0] / size[1]
+    left, right = _span(boxes[:, 0], boxes[:, 2], scale_x, mask.shape[1])
+    top, bottom = _span(boxes[:, 1], boxes[:, 3], scale_y, mask.shape[0])
+    total = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
+    return np.asarray(total / ((right - left) * (bottom - top)))
+
+
+def _span(
+    start: NDArray[np.int64], side: NDArray[np.int64], scale: float, extent: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    first = np.clip(np.rint(start * scale).astype(np.int64), 0, extent - 1)
+    last = np.clip(np.rint((start + side) * scale).astype(np.int64), first + 1, extent)
+    return first, last
