@@ -21,11 +21,10 @@ import qdrant_edge as engine
 
 from encoder.card import CardError, EncoderCard
 from search.lock import FolderLock
-from search.recall import Probe
+from search.recall import gauge
 from search.records import KEYWORDS, RANGES, Filter, Hit, Item
 from search.store import (
     BATCH,
-    ENOUGH_RECALL,
     BuildReport,
     CollectionExists,
     IndexSettings,
@@ -50,8 +49,8 @@ from search.store import (
 
 FORMAT = 1
 """Version of the folder's layout."""
-WIDEST_EF = 1024
-"""A build gives up raising `ef` here."""
+TURN = 32
+"""Queries answered before others get their turn."""
 OPTIMIZE = """
 import sys, qdrant_edge
 shard = qdrant_edge.EdgeShard.load(sys.argv[1])
@@ -258,11 +257,11 @@ class EdgeStore:
         excludes = exclusions(exclude, len(rows))
         met = _conditions(where)
         hits: list[list[Hit]] = []
-        for start in range(0, len(rows), BATCH):
+        for start in range(0, len(rows), TURN):
             queries = [
                 _Query(row, _filter(met, _conditions(without)), self.settings.ef, exact)
                 for row, without in zip(
-                    rows[start : start + BATCH], excludes[start : start + BATCH], strict=True
+                    rows[start : start + TURN], excludes[start : start + TURN], strict=True
                 )
             ]
             batch = engine.QueryBatchRequest([query.request(k + 1) for query in queries])
@@ -322,7 +321,7 @@ class EdgeStore:
         for start in range(0, len(known), BATCH):
             part = known[start : start + BATCH]
             with self._turn_at_engine() as shard:
-                there = [record.id for record in shard.retrieve(part)]
+                there = [record.id for record in shard.retrieve(part, False, False)]
                 self._note(str(id) for id in there)
                 if there:
                     shard.update(engine.UpdateOperation.delete_points(there))
@@ -345,23 +344,7 @@ class EdgeStore:
                 return BuildReport(
                     info.points_count, seconds, recall=1, filtered_recall=1, sample=0
                 )
-            probe = Probe.take(self)
-            found = probe.recall(self)
-            while min(found.values()) < ENOUGH_RECALL and self.settings.ef < WIDEST_EF:
-                self._keep(
-                    replace(self._held, index=replace(self.settings, ef=2 * self.settings.ef))
-                )
-                found = probe.recall(self)
-        filtered = {share: recall for share, recall in found.items() if share < 1}
-        return BuildReport(
-            points=info.points_count,
-            seconds=perf_counter() - began,
-            recall=found[1.0],
-            filtered_recall=min(filtered.values(), default=found[1.0]),
-            sample=len(probe.vectors),
-            by_share=filtered,
-            ef=self.settings.ef,
-        )
+            return gauge(self, self.settings.ef, self._widen, began)
 
     def flush(self) -> None:
         """See `Store.flush`."""
@@ -386,9 +369,9 @@ class EdgeStore:
                 raise StoreError(f"collection {self.name!r} was closed; open it again")
             try:
                 yield self._shard
-            except StoreError:
-                raise
-            except Exception as error:  # the engine raises nothing narrower
+            except Exception as error:
+                if type(error) is not Exception:  # the engine raises nothing narrower
+                    raise
                 raise StoreError(f"collection {self.name!r} at {self.folder}: {error}") from error
 
     def _note(self, ids: Iterable[str]) -> None:
@@ -398,6 +381,9 @@ class EdgeStore:
     def _keep(self, held: Collection) -> None:
         held.write(self.folder)
         self._held = held
+
+    def _widen(self, ef: int) -> None:
+        self._keep(replace(self._held, index=replace(self.settings, ef=ef)))
 
     def _optimize(self) -> None:
         """Make the graph in another process on a copy, then change over to the copy."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
+from time import perf_counter
 from uuid import UUID
 
 import numpy as np
 
 from search.records import KEYWORDS, Filter, Hit
-from search.store import Store, Vectors
+from search.store import ENOUGH_RECALL, BuildReport, Store, Vectors
 
 SHARES = (0.1, 0.01)
 """Shares of the points that the filters aim to leave: where a graph breaks first."""
+WIDEST_EF = 1024
+"""A build gives up raising `ef` here."""
 TIE = 1e-6
 """Scores closer than this are equal: float32 cosines are no more exact."""
 
@@ -60,6 +63,33 @@ class Probe:
             found = _others(store.nearest_batch(self.vectors, self.k + 1, where), self.ids, self.k)
             recalls[share] = agreement(self.truth[share], found)
         return recalls
+
+
+def gauge(store: Store, ef: int, widen: Callable[[int], None], began: float) -> BuildReport:
+    """Measure a graph, and widen the search until its recall is enough.
+
+    Args:
+        store: With a graph.
+        ef: Candidates that a search looks at now.
+        widen: Makes searches look at so many candidates from now on.
+        began: `perf_counter` at the start of the build.
+    """
+    probe = Probe.take(store)
+    found = probe.recall(store)
+    while min(found.values()) < ENOUGH_RECALL and ef < WIDEST_EF:
+        ef *= 2
+        widen(ef)
+        found = probe.recall(store)
+    filtered = {share: recall for share, recall in found.items() if share < 1}
+    return BuildReport(
+        points=store.count(),
+        seconds=perf_counter() - began,
+        recall=found[1.0],
+        filtered_recall=min(filtered.values(), default=found[1.0]),
+        sample=len(probe.vectors),
+        by_share=filtered,
+        ef=ef,
+    )
 
 
 def agreement(truth: Sequence[Sequence[Hit]], found: Sequence[Sequence[Hit]]) -> float:
