@@ -79,6 +79,10 @@ class CropRule:
         return max(1, _round(side))
 
 
+BOXED = CropRule()
+"""The box of the cell with a margin, made square."""
+
+
 @dataclass(frozen=True)
 class Mark:
     """One cell that an annotation points at."""
@@ -106,7 +110,7 @@ class Marked:
     """A field in which cells are marked."""
 
     marks: Sequence[Mark]
-    rule: CropRule = CropRule()
+    rule: CropRule = BOXED
     size: tuple[int, int] | None = None
     """Width and height that the annotation was made for, where it says so."""
 

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.encoder import RGB, Encoder, EncoderError
-from encoder.image import ImageError
 from ingest.crops import CropError
 from ingest.report import Clock, Failure, OnProgress, Report
 from ingest.sink import Sink
-from ingest.task import BadFacts, Plan, Planned, Source, Task
+from ingest.task import Plan, Planned, Source, Task
 from search.records import Item
 from search.shards import Entry, make_thumbnail, payload_digest
 from search.store import WrongEncoder
@@ -242,9 +241,10 @@ class _Run:
         what = "their metadata differs"
         if label != item.label:
             what = f"their labels differ: {label!r} and {item.label!r}"
-        self.report.warnings.append(
-            f"{first_path} and {path} are the same image{where}, but {what}; the first is kept"
-        )
+        same = f"{first_path} and {path} are the same image{where}"
+        if first_path == path:
+            same = f"{path} marks the same place twice{where}"
+        self.report.warnings.append(f"{same}, but {what}; the first is kept")
 
     def _embed(self, batch: Sequence[_Picture]) -> None:
         """Hand a batch to the encoder, and take back the one before the last."""
@@ -396,8 +396,8 @@ def _nbytes(batch: Sequence[_Picture]) -> int:
 
 def reason(error: Exception) -> str:
     """Why a file failed, in words."""
-    if isinstance(error, ImageError | CropError | BadFacts):
-        return str(error)
+    if type(error).__module__.split(".")[0] in {"ingest", "encoder", "search"}:
+        return str(error)  # ours are sentences
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return f"{type(error).__name__}: {error}"

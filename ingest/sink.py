@@ -79,14 +79,22 @@ class LibrarySink(_Closing):
         self._collection = collection
 
     @classmethod
-    def open(cls, library: Library, collection: str, card: EncoderCard) -> LibrarySink:
+    def open(
+        cls, library: Library, collection: str, card: EncoderCard, encoder: str = ""
+    ) -> LibrarySink:
         """Open a collection for an encoder, making it if it is new.
+
+        Args:
+            library: Where it is.
+            collection: Its name.
+            card: Card of the encoder, loaded.
+            encoder: What loads it again, where that is not the card's id: a folder, say.
 
         Raises:
             WrongEncoder: it is there and belongs to another encoder.
             StoreBusy: another process holds it; write through that one (`ServiceSink`).
         """
-        return cls(library.create(collection, card))
+        return cls(library.create(collection, card, encoder))
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         """See `Sink.known`."""
@@ -126,6 +134,7 @@ class ServiceSink(_Closing):
         collection: str,
         card: EncoderCard,
         *,
+        encoder: str = "",
         api_key: str | None = None,
         client: httpx.Client | None = None,
         pause_s: float = PAUSE_S,
@@ -138,7 +147,8 @@ class ServiceSink(_Closing):
         self._headers = {"X-API-Key": api_key} if api_key else {}
         self._at = f"/v1/collections/{quote(collection, safe='')}"
         try:
-            self._send("PUT", "", content=card.to_json(), kind="application/json")
+            query = f"?encoder={quote(encoder, safe='')}" if encoder else ""
+            self._send("PUT", query, content=card.to_json(), kind="application/json")
         except BaseException:
             self.close()
             raise
