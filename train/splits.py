@@ -1,0 +1,130 @@
+"""Which cells teach and which are asked: splits that never part what belongs together."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+"""Positions in a data set, rising."""
+Words = NDArray[np.str_]
+"""One word per cell."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split into cells that teach and cells that are asked."""
+
+    name: str
+    train: Rows
+    test: Rows
+
+
+class BadSplit(ValueError):
+    """A split that cannot be made, or that parts a group."""
+
+
+def fixed(test: NDArray[np.bool_], groups: Words) -> list[Fold]:
+    """One split that was decided before (BMC in DinoBloom, section 3).
+
+    Args:
+        test: n flags, true for the cells that are asked.
+        groups: n names; see `checked`.
+    """
+    return checked([Fold("fixed", np.flatnonzero(~test), np.flatnonzero(test))], groups)
+
+
+def stratified(labels: Words, folds: int = 5, seed: int = 0) -> list[Fold]:
+    """Stratified folds by cell: honest only where every cell is its own group.
+
+    The papers' code does not shuffle; here the order of files must not matter, so it does.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    return _folds(StratifiedKFold(folds, shuffle=True, random_state=seed), labels, None)
+
+
+def grouped(labels: Words, groups: Words, folds: int = 5, seed: int = 0) -> list[Fold]:
+    """Folds that keep groups whole, and classes as even as that allows.
+
+    Raises:
+        BadSplit: fewer groups than folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(groups)) < folds:
+        raise BadSplit(f"{folds} folds need {folds} groups, got {len(np.unique(groups))}")
+    made = _folds(StratifiedGroupKFold(folds, shuffle=True, random_state=seed), labels, groups)
+    return checked(made, groups)
+
+
+def leave_one_source_out(sources: Words, groups: Words) -> list[Fold]:
+    """Each source is asked once, and all others teach (RedDino, section 3.2).
+
+    Raises:
+        BadSplit: fewer than two sources, or a group in two sources.
+    """
+    names = np.unique(sources)
+    if len(names) < 2:
+        raise BadSplit(f"leaving one source out needs two sources, got {list(names)}")
+    made = [
+        Fold(str(name), np.flatnonzero(sources != name), np.flatnonzero(sources == name))
+        for name in names
+    ]
+    return checked(made, groups)
+
+
+def checked(folds: Sequence[Fold], groups: Words) -> list[Fold]:
+    """The folds, if no group lies on both sides of one.
+
+    Raises:
+        BadSplit: names the fold and the first group that is parted, or an empty side.
+    """
+    for fold in folds:
+        if not len(fold.train) or not len(fold.test):
+            raise BadSplit(
+                f"fold {fold.name}: {len(fold.train)} cells teach and {len(fold.test)} are asked; "
+                "both must be at least one"
+            )
+        both = np.intersect1d(groups[fold.train], groups[fold.test])
+        if len(both):
+            raise BadSplit(f"fold {fold.name} parts {len(both)} groups, the first is {both[0]!r}")
+    return list(folds)
+
+
+def subset(labels: Words, groups: Words, limit: int, seed: int = 0) -> Rows:
+    """At most about `limit` cells in whole groups, classes in proportion.
+
+    Groups are taken class by class (a group counts for its first cell's class) in random
+    order until the class has its share; every class keeps at least one group.
+
+    Returns:
+        Positions, rising.
+    """
+    if limit < 1:
+        raise BadSplit(f"limit must be at least 1, got {limit}")
+    if limit >= len(labels):
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    sizes = np.bincount(member)
+    taken = np.zeros(len(names), bool)
+    for label in np.unique(labels):
+        mine = rng.permutation(np.flatnonzero(labels[first] == label))
+        before = np.cumsum(sizes[mine]) - sizes[mine]
+        share = limit * int((labels == label).sum()) / len(labels)
+        taken[mine[before < share]] = True
+    return np.flatnonzero(taken[member])
+
+
+def _folds(splitter: object, labels: Words, groups: Words | None) -> list[Fold]:
+    empty = np.zeros((len(labels), 0))
+    with warnings.catch_warnings():
+        # A class rarer than the folds is reported by the caller: it is missing in some fold.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        parts = list(splitter.split(empty, labels, groups))  # type: ignore[attr-defined]
+    return [Fold(str(at + 1), np.sort(a), np.sort(b)) for at, (a, b) in enumerate(parts)]
