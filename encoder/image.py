@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from encoder.card import Resample
 from encoder.encoder import RGB
 
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "MPO")
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 """The formats that are decoded; Pillow knows dozens more, each a way to be attacked."""
 MAX_PIXELS = 100_000_000
 """More pixels than this are refused before decoding (300 MB as RGB)."""
@@ -69,7 +69,7 @@ def read_rgb(source: bytes | Path, *, name: str = "", max_pixels: int = MAX_PIXE
         raise
     except UnidentifiedImageError as error:
         raise NotAnImage(
-            f"{called} is not an image that can be read; accepted are {', '.join(FORMATS[:-1])}"
+            f"{called} is not an image that can be read; accepted are {', '.join(FORMATS)}"
         ) from error
     except FileNotFoundError:
         raise

@@ -13,13 +13,14 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
 from encoder.card import EncoderCard
 from search.knn import Weighting
 from search.library import Collection
 from search.problems import NotAllowed, Problem, TooLarge, add_handlers
-from search.records import DISCLAIMER, Answer, Item, Question, Record, VoteAnswer
+from search.records import DISCLAIMER, Answer, Item, ItemId, Question, Record, VoteAnswer
 from search.service import BadQuestion, Service, announce
 from search.settings import Settings
 
@@ -60,7 +61,7 @@ class Facets(Record):
 class Ids(Record):
     """Ids to look up."""
 
-    ids: Annotated[tuple[str, ...], Field(max_length=20_000)]
+    ids: Annotated[tuple[ItemId, ...], Field(max_length=20_000)]
 
 
 class Known(Record):
@@ -150,8 +151,9 @@ async def asked(request: Request, service: Served) -> Asked:
     replay = Request(request.scope, _once(body))
     try:
         form = await replay.form(max_files=1, max_fields=1, max_part_size=MIB)
-    except MultiPartException as error:
-        raise BadQuestion(f"the form is damaged: {error.message}") from error
+    except (MultiPartException, HTTPException) as error:
+        why = error.message if isinstance(error, MultiPartException) else error.detail
+        raise BadQuestion(f"the form is damaged: {why}") from error
     try:
         upload, text = form.get("image"), form.get("question")
         if not isinstance(upload, UploadFile):
@@ -237,7 +239,7 @@ async def vote(
 
 
 @router.get("/items/{id}")
-def item(id: str, service: Served, collection: CollectionName = None) -> Item:
+def item(id: ItemId, service: Served, collection: CollectionName = None) -> Item:
     """One stored item."""
     return service.item(id, collection)
 
@@ -248,7 +250,7 @@ def item(id: str, service: Served, collection: CollectionName = None) -> Item:
     responses={200: {"content": {"image/jpeg": {}}, "description": "The picture of the item"}},
 )
 def item_image(
-    id: str,
+    id: ItemId,
     service: Served,
     collection: CollectionName = None,
     size: Annotated[

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Annotated, Literal
 from uuid import UUID, uuid5
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAMESPACE = UUID("6f1d7a52-3c0e-5b8e-9a53-0c5f4e1f7b11")
 """The root of every item id; it must never change."""
@@ -16,6 +16,21 @@ DISCLAIMER = "Research use only. Similar images are not a finding about a patien
 Kind = Literal["cell", "tile", "field"]
 ScaleOrigin = Literal["file", "manifest", "estimate"]
 Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def canonical(id: str) -> str:
+    """An item id in its one spelling.
+
+    Raises:
+        ValueError: not a UUID.
+    """
+    try:
+        return str(UUID(id))
+    except ValueError:
+        raise ValueError("an item id is a UUID, as the service gives it") from None
+
+
+ItemId = Annotated[str, AfterValidator(canonical)]
 
 
 class Record(BaseModel):
@@ -40,7 +55,7 @@ class Box(Record):
 class Item(Record):
     """One searchable thing: a cell, a tile of a slide, or a whole field."""
 
-    id: str
+    id: ItemId
     """Deterministic: see `item_id`."""
     kind: Kind = "cell"
     """What it shows."""
@@ -114,7 +129,7 @@ class Filter(Record):
     As `exclude`, an item is dropped if it has any one value of any field.
     """
 
-    ids: tuple[str, ...] = ()
+    ids: tuple[ItemId, ...] = ()
     """Item ids."""
     kind: tuple[Kind, ...] = ()
     """Kinds."""
@@ -142,11 +157,6 @@ class Filter(Record):
     """On this day or later; an item without a date does not meet it."""
     acquired_to: date | None = None
     """On this day or earlier."""
-
-    @field_validator("ids")
-    @classmethod
-    def _uuids(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str(UUID(id)) for id in ids)
 
     @property
     def words(self) -> dict[str, tuple[str, ...]]:
@@ -237,7 +247,7 @@ class Question(Record):
 
     collection: str | None = None
     """Collection to search; `None` for the service's default."""
-    item: str | None = None
+    item: ItemId | None = None
     """Id of a stored item to start from."""
     vector: tuple[float, ...] | None = None
     """A vector to start from; `fingerprint` must then say whose it is."""
