@@ -49,7 +49,10 @@ class EncoderCard:
     pos_embed_interp: str | None = None
     """How position embeddings of another grid were resampled; `None` when they were not."""
     engine: str = "torch-fp32"
-    """What runs the network, where that changes the numbers beyond rounding."""
+    """The numbers that the vectors follow: those of PyTorch in float32. A faster engine (bfloat16,
+    OpenVINO) may stand in where its vectors were found within cosine 0.999 of them as the encoder
+    was loaded, so that a library built on one machine is served on another; one beyond that
+    (int8) would need a name of its own here."""
     stain: str | None = None
     """Name and version of a stain normalisation applied first; `None` for none."""
     field_of_view_um: float | None = None

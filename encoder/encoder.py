@@ -56,6 +56,11 @@ class Encoder:
         self.batch_size = batch_size or int(getattr(network, "batch_size", 32))
         self._network = network
 
+    @property
+    def engine(self) -> str:
+        """What runs it on this machine, such as `openvino-bf16`; no part of the fingerprint."""
+        return str(getattr(self._network, "engine", "numpy"))
+
     def embed(self, images: Sequence[RGB]) -> Vectors:
         """Embed images.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,23 +13,11 @@ from torch import Tensor, nn
 
 from encoder.card import EncoderCard
 from encoder.encoder import RGB, EncoderError, NoPatchTokens
+from encoder.engines import Engine, Outputs, Pixels, choose
 from encoder.image import resize
 
 Pool = Literal["cls", "mean", "head"]
 """The class token, the mean of the patch tokens, or whatever the model's own head pools."""
-Pixels = NDArray[np.uint8]
-"""A batch: n x input_px x input_px x 3, red first."""
-
-
-class Engine(Protocol):
-    """What runs a `Forward` somewhere."""
-
-    batch_size: int
-    """How many images at once suit it."""
-
-    def __call__(self, pixels: Pixels, patches: bool) -> tuple[NDArray[np.floating], ...]:
-        """The pooled rows and, where asked for, the patch tokens (n x tokens x dim)."""
-        ...
 
 
 class Forward(nn.Module):
@@ -63,30 +51,14 @@ class Forward(nn.Module):
         return (pooled, features[:, self.prefix :]) if self.patches else (pooled,)
 
 
-class TorchEngine:
-    """PyTorch as it is; under bfloat16 autocast on a GPU."""
-
-    def __init__(self, forward: Forward, device: torch.device) -> None:
-        self.batch_size = 256 if device.type == "cuda" else 32
-        self._forward = forward.to(device).eval()
-        self._device = device
-
-    def __call__(self, pixels: Pixels, patches: bool) -> tuple[NDArray[np.floating], ...]:
-        """Run one batch; safe from several threads."""
-        on_gpu = self._device.type == "cuda"
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
-            out = self._forward(torch.from_numpy(pixels).to(self._device))
-        wanted = out if patches else out[:1]
-        return tuple(part.float().cpu().numpy() for part in wanted)
-
-
 class Vit:
     """A transformer (or any timm model) on one engine, safe to call from several threads."""
 
     def __init__(self, card: EncoderCard, engine: Engine) -> None:
         self.card = card
         self.batch_size = engine.batch_size
-        self._engine = engine
+        self.engine = engine.name
+        self._run_batch = engine
         self._turn = threading.Lock()
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
@@ -101,10 +73,10 @@ class Vit:
         side = self.card.input_px // self.card.patch_px
         return pooled, patches.reshape(len(images), side, side, -1)
 
-    def _run(self, images: Sequence[RGB], patches: bool) -> tuple[NDArray[np.floating], ...]:
+    def _run(self, images: Sequence[RGB], patches: bool) -> Outputs:
         pixels = stack(images, self.card)
         with self._turn:  # one batch at a time: the engine already uses every core
-            return self._engine(pixels, patches)
+            return self._run_batch(pixels, patches)
 
 
 def stack(images: Sequence[RGB], card: EncoderCard) -> Pixels:
@@ -154,4 +126,4 @@ def network(card: EncoderCard, model: nn.Module, pool: Pool, device: str) -> Vit
     """The loaded model on the best engine of the device."""
     where = pick_device(device)  # type: ignore[arg-type]
     forward = Forward(model, card, pool).eval().requires_grad_(False)
-    return Vit(card, TorchEngine(forward, where))
+    return Vit(card, choose(forward, where, card.input_px))
