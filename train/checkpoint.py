@@ -1,0 +1,61 @@
+"""Checkpoints that survive a kill at any moment and resume exactly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CHECKPOINT = "checkpoint.pt"
+FORMAT = 1
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one, never half of one."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def save(folder: Path, state: Mapping[str, Any], name: str = CHECKPOINT) -> None:
+    """Write, fsync, rename, fsync the folder: the state is there whole, or the one before is."""
+    path = folder / name
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load(folder: Path, name: str = CHECKPOINT) -> dict[str, Any] | None:
+    """The saved state, on the CPU, without running code from it; `None` if there is none.
+
+    Raises:
+        CheckpointError: damaged, or of another format.
+    """
+    path = folder / name
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise a dozen kinds
+        raise CheckpointError(f"{path} cannot be read: {error}; remove it to begin anew") from error
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {state.get('format')}, expected {FORMAT}")
+    return state
