@@ -190,10 +190,10 @@ def tissue(side: int, rng: np.random.Generator, density: float = 1.0) -> RGB:
             (side, side), Image.Resampling.BICUBIC
         )
     )
-    eosin = np.clip(0.7 + 0.3 * coarse + 0.08 * fine, 0.15, None) * density
+    eosin = np.clip(0.7 + 0.3 * coarse + 0.1 * fine, 0.15, None) * density
     nuclei = np.zeros((side, side), np.float32)
     y, x = np.mgrid[:side, :side]
-    for _ in range(max(1, side * side // 1600)):
+    for _ in range(max(1, side * side // 500)):
         cx, cy, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(4, 8)
         left, top = max(0, int(cx - 10)), max(0, int(cy - 10))
         box = np.s_[top : int(cy) + 11, left : int(cx) + 11]

@@ -428,6 +428,7 @@ def main(arguments: Sequence[str]) -> None:
     limit(limit_bytes)
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     desk = _Desk(Connection(pipe_fd), [Block(fd) for fd in block_fds])
+    _DESKS[:] = [desk]
     with contextlib.suppress(_ParentGone):
         while True:
             desk.serve(desk.next_task())
@@ -460,8 +461,11 @@ class _Desk:
         self.pipe = pipe
         self.blocks = blocks
         self.free = deque(range(len(blocks)))
+        self.lent: dict[int, int] = {}
+        """Slots that a reader writes into, by address."""
 
     def next_task(self) -> Task:
+        """Wait for work."""
         while True:
             message = self._hear()
             if "slot" not in message:
@@ -469,6 +473,9 @@ class _Desk:
             self.free.append(message["slot"])
 
     def serve(self, task: Task) -> None:
+        """Run one reader to its end, and say how it ended."""
+        self.free.extend(self.lent.values())  # of a reader that stopped half-way
+        self.lent.clear()
         try:
             for piece in reader_of(task.reader)(task.source, **task.args):
                 self.send(piece)
@@ -503,11 +510,14 @@ class _Desk:
             raise _ParentGone from error
 
     def send(self, piece: Piece) -> None:
+        """Hand a piece to the parent."""
         if piece.note:
             self._say({"kind": "note", "note": piece.note})
             return
         slot, shapes = None, [list(image.shape) for image in piece.images]
-        if shapes:
+        if isinstance(piece.images, np.ndarray):
+            slot = self.lent.pop(piece.images.ctypes.data, None)
+        if shapes and slot is None:
             slot = self._slot()
             view = np.frombuffer(
                 self.blocks[slot].view(sum(prod(s) for s in shapes), write=True), np.uint8
@@ -518,10 +528,31 @@ class _Desk:
                 at += prod(shape)
         self._say({"kind": "piece", "facts": piece.facts, "slot": slot, "shapes": shapes})
 
+    def lend(self, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """A free slot as an array, so that what is decoded into it needs no copy."""
+        slot = self._slot()
+        flat = np.frombuffer(self.blocks[slot].view(prod(shape), write=True), np.uint8)
+        self.lent[flat.ctypes.data] = slot
+        return flat.reshape(shape)
+
     def _slot(self) -> int:
         while not self.free:
             self.free.append(self._hear()["slot"])
         return self.free.popleft()
+
+
+_DESKS: list[_Desk] = []
+"""The desk of this process, if it is a child."""
+
+
+def stack(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Room for a batch: count x height x width x 3, in shared memory where there is a parent.
+
+    A `Piece` whose images are this array, or its first few images, is sent without a copy; the
+    array must not be touched afterwards. A reader takes one at a time.
+    """
+    shape = (count, height, width, 3)
+    return _DESKS[0].lend(shape) if _DESKS else np.empty(shape, np.uint8)
 
 
 def reader_of(name: str) -> Any:

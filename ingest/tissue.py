@@ -58,33 +58,33 @@ def find_tissue(overview: RGB) -> Tissue:
     Args:
         overview: The whole slide at about 8 um per pixel or coarser.
     """
+    from PIL import Image, ImageFilter
     from scipy import ndimage
 
-    top = overview.max(axis=2)
-    chroma = top - overview.min(axis=2)
-    saturation = ndimage.median_filter(
-        chroma.astype(np.float32) / np.maximum(top, 1).astype(np.float32), size=3
-    )
+    channels = [overview[..., channel] for channel in range(3)]
+    top = np.maximum(np.maximum(channels[0], channels[1]), channels[2])
+    chroma = top - np.minimum(np.minimum(channels[0], channels[1]), channels[2])
+    share = (chroma * np.float32(255) / np.maximum(top, 1)).astype(np.uint8)
+    saturation = np.asarray(Image.fromarray(share).filter(ImageFilter.MedianFilter(3)))
     threshold = float(np.clip(otsu(saturation), FAINTEST, BOLDEST))
     pen = _grown(ink(overview))
-    mask = (saturation > threshold) & (chroma >= LEAST_CHROMA) & ~pen
+    mask = (saturation > threshold * 255) & (chroma >= LEAST_CHROMA) & ~pen
     mask = ndimage.binary_closing(mask, np.ones((3, 3), bool), iterations=1) & ~pen
     mask = without_strips(without_specks(mask, SPECK * mask.size))
     holes = ~mask & ~without_specks(~mask, HOLE * mask.size)
     return Tissue(mask=(mask | holes) & ~pen, pen=pen, threshold=threshold)
 
 
-def otsu(values: NDArray[np.float32], bins: int = 256) -> float:
-    """The threshold between two classes of greatest variance (Otsu 1979, eq. 18)."""
-    counts, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
-    middles = (edges[:-1] + edges[1:]) / 2
+def otsu(values: NDArray[np.uint8]) -> float:
+    """The threshold between two classes of greatest variance (Otsu 1979, eq. 18), 0 to 1."""
+    counts = np.bincount(values.ravel(), minlength=256)
     below = np.cumsum(counts)
     above = below[-1] - below
-    moment = np.cumsum(counts * middles)
+    moment = np.cumsum(counts * np.arange(256))
     with np.errstate(invalid="ignore", divide="ignore"):
         between = below * above * (moment / below - (moment[-1] - moment) / above) ** 2
     between[~np.isfinite(between)] = 0
-    return float(edges[int(between.argmax()) + 1])
+    return float(between.argmax()) / 255
 
 
 def ink(image: RGB) -> Mask:

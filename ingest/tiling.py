@@ -1,0 +1,353 @@
+"""Slides to tiles: scale, grid, tissue, quality, stain, and a report, all inside of a child.
+
+`tile_task` says what is wanted, a `ReaderPool` runs it, `as_tiles` turns what comes back into
+`TileBatch`es and, last of all, one `SlideResult`::
+
+    task = tile_task(path, TilePlan(), um_per_px=None)
+    for batch in pool.read(task):
+        match as_tiles(batch):
+            case TileBatch() as tiles: ...    # tiles.images, tiles.boxes, tiles.scores
+            case SlideResult() as result: ...  # result.report, result.picture, result.overview
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from encoder.encoder import RGB
+from encoder.image import MAX_PIXELS
+from ingest import quality, tissue
+from ingest.child import JSON, Batch, Piece, Refusal, Task, stack
+from ingest.direct import Damaged
+from ingest.quality import QualityLimits, Reason, Scores
+from ingest.regions import Regions
+from ingest.slide_report import SlideReport, draw
+from ingest.slides import Slide, open_slide
+from ingest.stain import Normaliser, StainError
+from ingest.tiles import (
+    Boxes,
+    Cut,
+    MicronsPerPixel,
+    TilePlan,
+    boxes,
+    check_scale,
+    choose_level,
+    grid,
+    window,
+)
+
+OVERVIEW_UM = 8.0
+"""Overviews have this scale, in micrometres per pixel, or a coarser one."""
+OVERVIEW_SIDE = 3072
+"""Longest side of an overview in pixels."""
+MOST_DAMAGED = 0.5
+"""A slide of which a larger share of the wanted tiles is damaged is refused."""
+
+ScaleOrigin = Literal["file", "manifest"]
+
+
+class NoScale(Refusal):
+    """A slide without micrometres per pixel."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the file does not say how many micrometres a pixel has, and the objective's power "
+            "does not tell; write um_per_px for it into the manifest"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileBatch:
+    """Tiles of one slide."""
+
+    images: Sequence[RGB] | NDArray[np.uint8]
+    """n x size x size x 3; valid until the next event of the pool."""
+    boxes: Boxes
+    """n x 4: left, top, width, height in pixels of level 0."""
+    scores: Scores
+    """n x 6, columns as in `quality.SCORES`."""
+    um_per_px: MicronsPerPixel
+    """Of level 0, the mean of x and y."""
+    um_per_px_origin: ScaleOrigin
+    """Where the scale was read."""
+    unstained: NDArray[np.bool_]
+    """n: tiles that the stain normalisation left as they were, because it failed on them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideResult:
+    """The end of a slide."""
+
+    report: SlideReport
+    overview: RGB
+    """The slide at a coarse scale, without label or macro."""
+    picture: RGB
+    """The overview with every tile of the grid coloured by what became of it."""
+
+
+def tile_task(
+    path: Path,
+    plan: TilePlan | None = None,
+    *,
+    um_per_px: float | None = None,
+    regions: str | None = None,
+    limits: QualityLimits | None = None,
+    stain: Normaliser | None = None,
+    slide_stain: str | None = None,
+    batch: int = 64,
+    part: tuple[int, int] = (0, 1),
+    max_pixels: int = MAX_PIXELS,
+) -> Task:
+    """What a pool has to do to cut a slide into tiles.
+
+    Args:
+        path: The slide; for DICOM and MRXS the file that OpenSlide opens.
+        plan: Tile size and scale, overlap, least tissue.
+        um_per_px: Of level 0, from the manifest; goes before what the file says.
+        regions: GeoJSON text in pixels of level 0; tiles whose centre is outside are dropped.
+        limits: Thresholds of quality.
+        stain: Normaliser to apply to each tile; `None` for none, the default.
+        slide_stain: Stain of the slide, if known; a Romanowsky stain refuses `stain`.
+        batch: Tiles per batch.
+        part: `(i, n)` reads the i-th of n shares, so that n children can share one slide.
+        max_pixels: Cap for plain images; slides are read piece by piece and need none.
+
+    Raises:
+        StainError: `stain` together with a Romanowsky `slide_stain`.
+    """
+    if stain is not None:
+        stain.check(slide_stain)
+    args = {
+        "plan": asdict(plan or TilePlan()),
+        "um_per_px": um_per_px,
+        "regions": regions,
+        "limits": (limits or QualityLimits()).to_json(),
+        "stain": None if stain is None else stain.to_json(),
+        "batch": batch,
+        "part": list(part),
+        "max_pixels": max_pixels,
+    }
+    return Task(reader="ingest.tiling:tiles", source=str(path), args=args)
+
+
+def as_tiles(batch: Batch) -> TileBatch | SlideResult:
+    """The answer to `tile_task`, piece by piece."""
+    facts = batch.facts
+    if "report" in facts:
+        report = SlideReport.from_json(facts["report"])
+        return SlideResult(report=report, overview=batch.images[0], picture=batch.images[1])
+    return TileBatch(
+        images=batch.images,
+        boxes=np.array(facts["boxes"], np.int64).reshape(-1, 4),
+        scores=np.array(facts["scores"], np.float32).reshape(-1, len(quality.SCORES)),
+        um_per_px=MicronsPerPixel(facts["um_per_px"]),
+        um_per_px_origin=facts["um_per_px_origin"],
+        unstained=np.array(facts["unstained"], bool),
+    )
+
+
+# ---------------------------------------------------------------- the child's side
+
+
+@dataclass
+class _Run:
+    """What is found out about one slide on the way."""
+
+    slide: Slide
+    plan: TilePlan
+    limits: QualityLimits
+    scale: tuple[MicronsPerPixel, MicronsPerPixel]
+    origin: ScaleOrigin
+    cut: Cut
+    starts: NDArray[np.float64]
+    boxes: Boxes
+    reasons: list[Reason] = field(default_factory=list)
+    tissue: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    normaliser: Normaliser | None = None
+    unstained: int = 0
+
+
+def tiles(
+    source: str,
+    plan: JSON,
+    um_per_px: float | None = None,
+    regions: str | None = None,
+    limits: JSON | None = None,
+    stain: JSON | None = None,
+    batch: int = 64,
+    part: Sequence[int] = (0, 1),
+    max_pixels: int = MAX_PIXELS,
+    short_way: bool = True,
+) -> Iterator[Piece]:
+    """Reader: the tiles of a slide, then its report, overview and picture.
+
+    Raises:
+        Refusal: a slide without a scale or with one far too coarse, or too damaged.
+    """
+    area = None if regions is None else Regions.from_geojson(regions)
+    slide = open_slide(Path(source), max_pixels, short_way=short_way)
+    run = _prepare(slide, TilePlan(**plan), QualityLimits(**(limits or {})), um_per_px)
+    run.normaliser = None if stain is None else Normaliser.from_json(stain)
+    yield Piece(note="overview")
+    overview = np.empty((0, 0, 3), np.uint8)
+    for step in slide.overview(*_overview_size(run)):
+        if isinstance(step, Piece):
+            yield step
+        else:
+            overview = step
+    found = tissue.find_tissue(overview)
+    _choose(run, found.mask, area)
+    mine = _share(run, part)
+    yield from _read(run, np.flatnonzero(mine & (np.array(run.reasons) == "kept")), batch)
+    reasons = [reason for reason, is_mine in zip(run.reasons, mine, strict=True) if is_mine]
+    report = SlideReport.of(
+        facts=asdict(slide.facts),
+        plan=asdict(run.plan),
+        limits=run.limits.to_json(),
+        um_per_px=run.scale,
+        um_per_px_origin=run.origin,
+        level=run.cut.level,
+        resampled=not run.cut.exact,
+        tissue_share=found.share,
+        pen_share=found.pen_share,
+        reasons=reasons,
+        restricted=area is not None,
+        stain=None if run.normaliser is None else run.normaliser.name,
+        unstained=run.unstained,
+        part=(part[0], part[1]),
+    )
+    picture = draw(overview, run.boxes[mine], reasons, (slide.facts.width, slide.facts.height))
+    slide.close()
+    yield Piece(facts={"report": report.to_dict()}, images=[overview, picture])
+
+
+def _prepare(slide: Slide, plan: TilePlan, limits: QualityLimits, um_per_px: float | None) -> _Run:
+    """Scale, level and grid."""
+    facts = slide.facts
+    scale, origin = facts.um_per_px, "file"
+    if um_per_px is not None:
+        given = check_scale(um_per_px, "the manifest's scale")
+        scale, origin = (given, given), "manifest"
+    if scale is None:
+        raise NoScale
+    downsamples = [slide.downsample(level) for level in range(len(facts.levels))]
+    cut = choose_level(plan, scale, [(x + y) / 2 for x, y in downsamples])
+    starts = grid(plan, cut, facts.levels[cut.level])
+    return _Run(
+        slide=slide,
+        plan=plan,
+        limits=limits,
+        scale=scale,
+        origin="manifest" if origin == "manifest" else "file",
+        cut=cut,
+        starts=starts,
+        boxes=boxes(starts, cut, downsamples[cut.level]),
+    )
+
+
+def _overview_size(run: _Run) -> tuple[int, int]:
+    facts = run.slide.facts
+    shrink = max(
+        1.0,
+        OVERVIEW_UM / max(run.scale),
+        max(facts.width, facts.height) / OVERVIEW_SIDE,
+    )
+    return max(1, round(facts.width / shrink)), max(1, round(facts.height / shrink))
+
+
+def _choose(run: _Run, mask: tissue.Mask, area: Regions | None) -> None:
+    """Which tiles are worth reading."""
+    size = (run.slide.facts.width, run.slide.facts.height)
+    run.tissue = tissue.shares(mask, run.boxes, size)
+    inside = np.ones(len(run.boxes), bool) if area is None else area.hold(run.boxes)
+    enough = run.tissue >= run.plan.min_tissue
+    run.reasons = [
+        "kept" if a and b else "little tissue" if a else "outside the region"
+        for a, b in zip(inside.tolist(), enough.tolist(), strict=True)
+    ]
+
+
+def _share(run: _Run, part: Sequence[int]) -> NDArray[np.bool_]:
+    """The stretch of the grid that belongs to one part; parts have equally many tiles to read."""
+    number, of = part
+    work = np.cumsum([reason == "kept" for reason in run.reasons], dtype=np.int64)
+    if not len(work):
+        return np.zeros(0, bool)
+    cuts = np.minimum((np.maximum(work - 1, 0) * of) // max(int(work[-1]), 1), of - 1)
+    return np.asarray(cuts == number)
+
+
+def _read(run: _Run, wanted: NDArray[np.int64], batch: int) -> Iterator[Piece]:
+    """Read, measure and judge tiles; pass on those that are kept."""
+    damaged = 0
+    for start in range(0, len(wanted), batch):
+        numbers = wanted[start : start + batch]
+        images = stack(len(numbers), run.plan.size, run.plan.size)
+        kept: list[int] = []
+        scores: list[list[float]] = []
+        unstained: list[bool] = []
+        for number in numbers.tolist():
+            image = images[len(kept)]  # the place of a dropped tile is used again
+            try:
+                _cut_tile(run, number, image)
+            except Damaged:
+                run.reasons[number] = "damaged"
+                damaged += 1
+                continue
+            row = [float(run.tissue[number]), *quality.measure(image)]
+            (run.reasons[number],) = quality.judge(np.array([row], np.float32), run.limits)
+            if run.reasons[number] != "kept":
+                continue
+            unstained.append(_stain(run, image))
+            kept.append(number)
+            scores.append([round(float(value), 4) for value in row])
+        facts = {
+            "boxes": run.boxes[kept].tolist(),
+            "scores": scores,
+            "um_per_px": sum(run.scale) / 2,
+            "um_per_px_origin": run.origin,
+            "unstained": unstained,
+        }
+        if kept:
+            yield Piece(facts=facts, images=images[: len(kept)])
+        else:
+            yield Piece(note=f"tile {start} of {len(wanted)}")
+    if damaged > MOST_DAMAGED * len(wanted):
+        raise Refusal(f"{damaged:,} of {len(wanted):,} tiles with tissue are damaged")
+
+
+def _cut_tile(run: _Run, number: int, out: RGB) -> None:
+    """One tile, as it is or resampled."""
+    x, y = run.starts[number]
+    cut = run.cut
+    if cut.exact:
+        run.slide.read(cut.level, int(x), int(y), run.plan.size, run.plan.size, out)
+        return
+    level_width, level_height = run.slide.facts.levels[cut.level]
+    left, width, from_x = window(x, cut.width, level_width)
+    top, height, from_y = window(y, cut.height, level_height)
+    pixels = np.empty((height, width, 3), np.uint8)
+    run.slide.read(cut.level, left, top, width, height, pixels)
+    place = (from_x, from_y, min(from_x + cut.width, width), min(from_y + cut.height, height))
+    size = (int(run.plan.size), int(run.plan.size))
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=place)
+    out[...] = np.asarray(image)
+
+
+def _stain(run: _Run, image: RGB) -> bool:
+    """Normalise a tile in place; whether it had to be left as it was."""
+    if run.normaliser is None:
+        return False
+    try:
+        image[...] = run.normaliser.apply(image)
+    except StainError:
+        run.unstained += 1
+        return True
+    return False
