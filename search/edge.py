@@ -42,6 +42,7 @@ from search.store import (
     clamp,
     exclusions,
     is_id,
+    range_ends,
     settled,
     to_item,
     to_payload,
@@ -480,7 +481,7 @@ def _conditions(filter: Filter | None) -> list[Any]:
     ]
     found += [
         engine.FieldCondition(name, range=engine.RangeFloat(gte=low, lte=high))
-        for name, (low, high) in filter.ranges.items()
+        for name, (low, high) in range_ends(filter).items()
     ]
     return found
 

@@ -37,6 +37,7 @@ from search.store import (
     clamp,
     exclusions,
     is_id,
+    range_ends,
     settled,
     to_item,
     to_payload,
@@ -427,7 +428,7 @@ def _conditions(filter: Filter | None) -> list[Any]:
     ]
     found += [
         models.FieldCondition(key=name, range=models.Range(gte=low, lte=high))
-        for name, (low, high) in filter.ranges.items()
+        for name, (low, high) in range_ends(filter).items()
     ]
     return found
 

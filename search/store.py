@@ -301,6 +301,27 @@ def exclusions(exclude: Sequence[Filter | None] | Filter | None, n: int) -> Sequ
     return exclude
 
 
+EXACT = "um_per_px_exact"
+"""Payload field with every digit of a scale that has more of them than an engine keeps."""
+
+
+def indexed(number: float) -> float:
+    """A number as engines can hold it: 15 significant digits.
+
+    The engine reads numbers of 16 and 17 digits back one unit in the last place off, so that
+    a stored value would not meet a range that ends at it. Rounding keeps order and equality.
+    """
+    return float(f"{number:.15g}")
+
+
+def range_ends(filter: Filter) -> dict[str, tuple[float | None, float | None]]:
+    """The ranges of a filter (at least, at most), rounded as the stored numbers are."""
+    return {
+        name: (None if low is None else indexed(low), None if high is None else indexed(high))
+        for name, (low, high) in filter.ranges.items()
+    }
+
+
 def to_payload(item: Item) -> dict[str, Any]:
     """An item as an engine holds it: flat, without its id and without what is not known.
 
@@ -315,6 +336,8 @@ def to_payload(item: Item) -> dict[str, Any]:
         payload["bbox"] = [item.bbox.x, item.bbox.y, item.bbox.w, item.bbox.h]
     if item.acquired is not None:
         payload["acquired"] = days(item.acquired)
+    if item.um_per_px is not None and item.um_per_px != indexed(item.um_per_px):
+        payload |= {"um_per_px": indexed(item.um_per_px), EXACT: repr(item.um_per_px)}
     return payload
 
 
@@ -326,6 +349,8 @@ def to_item(id: str, payload: dict[str, Any]) -> Item:
         facts["bbox"] = Box(x=x, y=y, w=w, h=h)
     if "acquired" in facts:
         facts["acquired"] = date(1970, 1, 1) + timedelta(days=facts["acquired"])
+    if EXACT in facts:
+        facts["um_per_px"] = float(facts.pop(EXACT))
     return Item(**facts)
 
 
