@@ -6,27 +6,30 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.encoder import RGB, Encoder, EncoderError
-from ingest.crops import CropError
+from encoder.encoder import Encoder, EncoderError
+from ingest.reading import (
+    SHARD_ITEMS,
+    Job,
+    Picture,
+    Read,
+    cut_job,
+    in_order,
+    parts,
+    plan_source,
+    windows,
+)
 from ingest.report import Clock, Failure, OnProgress, Report
 from ingest.sink import Sink
-from ingest.task import Plan, Planned, Source, Task
+from ingest.task import Planned, Task
 from search.records import Item
-from search.shards import Entry, make_thumbnail, payload_digest
+from search.shards import Entry, payload_digest
 from search.store import WrongEncoder
 
-SHARD_ITEMS = 1024
-"""A shard is closed at the first end of a source after so many items."""
-PART_ITEMS = 256
-"""Items that one worker cuts at a time; a source with more is cut in parts."""
-WINDOW_TASKS, WINDOW_ITEMS, WINDOW_BYTES = 256, 1024, 64 << 20
-"""How many sources are asked for in the sink at once; their bytes are kept meanwhile."""
 AHEAD_BYTES = 256 << 20
 """Pixels that may be cut and not yet embedded."""
 BATCHES_AHEAD = 2
@@ -35,45 +38,7 @@ SHARDS_AHEAD = 2
 """Shards that may wait for the sink while the encoder goes on."""
 
 T = TypeVar("T")
-R = TypeVar("R")
 Vectors = list[NDArray[np.float32] | None]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A source after planning."""
-
-    task: Task
-    source: Source
-    plan: Plan
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Items of one source that are cut together."""
-
-    task: Task
-    source: Source
-    planned: Sequence[Planned]
-    nbytes: int
-    """Bytes of the pictures it will give."""
-    ends: bool
-    """Whether a shard may be closed after it."""
-    last: bool
-    """Whether the source is finished with it."""
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """One item, cut."""
-
-    planned: Planned
-    image: RGB
-    thumbnail: bytes
-    path: str
-    ends: bool = False
-    last: bool = False
 
 
 def ingest(
@@ -85,6 +50,7 @@ def ingest(
     progress: OnProgress | None = None,
     report: Report | None = None,
     workers: int | None = None,
+    shard_items: int = SHARD_ITEMS,
 ) -> Report:
     """Embed what the tasks name and store it.
 
@@ -101,6 +67,7 @@ def ingest(
         progress: Told how far the run is.
         report: A report already begun, for instance by a layout's scan; a new one if `None`.
         workers: Threads that read, decode and cut; `None` for one per core, at most 8.
+        shard_items: A shard is closed at the first end of a source after so many items.
 
     Returns:
         The report; a source or item that failed is in it and everything else is stored.
@@ -113,11 +80,11 @@ def ingest(
     if sink.card.fingerprint != encoder.card.fingerprint:
         held, came = (f"{card.id} ({card.fingerprint})" for card in (sink.card, encoder.card))
         raise WrongEncoder("of this sink", held, came)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if batch_size < 1 or shard_items < 1:
+        raise ValueError(f"batch_size and shard_items must be 1 or more: {batch_size, shard_items}")
     report = report if report is not None else Report()
     threads = workers or min(8, os.cpu_count() or 1)
-    run = _Run(encoder, sink, batch_size, report, threads)
+    run = _Run(encoder, sink, batch_size, report, threads, shard_items)
     total = len(tasks) if isinstance(tasks, Sized) else None
     clock = Clock(report, total, progress)
     try:
@@ -137,28 +104,35 @@ class _Run:
     """
 
     def __init__(
-        self, encoder: Encoder, sink: Sink, batch_size: int, report: Report, workers: int
+        self,
+        encoder: Encoder,
+        sink: Sink,
+        batch_size: int,
+        report: Report,
+        workers: int,
+        shard_items: int,
     ) -> None:
         self.encoder = encoder
         self.sink = sink
         self.batch_size = batch_size
         self.report = report
         self.workers = workers
+        self.shard_items = shard_items
         self.finished = 0
         self._readers = ThreadPoolExecutor(workers, "ingest-read")
         self._embedder = ThreadPoolExecutor(1, "ingest-embed")
         self._writer = ThreadPoolExecutor(1, "ingest-write")
-        self._embedding: deque[tuple[Sequence[_Picture], Future[Vectors]]] = deque()
+        self._embedding: deque[tuple[Sequence[Picture], Future[Vectors]]] = deque()
         self._writing: deque[Future[None]] = deque()
         self._entries: list[Entry] = []
         self._seen: dict[str, tuple[str, str | None, int]] = {}
 
     def steps(self, tasks: Iterable[Task]) -> Iterator[None]:
         """Do the work, a step at a time."""
-        plans = in_order(self._readers, _plan, tasks, lambda _: 1 / (4 * self.workers))
+        plans = in_order(self._readers, plan_source, tasks, lambda _: 1 / (4 * self.workers))
         jobs = self._jobs(windows(self._readable(plans)))
-        batch: list[_Picture] = []
-        for job, pictures in in_order(self._readers, _cut, jobs, self._share):
+        batch: list[Picture] = []
+        for job, pictures in in_order(self._readers, cut_job, jobs, self._share):
             if isinstance(pictures, Failure):
                 self.report.failures.append(pictures)
                 self.report.sources += job.last
@@ -182,12 +156,12 @@ class _Run:
         for pool in (self._readers, self._embedder, self._writer):
             pool.shutdown(cancel_futures=True)
 
-    def _share(self, job: _Job) -> float:
+    def _share(self, job: Job) -> float:
         """How much of what may be cut ahead a job takes up."""
         items = len(job.planned) / (2 * self.batch_size)
         return max(min(items, 1 / (2 * self.workers)), job.nbytes / AHEAD_BYTES)
 
-    def _readable(self, plans: Iterator[tuple[Task, _Read | Failure]]) -> Iterator[_Read]:
+    def _readable(self, plans: Iterator[tuple[Task, Read | Failure]]) -> Iterator[Read]:
         for _, read in plans:
             if isinstance(read, Failure):
                 self.report.failures.append(read)
@@ -196,7 +170,7 @@ class _Run:
                 self.report.failures += read.plan.failures
                 yield read
 
-    def _jobs(self, groups: Iterator[Sequence[_Read]]) -> Iterator[_Job]:
+    def _jobs(self, groups: Iterator[Sequence[Read]]) -> Iterator[Job]:
         """What has to be cut, after dropping what is stored."""
         for group in groups:
             ids = [one.item.id for read in group for one in read.plan.planned]
@@ -205,13 +179,13 @@ class _Run:
             for read in group:
                 fresh = self._fresh(read, known, changed)
                 if fresh:
-                    yield from _parts(read, fresh)
+                    yield from parts(read, fresh)
                 else:
                     self.report.sources += 1
             if changed:
                 self._write(self._update, changed)
 
-    def _fresh(self, read: _Read, known: dict[str, str], changed: list[Item]) -> list[Planned]:
+    def _fresh(self, read: Read, known: dict[str, str], changed: list[Item]) -> list[Planned]:
         """The items of a source that are new; those whose metadata changed go to `changed`."""
         fresh: list[Planned] = []
         path = str(read.task.path)
@@ -246,7 +220,7 @@ class _Run:
             same = f"{path} marks the same place twice{where}"
         self.report.warnings.append(f"{same}, but {what}; the first is kept")
 
-    def _embed(self, batch: Sequence[_Picture]) -> None:
+    def _embed(self, batch: Sequence[Picture]) -> None:
         """Hand a batch to the encoder, and take back the one before the last."""
         while len(self._embedding) >= BATCHES_AHEAD:
             self._collect()
@@ -263,10 +237,10 @@ class _Run:
                 )
                 self.finished += 1
             self.report.sources += picture.last
-            if picture.ends and len(self._entries) >= SHARD_ITEMS:
+            if picture.ends and len(self._entries) >= self.shard_items:
                 self._put()
 
-    def _vectors(self, batch: Sequence[_Picture]) -> Vectors:
+    def _vectors(self, batch: Sequence[Picture]) -> Vectors:
         """One vector per picture; `None` for a picture that the encoder cannot embed."""
         try:
             return list(self.encoder.embed([picture.image for picture in batch]))
@@ -305,99 +279,5 @@ class _Run:
         self._writing.append(self._writer.submit(write, what))
 
 
-def in_order(
-    pool: ThreadPoolExecutor,
-    work: Callable[[T], R],
-    things: Iterable[T],
-    share: Callable[[T], float],
-) -> Iterator[tuple[T, R]]:
-    """Work on things in a pool, ahead of the caller, and give the results in order.
-
-    Args:
-        pool: Where the work is done.
-        work: Called once for each thing.
-        things: Taken only when there is room.
-        share: How much of the room a thing takes up until it is given; there is room for 1.
-    """
-    waiting: deque[tuple[T, float, Future[R]]] = deque()
-    taken = 0.0
-    for thing in things:
-        part = share(thing)
-        taken += part
-        waiting.append((thing, part, pool.submit(work, thing)))
-        while waiting and taken >= 1:
-            done, part, future = waiting.popleft()
-            taken = taken - part if waiting else 0.0
-            yield done, future.result()
-    while waiting:
-        done, _, future = waiting.popleft()
-        yield done, future.result()
-
-
-def windows(reads: Iterator[_Read]) -> Iterator[list[_Read]]:
-    """Consecutive sources, as many as are asked for in the sink at once."""
-    group: list[_Read] = []
-    items = nbytes = 0
-    for read in reads:
-        group.append(read)
-        items += len(read.plan.planned)
-        nbytes += read.nbytes
-        if len(group) >= WINDOW_TASKS or items >= WINDOW_ITEMS or nbytes >= WINDOW_BYTES:
-            yield group
-            group, items, nbytes = [], 0, 0
-    if group:
-        yield group
-
-
-def _plan(task: Task) -> _Read | Failure:
-    source = Source(task.path, task.dataset)
-    try:
-        plan = task.reader.plan(source, task.facts)
-    except Exception as error:  # one bad file must not stop the run
-        return Failure(str(task.path), reason(error))
-    held = len(source.content) if "content" in source.__dict__ else 0
-    return _Read(task, source, plan, held)
-
-
-def _cut(job: _Job) -> list[_Picture] | Failure:
-    path = str(job.task.path)
-    try:
-        images = list(job.task.reader.cut(job.source, job.planned))
-        if len(images) != len(job.planned):
-            raise CropError(f"{len(job.planned)} pictures were planned, {len(images)} came")
-        last = len(images) - 1
-        return [
-            _Picture(one, image, make_thumbnail(image), path, *_ends(job, at == last))
-            for at, (one, image) in enumerate(zip(job.planned, images, strict=True))
-        ]
-    except Exception as error:  # one bad file must not stop the run
-        return Failure(path, reason(error))
-
-
-def _ends(job: _Job, last: bool) -> tuple[bool, bool]:
-    return (job.ends and last, job.last and last)
-
-
-def _parts(read: _Read, fresh: Sequence[Planned]) -> Iterator[_Job]:
-    """A source's items in runs that one worker cuts; it stays in one shard if it can."""
-    large = len(fresh) > SHARD_ITEMS
-    for at in range(0, len(fresh), PART_ITEMS):
-        last = at + PART_ITEMS >= len(fresh)
-        part = fresh[at : at + PART_ITEMS]
-        boxes = [one.item.bbox for one in part]
-        wide, high = read.source.size if None in boxes else (0, 0)
-        nbytes = sum(3 * (wide * high if box is None else box.w * box.h) for box in boxes)
-        yield _Job(read.task, read.source, part, nbytes, ends=large or last, last=last)
-
-
-def _nbytes(batch: Sequence[_Picture]) -> int:
+def _nbytes(batch: Sequence[Picture]) -> int:
     return sum(picture.image.nbytes for picture in batch)
-
-
-def reason(error: Exception) -> str:
-    """Why a file failed, in words."""
-    if type(error).__module__.split(".")[0] in {"ingest", "encoder", "search"}:
-        return str(error)  # ours are sentences
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"{type(error).__name__}: {error}"
