@@ -72,22 +72,13 @@ def backbone(raw: Mapping[str, Any], where: str) -> State:
 
 
 def to_timm(state: State) -> State:
-    """DINOv2 names to timm names; timm names pass unchanged.
-
-    With registers, DINOv2 adds the first position embedding to the class token, and timm
-    keeps position embeddings for patches only.
-    """
+    """DINOv2 names (without registers) to timm names; timm names pass unchanged."""
     renamed = {}
     for name, tensor in state.items():
         for theirs, ours in DINOV2_TO_TIMM:
             name = name.replace(theirs, ours)
         if name != "mask_token":  # used in training only
             renamed[name] = tensor
-    if "register_tokens" in renamed:
-        position = renamed["pos_embed"]
-        renamed["reg_token"] = renamed.pop("register_tokens")
-        renamed["cls_token"] = renamed["cls_token"] + position[:, :1]
-        renamed["pos_embed"] = position[:, 1:]
     return renamed
 
 

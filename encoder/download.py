@@ -29,6 +29,10 @@ class MissingWeights(EncoderError):
     """Weights that are not here and could not be fetched."""
 
 
+class NotPublished(OSError):
+    """The server answers, but has no such file."""
+
+
 class WrongDigest(EncoderError):
     """A file that is not the one that was published or recorded."""
 
@@ -69,16 +73,21 @@ def locate(id: str, files: Sequence[WeightsFile], given: Path | None = None) -> 
         path = folder / file.name
         if path.is_file():
             return path, verified(path, file.sha256)
-    failures = []
+    why = "no address is known"
     for file in files:
         try:
             return folder / file.name, fetch(file, folder / file.name)
+        except NotPublished as error:
+            why = str(error)
         except OSError as error:
-            failures.append(str(error))
+            # Not the next file: which layout is loaded, and with it the fingerprint, must not
+            # depend on the network of the day.
+            why = str(error)
+            break
     choices = " or ".join(f"{file.name} ({file.url})" for file in files)
     raise MissingWeights(
         f"encoder {id!r} needs weights that are not here and could not be downloaded "
-        f"({failures[0]}): put {choices} into {folder}, or set HEMASEEK_WEIGHTS to the folder "
+        f"({why}): put {choices} into {folder}, or set HEMASEEK_WEIGHTS to the folder "
         "that holds it"
     )
 
@@ -172,7 +181,9 @@ def _stream(url: str, out: object, name: str) -> tuple[str, str | None]:
                 progress.update(task, advance=len(chunk))
             hops = [*answer.history, answer]
     except httpx.HTTPStatusError as error:
-        raise OSError(f"{url} answered {error.response.status_code}") from error
+        status = error.response.status_code
+        kind = NotPublished if status in (404, 410) else OSError
+        raise kind(f"{url} answered {status}") from error
     except httpx.HTTPError as error:
         raise OSError(f"{url}: {error or type(error).__name__}") from error
     tags = [hop.headers.get("X-Linked-ETag", "").strip('W/"') for hop in hops]
