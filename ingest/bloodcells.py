@@ -16,6 +16,7 @@ from ingest.drawing import (
     cover,
     disc,
     ellipse,
+    far,
     grains,
     joined,
     noise,
@@ -61,7 +62,7 @@ Lobes = list[tuple[Point, Point, float]]
 def red_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
     """The usual biconcave disc: round, paler in the middle third."""
     wide = rng.uniform(1, 1.1)
-    rho = _rho(rng, g, size / 2, wide, 0.035)
+    rho = _rho(rng, g, size / 2, wide, 0.022)
     middle = np.float32(rng.uniform(0.42, 0.56))
     dip = build.pallor * rng.uniform(0.75, 1.15)
     return _haemoglobin(
@@ -71,7 +72,7 @@ def red_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Bu
 
 def target_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
     """A disc of haemoglobin in the middle of a pale ring."""
-    rho = _rho(rng, g, size / 2, rng.uniform(1, 1.08), 0.03)
+    rho = _rho(rng, g, size / 2, rng.uniform(1, 1.08), 0.02)
     ring = np.exp(-(((rho - np.float32(rng.uniform(0.5, 0.56))) / np.float32(0.16)) ** 2))
     return _haemoglobin(rng, g, ink, rho, size, 0.95 - np.float32(rng.uniform(0.6, 0.72)) * ring)
 
@@ -85,17 +86,15 @@ def spherocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: 
 
 def teardrop(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
     """One end drawn out into a single tail."""
-    angle = rng.uniform(0, 2 * np.pi)
-    u, v = turned(g, (0.0, 0.0), angle)
-    radius, tail = size * rng.uniform(0.40, 0.45), size * rng.uniform(0.75, 0.95)
-    body = np.hypot(u + np.float32(0.18 * size), v)
-    # The half width falls smoothly from the body's to nearly nothing at the tip.
-    along = np.clip((u + np.float32(0.18 * size)) / np.float32(tail), 0, 1)
-    half = np.float32(radius) * (1 - along) ** np.float32(1.5) + np.float32(0.32) * (1 - along**4)
-    bent = np.float32(rng.normal(0, 0.5)) * along**2
-    tip = np.where(u > -0.18 * size, np.abs(v - bent) - half, np.float32(9))
-    tip = np.maximum(tip, u + np.float32(0.18 * size) - np.float32(tail))
-    distance = joined(body - np.float32(radius), tip, 0.6)
+    u, v = turned(g, (0.0, 0.0), rng.uniform(0, 2 * np.pi))
+    u = u + np.float32(0.2 * size)
+    radius, tail = size * rng.uniform(0.40, 0.46), size * rng.uniform(0.72, 0.92)
+    bend, body = rng.normal(0, 0.5), far(u, v)
+    distance = body - np.float32(radius)
+    for t in np.linspace(0.12, 1, 12):  # discs that shrink towards the tip
+        shrunk = radius * (1 - t) ** rng.uniform(1.5, 1.6) + 0.3 * t
+        step = far(u - np.float32(t * tail), v - np.float32(bend * t * t)) - np.float32(shrunk)
+        distance = joined(distance, step, 0.3)
     rho = np.clip(1 + distance / np.float32(radius), 0, None)
     dip = np.float32(build.pallor * 0.8) * np.exp(-((body / np.float32(radius * 0.5)) ** 3))
     return _haemoglobin(rng, g, ink, rho, 2 * radius, 1 - dip)
@@ -108,18 +107,18 @@ def elliptocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build:
     u, v = turned(g, (0.0, 0.0), angle)
     straight = np.float32(length / 2 - radius) * np.float32(0.55)
     u = np.maximum(np.abs(u) - straight, 0) * np.float32(radius / (length / 2 - straight))
-    rho = np.hypot(u, v) / np.float32(radius)
+    rho = far(u, v) / np.float32(radius)
     dip = np.float32(build.pallor * rng.uniform(0.5, 0.9)) * np.exp(-((rho / np.float32(0.5)) ** 3))
     return _haemoglobin(rng, g, ink, rho, 2 * radius, 1.05 - dip)
 
 
 def stomatocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
     """The pale middle is a slit, like a mouth."""
-    rho = _rho(rng, g, size / 2, rng.uniform(1, 1.08), 0.03)
+    rho = _rho(rng, g, size / 2, rng.uniform(1, 1.08), 0.02)
     u, v = turned(g, (0.0, 0.0), rng.uniform(0, 2 * np.pi))
     v = v - np.float32(rng.uniform(0.02, 0.05)) * u * u
-    slit = np.hypot(u / np.float32(0.27 * size), v / np.float32(0.075 * size))
-    return _haemoglobin(rng, g, ink, rho, size, 1.05 - np.float32(0.72) * np.exp(-(slit**3)))
+    slit = far(u / np.float32(0.25 * size), v / np.float32(0.1 * size))
+    return _haemoglobin(rng, g, ink, rho, size, 1.05 - np.float32(0.68) * np.exp(-(slit**2.5)))
 
 
 def burr_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
@@ -129,7 +128,7 @@ def burr_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: B
     even = angle + np.float32(0.12) * np.sin(2 * angle + np.float32(rng.uniform(0, 6.28)))
     wave = 0.5 + 0.5 * np.cos(np.float32(spikes) * even + np.float32(turn))
     line = np.float32(size / 2 * 0.9) * (1 + np.float32(rng.uniform(0.11, 0.16)) * wave**2)
-    rho = np.hypot(g.x, g.y) / line
+    rho = far(g.x, g.y) / line
     dip = np.float32(build.pallor * 0.8) * np.exp(-((rho / np.float32(0.45)) ** 3))
     knobs = 1 + 0.14 * noise(rng, g, 0.9)
     return _haemoglobin(rng, g, ink, rho, size, (1.02 - dip) * knobs)
@@ -139,12 +138,12 @@ def schistocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build:
     """A fragment: a disc with one or two straight cuts, which leave sharp horns."""
     radius, angle = size * rng.uniform(0.40, 0.48), rng.uniform(0, 2 * np.pi)
     u, v = turned(g, (0.0, 0.0), angle)
-    hollow = np.float32(rng.uniform(0.02, 0.09))
-    away = np.float32(rng.uniform(0.1, 0.35) * radius)
-    distance = np.maximum(np.hypot(u, v) - np.float32(radius), u - away + hollow * v * v)
-    if rng.random() < 0.6:
-        w, _ = turned(g, (0.0, 0.0), angle + rng.uniform(1.6, 2.4))
-        distance = np.maximum(distance, w - np.float32(rng.uniform(0.2, 0.5) * radius))
+    hollow = np.float32(rng.uniform(0.02, 0.1))
+    away = np.float32(rng.uniform(0.05, 0.45) * radius)
+    distance = -joined(np.float32(radius) - far(u, v), away - u - hollow * v * v, 0.4)
+    if rng.random() < 0.5:
+        w, _ = turned(g, (0.0, 0.0), angle + rng.uniform(1.7, 2.6))
+        distance = -joined(-distance, np.float32(rng.uniform(0.3, 0.6) * radius) - w, 0.5)
     rho = np.clip(1 + distance / np.float32(radius * 0.6), 0, None)
     return _haemoglobin(rng, g, ink, rho, 1.2 * radius, 1.12 - 0.1 * rho)
 
@@ -153,7 +152,7 @@ def _rho(rng: np.random.Generator, g: Grid, radius: float, wide: float, depth: f
     """Distance from the middle as a share of the outline's: 1 on the outline."""
     u, v = turned(g, (0.0, 0.0), rng.uniform(0, 2 * np.pi))
     u, v = u / np.float32(wide**0.5), v * np.float32(wide**0.5)
-    return np.hypot(u, v) / (np.float32(radius) * outline(rng, np.arctan2(v, u), 5, depth * 2))
+    return far(u, v) / (np.float32(radius) * outline(rng, np.arctan2(v, u), 5, depth * 2))
 
 
 def _haemoglobin(
@@ -167,7 +166,7 @@ def _haemoglobin(
     thick *= 1 + 0.02 * noise(rng, g, 1.2)
     # The lens throws a faint bright line around a cell.
     halo = np.exp(-(((distance - np.float32(0.34)) / np.float32(0.2)) ** 2))
-    density = thick[..., None] * ink.red - (np.float32(0.025) * halo)[..., None]
+    density = thick[..., None] * ink.red - (np.float32(0.016) * halo)[..., None]
     return Drawn(density, body)
 
 
@@ -177,7 +176,7 @@ def _haemoglobin(
 def segmented(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
     """Three to five lobes on thin threads; pale pink cytoplasm with fine granules."""
     lobes = _lobes(rng, size / 2, int(rng.choice([2, 3, 4, 5], p=[0.08, 0.42, 0.38, 0.12])))
-    nucleus = _chain(g, lobes, 0.24)
+    nucleus = _chain(g, lobes, 0.17)
     return _granulocyte(rng, g, ink, size, nucleus)
 
 
@@ -196,17 +195,17 @@ def band(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
 def _granulocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, nucleus: Plane) -> Drawn:
     body = _body(rng, g, size, 0.03)
     tone = body * (0.9 + 0.1 * noise(rng, g, 1.5))
-    dust = grains(rng, g, 0.62, 0.13, 0.5) * body * np.float32(rng.uniform(0.6, 0.95))
+    dust = grains(rng, g, 0.55, 0.12, 0.5) * body * np.float32(rng.uniform(0.35, 0.65))
     density = tone[..., None] * ink.pale + dust[..., None] * ink.fine
-    return _with_nucleus(rng, g, ink.nucleus, density, body, nucleus, clump=0.24)
+    return _with_nucleus(rng, g, ink.nucleus, density, body, nucleus, clump=0.3)
 
 
 def eosinophil(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
     """Two lobes; the cytoplasm is packed with round orange granules of even size."""
     lobes = _lobes(rng, size / 2, 2 if rng.random() < 0.85 else 3)
     body = _body(rng, g, size, 0.03)
-    packed = grains(rng, g, 0.86, 0.44, 0.12) * body * cover(disc(g, (0, 0), size / 2 - 0.25), 0.5)
-    shade = (0.82 + 0.16 * noise(rng, g, 0.8)) * packed
+    packed = grains(rng, g, 0.84, 0.44, 0.12) * body * cover(disc(g, (0, 0), size / 2 - 0.25), 0.5)
+    shade = (0.3 + (0.62 + 0.14 * noise(rng, g, 0.8)) * packed) * body
     density = (0.9 * body)[..., None] * ink.pale + shade[..., None] * ink.orange
     nucleus = _chain(g, lobes, 0.3)
     return _with_nucleus(rng, g, ink.nucleus * 0.92, density, body, nucleus, clump=0.22)
@@ -240,7 +239,7 @@ def lymphocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Draw
 
 def monocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
     """Large; an indented nucleus with lacy chromatin; grey-blue cytoplasm with vacuoles."""
-    body = _body(rng, g, size, 0.11)
+    body = _body(rng, g, size, 0.09)
     radius, angle = size / 2, rng.uniform(0, 2 * np.pi)
     off = 0.08 * radius
     centre = (off * np.cos(angle), off * np.sin(angle))
@@ -267,8 +266,8 @@ def blast(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
     centre = (0.1 * radius * np.cos(turn), 0.1 * radius * np.sin(turn))
     half = radius * rng.uniform(0.78, 0.85)
     nucleus = ellipse(g, centre, (half, half * rng.uniform(0.86, 0.97)), rng.uniform(0, 3.14))
-    halo = np.exp(-((np.clip(nucleus, 0, None) / np.float32(0.5)) ** 2)) * np.float32(0.35)
-    density = (body * (0.95 + 0.1 * noise(rng, g, 1.6)) * (1 - halo))[..., None] * ink.deep
+    halo = np.exp(-((np.clip(nucleus, 0, None) / np.float32(0.5)) ** 2)) * np.float32(0.22)
+    density = (body * (0.97 + 0.06 * noise(rng, g, 1.1)) * (1 - halo))[..., None] * ink.deep
     pale = np.zeros_like(body)
     for _ in range(int(rng.integers(1, 4))):
         reach, at = half * rng.uniform(0.1, 0.55), rng.uniform(0, 2 * np.pi)
@@ -276,7 +275,9 @@ def blast(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
         spot = ellipse(g, place, (rng.uniform(0.7, 1.1), rng.uniform(0.6, 0.9)), at)
         pale = np.maximum(pale, cover(spot, 0.7))
     dye = ink.immature
-    return _with_nucleus(rng, g, dye, density, body, nucleus, clump=0.12, feature=0.6, pale=pale)
+    return _with_nucleus(
+        rng, g, dye, density, body, nucleus, clump=0.13, feature=0.6, ragged=0.06, pale=pale
+    )
 
 
 def erythroblast(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
@@ -295,7 +296,7 @@ def erythroblast(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Dr
 
 def platelet(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
     """Small and irregular, pale lilac, with purple granules in the middle."""
-    body = _body(rng, g, size, 0.16)
+    body = _body(rng, g, size, 0.1)
     middle = cover(disc(g, (0, 0), size * 0.32), size * 0.4)
     dust = grains(rng, g, 0.55, 0.2, 0.4) * middle
     density = (body * (0.55 + 0.1 * noise(rng, g, 0.7)))[..., None] * ink.platelet
@@ -305,20 +306,20 @@ def platelet(rng: np.random.Generator, g: Grid, ink: Ink, size: float) -> Drawn:
 def _body(rng: np.random.Generator, g: Grid, size: float, depth: float) -> Plane:
     angle = np.arctan2(g.y, g.x)
     line = np.float32(size / 2) * outline(rng, angle, 7, 1.6 * depth)
-    return cover(np.hypot(g.x, g.y) - line, EDGE)
+    return cover(far(g.x, g.y) - line, EDGE)
 
 
 def _lobes(rng: np.random.Generator, radius: float, count: int, wide: float = 1.0) -> Lobes:
     """Lobes along a bow inside a cell of this radius: place, half axes, angle."""
-    size = radius * {2: 0.36, 3: 0.31, 4: 0.28}.get(count, 0.25) * wide
-    bow = radius * (0.44 if count > 2 else 0.46)
-    step = (2.3 if count == 2 else 1.55 if count == 3 else 1.2) * rng.uniform(0.92, 1.08)
+    size = radius * {2: 0.36, 3: 0.3, 4: 0.26}.get(count, 0.23) * wide
+    bow = radius * (0.5 if count > 2 else 0.46)
+    step = {2: 2.3, 3: 1.5, 4: 1.2}.get(count, 1.0) * rng.uniform(0.92, 1.08)
     first = rng.uniform(0, 2 * np.pi)
     lobes: Lobes = []
     for i in range(count):
         turn = first + i * step + rng.normal(0, 0.1)
-        out = bow * rng.uniform(0.85, 1.12)
-        half = (size * rng.uniform(0.98, 1.22), size * rng.uniform(0.78, 0.98))
+        out = bow * rng.uniform(0.72, 1.12)
+        half = (size * rng.uniform(1.0, 1.35), size * rng.uniform(0.75, 0.95))
         lean = turn + np.pi / 2 + rng.normal(0, 0.45)
         lobes.append(((float(out * np.cos(turn)), float(out * np.sin(turn))), half, float(lean)))
     return lobes

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Plane = NDArray[np.float32]
-"""One number per pixel."""
+Plane = NDArray[np.floating[Any]]
+"""One number per pixel, float32 as a rule."""
 Point = tuple[float, float]
 """x, y in micrometres."""
 
@@ -77,31 +79,37 @@ class Grid:
     @property
     def side(self) -> int:
         """Pixels along a side."""
-        return self.x.shape[0]
+        return len(self.x)
+
+
+def far(x: Plane, y: Plane) -> Plane:
+    """Length of the vectors x, y; several times faster than `numpy.hypot`."""
+    length: Plane = np.sqrt(x * x + y * y)
+    return length
 
 
 def disc(g: Grid, centre: Point, radius: float) -> Plane:
     """Distance to a disc; negative inside, as everywhere below."""
-    return np.hypot(g.x - np.float32(centre[0]), g.y - np.float32(centre[1])) - np.float32(radius)
+    return far(g.x - np.float32(centre[0]), g.y - np.float32(centre[1])) - np.float32(radius)
 
 
 def ellipse(g: Grid, centre: Point, half: Point, angle: float) -> Plane:
     """Distance to an ellipse with half axes `half`, turned by `angle`; near its edge only."""
     u, v = turned(g, centre, angle)
-    reach = np.hypot(u / np.float32(half[0]), v / np.float32(half[1]))
+    reach = far(u / np.float32(half[0]), v / np.float32(half[1]))
     return (reach - 1) * np.float32(min(half))
 
 
 def stroke(g: Grid, points: Sequence[Point], radius: float) -> Plane:
     """Distance to a line through points, `radius` thick on either side, with round ends."""
     best: Plane | None = None
-    for (ax, ay), (bx, by) in zip(points, points[1:], strict=False):
+    for (ax, ay), (bx, by) in pairwise(points):
         dx, dy = bx - ax, by - ay
         u, v = g.x - np.float32(ax), g.y - np.float32(ay)
         along = (u * np.float32(dx) + v * np.float32(dy)) / np.float32(dx * dx + dy * dy + 1e-9)
         along = np.clip(along, 0, 1)
-        far = (u - along * np.float32(dx)) ** 2 + (v - along * np.float32(dy)) ** 2
-        best = far if best is None else np.minimum(best, far)
+        away = (u - along * np.float32(dx)) ** 2 + (v - along * np.float32(dy)) ** 2
+        best = away if best is None else np.minimum(best, away)
     if best is None:
         raise ValueError("a stroke needs two points")
     return np.sqrt(best) - np.float32(radius)
@@ -123,14 +131,15 @@ def joined(first: Plane, second: Plane, reach: float) -> Plane:
 def cover(distance: Plane, softness: float) -> Plane:
     """How much of each pixel a shape covers, 0 to 1, its edge `softness` micrometres wide."""
     t = np.clip(0.5 - distance / np.float32(softness), 0, 1)
-    return t * t * (3 - 2 * t)
+    smooth: Plane = t * t * (3 - 2 * t)
+    return smooth
 
 
 def outline(rng: np.random.Generator, angle: Plane, waves: int, depth: float) -> Plane:
     """A closed wavy line around 1: random waves per turn up to `waves`, fading, `depth` in all."""
     line = np.ones_like(angle)
     for k in range(2, waves + 1):
-        size = depth * rng.normal() / k
+        size = depth * rng.normal() / k**1.3
         line += np.float32(size) * np.cos(np.float32(k) * angle + np.float32(rng.uniform(0, 6.28)))
     return line
 
@@ -167,11 +176,11 @@ def grains(
     size = (radius * (1 + spread * rng.standard_normal((count, count)))).astype(np.float32)
     across, down = (g.x - np.float32(start)) / spacing, (g.y - np.float32(start)) / spacing
     column, row = np.rint(across[0]).astype(int), np.rint(down[:, 0]).astype(int)
-    nearest = np.full(g.x.shape, 1e3, np.float32)
+    nearest: Plane = np.full(g.x.shape, 1e3, np.float32)
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             cell = np.ix_(np.clip(row + dy, 0, count - 1), np.clip(column + dx, 0, count - 1))
             u = across - (column + dx)[None, :].astype(np.float32) - place[0][cell]
             v = down - (row + dy)[:, None].astype(np.float32) - place[1][cell]
-            np.minimum(nearest, np.sqrt(u * u + v * v) * np.float32(spacing) - size[cell], nearest)
+            nearest = np.minimum(nearest, far(u, v) * np.float32(spacing) - size[cell])
     return cover(nearest, max(0.25, 1.5 * g.um_per_px))
