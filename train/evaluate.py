@@ -227,9 +227,7 @@ def code_version() -> str:
 def run(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     """Everything that the config asks for; prints as it goes and returns the record."""
     if config.threads:
-        import torch
-
-        torch.set_num_threads(config.threads)
+        limit_threads(config.threads)
     encoders = [open_encoder(id, config.seed, config.device) for id in config.encoders]
     record: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
@@ -246,6 +244,16 @@ def run(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         if config.out:
             _write(config.out, record)
     return record
+
+
+def limit_threads(threads: int) -> None:
+    """Hold torch and scikit-learn's libraries to so many threads for the rest of the process."""
+    import sklearn.linear_model  # noqa: F401 - loads the libraries that are to be limited
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
 
 
 def _one_set(
