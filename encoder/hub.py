@@ -65,7 +65,9 @@ def _load(
     from encoder import vit
 
     side = int(settings.get("input_size", (3, 224, 224))[-1])
-    model, interp = _model(architecture, model_args, side, weights)
+    classifier = settings.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    model, interp = _model(architecture, model_args, weights, heads)
     resample = settings.get("interpolation", "bicubic")
     if resample not in RESAMPLES:
         raise EncoderError(f"{source}: interpolation must be one of {RESAMPLES}, got {resample!r}")
@@ -88,11 +90,10 @@ def _load(
 
 
 def _model(
-    architecture: str, model_args: dict[str, Any], side: int, weights: Path
+    architecture: str, model_args: dict[str, Any], weights: Path, heads: tuple[str, ...]
 ) -> tuple[nn.Module, str | None]:
-    """The model with its weights, and how position embeddings were resampled."""
+    """The model with its weights but without classifier `heads`, and how positions were fitted."""
     import timm
-    from torch import Tensor
 
     from encoder import checkpoint
 
@@ -103,12 +104,9 @@ def _model(
         )
     except Exception as error:  # timm raises many kinds on names and arguments
         raise EncoderError(f"timm cannot build {architecture!r}: {error}") from error
-    if "head.weight" in state and "head.weight" not in model.state_dict():
-        state = {n: t for n, t in state.items() if n not in ("head.weight", "head.bias")}
     state = checkpoint.to_timm(checkpoint.backbone(state, str(weights)))
-    interp = None
-    if isinstance(getattr(model, "pos_embed", None), Tensor):
-        interp = checkpoint.fit_positions(state, model, str(weights))
+    state = {n: t for n, t in state.items() if n.rpartition(".")[0] not in heads}
+    interp = checkpoint.fit_positions(state, model, str(weights))
     checkpoint.load_strict(model, state, str(weights))
     return model, interp
 

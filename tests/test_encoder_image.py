@@ -1,0 +1,76 @@
+"""Bytes become RGB or an error in words; nothing is replaced."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from encoder.image import NotAnImage, TooManyPixels, read_rgb, resize
+
+
+def encoded(image: Image.Image, format: str, **settings: object) -> bytes:
+    out = BytesIO()
+    image.save(out, format, **settings)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP"])
+def test_lossless_formats_come_back_red_first(format: str, rng: np.random.Generator) -> None:
+    pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    assert np.array_equal(read_rgb(encoded(Image.fromarray(pixels), format)), pixels)
+
+
+def test_transparency_is_laid_on_white() -> None:
+    clear = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
+    clear.putpixel((1, 0), (255, 0, 0, 255))
+    assert read_rgb(encoded(clear, "PNG")).tolist() == [[[255, 255, 255], [255, 0, 0]]]
+    palette = Image.new("P", (1, 1), 0)
+    palette.putpalette([10, 20, 30])
+    assert read_rgb(encoded(palette, "PNG", transparency=0)).tolist() == [[[255, 255, 255]]]
+    assert read_rgb(encoded(palette, "PNG")).tolist() == [[[10, 20, 30]]]
+
+
+def test_sixteen_bit_grey_is_scaled() -> None:
+    deep = Image.fromarray(np.array([[0, 32896, 65535]], np.uint16))
+    assert read_rgb(encoded(deep, "PNG"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_an_image_over_the_cap_is_refused_before_decoding() -> None:
+    big = encoded(Image.new("L", (2000, 2000)), "PNG")
+    cut = big[: len(big) // 2]  # decoding would fail in another way
+    with pytest.raises(TooManyPixels, match=r"big\.png has 2000 x 2000 pixels"):
+        read_rgb(cut, name="big.png", max_pixels=3_999_999)
+    assert read_rgb(big, max_pixels=4_000_000).shape == (2000, 2000, 3)
+
+
+def test_what_is_no_image_is_named_with_what_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("no image")
+    with pytest.raises(NotAnImage, match=r"notes.jpg is not an image .* JPEG, PNG"):
+        read_rgb(tmp_path / "notes.jpg")
+    with pytest.raises(NotAnImage):
+        read_rgb(b"")
+    with pytest.raises(FileNotFoundError):
+        read_rgb(tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_an_image_cut_short_is_an_error_and_not_half_grey(
+    format: str, rng: np.random.Generator
+) -> None:
+    whole = encoded(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)), format)
+    with pytest.raises(NotAnImage, match=r"cell is (damaged|not an image)"):
+        read_rgb(whole[: len(whole) // 2], name="cell")
+
+
+def test_resizing_squashes_the_whole_image_and_leaves_the_right_size_alone() -> None:
+    half = np.zeros((10, 40, 3), np.uint8)
+    half[:, 20:] = 200
+    small = resize(half, 8, "bilinear")
+    assert small.shape == (8, 8, 3)
+    assert small[:, 0].max() == 0
+    assert small[:, -1].min() == 200
+    assert resize(small, 8, "lanczos") is small
