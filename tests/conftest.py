@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-REPOSITORY = Path(__file__).parent.parent
+from live import REPOSITORY, Live, drawn_library
 
 
 def data_folder() -> Path:
@@ -27,3 +30,35 @@ def _data_dir() -> Path:
 @pytest.fixture(name="rng")
 def _rng() -> np.random.Generator:
     return np.random.default_rng(20_26)
+
+
+@pytest.fixture(name="live", scope="session")
+def _live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The service over drawn cells, in a thread of this process."""
+    import uvicorn
+
+    from search.api import create_app
+
+    folder = tmp_path_factory.mktemp("live")
+    settings = drawn_library(folder)
+    config = uvicorn.Config(
+        create_app(settings=settings), port=settings.port, log_level="error", access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 60
+    while not server.started:
+        assert time.monotonic() < end, "the service did not start"
+        time.sleep(0.05)
+    yield Live(settings.url, folder / "drawn", settings)
+    server.should_exit = True
+    thread.join(30)
+
+
+@pytest.fixture(name="chromium", scope="session")
+def _chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        pytest.skip("no Chromium; `make test-browser` installs it")
+    return found

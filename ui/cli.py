@@ -50,6 +50,13 @@ def settings_for(**given: Any) -> Settings:
     return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
+def compact(report: str, **more: Any) -> str:
+    """A report as one line of JSON, with more beside it."""
+    import json
+
+    return json.dumps(json.loads(report) | more)
+
+
 def question_for(
     query: str, k: int, where: list[str] | None, collection: str | None
 ) -> tuple[Question, bytes | None]:
@@ -86,6 +93,116 @@ def question_for(
 
 
 @app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with real sets (pbc, bccd, chula, aslan). [HEMASEEK_DATA]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the demo keeps its files.")] = Path("demo"),
+    encoder: EncoderOption = None,
+    serve: Annotated[
+        bool, typer.Option(help="Serve the API and the page afterwards, until Ctrl-C.")
+    ] = True,
+) -> None:
+    """Ingest cells, ask one query, show its neighbours; then serve the API and the page.
+
+    Real cells come first: from --data or HEMASEEK_DATA, else openly licensed sets that are
+    downloaded, else, without a network, a synthetic smear that is drawn.
+    """
+    from ui.demo import run_demo
+
+    run_demo(settings_for(data=data, encoder=encoder), out, serve=serve)
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Folders, CSV manifests or COCO files.")],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="How the files lie; recognised where unmistakable. `--layout help` lists."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset; the folder's name if left out.")
+    ] = None,
+    encoder: EncoderOption = None,
+    collection: CollectionOption = None,
+    library: LibraryOption = None,
+    site: Annotated[str | None, typer.Option(help="Site, where a source names none.")] = None,
+    stain: Annotated[str | None, typer.Option(help="Stain, where a source names none.")] = None,
+    scanner: Annotated[str | None, typer.Option(help="Scanner, where a source names none.")] = None,
+    um_per_px: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel, where a source names none.")
+    ] = None,
+    crop_um: Annotated[
+        float | None, typer.Option(help="Side of a crop around a marked cell, in micrometres.")
+    ] = None,
+    crop_px: Annotated[int | None, typer.Option(help="The same in pixels.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Keep the whole report here, as JSON.")
+    ] = None,
+) -> None:
+    """Bring images into the library: read, crop, embed, store. Exits 1 if anything failed.
+
+    Running it again changes nothing; after a crash it completes what is missing.
+
+    Example: hemaseek ingest photos/ --dataset clinic-2024 --site Bergen
+    """
+    from dataclasses import asdict
+
+    from encoder.registry import default_encoder, load
+    from ingest.crops import CropRule
+    from ingest.layouts import LAYOUTS
+    from ingest.scan import Options
+    from ingest.task import Facts
+    from ui.ingesting import find, run_ingest, tell_report
+    from ui.output import for_people
+
+    if layout == "help":
+        for one in LAYOUTS.values():
+            typer.echo(f"{one.name:10} {one.describes}")
+        return
+    settings = settings_for(library=library, collection=collection, encoder=encoder)
+    facts = Facts(
+        site=site,
+        stain=stain,
+        scanner=scanner,
+        um_per_px=um_per_px,
+        um_per_px_origin=None if um_per_px is None else "manifest",
+    )
+    options = Options(dataset=dataset, facts=facts, rule=CropRule(um=crop_um, px=crop_px))
+    scans = find(paths, layout, options)
+    name = settings.encoder or default_encoder()
+    run = run_ingest(scans, settings, load(name, device=settings.device), name)
+    if report is not None:
+        run.report.write(report)
+    if for_people():
+        tell_report(run)
+    else:
+        index = None if run.index is None else asdict(run.index)
+        typer.echo(compact(run.report.to_json(), index=index))
+    if not run.report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def samples(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to put them. [~/.cache/hemaseek/samples]")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Only this set; repeat for more.")
+    ] = None,
+) -> None:
+    """Download openly licensed cells and a slide: BCCD, Aslan, Chula, CMU-1-Small-Region."""
+    from ui.demo import fetch_samples
+
+    if not fetch_samples(folder, sets):
+        raise typer.Exit(1)
+
+
+@app.command()
 def search(
     query: Annotated[str, typer.Argument(help="An image file, or the id of a stored item.")],
     k: Neighbours = 10,
@@ -98,7 +215,7 @@ def search(
     Example: hemaseek search cell.jpg -k 5 --where site=Bergen
     """
     from ui.backend import answers
-    from ui.output import for_people, hits_table
+    from ui.output import for_people, hits_table, warn
 
     settings = settings_for(library=library)
     question, image = question_for(query, k, where, collection)
@@ -107,6 +224,7 @@ def search(
     if for_people():
         hits_table(answer)
         return
+    warn(answer)
     for hit in answer.hits:
         typer.echo(hit.model_dump_json())
 

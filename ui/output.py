@@ -59,6 +59,12 @@ def notes(answer: Answer) -> None:
     say(f"[dim]{answer.disclaimer}[/]")
 
 
+def warn(answer: Answer) -> None:
+    """Print the warnings of an answer to standard error, where its hits are piped on."""
+    for warning in answer.warnings:
+        print(f"warning: {warning}", file=sys.stderr)  # noqa: T201 (the terminal's own output)
+
+
 def vote_table(found: VoteAnswer) -> None:
     """Print the shares of a vote, then its neighbours."""
     rows = [(label, f"{share:.1%}") for label, share in found.vote.shares.items()]
