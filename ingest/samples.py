@@ -216,7 +216,10 @@ def download(
 
 def sources() -> str:
     """What is said of the sets beside their files: origin, licence, credit."""
-    lines = [f"- `{one.name}/`: {one.licence}, {one.credit}. {one.host}/{one.root}" for one in sets]
+    lines = [
+        f"- `{one.name}/`: {one.licence}, {one.credit}. {one.host}/{one.root}"
+        for one in SETS.values()
+    ]
     return "# Sources of the samples\n\nKeep this file with the images.\n\n" + "\n".join(
         [*lines, ""]
     )

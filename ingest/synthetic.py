@@ -158,7 +158,7 @@ def write_library(
     """Write a synthetic data set; equal arguments give equal bytes in every file.
 
     Written are `README.txt` (which says what this is), `cells/<label>/<name>.png` with
-    `manifest.csv`, `fields/<name>.png` with a Pascal VOC file beside each in `annotations/`, and
+    `manifest.csv`, `fields/JPEGImages/<name>.png` with Pascal VOC in `fields/Annotations/`, and
     `fields.csv` with what is known of each field.
 
     Args:
@@ -300,7 +300,8 @@ def _write_cell(folder: Path, who: Patient, label: str, seed: int, size: int) ->
 
 def _write_field(folder: Path, who: Patient, seed: int, i: int) -> dict[str, str]:
     field = draw_field(seed, patient=who)
-    home, marks = folder / "fields", folder / "fields" / "annotations"
+    home, marks = folder / "fields" / "JPEGImages", folder / "fields" / "Annotations"
+    home.mkdir(parents=True, exist_ok=True)
     marks.mkdir(parents=True, exist_ok=True)
     path = home / f"field-{who.number:02d}-{seed:06d}.png"
     Image.fromarray(field.image).save(path, compress_level=1)

@@ -164,8 +164,8 @@ def test_the_manifest_names_every_picture_with_its_facts(tmp_path: Path) -> None
 
 def test_a_field_annotation_gives_back_the_boxes_that_were_drawn(tmp_path: Path) -> None:
     write_library(tmp_path, patients=1, fields_per_patient=1, cells_per_label=0)
-    (path,) = (tmp_path / "fields").glob("*.png")
-    root = ElementTree.parse(tmp_path / "fields" / "annotations" / f"{path.stem}.xml").getroot()
+    (path,) = (tmp_path / "fields" / "JPEGImages").glob("*.png")
+    root = ElementTree.parse(tmp_path / "fields" / "Annotations" / f"{path.stem}.xml").getroot()
     field = draw_field(0, patient=0)
     assert np.array_equal(read_rgb(path), field.image)
     assert root.findtext("filename") == path.name
