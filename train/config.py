@@ -102,7 +102,7 @@ class TrainConfig(BaseModel):
 
     # Views
     image_px: Pixels | None = None
-    """Side of the square each image is squashed to when decoded; `None`: the largest global view."""
+    """Side of the square that images are squashed to when decoded; `None`: as global views."""
     resample: Literal["bilinear", "bicubic", "lanczos"] = "lanczos"
     """Filter of that resize."""
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"

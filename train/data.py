@@ -29,7 +29,10 @@ class DataError(ValueError):
 class Source(Protocol):
     """A list of images, by number."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What errors call the source."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -261,9 +264,8 @@ class Feed:
             DataError: none of them can be read.
         """
         begun = perf_counter()
-        rows = (
-            self._from_held(position, n) if self._held is not None else self._decoded(position, n)
-        )
+        held = self._held
+        rows = self._decoded(position, n) if held is None else self._from(held, position, n)
         if not len(rows):
             raise DataError(f"none of {n} images could be read; see the log for their names")
         rows = rows.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
@@ -280,11 +282,10 @@ class Feed:
         """Stop the decoding threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _from_held(self, position: int, n: int) -> Tensor:
-        assert self._held is not None
+    def _from(self, held: Tensor, position: int, n: int) -> Tensor:
         rows = self._row[self.order.take(position, n)]
         index = torch.from_numpy(rows[rows >= 0])
-        return self._held[index.to(self._held.device, non_blocking=True)]
+        return held[index.to(held.device, non_blocking=True)]
 
     def _decoded(self, position: int, n: int) -> Tensor:
         self.expect(position, n)

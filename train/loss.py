@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def world() -> int:
@@ -78,7 +78,7 @@ def koleo_loss(tokens: Tensor, eps: float = 1e-8) -> Tensor:
         eps: Added to each distance.
     """
     with torch.autocast(tokens.device.type, enabled=False):
-        rows = F.normalize(tokens.float(), dim=-1, eps=eps)
+        rows = functional.normalize(tokens.float(), dim=-1, eps=eps)
         with torch.no_grad():
             cosines = rows @ rows.T
             nearest = cosines.fill_diagonal_(-1.0).argmax(dim=1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from encoder.card import EncoderCard
 from encoder.encoder import EncoderError
@@ -111,11 +112,12 @@ class Backbone(nn.Module):
 
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()
-        self.vit: Any = vit
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, vit.embed_dim))  # type: ignore[arg-type]
-        self.patch = int(self.vit.patch_embed.patch_size[0])
-        self.prefix = int(self.vit.num_prefix_tokens)
-        self.run_block: Callable[[Any, Tensor, float], Tensor] = run_block
+        self.vit: Any
+        self.vit = vit
+        facts: Any = vit
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, int(facts.embed_dim)))
+        self.patch = int(facts.patch_embed.patch_size[0])
+        self.prefix = int(facts.num_prefix_tokens)
 
     def forward(self, x: Tensor, hidden: Tensor | None = None, drop: float = 0.0) -> Tensor:
         """Images to normalised tokens.
@@ -136,8 +138,9 @@ class Backbone(nn.Module):
             tokens = torch.where(mask, self.mask_token.to(tokens.dtype), tokens)
         tokens = vit.norm_pre(self._with_positions(tokens, grid))
         for block in vit.blocks:
-            tokens = self.run_block(block, tokens, drop)
-        return vit.norm(tokens)  # type: ignore[no-any-return]
+            tokens = run_block(block, tokens, drop)
+        normed: Tensor = vit.norm(tokens)
+        return normed
 
     def _with_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         vit = self.vit
@@ -187,7 +190,7 @@ class Head(nn.Module):
         super().__init__()
         widths = [dim, *[hidden] * (layers - 1), bottleneck]
         parts: list[nn.Module] = []
-        for at, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for at, (a, b) in enumerate(pairwise(widths)):
             parts += [nn.Linear(a, b)] + ([nn.GELU()] if at < layers - 1 else [])
         self.mlp = nn.Sequential(*parts)
         self.prototypes = nn.Parameter(torch.empty(prototypes, bottleneck))
@@ -200,8 +203,8 @@ class Head(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """n x dim to n x prototypes."""
-        rows = F.normalize(self.mlp(tokens), dim=-1, eps=1e-6)
-        return F.linear(rows, F.normalize(self.prototypes, dim=-1) * self.gain)
+        rows = functional.normalize(self.mlp(tokens), dim=-1, eps=1e-6)
+        return functional.linear(rows, functional.normalize(self.prototypes, dim=-1) * self.gain)
 
 
 class Network(nn.Module):

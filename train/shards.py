@@ -146,4 +146,4 @@ class Shards:
     def content(self, at: int) -> bytes:
         """The image file's bytes."""
         shard, offset, length = self._rows[at].tolist()
-        return self._maps[shard][offset : offset + length].tobytes()
+        return bytes(self._maps[shard][offset : offset + length])

@@ -7,12 +7,13 @@ Operations take and give n x 3 x height x width in 0 to 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, pi
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from train.config import Range, TrainConfig
 
@@ -124,7 +125,7 @@ def _view(
     return x
 
 
-def apply_to(x: Tensor, rows: Tensor, change) -> None:  # type: ignore[no-untyped-def]
+def apply_to(x: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> None:
     """Change some images in place and keep them between 0 and 1."""
     if len(rows) == len(x):
         x.copy_(change(x).clamp_(0, 1))
@@ -144,9 +145,9 @@ def crop(images: Tensor, config: TrainConfig, px: int, area: Range, draw: Draw) 
     theta = _affine(n, config, area, draw)
     shrink = int(side * area[0] ** 0.5) // px
     if shrink > 1:
-        images = F.avg_pool2d(images, shrink)
-    grid = F.affine_grid(theta, [n, 3, px, px], align_corners=False)
-    x = F.grid_sample(
+        images = functional.avg_pool2d(images, shrink)
+    grid = functional.affine_grid(theta, [n, 3, px, px], align_corners=False)
+    x = functional.grid_sample(
         images,
         grid,
         mode=config.interpolation,
@@ -267,9 +268,9 @@ def convolve_lines(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolve rows and columns with each image's own kernel (n x odd), mirrored borders."""
     radius = kernel.shape[1] // 2
     weights = kernel[:, :, None, None, None]
-    padded = F.pad(x, (radius, radius, 0, 0), mode="reflect")
+    padded = functional.pad(x, (radius, radius, 0, 0), mode="reflect")
     wide = sum(weights[:, k] * padded[..., k : k + x.shape[-1]] for k in range(2 * radius + 1))
-    padded = F.pad(torch.as_tensor(wide), (0, 0, radius, radius), mode="reflect")
+    padded = functional.pad(torch.as_tensor(wide), (0, 0, radius, radius), mode="reflect")
     high = sum(weights[:, k] * padded[..., k : k + x.shape[-2], :] for k in range(2 * radius + 1))
     return torch.as_tensor(high)
 

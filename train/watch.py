@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from search.knn import vote_many
 from train.config import TrainConfig
@@ -79,7 +79,7 @@ def knn_probe(
     Returns:
         Balanced accuracy (mean over the labels) and accuracy.
     """
-    rows = F.normalize(vectors.float(), dim=1)
+    rows = functional.normalize(vectors.float(), dim=1)
     k = min(k, len(rows) - 1)
     near, scores = [], []
     for start in range(0, len(rows), 1024):
@@ -105,7 +105,7 @@ def effective_rank(vectors: Tensor) -> float:
 
 def mean_cosine(vectors: Tensor) -> float:
     """Mean cosine over all pairs of different images."""
-    rows = F.normalize(vectors.double(), dim=1)
+    rows = functional.normalize(vectors.double(), dim=1)
     n = len(rows)
     return float((rows.sum(dim=0).square().sum() - n) / (n * (n - 1)))
 
