@@ -27,7 +27,7 @@ def weigh(scores: Sequence[float], weighting: Weighting, temperature: float) -> 
         return [1.0] * len(scores)
     if weighting == "similarity":
         return [max(score, 0.0) for score in scores]
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     top = max(scores, default=0.0)
     return [exp((score - top) / temperature) for score in scores]

@@ -215,7 +215,7 @@ class Store(Protocol):
 
 
 def checked_vectors(vectors: NDArray[np.floating], dim: int, n: int | None = None) -> Vectors:
-    """Rows of length 1, or a refusal.
+    """Rows of length 1, or a refusal; rows that have length 1 stay bit for bit as they are.
 
     Args:
         vectors: n x dim, any floating type.
@@ -236,7 +236,8 @@ def checked_vectors(vectors: NDArray[np.floating], dim: int, n: int | None = Non
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     if (norms < 1e-12).any():
         raise BadVector(f"vector {int((norms < 1e-12).argmax())} is zero; it has no direction")
-    return np.asarray(wide / norms, np.float32)
+    unit = np.where(np.abs(norms - 1) <= 1e-6, 1.0, norms)  # dividing again would move last bits
+    return np.asarray(wide / unit, np.float32)
 
 
 def checked_items(items: Sequence[Item]) -> None:

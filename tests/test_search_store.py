@@ -743,6 +743,14 @@ def test_a_payload_holds_nothing_that_is_not_known() -> None:
     assert to_item(item.id, payload) == item
 
 
+def test_vectors_of_length_one_are_left_bit_for_bit(rng: np.random.Generator) -> None:
+    once = make_vectors(500, rng)
+
+    assert once.dtype == np.float32
+    assert np.allclose(np.linalg.norm(once, axis=1), 1, atol=1e-6)
+    assert np.array_equal(checked_vectors(once, DIM), once)
+
+
 def test_ties_over_the_last_place_are_asked_for_until_they_end(library: Library) -> None:
     tied = [Hit(item=item, score=0.5) for item in library.items[:30]]
     asked = []
