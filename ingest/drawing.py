@@ -15,6 +15,8 @@ Plane = NDArray[np.floating[Any]]
 """One number per pixel, float32 as a rule."""
 Point = tuple[float, float]
 """x, y in micrometres."""
+EDGE = 0.32
+"""Width of a cell's edge in micrometres: the resolution of an oil immersion lens, roughly."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,16 @@ class Grid:
     def side(self) -> int:
         """Pixels along a side."""
         return len(self.x)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One cell, drawn: what it absorbs, and where it is."""
+
+    density: Plane
+    """Optical density, height x width x 3."""
+    body: Plane
+    """How much of each pixel the cell covers, 0 to 1."""
 
 
 def far(x: Plane, y: Plane) -> Plane:

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from encoder.encoder import RGB
-from ingest.bloodcells import LABELS, Drawn, Kind, kind_of, paint
-from ingest.drawing import Plane, clouds
+from ingest.bloodcells import LABELS, Kind, kind_of, paint
+from ingest.drawing import Drawn, Plane, clouds
 from ingest.invented import Patient, patient
 
 DATASET = "synthetic-smear"
