@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,9 @@ def find_cells(settings: Settings, out: Path) -> Cells:
             raise FileNotFoundErrorInWords(f"there is no folder {settings.data}; mend --data")
         return from_real(settings.data, f"Real cells from {settings.data}")
     folder = default_folder()
-    if is_complete(folder, ("bccd",)) or fetch_samples(folder, ["bccd", "chula"]):
+    if not is_complete(folder, ("bccd",)):
+        fetch_samples(folder, ["bccd", "chula"])
+    if is_complete(folder, ("bccd",)):
         return from_real(folder, f"Real cells, openly licensed, from {folder}")
     return drawn(out / "synthetic")
 
@@ -115,12 +117,24 @@ def fetch_samples(folder: Path | None, sets: list[str] | None) -> bool:
 
     target = folder or default_folder()
     try:
-        report = download(target, sets=sets, on_progress=None)
+        with counting("samples") as tell:
+            report = download(target, sets=sets, on_progress=tell)
     except SampleError as error:
         complain(str(error))
         return False
     say(str(report))
     return report.ok
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error for something that counts files."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        job = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(job, completed=done, total=total)
 
 
 def from_real(folder: Path, said: str) -> Cells:

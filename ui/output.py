@@ -20,13 +20,19 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # nobody's window: nothing has to be cut
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         number = column in {"score", "items", "share", "n"}
-        shown.add_column(column, justify="right" if number else "left", overflow="fold")
+        whole = column in {"id", "name", "score"}
+        shown.add_column(
+            column, justify="right" if number else "left", overflow="ellipsis", no_wrap=whole
+        )
     for row in rows:
         shown.add_row(*("" if value is None else str(value) for value in row))
-    Console().print(shown)
+    console.print(shown)
 
 
 def hits_table(answer: Answer) -> None:

@@ -20,6 +20,7 @@ OPTIONS = {
     "theme.font": "Inter, 'Source Sans', system-ui, sans-serif",
     "client.toolbarMode": "minimal",
     "browser.gatherUsageStats": "false",
+    "logger.level": "warning",
     "server.headless": "true",
     "server.fileWatcherType": "none",
     "server.maxUploadSize": "20",
