@@ -15,6 +15,8 @@ from search.store import ENOUGH_RECALL, BuildReport, Store, Vectors
 
 SHARES = (0.1, 0.01)
 """Shares of the points that the filters aim to leave: where a graph breaks first."""
+MOST_VALUES = 1000
+"""Values of a field that are looked at for a filter."""
 WIDEST_EF = 1024
 """A build gives up raising `ef` here."""
 TIE = 1e-6
@@ -126,7 +128,7 @@ def _value_sets(
     store: Store, field: str, share: float, total: int
 ) -> Iterator[tuple[float, tuple[str, ...]]]:
     """Each frequent value alone, and the rare ones joined until they reach the share."""
-    counts = store.facet(field, limit=int(2 / share))
+    counts = store.facet(field, limit=MOST_VALUES)
     for value, count in counts.items():
         yield count / total, (value,)
     joined: list[str] = []

@@ -15,6 +15,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from encoder.card import CardError, EncoderCard
+from search.payload import range_ends, to_item, to_payload
 from search.recall import gauge
 from search.records import KEYWORDS, RANGES, Filter, Hit, Item
 from search.store import (
@@ -37,10 +38,7 @@ from search.store import (
     clamp,
     exclusions,
     is_id,
-    range_ends,
     settled,
-    to_item,
-    to_payload,
 )
 
 SECTION = "hemaseek"

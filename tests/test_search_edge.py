@@ -19,7 +19,8 @@ import pytest
 import qdrant_edge as engine
 
 from encoder.card import EncoderCard
-from search.edge import Collection, EdgeStore, collections
+from search.edge import EdgeStore
+from search.manifest import Manifest, collections
 from search.records import KEYWORDS, RANGES, Filter, Item, item_id, source_id
 from search.store import (
     IndexSettings,
@@ -132,7 +133,7 @@ def test_a_refused_card_leaves_the_collection_free(folder: Path) -> None:
 def test_the_folder_says_what_it_holds_without_being_opened(folder: Path) -> None:
     settings = IndexSettings(m=24)
     with EdgeStore.create(folder, "cells", CARD, settings):
-        held = Collection.read(folder)
+        held = Manifest.read(folder)
 
     assert (held.name, held.card, held.index) == ("cells", CARD, settings)
     assert json.loads((folder / "collection.json").read_text())["card"]["fingerprint"] == (
@@ -151,7 +152,7 @@ def test_every_filter_has_its_index_before_there_is_a_graph(folder: Path) -> Non
 
 def test_points_without_their_payload_indexes_are_not_served(folder: Path) -> None:
     EdgeStore.create(folder, "cells", CARD).close()
-    shard = engine.EdgeShard.load(str(folder / Collection.read(folder).shard))
+    shard = engine.EdgeShard.load(str(folder / Manifest.read(folder).shard))
     shard.update(engine.UpdateOperation.delete_field_index("label"))
     shard.flush()
     shard.close()
@@ -244,12 +245,12 @@ def test_few_new_points_are_searched_without_a_new_graph(folder: Path) -> None:
     with EdgeStore.create(folder, "cells", CARD, GRAPH) as store:
         fill(store, 1500)
         store.build()
-        shard = Collection.read(folder).shard
+        shard = Manifest.read(folder).shard
         new = fill(store, 20, start=5000)
 
         store.build()
 
-        assert Collection.read(folder).shard == shard
+        assert Manifest.read(folder).shard == shard
         own = store.get([new[3].id])[0].vector
         assert store.nearest(own, 1)[0].item == new[3]
 

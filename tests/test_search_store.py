@@ -31,8 +31,6 @@ from search.store import (
     checked_vectors,
     scroll_all,
     settled,
-    to_item,
-    to_payload,
 )
 
 DIM = 16
@@ -726,21 +724,6 @@ def test_a_build_reports_what_it_holds(full: Store, library: Library) -> None:
 
 
 # What both stores check alike
-
-
-def test_a_payload_holds_nothing_that_is_not_known() -> None:
-    item = make_item(0, acquired=date(1970, 1, 2), bbox=Box(x=-1, y=2, w=3, h=4))
-
-    payload = to_payload(item)
-
-    assert payload == {
-        "kind": "cell",
-        "dataset": "d",
-        "source": item.source,
-        "bbox": [-1, 2, 3, 4],
-        "acquired": 1,
-    }
-    assert to_item(item.id, payload) == item
 
 
 def test_vectors_of_length_one_are_left_bit_for_bit(rng: np.random.Generator) -> None:
