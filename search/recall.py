@@ -39,14 +39,15 @@ class Probe:
 
     @classmethod
     def take(cls, store: Store, queries: int = 100, k: int = 10, seed: int = 0) -> Probe:
-        """Draw queries from a store that is not empty, the same ones for the same content."""
+        """Draw queries from what is stored, the same ones for the same content."""
         rng = np.random.default_rng(seed)
         starts = [str(UUID(bytes=rng.bytes(16))) for _ in range(queries)]
-        drawn = {}
+        drawn: dict[str, Vectors] = {}
         for start in starts:
             page = store.scroll(limit=1, cursor=start).items or store.scroll(limit=1).items
-            drawn[page[0].item.id] = page[0].vector
-        ids, vectors = tuple(drawn), np.stack(list(drawn.values()))
+            drawn |= {stored.item.id: stored.vector for stored in page}
+        ids = tuple(drawn)
+        vectors = np.array(list(drawn.values()), np.float32).reshape(-1, store.card.dim)
         filters: dict[float, Filter | None] = {1.0: None}
         for share in SHARES:
             found = filter_of_share(store, share)

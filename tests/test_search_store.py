@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient
 
 from encoder.card import EncoderCard
 from search.edge import EdgeStore
+from search.recall import Probe
 from search.records import KEYWORDS, Box, Filter, Hit, Item, item_id, source_id
 from search.server import ServerStore, connect
 from search.store import (
@@ -721,6 +722,13 @@ def test_a_build_reports_what_it_holds(full: Store, library: Library) -> None:
     assert report.points == len(library.items)
     assert report.enough
     assert report.sample == 0  # so few are all compared
+
+
+def test_a_probe_of_a_store_that_was_emptied_meanwhile_asks_nothing(store: Store) -> None:
+    probe = Probe.take(store)
+
+    assert probe.vectors.shape == (0, DIM)
+    assert probe.recall(store) == {1.0: 1.0}
 
 
 # What both stores check alike
