@@ -555,6 +555,12 @@ def stack(count: int, height: int, width: int) -> NDArray[np.uint8]:
     return _DESKS[0].lend(shape) if _DESKS else np.empty(shape, np.uint8)
 
 
+def give_back(images: NDArray[np.uint8]) -> None:
+    """Return the room of a batch that is not sent after all."""
+    if _DESKS:
+        _DESKS[0].free.append(_DESKS[0].lent.pop(images.ctypes.data))
+
+
 def reader_of(name: str) -> Any:
     """The function that a task names."""
     module, _, function = name.partition(":")

@@ -24,7 +24,7 @@ from PIL import Image
 from encoder.encoder import RGB
 from encoder.image import MAX_PIXELS
 from ingest import quality, tissue
-from ingest.child import JSON, Batch, Piece, Refusal, Task, stack
+from ingest.child import JSON, Batch, Piece, Refusal, Task, give_back, stack
 from ingest.direct import Damaged
 from ingest.quality import QualityLimits, Reason, Scores
 from ingest.regions import Regions
@@ -288,39 +288,51 @@ def _read(run: _Run, wanted: NDArray[np.int64], batch: int) -> Iterator[Piece]:
     """Read, measure and judge tiles; pass on those that are kept."""
     damaged = 0
     for start in range(0, len(wanted), batch):
-        numbers = wanted[start : start + batch]
-        images = stack(len(numbers), run.plan.size, run.plan.size)
-        kept: list[int] = []
-        scores: list[list[float]] = []
-        unstained: list[bool] = []
-        for number in numbers.tolist():
-            image = images[len(kept)]  # the place of a dropped tile is used again
+        images = stack(min(batch, len(wanted) - start), run.plan.size, run.plan.size)
+        numbers: list[int] = []
+        for number in wanted[start : start + batch].tolist():
             try:
-                _cut_tile(run, number, image)
+                _cut_tile(run, number, images[len(numbers)])
             except Damaged:
                 run.reasons[number] = "damaged"
                 damaged += 1
-                continue
-            row = [float(run.tissue[number]), *quality.measure(image)]
-            (run.reasons[number],) = quality.judge(np.array([row], np.float32), run.limits)
-            if run.reasons[number] != "kept":
-                continue
-            unstained.append(_stain(run, image))
-            kept.append(number)
-            scores.append([round(float(value), 4) for value in row])
+            else:
+                numbers.append(number)
+        kept, scores = _judge(run, numbers, images)
         facts = {
             "boxes": run.boxes[kept].tolist(),
             "scores": scores,
             "um_per_px": sum(run.scale) / 2,
             "um_per_px_origin": run.origin,
-            "unstained": unstained,
+            "unstained": [_stain(run, image) for image in images[: len(kept)]],
         }
         if kept:
             yield Piece(facts=facts, images=images[: len(kept)])
         else:
+            give_back(images)
             yield Piece(note=f"tile {start} of {len(wanted)}")
     if damaged > MOST_DAMAGED * len(wanted):
         raise Refusal(f"{damaged:,} of {len(wanted):,} tiles with tissue are damaged")
+
+
+def _judge(
+    run: _Run, numbers: list[int], images: NDArray[np.uint8]
+) -> tuple[list[int], list[list[float]]]:
+    """Score the first images, write down what becomes of them, close the gaps of dropped ones."""
+    kept: list[int] = []
+    scores: list[list[float]] = []
+    if not numbers:
+        return kept, scores
+    measured = np.column_stack([run.tissue[numbers], quality.measure(images[: len(numbers)])])
+    for at, (number, row) in enumerate(zip(numbers, measured.round(4).tolist(), strict=True)):
+        run.reasons[number] = quality.judge(row, run.limits)
+        if run.reasons[number] != "kept":
+            continue
+        if at != len(kept):
+            images[len(kept)] = images[at]
+        kept.append(number)
+        scores.append(row)
+    return kept, scores
 
 
 def _cut_tile(run: _Run, number: int, out: RGB) -> None:
