@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from string import hexdigits
+from typing import IO
 
 from encoder.encoder import EncoderError
 
@@ -145,7 +146,7 @@ def fetch(file: WeightsFile, to: Path) -> str:
     return got
 
 
-def _stream(url: str, out: object, name: str) -> tuple[str, str | None]:
+def _stream(url: str, out: IO[bytes], name: str) -> tuple[str, str | None]:
     """Write the body of `url`; its digest, and the one that the server declares."""
     import httpx
     from rich.console import Console
@@ -176,7 +177,7 @@ def _stream(url: str, out: object, name: str) -> tuple[str, str | None]:
             length = answer.headers.get("Content-Length")
             task = progress.add_task(name, total=int(length) if length else None)
             for chunk in answer.iter_bytes(1 << 20):
-                out.write(chunk)  # type: ignore[attr-defined]
+                out.write(chunk)
                 running.update(chunk)
                 progress.update(task, advance=len(chunk))
             hops = [*answer.history, answer]

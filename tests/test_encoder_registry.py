@@ -62,6 +62,7 @@ def test_a_shipped_encoder_is_known_by_its_name_and_is_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "SHIPPED", tmp_path)
+    monkeypatch.setattr(vit, "choose", lambda f, device, side: engines.Torch(f, device))
     assert registry.default_encoder() == "colour"
     card = ours(tmp_path / "any-folder", replace(OURS, id="shipped-s"))
     (tmp_path / "unfinished").mkdir()
