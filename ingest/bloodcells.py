@@ -7,33 +7,33 @@ from typing import Literal
 
 import numpy as np
 
-from ingest import redcells, whitecells
+from ingest import drawn_redcells, drawn_whitecells
 from ingest.drawing import Drawn, Grid, Ink
-from ingest.redcells import Build
+from ingest.drawn_redcells import Build
 
 Kind = Literal["white", "red", "platelet"]
 Painter = Callable[[np.random.Generator, Grid, Ink, float], Drawn]
 
 RED: dict[str, Callable[[np.random.Generator, Grid, Ink, float, Build], Drawn]] = {
-    "red cell": redcells.red_cell,
-    "target cell": redcells.target_cell,
-    "spherocyte": redcells.spherocyte,
-    "teardrop": redcells.teardrop,
-    "elliptocyte": redcells.elliptocyte,
-    "stomatocyte": redcells.stomatocyte,
-    "burr cell": redcells.burr_cell,
-    "schistocyte": redcells.schistocyte,
+    "red cell": drawn_redcells.red_cell,
+    "target cell": drawn_redcells.target_cell,
+    "spherocyte": drawn_redcells.spherocyte,
+    "teardrop": drawn_redcells.teardrop,
+    "elliptocyte": drawn_redcells.elliptocyte,
+    "stomatocyte": drawn_redcells.stomatocyte,
+    "burr cell": drawn_redcells.burr_cell,
+    "schistocyte": drawn_redcells.schistocyte,
 }
 """Red cells."""
 WHITE: dict[str, tuple[Painter, float, float]] = {
-    "segmented neutrophil": (whitecells.segmented, 12.0, 14.0),
-    "band neutrophil": (whitecells.band, 12.0, 14.2),
-    "eosinophil": (whitecells.eosinophil, 12.5, 15.0),
-    "basophil": (whitecells.basophil, 10.5, 12.5),
-    "lymphocyte": (whitecells.lymphocyte, 8.6, 11.0),
-    "monocyte": (whitecells.monocyte, 14.5, 18.0),
-    "blast": (whitecells.blast, 13.0, 17.0),
-    "erythroblast": (whitecells.erythroblast, 8.5, 11.0),
+    "segmented neutrophil": (drawn_whitecells.segmented, 12.0, 14.0),
+    "band neutrophil": (drawn_whitecells.band, 12.0, 14.2),
+    "eosinophil": (drawn_whitecells.eosinophil, 12.5, 15.0),
+    "basophil": (drawn_whitecells.basophil, 10.5, 12.5),
+    "lymphocyte": (drawn_whitecells.lymphocyte, 8.6, 11.0),
+    "monocyte": (drawn_whitecells.monocyte, 14.5, 18.0),
+    "blast": (drawn_whitecells.blast, 13.0, 17.0),
+    "erythroblast": (drawn_whitecells.erythroblast, 8.5, 11.0),
 }
 """White cells and other nucleated cells, with their least and greatest diameter in micrometres."""
 PLATELET = ("platelet", 2.0, 3.6)
@@ -80,4 +80,4 @@ def paint(
     g = Grid.around(side, um_per_px)
     if kind == "red":
         return RED[label](rng, g, ink, size, build), reach
-    return (WHITE[label][0] if kind == "white" else whitecells.platelet)(rng, g, ink, size), reach
+    return (WHITE[label][0] if kind == "white" else drawn_whitecells.platelet)(rng, g, ink, size), reach
