@@ -3,10 +3,11 @@
 The encoder alone gets decoded images in the pipeline's batches; the pipeline starts from files
 and ends with durable shards and an indexed collection. Both take turns within one run, and the
 medians are compared: the ratio counts, not the absolute figures. On a machine that others use
-at the same time, the CPU time per image is the steadier figure, and is beside it. The transformers have random
-weights, which cost as much as trained ones. `colour` is stated to show the other end: a histogram
-of a small image is cheaper than reading the file, so there the pipeline is the cost.
-Images: real cells where HEMASEEK_DATA has them, else drawn noise.
+at the same time, the CPU time per image is the steadier figure, so it is shown too.
+
+The transformers have random weights, which cost as much as trained ones. `colour` shows the other
+end: a histogram of a small image is cheaper than reading the file, so there the pipeline is the
+cost. Images: real cells where HEMASEEK_DATA has them, else drawn noise.
 
     python benchmarks/ingest_throughput.py [--images 256] [--rounds 3] [--encoders vit-ti vit-s]
 """
@@ -95,9 +96,8 @@ def whole(encoder: Encoder, paths: Sequence[Path]) -> Spent:
     tasks = [Task(path=path, dataset="benchmark", reader=Whole()) for path in paths]
     with TemporaryDirectory() as folder:
         library = Library.open(Path(folder))
-        with LibrarySink.open(library, "cells", encoder.card) as sink:
-            with timed() as spent:
-                report = ingest(tasks, encoder, sink, batch_size=BATCH)
+        with LibrarySink.open(library, "cells", encoder.card) as sink, timed() as spent:
+            report = ingest(tasks, encoder, sink, batch_size=BATCH)
     assert report.ok
     assert report.stored == len(paths)
     return spent[0]

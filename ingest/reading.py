@@ -131,6 +131,9 @@ def cut_job(job: Job) -> list[Picture] | Failure:
         ]
     except Exception as error:  # one bad file must not stop the run
         return Failure(path, reason(error))
+    finally:
+        if job.last:  # the other sources of its window may wait long
+            job.source.forget()
 
 
 def _ends(job: Job, last: bool) -> tuple[bool, bool]:

@@ -96,6 +96,11 @@ class Source:
                 self._image = read_rgb(self.content, name=self.path.name)
             return self._image
 
+    def forget(self) -> None:
+        """Drop the decoded image; asked for again, it is decoded again."""
+        with self._decoding:
+            self._image = None
+
 
 @dataclass(frozen=True)
 class Planned:
