@@ -80,4 +80,5 @@ def paint(
     g = Grid.around(side, um_per_px)
     if kind == "red":
         return RED[label](rng, g, ink, size, build), reach
-    return (WHITE[label][0] if kind == "white" else drawn_whitecells.platelet)(rng, g, ink, size), reach
+    draw = WHITE[label][0] if kind == "white" else drawn_whitecells.platelet
+    return draw(rng, g, ink, size), reach

@@ -9,7 +9,7 @@ import numpy as np
 
 from ingest.bloodcells import RED
 from ingest.drawing import Ink
-from ingest.redcells import Build
+from ingest.drawn_redcells import Build
 
 SITES = ("synthetic-lab-a", "synthetic-lab-b", "synthetic-lab-c")
 # In the order of `Ink`: glass, red, nucleus, immature, pale, sky, grey, deep, fine, orange,

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from shutil import rmtree
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
@@ -32,6 +31,9 @@ from search.store import (
     WrongEncoder,
 )
 
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 """What a collection may be called."""
 MakeStore = Callable[[Path, str, EncoderCard], tuple[Store, bool]]
@@ -44,17 +46,18 @@ def embedded(folder: Path, name: str, card: EncoderCard) -> tuple[Store, bool]:
 
     if (folder / "collection.json").exists():
         return EdgeStore.open(folder, name, card), False
-    rmtree(folder, ignore_errors=True)  # an index that was cut off while it was made
     return EdgeStore.create(folder, name, card), True
 
 
 def on_server(url: str, api_key: str | None = None) -> MakeStore:
-    """Stores on a Qdrant server."""
+    """Stores on a Qdrant server, over one connection."""
+    client: QdrantClient | None = None
 
     def make(folder: Path, name: str, card: EncoderCard) -> tuple[Store, bool]:
+        nonlocal client
         from search.server import ServerStore, connect
 
-        client = connect(url, api_key)
+        client = client or connect(url, api_key)
         try:
             return ServerStore.open(client, name, card), False
         except NoSuchCollection:

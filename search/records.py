@@ -149,9 +149,9 @@ class Filter(Record):
     """Stains."""
     scanner: tuple[str, ...] = ()
     """Scanners."""
-    um_per_px_min: float | None = None
+    um_per_px_min: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """At least this many micrometres per pixel; an item without a scale does not meet it."""
-    um_per_px_max: float | None = None
+    um_per_px_max: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """At most this many micrometres per pixel."""
     acquired_from: date | None = None
     """On this day or later; an item without a date does not meet it."""
