@@ -1,10 +1,13 @@
 # The verbs of the project. Each installs what it needs.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
+ifneq ($(wildcard ../shared/data),)
+export HEMASEEK_DATA ?= $(abspath ../shared/data)
+endif
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --extra all
 
-.PHONY: demo test check bench install clean
+.PHONY: demo test test-browser check bench install chromium screenshots train-smoke clean
 
 $(if $(filter .uv/bin/uv,$(UV)),$(UV),):
 	python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.13,<0.14'
@@ -18,6 +21,18 @@ demo: install ## ingest, one query, its neighbours, then the API and the page
 test: install ## the whole suite
 	$(RUN) pytest
 
+test-browser: install chromium ## only the tests that drive the page in Chromium
+	$(RUN) pytest -m browser
+
+chromium: ## Debian's Chromium, for the browser tests
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+
+screenshots: install chromium ## the pictures in docs/, of drawn cells
+	$(RUN) python benchmarks/screenshots.py
+
+train-smoke: install ## train a tiny model, kill it, resume, export, load, evaluate
+	$(RUN) python -m train smoke --out runs/smoke
+
 check: install ## style, types, layers
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
@@ -25,7 +40,7 @@ check: install ## style, types, layers
 	$(RUN) lint-imports
 
 bench: install ## the figures of docs/benchmarks.md
-	for script in benchmarks/*.py; do $(RUN) python "$$script"; done
+	for script in $(filter-out benchmarks/screenshots.py,$(wildcard benchmarks/*.py)); do $(RUN) python $$script; done
 
 clean:
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache

@@ -13,7 +13,11 @@ class Settings(BaseSettings):
     """Every setting, from `HEMASEEK_...` in the environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HEMASEEK_", frozen=True, extra="ignore", use_attribute_docstrings=True
+        env_prefix="HEMASEEK_",
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
     )
 
     library: Path = Path("library")
