@@ -7,6 +7,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
+LOWEST = -60.0
+"""exp of this, divided by millions, is still a normal float32."""
+
 
 def world() -> int:
     """How many processes train together."""
@@ -103,7 +106,10 @@ def sinkhorn_knopp(scores: Tensor, temperature: float, iterations: int = 3) -> T
     top = q.amax() if q.numel() else q.new_tensor(-torch.inf)
     if world() > 1:
         dist.all_reduce(top, op=dist.ReduceOp.MAX)
-    q = torch.exp_(q - top)
+    q -= top
+    if len(q):  # a row so far below the top that exp would make it zero is lifted until it is not
+        q += (LOWEST - q.amax(dim=1, keepdim=True)).clamp_min(0)
+    q = torch.exp_(q)
     prototypes = q.shape[1]
     images = summed(q.new_tensor(float(q.shape[0])))
     q /= summed(q.sum())

@@ -144,7 +144,7 @@ class Backbone(nn.Module):
 
     def _with_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         vit = self.vit
-        positions = vit.pos_embed
+        positions: Tensor = vit.pos_embed
         bare = bool(vit.no_embed_class)
         if grid != tuple(vit.patch_embed.grid_size):
             from timm.layers import resample_abs_pos_embed
