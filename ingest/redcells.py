@@ -1,132 +1,162 @@
-"""How red cells are drawn: a profile of thickness, times the density of haemoglobin."""
+"""Red cells of a smear field, one outline each, also where they touch and overlap."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
 
-from ingest.drawing import EDGE, Drawn, Grid, Ink, Plane, cover, far, joined, noise, outline, turned
+from ingest.contours import Outlines, Slopes, peaks, slopes_of, trace, vote
+from ingest.density import Planes
+from ingest.nuclei import Rectangle
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedRule:
+    """What is a red cell; lengths in red-cell diameters."""
+
+    peak: float = 0.22
+    """Share of a full circle that must vote for a centre."""
+    prior: float = 0.25
+    """How much a radius of another size than usual must be better seen."""
+    support: float = 0.40
+    """Least mean edge strength along an outline."""
+    covered: float = 0.55
+    """Least share of the inside that covers the glass."""
+    new: float = 0.40
+    """Least share of the inside that no better outline has taken."""
+    overlap: float = 0.55
+    """Boxes that agree better than this (IoU) are the same cell."""
+    smallest: float = 0.12
+    """Least area, in red-cell discs."""
+    rim: float = 0.03
+    """From the steepest point of the edge to its foot."""
 
 
 @dataclass(frozen=True)
-class Build:
-    """What varies between the patients, beside the stain."""
+class Red:
+    """One red cell, in pixels of the plane."""
 
-    diameter: float
-    """Of a red cell, in micrometres."""
-    variation: float
-    """Relative spread of the red cells' diameters."""
-    pallor: float
-    """How much paler the middle of a red cell is, 0 to 1."""
+    box: Rectangle
+    score: float
 
 
-def red_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """The usual biconcave disc: round, paler in the middle third."""
-    wide = rng.uniform(1, 1.1)
-    rho = _rho(rng, g, size / 2, wide, 0.022)
-    middle = np.float32(rng.uniform(0.42, 0.56))
-    dip = build.pallor * rng.uniform(0.75, 1.15)
-    return _haemoglobin(
-        rng, g, ink, rho, size, 1 - np.float32(dip) * np.exp(-((rho / middle) ** 3))
-    )
+RADII = (0.22, 0.95)
+"""Least and greatest distance of an outline from its centre."""
+SAME_CENTRE = 0.12
+"""Proposed centres nearer to each other than about this are one."""
+RINGS = ((0.30, 0.44), (0.40, 0.54), (0.50, 0.66))
+"""Radii that vote together, so that small, usual and large cells each have their map."""
 
 
-def target_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """A disc of haemoglobin in the middle of a pale ring."""
-    rho = _rho(rng, g, size / 2, rng.uniform(1, 1.08), 0.02)
-    ring = np.exp(-(((rho - np.float32(rng.uniform(0.5, 0.56))) / np.float32(0.16)) ** 2))
-    return _haemoglobin(rng, g, ink, rho, size, 0.95 - np.float32(rng.uniform(0.6, 0.72)) * ring)
+def red_cells(
+    planes: Planes, whites: list[Rectangle], diameter: float, rule: RedRule
+) -> tuple[list[Red], int]:
+    """Red cells by falling score, and the number of outlines that were too weak."""
+    slopes = slopes_of(np.clip(planes.cover, 0, 1.6 * planes.level), max(0.7, 0.03 * diameter))
+    edge = ndimage.binary_dilation(planes.covered) & ~ndimage.binary_erosion(planes.covered)
+    if not edge.any():
+        return [], 0
+    cap = max(float(np.percentile(slopes.length[edge], 60)), 1e-4)
+    centres = _centres(planes, slopes, cap, diameter, rule)
+    if not len(centres):
+        return [], 0
+    radii = np.arange(RADII[0] * diameter, RADII[1] * diameter, 0.75 * max(diameter / 32, 0.5))
+    prior = -rule.prior * np.abs(np.log(radii / (0.5 * diameter)))
+    first = trace(slopes, cap, centres, radii, prior)
+    outlines = trace(slopes, cap, first.points.mean(axis=1), radii, prior)
+    return _chosen(outlines, planes, whites, diameter, rule)
 
 
-def spherocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """Small, round and dense, without a paler middle."""
-    small = size * rng.uniform(0.74, 0.84)
-    rho = _rho(rng, g, small / 2, rng.uniform(1, 1.04), 0.015)
-    return _haemoglobin(rng, g, ink, rho, small, 1.42 - np.float32(0.16) * rho**2)
+def _centres(
+    planes: Planes, slopes: Slopes, cap: float, diameter: float, rule: RedRule
+) -> NDArray[np.float32]:
+    """Places that may be the middle of a red cell: voted, and the thickest parts of the cover."""
+    margin, sigma = int(0.35 * diameter), 0.09 * diameter
+    centres = []
+    for low, high in RINGS:
+        radii = np.arange(low * diameter, high * diameter, 1.0)
+        share = vote(slopes, cap, radii, margin) * (2 * sigma**2 / len(radii))
+        centres.append(peaks(share, sigma, int(0.12 * diameter), rule.peak, margin))
+    filled = ndimage.binary_fill_holes(planes.covered)
+    depth = ndimage.distance_transform_edt(np.pad(filled, 1, constant_values=True))
+    depth = ndimage.gaussian_filter(depth, 1.0)[1:-1, 1:-1]
+    reach = 2 * int(0.15 * diameter) + 1
+    thick = (depth == ndimage.maximum_filter(depth, reach)) & (depth > 0.15 * diameter)
+    centres.append(np.argwhere(thick & filled).astype(np.float32))
+    return _apart(np.concatenate(centres), SAME_CENTRE * diameter)
 
 
-def teardrop(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """One end drawn out into a single tail."""
-    u, v = turned(g, (0.0, 0.0), rng.uniform(0, 2 * np.pi))
-    u = u + np.float32(0.2 * size)
-    radius, tail = size * rng.uniform(0.40, 0.46), size * rng.uniform(0.72, 0.92)
-    bend, body = rng.normal(0, 0.5), far(u, v)
-    distance = body - np.float32(radius)
-    for t in np.linspace(0.12, 1, 12):  # discs that shrink towards the tip
-        shrunk = radius * (1 - t) ** rng.uniform(1.5, 1.6) + 0.3 * t
-        step = far(u - np.float32(t * tail), v - np.float32(bend * t * t)) - np.float32(shrunk)
-        distance = joined(distance, step, 0.3)
-    rho = np.clip(1 + distance / np.float32(radius), 0, None)
-    dip = np.float32(build.pallor * 0.8) * np.exp(-((body / np.float32(radius * 0.5)) ** 3))
-    return _haemoglobin(rng, g, ink, rho, 2 * radius, 1 - dip)
+def _apart(centres: NDArray[np.float32], reach: float) -> NDArray[np.float32]:
+    """One centre per square of side `reach`: several maps propose the same ones."""
+    _, first = np.unique(np.rint(centres / max(reach, 1.0)), axis=0, return_index=True)
+    return centres[np.sort(first)]
 
 
-def elliptocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """A rod or a cigar with round ends, twice as long as wide or more."""
-    angle, length = rng.uniform(0, 2 * np.pi), size * rng.uniform(1.1, 1.3)
-    radius = length / rng.uniform(2.1, 2.8) / 2
-    u, v = turned(g, (0.0, 0.0), angle)
-    straight = np.float32(length / 2 - radius) * np.float32(0.55)
-    u = np.maximum(np.abs(u) - straight, 0) * np.float32(radius / (length / 2 - straight))
-    rho = far(u, v) / np.float32(radius)
-    dip = np.float32(build.pallor * rng.uniform(0.5, 0.9)) * np.exp(-((rho / np.float32(0.5)) ** 3))
-    return _haemoglobin(rng, g, ink, rho, 2 * radius, 1.05 - dip)
+def _chosen(
+    outlines: Outlines, planes: Planes, whites: list[Rectangle], diameter: float, rule: RedRule
+) -> tuple[list[Red], int]:
+    """The best outlines first; each must cover glass that no better one has taken."""
+    from skimage.draw import polygon2mask
+
+    height, width = planes.cover.shape
+    taken = _inside_ellipses(whites, (height, width))
+    strength = np.clip(outlines.support, -0.2, 1)
+    seen = np.isfinite(strength).mean(axis=1)
+    mean = np.nansum(strength, axis=1) / np.maximum(np.isfinite(strength).sum(axis=1), 1)
+    ok = (mean >= rule.support) & (seen >= 0.25)
+    least = rule.smallest * np.pi / 4 * diameter**2
+    rim = rule.rim * diameter
+    kept: list[Red] = []
+    boxes = np.empty((0, 4))
+    for at in np.argsort(-mean * np.sqrt(seen)):
+        if not ok[at]:
+            continue
+        points = outlines.points[at] + 0.5  # from pixel middles to pixel edges
+        low, high = points.min(axis=0) - rim, points.max(axis=0) + rim
+        box = np.array([max(0, low[1]), max(0, low[0]), min(width, high[1]), min(height, high[0])])
+        if (box[2:] - box[:2]).min() < 0.15 * diameter or _same(box, boxes, rule.overlap):
+            continue
+        left, top = np.floor(box[:2]).astype(int)
+        right, bottom = np.ceil(box[2:]).astype(int)
+        part = (slice(top, bottom), slice(left, right))
+        mask = polygon2mask((bottom - top, right - left), points - 0.5 - [top, left])
+        area = mask.sum()
+        if (
+            area < least
+            or planes.covered[part][mask].mean() < rule.covered
+            or 1 - taken[part][mask].mean() < rule.new
+        ):
+            continue
+        taken[part] |= mask
+        boxes = np.vstack([boxes, box])
+        x0, y0, x1, y1 = map(float, box)
+        kept.append(Red((x0, y0, x1, y1), float(np.clip(mean[at], 0, 1))))
+    return kept, int((~ok).sum())
 
 
-def stomatocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """The pale middle is a slit, like a mouth."""
-    rho = _rho(rng, g, size / 2, rng.uniform(1, 1.08), 0.02)
-    u, v = turned(g, (0.0, 0.0), rng.uniform(0, 2 * np.pi))
-    v = v - np.float32(rng.uniform(0.02, 0.05)) * u * u
-    slit = far(u / np.float32(0.25 * size), v / np.float32(0.1 * size))
-    return _haemoglobin(rng, g, ink, rho, size, 1.05 - np.float32(0.68) * np.exp(-(slit**2.5)))
+def _same(box: NDArray[np.floating], boxes: NDArray[np.floating], limit: float) -> bool:
+    """Whether the box agrees with any of the boxes better than `limit` (IoU)."""
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    common = np.clip(sides, 0, None).prod(axis=1)
+    both = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - common
+    return bool((common > limit * both).any())
 
 
-def burr_cell(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """Ten to sixteen short, even projections all around."""
-    angle = np.arctan2(g.y, g.x)
-    spikes, turn = int(rng.integers(10, 17)), rng.uniform(0, 6.28)
-    even = angle + np.float32(0.12) * np.sin(2 * angle + np.float32(rng.uniform(0, 6.28)))
-    wave = 0.5 + 0.5 * np.cos(np.float32(spikes) * even + np.float32(turn))
-    line = np.float32(size / 2 * 0.9) * (1 + np.float32(rng.uniform(0.11, 0.16)) * wave**2)
-    rho = far(g.x, g.y) / line
-    dip = np.float32(build.pallor * 0.8) * np.exp(-((rho / np.float32(0.45)) ** 3))
-    knobs = 1 + 0.14 * noise(rng, g, 0.9)
-    return _haemoglobin(rng, g, ink, rho, size, (1.02 - dip) * knobs)
+def _inside_ellipses(boxes: list[Rectangle], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where the ellipses inscribed in the boxes are."""
+    from skimage.draw import ellipse
 
-
-def schistocyte(rng: np.random.Generator, g: Grid, ink: Ink, size: float, build: Build) -> Drawn:
-    """A fragment: a disc with one or two straight cuts, which leave sharp horns."""
-    radius, angle = size * rng.uniform(0.40, 0.48), rng.uniform(0, 2 * np.pi)
-    u, v = turned(g, (0.0, 0.0), angle)
-    hollow = np.float32(rng.uniform(0.02, 0.1))
-    away = np.float32(rng.uniform(0.05, 0.45) * radius)
-    distance = -joined(np.float32(radius) - far(u, v), away - u - hollow * v * v, 0.4)
-    if rng.random() < 0.5:
-        w, _ = turned(g, (0.0, 0.0), angle + rng.uniform(1.7, 2.6))
-        distance = -joined(-distance, np.float32(rng.uniform(0.3, 0.6) * radius) - w, 0.5)
-    rho = np.clip(1 + distance / np.float32(radius * 0.6), 0, None)
-    return _haemoglobin(rng, g, ink, rho, 1.2 * radius, 1.12 - 0.1 * rho)
-
-
-def _rho(rng: np.random.Generator, g: Grid, radius: float, wide: float, depth: float) -> Plane:
-    """Distance from the middle as a share of the outline's: 1 on the outline."""
-    u, v = turned(g, (0.0, 0.0), rng.uniform(0, 2 * np.pi))
-    u, v = u / np.float32(wide**0.5), v * np.float32(wide**0.5)
-    return far(u, v) / (np.float32(radius) * outline(rng, np.arctan2(v, u), 5, depth * 2))
-
-
-def _haemoglobin(
-    rng: np.random.Generator, g: Grid, ink: Ink, rho: Plane, size: float, profile: Plane
-) -> Drawn:
-    """A red cell from its outline (`rho` is 1 there) and the thickness inside."""
-    distance = (rho - 1) * np.float32(size / 2)
-    body = cover(distance, EDGE)
-    rim = 0.87 + 0.13 * np.clip(rho, 0, 1) ** 2
-    thick = body * rim * np.clip(profile, 0.06, None) * np.float32(rng.normal(1, 0.05))
-    thick *= 1 + 0.02 * noise(rng, g, 1.2)
-    # The lens throws a faint bright line around a cell.
-    halo = np.exp(-(((distance - np.float32(0.34)) / np.float32(0.2)) ** 2))
-    density = thick[..., None] * ink.red - (np.float32(0.016) * halo)[..., None]
-    return Drawn(density, body)
+    inside = np.zeros(shape, bool)
+    for left, top, right, bottom in boxes:
+        rows, columns = ellipse(
+            (top + bottom - 1) / 2,
+            (left + right - 1) / 2,
+            (bottom - top) / 2,
+            (right - left) / 2,
+            shape=shape,
+        )
+        inside[rows, columns] = True
+    return inside
