@@ -72,6 +72,7 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # pinned threads wait where a core is shared
         }
         compiled = openvino.Core().compile_model(model, "CPU", settings)
         self._request = compiled.create_infer_request()
