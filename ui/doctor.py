@@ -72,8 +72,12 @@ def _encoder(settings: Settings) -> str:
     from encoder.registry import default_encoder, load
 
     name = settings.encoder or default_encoder()
-    card = load(name, device=settings.device).card
-    return f"{card.id} loads, fingerprint {card.fingerprint}, {card.dim} numbers per image"
+    encoder = load(name, device=settings.device)
+    card = encoder.card
+    return (
+        f"{card.id} loads and runs on {encoder.engine}, fingerprint {card.fingerprint}, "
+        f"{card.dim} numbers per image"
+    )
 
 
 def _library(settings: Settings) -> str:
