@@ -134,7 +134,8 @@ def _fit(
     config: MilConfig,
 ) -> GatedABMIL:
     """The aggregator after its best epoch on patients held back from the fold's teachers."""
-    parts = max(2, round(1 / config.held_back))
+    most = int(np.bincount(labels[fold.train]).max())
+    parts = max(2, min(round(1 / config.held_back), most, len(np.unique(patients[fold.train]))))
     inner = grouped(labels[fold.train].astype(str), patients[fold.train], parts, config.seed)[0]
     teach, judge = fold.train[inner.train], fold.train[inner.test]
     model = GatedABMIL(bags[0].shape[1], classes, config.attention, config.hidden)

@@ -368,7 +368,7 @@ def spread(words: Sequence[str]) -> list[str]:
             out.append(word)
             continue
         values: list[str] = []
-        while at < len(words) and not words[at].startswith("--"):
+        while at < len(words) and not words[at].startswith("-"):
             values.append(words[at])
             at += 1
         out += [word, json.dumps(values)]

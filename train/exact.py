@@ -188,21 +188,26 @@ def _settle(
         error: See `near`.
     """
     scores, places = near.double().numpy(), at.numpy().copy()
-    close = (scores[:, :-1] - scores[:, 1:])[:, :k].min(axis=1, initial=np.inf) <= 2 * error
     open_end = np.zeros(len(scores), bool)
     if scores.shape[1] < len(x):
         open_end = scores[:, -1] >= scores[:, k - 1] - 2 * error
-    for start in range(0, len(scores), 4096):
-        rows = start + np.flatnonzero((close & ~open_end)[start : start + 4096])
-        exact = _double(q, x, rows, places[rows], metric)
-        order = np.lexsort((places[rows], -exact), axis=1)
-        scores[rows] = np.take_along_axis(exact, order, axis=1)
-        places[rows] = np.take_along_axis(places[rows], order, axis=1)
+    # Only scores next to one within the error are in doubt; the others keep their place.
+    tight = scores[:, :-1] - scores[:, 1:] <= 2 * error
+    doubt = np.zeros(scores.shape, bool)
+    doubt[:, :-1] |= tight
+    doubt[:, 1:] |= tight
+    doubt[open_end] = False
+    row, column = np.nonzero(doubt)
+    scores[row, column] = _double(q, x, row, places[row, column], metric)
+    rows = np.unique(row)
+    order = np.lexsort((places[rows], -scores[rows]), axis=1)
+    scores[rows] = np.take_along_axis(scores[rows], order, axis=1)
+    places[rows] = np.take_along_axis(places[rows], order, axis=1)
     everything = np.arange(len(x))
-    for row in np.flatnonzero(open_end):
-        exact = _double(q, x, np.array([row]), everything[None], metric)[0]
+    for one in np.flatnonzero(open_end):
+        exact = _double(q, x, np.full(len(x), one), everything, metric)
         order = np.lexsort((everything, -exact))[: scores.shape[1]]
-        scores[row], places[row] = exact[order], order
+        scores[one], places[one] = exact[order], order
     scores, places = scores[:, :k], places[:, :k]
     if metric == "euclidean":
         scores = 2 * scores - (q.double() ** 2).sum(dim=1).numpy()[:, None]
@@ -212,14 +217,14 @@ def _settle(
 def _double(
     q: Tensor, x: Tensor, rows: NDArray[np.int64], places: NDArray[np.int64], metric: Metric
 ) -> NDArray[np.float64]:
-    """Scores of some pairs in double precision: equal rows get equal scores, bit for bit."""
-    out = np.empty(places.shape)
-    step = max(1, (1 << 22) // max(1, places.shape[1] * x.shape[1]))
-    wide_q, library = q.numpy(), x.numpy()
+    """Scores of single pairs in double precision: equal rows get equal scores, bit for bit."""
+    out = np.empty(len(rows))
+    asked, library = q.numpy(), x.numpy()
+    step = max(1, (1 << 20) // x.shape[1])
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         taken = library[places[part]].astype(np.float64)
-        out[part] = (taken * wide_q[rows[part], None].astype(np.float64)).sum(axis=2)
+        out[part] = (taken * asked[rows[part]]).sum(axis=1)
         if metric == "euclidean":
-            out[part] -= (taken * taken).sum(axis=2) / 2
+            out[part] -= (taken * taken).sum(axis=1) / 2
     return out

@@ -26,8 +26,8 @@ ROUNDS = 5
 """Of k-means; the lists decide the speed, never the answer."""
 REST = 16
 """Columns that carry the length of what the axes leave, to keep each entry small."""
-QUERIES, ROWS = 1024, 8192
-"""Rows of one block of bounds: 32 MB of counts, which stays in the processor's cache."""
+QUERIES, ROWS = 512, 4096
+"""Rows of one block of bounds: 8 MB of counts, written over and over, stay in the cache."""
 GEMM = 2.5e-12
 """Seconds per 8-bit multiplication and column, measured on two cores; only ratios matter."""
 PAIR = 1.5e-6
@@ -254,25 +254,26 @@ def _survivors(
     )
     threshold = _threshold(floor, bounds.slack, bounds.unit)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
+    room = torch.empty(QUERIES, ROWS, dtype=torch.int32)
     for top in range(0, len(queries), QUERIES):
         rows = slice(top, min(top + QUERIES, len(queries)))
         wanted = reachable[rows] & ~probed[own[rows], :count]
         wanted = torch.cat([wanted, wanted.new_zeros(len(wanted), 1)], dim=1)
-        any_wanted = wanted.any(dim=0)
+        lists_wanted = wanted.any(dim=0)
+        counts = room[: len(wanted)]
         for left in range(0, len(bounds.x), ROWS):
             groups = lists.of_group[left // GROUP : (left + ROWS) // GROUP]
-            if not bool(any_wanted[groups].any()):
+            if not bool(lists_wanted[groups].any()):
                 continue
-            counts = torch._int_mm(bounds.q[rows], bounds.x[left : left + ROWS].T)
-            counts = counts.view(len(counts), -1, GROUP)
-            reached = (counts.amax(dim=2) >= threshold[rows, None]) & wanted[:, groups]
-            row, group = reached.nonzero(as_tuple=True)
-            if not len(row):
-                continue
-            which, column = (counts[row, group] >= threshold[rows][row, None]).nonzero(
+            torch._int_mm(bounds.q[rows], bounds.x[left : left + ROWS].T, out=counts)
+            grouped = counts.view(len(counts), -1, GROUP)
+            row, group = (grouped.amax(dim=2) >= threshold[rows, None]).nonzero(as_tuple=True)
+            kept = wanted[row, groups[group]]
+            row, group = row[kept], group[kept]
+            which, inside = (grouped[row, group] >= threshold[rows][row, None]).nonzero(
                 as_tuple=True
             )
-            row, column = top + row[which], left + group[which] * GROUP + column
+            row, column = top + row[which], left + group[which] * GROUP + inside
             score = _dots(queries, lists.rows, row, column)
             good = (score >= floor[row]) & (lists.place[column] >= 0)
             found.append((row[good], column[good], score[good]))

@@ -52,7 +52,7 @@ def grouped(labels: Words, groups: Words, folds: int = 5, seed: int = 0) -> list
     """Folds that keep groups whole, and classes as even as that allows.
 
     Raises:
-        BadSplit: fewer groups than folds.
+        BadSplit: fewer groups than folds, or no class with as many cells as folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -92,7 +92,8 @@ def checked(folds: Sequence[Fold], groups: Words) -> list[Fold]:
             )
         both = np.intersect1d(groups[fold.train], groups[fold.test])
         if len(both):
-            raise BadSplit(f"fold {fold.name} parts {len(both)} groups, the first is {both[0]!r}")
+            first = str(both[0])
+            raise BadSplit(f"fold {fold.name} parts {len(both)} groups, the first is {first!r}")
     return list(folds)
 
 
@@ -126,5 +127,8 @@ def _folds(splitter: object, labels: Words, groups: Words | None) -> list[Fold]:
     with warnings.catch_warnings():
         # A class rarer than the folds is reported by the caller: it is missing in some fold.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
-        parts = list(splitter.split(empty, labels, groups))  # type: ignore[attr-defined]
+        try:
+            parts = list(splitter.split(empty, labels, groups))  # type: ignore[attr-defined]
+        except ValueError as error:
+            raise BadSplit(f"{len(labels)} cells cannot be split so: {error}") from error
     return [Fold(str(at + 1), np.sort(a), np.sort(b)) for at, (a, b) in enumerate(parts)]
