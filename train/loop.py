@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -202,8 +203,8 @@ def build_centers(config: TrainConfig) -> nn.ModuleDict:
 def plain_probe(images: Images, order: Order, n: int = 256) -> Probe:
     """Training images without labels: enough to see a collapse."""
     found = (images.decode(int(at)) for at in order.take(0, min(n, len(images))))
-    rows = [torch.from_numpy(image) for image in found if image is not None]
-    return Probe(torch.stack(rows).permute(0, 3, 1, 2), None)
+    rows = np.stack([image for image in found if image is not None])
+    return Probe(torch.from_numpy(rows).permute(0, 3, 1, 2), None)
 
 
 def one_step(run: Run) -> tuple[dict[str, Tensor], int]:
