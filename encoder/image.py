@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from encoder.card import Resample
 from encoder.encoder import RGB
 
+Image.MAX_IMAGE_PIXELS = None  # our own cap is the stricter one; Pillow's warns in any thread
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 """The formats that are decoded; Pillow knows dozens more, each a way to be attacked."""
 MAX_PIXELS = 100_000_000
@@ -56,15 +56,13 @@ def read_rgb(source: bytes | Path, *, name: str = "", max_pixels: int = MAX_PIXE
     called = name or (source.name if isinstance(source, Path) else "the image")
     handle = BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own cap, below, is the stricter one
-            with Image.open(handle, formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise TooManyPixels(
-                        f"{called} has {image.width} x {image.height} pixels; at most "
-                        f"{max_pixels / 1e6:g} million are accepted. Crop or shrink it first"
-                    )
-                return to_rgb(image)
+        with Image.open(handle, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise TooManyPixels(
+                    f"{called} has {image.width} x {image.height} pixels; at most "
+                    f"{max_pixels / 1e6:g} million are accepted. Crop or shrink it first"
+                )
+            return to_rgb(image)
     except ImageError:
         raise
     except UnidentifiedImageError as error:

@@ -71,7 +71,7 @@ def make_thumbnail(image: RGB, side: int = THUMBNAIL_PX) -> bytes:
     """A JPEG of an image, its longest side at most `side` pixels, without metadata."""
     picture = Image.fromarray(image)
     if max(picture.size) > side:
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        picture.thumbnail((side, side), Image.Resampling.HAMMING)  # half the time of Lanczos
     out = BytesIO()
     picture.save(out, "JPEG", quality=88)
     return out.getvalue()
