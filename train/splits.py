@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,9 @@ def subset(labels: Words, groups: Words, limit: int, seed: int = 0) -> Rows:
     """At most about `limit` cells in whole groups, classes in proportion.
 
     Groups are taken class by class (a group counts for its first cell's class) in random
-    order until the class has its share; every class keeps at least one group.
+    order until the class has its share; every class keeps at least one group. The order of a
+    class does not depend on the other classes, so a set without one of them, and a smaller
+    limit, reuse the same cells.
 
     Returns:
         Positions, rising.
@@ -110,11 +113,11 @@ def subset(labels: Words, groups: Words, limit: int, seed: int = 0) -> Rows:
         raise BadSplit(f"limit must be at least 1, got {limit}")
     if limit >= len(labels):
         return np.arange(len(labels))
-    rng = np.random.default_rng(seed)
     names, first, member = np.unique(groups, return_index=True, return_inverse=True)
     sizes = np.bincount(member)
     taken = np.zeros(len(names), bool)
     for label in np.unique(labels):
+        rng = np.random.default_rng([seed, crc32(str(label).encode())])
         mine = rng.permutation(np.flatnonzero(labels[first] == label))
         before = np.cumsum(sizes[mine]) - sizes[mine]
         share = limit * int((labels == label).sum()) / len(labels)

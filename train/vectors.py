@@ -41,7 +41,11 @@ def random_vit(id: str, seed: int, device: Device) -> Encoder:
     architecture = f"vit_{size}_patch14_dinov2"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = timm.create_model(architecture, pretrained=False, num_classes=0, img_size=224)
+        # timm starts LayerScale at 1e-5, for training: all pictures would give one vector, to
+        # seven digits. 1 is what the published models are built with.
+        model = timm.create_model(
+            architecture, pretrained=False, num_classes=0, img_size=224, init_values=1.0
+        )
     digest = sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
@@ -52,7 +56,7 @@ def random_vit(id: str, seed: int, device: Device) -> Encoder:
         patch_px=14,
         weights_sha256=digest.hexdigest(),
         source="random weights",
-        notes="Untrained: what the architecture alone sees.",
+        notes="Untrained, LayerScale 1: what the architecture alone sees.",
     )
     return Encoder(card, vit.network(card, model, "cls", device))
 
