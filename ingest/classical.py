@@ -18,7 +18,7 @@ from ingest.redcells import RedRule, red_cells
 from ingest.scale import RED_CELL_UM, found_at, whole_red_diameters
 from search.records import ScaleOrigin
 
-WORK_PX = 32.0
+WORK_PX = 24.0
 """Pixels per red-cell diameter at which a field is worked on."""
 BLOCK_PX = 1024
 """Side of the part of a field, in working pixels, that is in memory at once."""
@@ -95,9 +95,8 @@ class Classical:
 
     def _in(self, planes: Planes, diameter: float, notes: Counter[str]) -> Iterator[Sketch]:
         """Kind, box and score of every cell of one part."""
-        stained, specks = stained_cells(planes.nuclear, diameter, self.nuclei)
-        whites = [cell.box for cell in stained if cell.kind == "white"]
-        reds, weak = red_cells(planes, whites, diameter, self.reds)
+        stained, specks = stained_cells(planes, diameter, self.nuclei)
+        reds, weak = red_cells(planes, [cell.box for cell in stained], diameter, self.reds)
         notes["stained specks smaller than a platelet"] += specks
         notes["outlines too weak for a red cell"] += weak
         for cell in stained:

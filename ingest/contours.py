@@ -13,7 +13,7 @@ Plane = NDArray[np.float32]
 RAYS = 40
 """Rays per outline."""
 STAY = 0.05
-"""What a contour gains for keeping its radius from one ray to the next."""
+"""What a contour gains by keeping its radius from one ray to the next."""
 ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
 DIRECTIONS = np.stack([np.sin(ANGLES), np.cos(ANGLES)])  # y, x
 

@@ -138,14 +138,12 @@ class Planes:
             density: Height x width x 3.
             blur: Standard deviation in pixels for the nuclear plane.
         """
-        from skimage.filters import threshold_otsu
-
         red, green, blue = (density[..., at] for at in range(3))
         cover = (0.7 * green + 0.3 * blue).astype(np.float32)
         haem = ndimage.gaussian_filter(np.minimum(green, 1.5 * blue), 0.7)
         if np.ptp(haem) < FAINT:
             return None
-        split = float(threshold_otsu(np.clip(haem, 0, 1)))
+        split = _split(haem)
         cells, empty = haem > split, cover[haem < split]
         if split < FAINT / 2 or not cells.any() or not empty.size:
             return None

@@ -12,6 +12,8 @@ from ingest.contours import Outlines, Slopes, peaks, slopes_of, trace, vote
 from ingest.density import Planes
 from ingest.nuclei import Rectangle
 
+Mask = NDArray[np.bool_]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RedRule:
@@ -19,19 +21,23 @@ class RedRule:
 
     peak: float = 0.22
     """Share of a full circle that must vote for a centre."""
-    prior: float = 0.25
+    prior: float = 0.40
     """How much a radius of another size than usual must be better seen."""
-    support: float = 0.40
+    support: float = 0.45
     """Least mean edge strength along an outline."""
     covered: float = 0.55
     """Least share of the inside that covers the glass."""
-    new: float = 0.40
+    new: float = 0.50
     """Least share of the inside that no better outline has taken."""
     overlap: float = 0.55
     """Boxes that agree better than this (IoU) are the same cell."""
     smallest: float = 0.12
     """Least area, in red-cell discs."""
-    rim: float = 0.03
+    largest: float = 1.7
+    """Greatest area of a patch of cover that may be one cell, in red-cell discs."""
+    solid: float = 0.93
+    """And its least share of its convex hull."""
+    rim: float = 0.04
     """From the steepest point of the edge to its foot."""
 
 
@@ -52,22 +58,42 @@ RINGS = ((0.30, 0.44), (0.40, 0.54), (0.50, 0.66))
 
 
 def red_cells(
-    planes: Planes, whites: list[Rectangle], diameter: float, rule: RedRule
+    planes: Planes, stained: list[Rectangle], diameter: float, rule: RedRule
 ) -> tuple[list[Red], int]:
-    """Red cells by falling score, and the number of outlines that were too weak."""
+    """Red cells of a field, and the number of outlines that were too weak.
+
+    Args:
+        planes: The field.
+        stained: Boxes of its white cells and platelets, which are no red cells.
+        diameter: Usual diameter of a red cell in pixels.
+        rule: What is a red cell.
+    """
     slopes = slopes_of(np.clip(planes.cover, 0, 1.6 * planes.level), max(0.7, 0.03 * diameter))
     edge = ndimage.binary_dilation(planes.covered) & ~ndimage.binary_erosion(planes.covered)
     if not edge.any():
         return [], 0
     cap = max(float(np.percentile(slopes.length[edge], 60)), 1e-4)
+    taken = _inside_ellipses(stained, planes.cover.shape)
+    alone = _alone(planes, slopes, cap, taken, diameter, rule)
     centres = _centres(planes, slopes, cap, diameter, rule)
+    centres = centres[~_within(taken, centres)]
     if not len(centres):
-        return [], 0
+        return alone, 0
     radii = np.arange(RADII[0] * diameter, RADII[1] * diameter, 0.75 * max(diameter / 32, 0.5))
     prior = -rule.prior * np.abs(np.log(radii / (0.5 * diameter)))
     first = trace(slopes, cap, centres, radii, prior)
     outlines = trace(slopes, cap, first.points.mean(axis=1), radii, prior)
-    return _chosen(outlines, planes, whites, diameter, rule)
+    touching, weak = _chosen(outlines, planes, alone, taken, diameter, rule)
+    return alone + touching, weak
+
+
+def _within(taken: Mask, centres: NDArray[np.float32]) -> Mask:
+    """Whether each centre lies in a place that is taken; outside the picture none does."""
+    y, x = np.rint(centres).astype(int).T
+    inside = (y >= 0) & (x >= 0) & (y < taken.shape[0]) & (x < taken.shape[1])
+    hit = np.zeros(len(centres), bool)
+    hit[inside] = taken[y[inside], x[inside]]
+    return hit
 
 
 def _centres(
@@ -95,14 +121,60 @@ def _apart(centres: NDArray[np.float32], reach: float) -> NDArray[np.float32]:
     return centres[np.sort(first)]
 
 
+def _alone(
+    planes: Planes, slopes: Slopes, cap: float, taken: Mask, diameter: float, rule: RedRule
+) -> list[Red]:
+    """Cells that touch nothing, whatever their shape; marks what they take in `taken`.
+
+    A patch of cover that is small enough for one cell and nearly convex is one cell: its box is
+    exact also for ovals, teardrops and burr cells, which circles fit badly.
+    """
+    patches, _ = ndimage.label(ndimage.binary_fill_holes(planes.covered))
+    height, width = taken.shape
+    disc = np.pi / 4 * diameter**2
+    kept = []
+    for at, part in enumerate(ndimage.find_objects(patches), start=1):
+        mask = patches[part] == at
+        area = mask.sum()
+        if not rule.smallest * disc <= area <= rule.largest * disc:
+            continue
+        if taken[part][mask].mean() > 0.3 or _solidity(mask) < rule.solid:
+            continue
+        rim = mask & ~ndimage.binary_erosion(mask)
+        top, bottom, left, right = part[0].start, part[0].stop, part[1].start, part[1].stop
+        score = float(np.clip(slopes.length[part][rim] / cap, 0, 1).mean())
+        if score < rule.support:
+            continue
+        taken[part] |= mask
+        kept.append(Red((left, top, min(right, width), min(bottom, height)), score))
+    return kept
+
+
+def _solidity(mask: Mask) -> float:
+    """Area over the area of the convex hull; 1 for shapes without a dent."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    rim = np.argwhere(mask & ~ndimage.binary_erosion(mask))
+    try:
+        hull = ConvexHull(rim)
+    except QhullError:  # a line or a point
+        return 0.0
+    # the hull runs through pixel middles; in a plane its `area` is the perimeter
+    return float(mask.sum() / (hull.volume + hull.area / 2 + 1))
+
+
 def _chosen(
-    outlines: Outlines, planes: Planes, whites: list[Rectangle], diameter: float, rule: RedRule
+    outlines: Outlines,
+    planes: Planes,
+    alone: list[Red],
+    taken: Mask,
+    diameter: float,
+    rule: RedRule,
 ) -> tuple[list[Red], int]:
     """The best outlines first; each must cover glass that no better one has taken."""
     from skimage.draw import polygon2mask
 
     height, width = planes.cover.shape
-    taken = _inside_ellipses(whites, (height, width))
     strength = np.clip(outlines.support, -0.2, 1)
     seen = np.isfinite(strength).mean(axis=1)
     mean = np.nansum(strength, axis=1) / np.maximum(np.isfinite(strength).sum(axis=1), 1)
@@ -110,7 +182,7 @@ def _chosen(
     least = rule.smallest * np.pi / 4 * diameter**2
     rim = rule.rim * diameter
     kept: list[Red] = []
-    boxes = np.empty((0, 4))
+    boxes = np.array([red.box for red in alone], float).reshape(-1, 4)
     for at in np.argsort(-mean * np.sqrt(seen)):
         if not ok[at]:
             continue
@@ -123,9 +195,8 @@ def _chosen(
         right, bottom = np.ceil(box[2:]).astype(int)
         part = (slice(top, bottom), slice(left, right))
         mask = polygon2mask((bottom - top, right - left), points - 0.5 - [top, left])
-        area = mask.sum()
         if (
-            area < least
+            mask.sum() < least
             or planes.covered[part][mask].mean() < rule.covered
             or 1 - taken[part][mask].mean() < rule.new
         ):
@@ -145,7 +216,7 @@ def _same(box: NDArray[np.floating], boxes: NDArray[np.floating], limit: float) 
     return bool((common > limit * both).any())
 
 
-def _inside_ellipses(boxes: list[Rectangle], shape: tuple[int, int]) -> NDArray[np.bool_]:
+def _inside_ellipses(boxes: list[Rectangle], shape: tuple[int, ...]) -> Mask:
     """Where the ellipses inscribed in the boxes are."""
     from skimage.draw import ellipse
 

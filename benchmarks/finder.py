@@ -1,0 +1,244 @@
+"""The cell finder on real smear fields: recall and precision per class, scale, seconds.
+
+Boxes match at IoU >= 0.5, one to one (BCCD, Aslan); Chula's points match a red cell's centre
+within half its radius. Rules were tuned on the fields with even numbers; by default the fields
+with odd numbers are reported. One set of rules for all pictures. The fields with most misses and
+most boxes beyond the labels are drawn on contact sheets under reports/finder/.
+
+    python benchmarks/finder.py [--half odd|even] [--every 1] [--finder classical]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.optimize import linear_sum_assignment
+
+from encoder.encoder import RGB
+from encoder.image import read_rgb
+from ingest.cells import KINDS, Found
+from ingest.finder import finder
+
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("HEMASEEK_DATA", ROOT / ".." / "shared" / "data"))
+SHEETS = ROOT / "reports" / "finder"
+NAMES = {"RBC": "red", "WBC": "white", "Platelets": "platelet", "rbc": "red", "wbc": "white"}
+CHULA_UM_PER_PX = 0.19
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass
+class Labelled:
+    name: str
+    number: int
+    path: Path
+    boxes: dict[str, list[Box]] = field(default_factory=lambda: defaultdict(list))
+    points: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    labelled: Labelled
+    image: RGB
+    found: Found
+    seconds: float
+    missed: list[Box] = field(default_factory=list)
+    beyond: list[Box] = field(default_factory=list)
+
+
+def bccd() -> Iterator[Labelled]:
+    for path in sorted((DATA / "bccd" / "JPEGImages").glob("*.jpg")):
+        one = Labelled("BCCD", int(path.stem.split("_")[1]), path)
+        tree = ElementTree.parse(DATA / "bccd" / "Annotations" / f"{path.stem}.xml")
+        for mark in tree.iter("object"):
+            x0, y0, x1, y1 = (
+                float(mark.findtext(f"bndbox/{side}", ""))
+                for side in ("xmin", "ymin", "xmax", "ymax")
+            )
+            if x1 > x0 and y1 > y0:  # two labels have no size
+                one.boxes[NAMES[mark.findtext("name", "")]].append((x0, y0, x1, y1))
+        yield one
+
+
+def aslan() -> Iterator[Labelled]:
+    rows = defaultdict(list)
+    with (DATA / "aslan" / "annotations.csv").open(newline="") as handle:
+        for row in csv.DictReader(handle):
+            rows[row["image"]].append(row)
+    for name, marks in sorted(rows.items()):
+        path = DATA / "aslan" / "images" / name
+        one = Labelled("Aslan", int(path.stem.split("-")[1]), path)
+        for row in marks:
+            x0, y0, x1, y1 = (float(row[side]) * 256 for side in ("xmin", "ymin", "xmax", "ymax"))
+            one.boxes[NAMES[row["label"]]].append((x0, y0, x1, y1))
+        yield one
+
+
+def chula() -> Iterator[Labelled]:
+    for path in sorted((DATA / "chula" / "Dataset").glob("*.jpg"), key=lambda p: int(p.stem)):
+        one = Labelled("Chula", int(path.stem), path)
+        for line in (DATA / "chula" / "Label" / f"{path.stem}.txt").read_text().splitlines():
+            if line.strip():
+                x, y, _ = line.split()
+                one.points.append((float(x), float(y)))
+        yield one
+
+
+def corners(found: Found, kind: str) -> list[Box]:
+    boxes = [cell.bbox for cell in found.cells if cell.kind == kind]
+    return [(x, y, x + w, y + h) for x, y, w, h in boxes]
+
+
+def ious(left: list[Box], right: list[Box]) -> np.ndarray:
+    a, b = (np.array(boxes, float).reshape(-1, 4) for boxes in (left, right))
+    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    common = sides.clip(0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (a, b)]
+    return common / (areas[0][:, None] + areas[1][None] - common)
+
+
+def pairs(fits: np.ndarray, worth: np.ndarray) -> list[tuple[int, int]]:
+    """The one-to-one matching with most pairs that fit, then the most worth."""
+    if not fits.size:
+        return []
+    rows, columns = linear_sum_assignment(-np.where(fits, 1 + 0.001 * worth, 0))
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if fits[r, c]]
+
+
+def near(points: list[tuple[float, float]], boxes: list[Box]) -> np.ndarray:
+    """Whether each point lies within half the radius of each box's middle."""
+    p, b = np.array(points, float).reshape(-1, 2), np.array(boxes, float).reshape(-1, 4)
+    middle, sides = (b[:, :2] + b[:, 2:]) / 2, b[:, 2:] - b[:, :2]
+    radius = np.sqrt(sides.prod(axis=1)) / 2
+    away = np.linalg.norm(p[:, None] - middle[None], axis=2)
+    return away <= 0.5 * radius[None]
+
+
+def score(result: Result, counts: dict[tuple[str, str], Counter[str]]) -> None:
+    one, found = result.labelled, result.found
+    for kind in KINDS:
+        boxes = corners(found, kind)
+        if one.points and kind == "red":
+            fits = near(one.points, boxes)
+            matched = pairs(fits, fits.astype(float))
+            marks = [(x - 3, y - 3, x + 3, y + 3) for x, y in one.points]
+        elif one.points:
+            continue
+        else:
+            marks = one.boxes[kind]
+            overlap = ious(marks, boxes)
+            matched = pairs(overlap >= 0.5, overlap)
+        tally = counts[one.name, kind]
+        tally.update(labelled=len(marks), found=len(boxes), matched=len(matched))
+        hit, used = {r for r, _ in matched}, {c for _, c in matched}
+        result.missed += [mark for at, mark in enumerate(marks) if at not in hit]
+        result.beyond += [box for at, box in enumerate(boxes) if at not in used]
+
+
+def sheet(results: list[Result], path: Path) -> None:
+    """Labels black, boxes found red / blue / green, missed labels yellow and thick."""
+    colours = {"red": (220, 0, 0), "white": (0, 0, 255), "platelet": (0, 150, 0)}
+    page = Image.new("RGB", (3 * 640, 480 * ((len(results) + 2) // 3)), (255, 255, 255))
+    for at, result in enumerate(results):
+        height, width = result.image.shape[:2]
+        zoom = min(640 / width, 480 / height)
+        tile = Image.fromarray(result.image).resize((int(width * zoom), int(height * zoom)))
+        pen = ImageDraw.Draw(tile)
+        for marks in result.labelled.boxes.values():
+            for mark in marks:
+                pen.rectangle([side * zoom for side in mark], outline=(0, 0, 0))
+        for kind, colour in colours.items():
+            for box in corners(result.found, kind):
+                pen.rectangle([side * zoom for side in box], outline=colour)
+        for mark in result.missed:
+            pen.rectangle([side * zoom for side in mark], outline=(255, 220, 0), width=2)
+        said = f"{result.labelled.name} {result.labelled.number}: missed {len(result.missed)}"
+        pen.text((4, 4), f"{said}, beyond the labels {len(result.beyond)}", fill=(0, 0, 0))
+        page.paste(tile, ((at % 3) * 640, (at // 3) * 480))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    page.save(path)
+
+
+def table(counts: dict[tuple[str, str], Counter[str]]) -> None:
+    print("| Set | Class | Labelled | Found | Recall | Precision against the labels |")
+    print("|---|---|---|---|---|---|")
+    for (name, kind), n in counts.items():
+        if n["labelled"]:
+            recall, precision = n["matched"] / n["labelled"], n["matched"] / max(n["found"], 1)
+            print(
+                f"| {name} | {kind} | {n['labelled']} | {n['found']} | {recall:.3f} "
+                f"| {precision:.3f} |"
+            )
+
+
+def scales(results: list[Result]) -> None:
+    known = [
+        result
+        for result in results
+        if result.labelled.name == "Chula"
+        and 51 <= result.labelled.number <= 675
+        and result.labelled.number != 252
+    ]
+    got = [result.found.estimate for result in known if result.found.estimate is not None]
+    if not got:
+        return
+    values = np.array([one.um_per_px for one in got])
+    low, middle, high = np.percentile(values, [5, 50, 95])
+    off = np.abs(values / CHULA_UM_PER_PX - 1)
+    print(
+        f"\nScale, Chula fields 51-675 (known {CHULA_UM_PER_PX}): {len(got)} of {len(known)} "
+        f"fields with an estimate, median {middle:.3f} um/px, 5 % to 95 % {low:.3f} to {high:.3f}; "
+        f"within 10 % of the known in {np.mean(off <= 0.1):.0%}, within 20 % in "
+        f"{np.mean(off <= 0.2):.0%}; median spread within a field "
+        f"{np.median([one.spread for one in got]):.3f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--half", choices=("odd", "even"), default="odd")
+    parser.add_argument("--every", type=int, default=1, help="only every n-th field")
+    parser.add_argument("--finder", default="classical")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--sets", default="BCCD,Aslan,Chula")
+    wanted = parser.parse_args()
+    find = finder(wanted.finder, wanted.weights)
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    results: list[Result] = []
+    for source in (bccd, aslan, chula):
+        half = [one for one in source() if one.number % 2 == (wanted.half == "odd")]
+        for one in half[:: wanted.every]:
+            if one.name not in wanted.sets.split(","):
+                continue
+            image = read_rgb(one.path.read_bytes(), name=one.path.name)
+            start = time.process_time()
+            found = find.find(image)
+            results.append(Result(one, image, found, time.process_time() - start))
+            score(results[-1], counts)
+    print(f"Finder {find.id}, {wanted.half} fields, {len(results)} pictures\n")
+    table(counts)
+    scales(results)
+    for name in dict.fromkeys(result.labelled.name for result in results):
+        mine = [result for result in results if result.labelled.name == name]
+        taken = np.array([result.seconds for result in mine])
+        print(
+            f"CPU seconds per field, {name}: median {np.median(taken):.2f}, most {taken.max():.2f}"
+        )
+        sheet(sorted(mine, key=lambda r: -len(r.missed))[:12], SHEETS / f"{name}-missed.png")
+        sheet(sorted(mine, key=lambda r: -len(r.beyond))[:12], SHEETS / f"{name}-beyond.png")
+        sheet(mine[:: max(1, len(mine) // 12)][:12], SHEETS / f"{name}-any.png")
+    print(f"\nContact sheets: {SHEETS}")
+
+
+if __name__ == "__main__":
+    main()
