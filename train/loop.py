@@ -141,8 +141,8 @@ def prepare(config: TrainConfig) -> Run:
     if device.type == "cpu":
         plain_attention(student, teacher)
     if config.compile:
-        student.backbone.compile()
-        teacher.backbone.compile()
+        student.backbone.compile(dynamic=False)
+        teacher.backbone.compile(dynamic=False)
     centers = build_centers(config).to(device)
     depth = len(student.backbone.vit.blocks)
     optimizer = torch.optim.AdamW(

@@ -64,13 +64,22 @@ class SmokeReport:
     seconds: float
 
 
+Colour = tuple[int, int, int]
+
+
 def draw_cell(kind: str, px: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One cell among pale neighbours on a pink ground."""
-    nucleus, lobes, cytoplasm = KINDS[kind]
+    """One cell of a kind among pale neighbours on a pink ground, px x px x 3."""
+    return paint(*KINDS[kind], px, rng)
+
+
+def paint(
+    nucleus: Colour, lobes: int, cytoplasm: Colour, px: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """One cell: its nucleus in so many lobes (0: a pale middle, no nucleus)."""
     y, x = np.mgrid[0:px, 0:px] / px - 0.5
     image = np.full((px, px, 3), (238, 222, 224), float) + rng.normal(0, 4, (px, px, 3))
 
-    def disc(cx: float, cy: float, r: float, colour: tuple[int, int, int]) -> None:
+    def disc(cx: float, cy: float, r: float, colour: Colour) -> None:
         stretch, turn = rng.uniform(0.85, 1.15), rng.uniform(0, np.pi)
         u = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)
         v = (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)
