@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -99,6 +99,12 @@ KEYWORDS = (
 """The fields of `Item` that are indexed as words, can be filtered, and have facets."""
 RANGES = ("um_per_px", "acquired")
 """The fields of `Item` that are indexed as numbers (`acquired` as days since 1970-01-01)."""
+RANGE_FIELDS = (("um_per_px_min", "um_per_px_max"), ("acquired_from", "acquired_to"))
+"""The fields of `Filter` that are the two ends of a range."""
+Keyword = Literal[
+    "kind", "dataset", "source", "label", "case", "patient", "site", "stain", "scanner"
+]
+"""One of `KEYWORDS`."""
 
 
 def source_id(content: bytes) -> str:
@@ -175,6 +181,51 @@ class Filter(Record):
         }
         return {name: ends for name, ends in found.items() if ends != (None, None)}
 
+    def both(self, other: Filter) -> Filter | None:
+        """As `where`, what meets this and `other`; `None` where nothing can meet both."""
+        changes: dict[str, Any] = {}
+        for name in ("ids", *KEYWORDS):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            changes[name] = (
+                tuple(v for v in mine if v in theirs) if mine and theirs else mine or theirs
+            )
+            if (mine or theirs) and not changes[name]:
+                return None
+        for low, high in RANGE_FIELDS:
+            for name, narrower in ((low, max), (high, min)):
+                ends = [v for v in (getattr(self, name), getattr(other, name)) if v is not None]
+                changes[name] = narrower(ends) if ends else None
+            if None not in (changes[low], changes[high]) and changes[low] > changes[high]:
+                return None
+        return Filter(**changes)
+
+    def either(self, other: Filter) -> Filter:
+        """As `exclude`, what this or `other` hits.
+
+        Raises:
+            ValueError: both have a range on one field; two ranges are not one.
+        """
+        if self.ranges.keys() & other.ranges.keys():
+            raise ValueError("two ranges of one field cannot be excluded at once")
+        changes: dict[str, Any] = {
+            name: tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name))))
+            for name in ("ids", *KEYWORDS)
+        }
+        for name in (end for ends in RANGE_FIELDS for end in ends):
+            mine = getattr(self, name)
+            changes[name] = getattr(other, name) if mine is None else mine
+        return Filter(**changes)
+
+    @property
+    def parts(self) -> list[Filter]:
+        """Each condition as a filter of its own: as `exclude`, this hits what any part hits."""
+        found = [Filter(**{name: v}) for name in ("ids", *KEYWORDS) if (v := getattr(self, name))]
+        return found + [
+            Filter(**{name: getattr(self, name) for name in ends})
+            for ends in RANGE_FIELDS
+            if any(getattr(self, name) is not None for name in ends)
+        ]
+
     @property
     def empty(self) -> bool:
         """Whether there is no condition at all."""
@@ -226,9 +277,14 @@ class Vote(Record):
     """Share of the first label less that of the second."""
 
 
-Relation = Literal["item", "source", "case", "patient"]
-RELATIONS: tuple[Relation, ...] = ("item", "source", "case", "patient")
+Relation = Literal["item", "source", "case", "patient", "duplicate"]
+RELATIONS: tuple[Relation, ...] = ("item", "source", "case", "patient", "duplicate")
 Exclusion = Literal["applied", "partial", "impossible", "off"]
+
+
+GroupField = Literal["case", "patient", "source"]
+BagField = Literal["case", "patient", "source"]
+BalanceField = Literal["site", "source", "patient", "dataset", "scanner"]
 
 
 class About(Record):
@@ -240,6 +296,8 @@ class About(Record):
     """Case that the image belongs to."""
     patient: Text | None = None
     """Pseudonym of the patient, as the library has it."""
+    site: Text | None = None
+    """Laboratory or hospital; its share among the hits is shown against what is to be expected."""
 
 
 class Question(Record):
@@ -265,13 +323,50 @@ class Question(Record):
     """Items with any of these values are left out as well."""
     exact: bool = False
     """Compare with every item instead of walking the graph."""
+    group_by: GroupField | None = None
+    """One group for each case, patient or source; `k` then counts groups, best first."""
+    per_group: Annotated[int, Field(ge=1, le=50)] = 1
+    """Hits shown of each group."""
+    mmr: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """Diversity by maximal marginal relevance: 1 is similarity alone, 0 is variety alone."""
+    balance: BalanceField | None = None
+    """Let each site (or source, patient, dataset, scanner) have no more hits than its share of
+    the filtered collection, rounded up."""
+    facets: Annotated[tuple[Keyword, ...], Field(max_length=len(KEYWORDS))] = ()
+    """Fields whose values are counted over everything that could have been a hit."""
+
+
+class Group(Record):
+    """The hits of one case, patient or source."""
+
+    value: str
+    """Its name."""
+    items: int
+    """Exactly how many items of it could have been a hit: they meet `where`, and are neither kin
+    of the query by id, source, case or patient nor in `not_these`."""
+    score: float
+    """Of its best hit."""
+    hits: tuple[Hit, ...]
+    """The best of it, falling score."""
+
+
+class SiteShare(Record):
+    """How often the hits come from the query's own site."""
+
+    site: str
+    """The query's site."""
+    share: float
+    """Share of the hits that are of it."""
+    expected: float
+    """Its share of the items that meet `where`."""
 
 
 class Answer(Record):
     """Neighbours, with all that is needed to judge them."""
 
     hits: tuple[Hit, ...]
-    """Falling score; equal scores in order of id."""
+    """Falling score, equal scores in order of id; with `group_by`, group by group; with `mmr`, in
+    the order in which they were chosen."""
     collection: str
     """Where was searched."""
     items: int
@@ -299,8 +394,51 @@ class Answer(Record):
     """Reasons not to trust the answer, in words."""
     seconds: dict[str, float] = {}
     """Time spent, by step."""
+    group_by: GroupField | None = None
+    """What the hits are grouped by."""
+    groups: tuple[Group, ...] = ()
+    """The groups, best first; empty where none were asked for."""
+    duplicates: int = 0
+    """Near-duplicates of the query (the same picture or the same vector) that were left out."""
+    facets: dict[str, dict[str, int]] = {}
+    """For each field asked for: its values with their counts, most frequent first, at most 100."""
+    own_site: SiteShare | None = None
+    """The query's own site among the hits; `None` where its site is not known."""
     disclaimer: str = DISCLAIMER
     """What the answer is not."""
+
+
+State = Literal["sure", "not sure", "out of distribution"]
+CalibrationState = Literal["applied", "stale", "other question", "none"]
+
+
+class StageShare(Record):
+    """One stage of maturation, and how much of a vote lies on it."""
+
+    stage: str
+    """Its name in the maturation graph."""
+    lineage: str
+    """Where it belongs, for instance `neutrophil`."""
+    share: float
+    """Share of the vote."""
+    steps: int
+    """Steps of maturation between it and the label with the largest share."""
+
+
+class LineageSpread(Record):
+    """A vote laid out along the maturation of blood cells."""
+
+    stages: tuple[StageShare, ...]
+    """Falling share."""
+    lineages: dict[str, float]
+    """Share of the vote per lineage, largest first."""
+    mean_steps: float
+    """Mean steps from the first label, weighted by share, over what is on the graph."""
+    dangerous: float
+    """Share of the vote that takes a blast for a mature cell, or a mature cell for a blast,
+    if the first label is right."""
+    unmapped: float
+    """Share on labels that are not on the graph."""
 
 
 class VoteAnswer(Record):
@@ -314,3 +452,14 @@ class VoteAnswer(Record):
     """Why it is, or is not, in words."""
     answer: Answer
     """The neighbours that voted."""
+    state: State = "not sure"
+    """`sure`, `not sure` or `out of distribution`; `reason` says why."""
+    probability: float | None = None
+    """Calibrated probability that the first label is what the source would say; `None` where the
+    collection has no calibration that fits this question."""
+    calibration: CalibrationState = "none"
+    """Whether a calibration was applied: `stale` if the collection has changed since it was
+    fitted, `other question` if it was fitted for another k, weighting or exclusion, or without
+    this filter."""
+    lineage: LineageSpread | None = None
+    """The vote along maturation; `None` where the first label is not on the graph."""

@@ -4,55 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from io import BytesIO
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
-
-import numpy as np
-from PIL import Image
 
 from encoder.card import EncoderCard
-from encoder.encoder import RGB, Encoder
-from encoder.image import ImageError, read_rgb
+from encoder.encoder import Encoder
 from encoder.registry import load
+from search import calibration as calibrations
+from search.answering import answer, called
+from search.calibration import Calibration, CalibrationPlan
+from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
+from search.cases import case_facts, fit_prototypes, similar_cases
+from search.counting import facet
+from search.duplicates import Hashes, PictureHash
+from search.judgement import judged
 from search.knn import Weighting, vote
 from search.library import Collection, Library, embedded, on_server
-from search.records import (
-    About,
-    Answer,
-    Exclusion,
-    Filter,
-    Hit,
-    Item,
-    Question,
-    Vote,
-    VoteAnswer,
-    source_id,
-)
+from search.pictures import cut
+from search.questions import BadQuestion, NoCalibration, NoSuchItem
+from search.records import Answer, BagField, Filter, Item, Keyword, Question, VoteAnswer
+from search.refine import Refinement
 from search.settings import Settings
 from search.shards import write_durably
-from search.store import NoSuchCollection, StoreError, Vectors, WrongEncoder, checked_vectors
+from search.store import NoSuchCollection, StoreError, Vectors, WrongEncoder
 
-CLEAR_MARGIN = 0.2
-"""A vote whose first two labels are closer than this is not shown as one label."""
-FEW_VOTERS = 3
-"""Fewer labelled neighbours than this say nothing."""
-SMALL_PX = 24
-"""A query image with a side below this has too little in it to be trusted."""
-
-
-class BadQuestion(ValueError):
-    """A question that cannot be answered as it was put."""
-
-
-class NoSuchItem(LookupError):
-    """An item that is not in the collection."""
-
-    def __init__(self, id: str, collection: str) -> None:
-        super().__init__(
-            f"no item {id} in collection {collection!r}; it may have been deleted or re-indexed"
-        )
+REMEMBERED = 1000
+"""Counts under different filters that are remembered."""
+FITTED = 16
+"""Sets of prototypes that are remembered."""
 
 
 class Service:
@@ -74,6 +53,10 @@ class Service:
         self._collections: dict[str, Collection] = {}
         self._opening = threading.RLock()
         self._counts: OrderedDict[str, int] = OrderedDict()
+        self._site_counts: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._calibrations: dict[str, tuple[tuple[int, int], Calibration | None, bool]] = {}
+        self._prototypes: OrderedDict[tuple[str, int, str], Vectors] = OrderedDict()
+        self._hashes = Hashes()
         for name in library.names():
             self.collection(name)
 
@@ -127,7 +110,7 @@ class Service:
             if held is None:
                 held = self._collections[name] = self.library.create(name, card, encoder)
             elif held.card.fingerprint != card.fingerprint:
-                raise WrongEncoder(name, _called(held.card), _called(card))
+                raise WrongEncoder(name, called(held.card), called(card))
             return held
 
     def names(self) -> list[str]:
@@ -143,7 +126,12 @@ class Service:
 
     def written(self, collection: Collection) -> None:
         """Forget what was remembered of a collection, after a write."""
-        self._counts.pop(collection.name, None)
+        name = collection.name
+        self._counts.pop(name, None)
+        self._calibrations.pop(name, None)
+        self._hashes.forget(name)
+        for key in [key for key in self._site_counts if key[0] == name]:
+            self._site_counts.pop(key, None)
 
     def encoder(self, collection: Collection) -> Encoder:
         """The encoder of a collection, loaded when it is first needed.
@@ -157,7 +145,7 @@ class Service:
             if held is None:
                 held = self._load(self.library.reference(collection.name))
                 if held.card.fingerprint != card.fingerprint:
-                    raise WrongEncoder("of this query", _called(card), _called(held.card))
+                    raise WrongEncoder("of this query", called(card), called(held.card))
                 self._encoders[card.fingerprint] = held
             return held
 
@@ -165,42 +153,20 @@ class Service:
         """The neighbours of an image, a stored item or a vector.
 
         Raises:
-            BadQuestion: not exactly one of image, item and vector; or a vector without the
-                fingerprint of its encoder.
+            BadQuestion: not exactly one of image, item and vector; a vector without the
+                fingerprint of its encoder; or two of group_by, mmr and balance at once.
             NoSuchCollection, NoSuchItem, WrongEncoder, ImageError, BadVector: as they say.
         """
-        collection = self.collection(question.collection)
-        card = collection.card
-        if question.fingerprint is not None and question.fingerprint != card.fingerprint:
-            raise WrongEncoder(collection.name, _called(card), question.fingerprint)
-        started = perf_counter()
-        vector, about, id, warnings = self._query(collection, question, image)
-        embedded_at = perf_counter()
-        hits = collection.store.nearest(
-            vector,
-            question.k,
-            None if question.where.empty else question.where,
-            _kin(question, about, id),
-            exact=question.exact,
-        )
-        searched_at = perf_counter()
-        exclusion, note = patient_exclusion(question, about, hits)
-        return Answer(
-            hits=tuple(hits),
-            collection=collection.name,
-            items=self.count(collection),
-            encoder=card.id,
-            fingerprint=card.fingerprint,
-            k=question.k,
-            exact=question.exact,
-            where=question.where,
-            patients=_different(hits, "patient"),
-            sources=_different(hits, "source"),
-            sites=_different(hits, "site"),
-            patient_exclusion=exclusion,
-            warnings=tuple(warnings + ([note] if note else []) + _shortage(question, hits)),
-            seconds={"embed": embedded_at - started, "search": searched_at - embedded_at},
-        )
+        return answer(self, question, image)
+
+    def refine(self, refinement: Refinement, image: bytes | None = None) -> Answer:
+        """`search` with examples of what the hits should and should not resemble, or by a region.
+
+        Raises:
+            BadQuestion: neither a query nor an example under `like`; a region without an image,
+                over its border, or of an encoder without patch tokens.
+        """
+        return self.search(refinement, image)
 
     def vote(
         self,
@@ -210,10 +176,103 @@ class Service:
         temperature: float = 0.07,
     ) -> VoteAnswer:
         """The label that the neighbours of a query carry, and whether to show it."""
-        answer = self.search(question, image)
-        found = vote(answer.hits, weighting, temperature)
-        sure, reason = judge(found)
-        return VoteAnswer(vote=found, sure=sure, reason=reason, answer=answer)
+        answered = self.search(question, image)
+        found = vote(answered.hits, weighting, temperature)
+        fitted, stale = self._calibration(self.collection(answered.collection))
+        return judged(question, found, answered, weighting, temperature, fitted, stale=stale)
+
+    def similar_cases(self, question: CaseQuestion, images: Sequence[bytes] = ()) -> CaseAnswer:
+        """The cases (slides, patients) whose cells look like the cells of one.
+
+        Raises:
+            BadQuestion: not exactly one of a stored case, items, vectors and images.
+        """
+        return similar_cases(self, question, images)
+
+    def case(self, value: str, collection: str | None = None, by: BagField = "case") -> CaseFacts:
+        """What there is of a case (or a slide, or a patient).
+
+        Raises:
+            NoSuchItem: no item belongs to it.
+        """
+        return case_facts(self.collection(collection), by, value)
+
+    def calibrate(
+        self, plan: CalibrationPlan | None = None, collection: str | None = None
+    ) -> Calibration:
+        """Fit the calibration of a collection on itself, and keep it with the collection.
+
+        Raises:
+            CannotCalibrate: too few labelled items.
+        """
+        held = self.collection(collection)
+        digest = calibrations.content_digest(held.folder)
+        fitted = calibrations.calibrate(held.store, held.card, digest, plan or CalibrationPlan())
+        calibrations.write(held.folder, fitted)
+        self._calibrations.pop(held.name, None)
+        return fitted
+
+    def calibration(self, collection: str | None = None) -> tuple[Calibration, bool]:
+        """The calibration of a collection, and whether the collection has changed since.
+
+        Raises:
+            NoSuchItem: it has none.
+        """
+        held = self.collection(collection)
+        fitted, stale = self._calibration(held)
+        if fitted is None:
+            raise NoCalibration(held.name)
+        return fitted, stale
+
+    def facet(
+        self, field: Keyword, where: Filter, collection: str | None = None, limit: int = 100
+    ) -> dict[str, int]:
+        """Values of a field among the items that meet a filter, with their counts."""
+        return facet(self.collection(collection).store, field, where, Filter(), limit)
+
+    def picture_hash(self, collection: Collection, id: str) -> PictureHash | None:
+        """The perceptual hash of a stored item's thumbnail; `None` if it has none."""
+        return self._hashes.of(collection.name, id, collection.thumbnail)
+
+    def site_counts(self, collection: Collection, where: Filter, site: str) -> tuple[int, int]:
+        """Items of a site, and all items, that meet a filter; remembered until a write."""
+        of_site = where.both(Filter(site=(site,)))
+        return (
+            0 if of_site is None else self._count(collection, of_site),
+            self.count(collection) if where.empty else self._count(collection, where),
+        )
+
+    def prototypes(self, collection: Collection, n: int) -> Vectors:
+        """Prototypes of a collection (n x dim), fitted when first needed and after each write."""
+        key = (collection.name, n, calibrations.content_digest(collection.folder))
+        held = self._prototypes.get(key)
+        if held is None:
+            held = self._prototypes[key] = fit_prototypes(collection.store, n)
+            while len(self._prototypes) > FITTED:
+                self._prototypes.popitem(last=False)
+        return held
+
+    def _count(self, collection: Collection, where: Filter) -> int:
+        key = (collection.name, where.model_dump_json(exclude_defaults=True))
+        held = self._site_counts.get(key)
+        if held is None:
+            held = self._site_counts[key] = collection.store.count(where)
+            while len(self._site_counts) > REMEMBERED:
+                self._site_counts.popitem(last=False)
+        return held
+
+    def _calibration(self, collection: Collection) -> tuple[Calibration | None, bool]:
+        touched = calibrations.touched(collection.folder)
+        held = self._calibrations.get(collection.name)
+        if held is None or held[0] != touched:
+            fitted = calibrations.read(collection.folder)
+            stale = fitted is not None and (
+                fitted.fingerprint != collection.card.fingerprint
+                or fitted.items != self.count(collection)
+                or fitted.digest != calibrations.content_digest(collection.folder)
+            )
+            held = self._calibrations[collection.name] = (touched, fitted, stale)
+        return held[1], held[2]
 
     def item(self, id: str, collection: str | None = None) -> Item:
         """A stored item.
@@ -247,139 +306,12 @@ class Service:
         content = None if path is None else cut(Path(path), item)
         return (content, True) if content else (self.thumbnail(id, held.name), False)
 
-    def _query(
-        self, collection: Collection, question: Question, image: bytes | None
-    ) -> tuple[Vectors, About, str | None, list[str]]:
-        """Vector, what is known of the query, its item id, and warnings."""
-        given = [image is not None, question.item is not None, question.vector is not None]
-        if sum(given) != 1:
-            raise BadQuestion(
-                f"a question needs exactly one of image, item and vector, got {sum(given)}"
-            )
-        if question.item is not None:
-            found = collection.store.get([question.item])
-            if not found:
-                raise NoSuchItem(question.item, collection.name)
-            item = found[0].item
-            about = About(source=item.source, case=item.case, patient=item.patient)
-            return found[0].vector, about, item.id, []
-        if question.vector is not None:
-            if question.fingerprint is None:
-                raise BadQuestion(
-                    "a vector needs the fingerprint of the encoder that made it, so that vectors "
-                    f"of two encoders never meet; this one's is {collection.card.fingerprint}"
-                )
-            row = np.asarray([question.vector], np.float64)
-            return checked_vectors(row, collection.card.dim, 1)[0], question.about, None, []
-        if image is None:  # unreachable: one of the three is given
-            raise BadQuestion("no image")
-        pixels = read_rgb(
-            image,
-            name="the uploaded image",
-            max_pixels=int(self.settings.max_megapixels * 1e6),
-        )
-        about = question.about.model_copy(update={"source": source_id(image)})
-        vector = self.encoder(collection).embed([pixels])[0]
-        return vector, about, None, image_warnings(pixels)
-
-
-def judge(found: Vote) -> tuple[bool, str]:
-    """Whether a vote is clear enough to be shown as one label, and why."""
-    if found.label is None:
-        return False, "Not sure: no neighbour carries a label."
-    if found.voters < FEW_VOTERS:
-        return False, f"Not sure: only {found.voters} labelled neighbours."
-    if found.margin < CLEAR_MARGIN:
-        first, second = list(found.shares)[:2]
-        return False, f"Not sure: {first} and {second} are close ({found.margin:.0%} apart)."
-    share = found.shares[found.label]
-    return True, f"{share:.0%} of the weight of {found.voters} labelled neighbours."
-
-
-def patient_exclusion(
-    question: Question, about: About, hits: list[Hit]
-) -> tuple[Exclusion, str | None]:
-    """Whether the query's own patient was kept out of the hits, and a warning if not."""
-    if "patient" not in question.exclude:
-        return "off", "The query's own patient was not left out, as asked."
-    if about.patient is None:
-        return "impossible", (
-            "The query's patient is unknown: neighbours may be of the same patient."
-        )
-    unknown = sum(hit.item.patient is None for hit in hits)
-    if hits and unknown == len(hits):
-        return "impossible", "The library has no patient ids for these neighbours."
-    if unknown:
-        return "partial", f"{unknown} of {len(hits)} neighbours have no patient id."
-    return "applied", None
-
-
-def image_warnings(pixels: RGB) -> list[str]:
-    """What about a query image makes its answer less trustworthy, in words."""
-    height, width = pixels.shape[:2]
-    found = []
-    if min(height, width) < SMALL_PX:
-        found.append(f"The image is only {width} x {height} pixels: too small to be trusted.")
-    elif max(height, width) > 3 * min(height, width):
-        found.append(f"The image is {width} x {height} pixels; it is squashed to a square.")
-    if float(pixels.std()) < 4.0:
-        found.append("The image is nearly blank.")
-    return found
-
-
-def cut(path: Path, item: Item) -> bytes | None:
-    """An item's own pixels as JPEG; `None` if the file is gone, changed or unreadable."""
-    try:
-        content = path.read_bytes()
-        if source_id(content) != item.source:
-            return None
-        pixels = read_rgb(content)
-    except (OSError, ImageError):
-        return None
-    picture = Image.fromarray(pixels)
-    if item.bbox is not None:
-        box = item.bbox
-        canvas = Image.new("RGB", (box.w, box.h), (255, 255, 255))
-        canvas.paste(picture, (-box.x, -box.y))
-        picture = canvas
-    out = BytesIO()
-    picture.save(out, "JPEG", quality=92)
-    return out.getvalue()
-
 
 def announce(settings: Settings, pid: int) -> Path:
     """Say in the library who serves it, so that an ingest can go through that service."""
     path = settings.library / "service.json"
     write_durably(path, f'{{"url": "{settings.url}", "pid": {pid}}}\n'.encode())
     return path
-
-
-def _kin(question: Question, about: About, id: str | None) -> Filter | None:
-    """The query's own kin and whatever else is to be left out, as one filter."""
-    extra = question.not_these
-    own: dict[str, str | None] = {
-        "ids": id if "item" in question.exclude else None,
-        **{name: getattr(about, name) for name in question.exclude if name != "item"},
-    }
-    changes = {
-        name: (*getattr(extra, name), value) for name, value in own.items() if value is not None
-    }
-    kin = extra.model_copy(update=changes)
-    return None if kin.empty else kin
-
-
-def _shortage(question: Question, hits: list[Hit]) -> list[str]:
-    if len(hits) == question.k:
-        return []
-    return [f"Only {len(hits)} of the {question.k} neighbours asked for exist."]
-
-
-def _different(hits: list[Hit], name: str) -> int:
-    return len({value for hit in hits if (value := getattr(hit.item, name)) is not None})
-
-
-def _called(card: EncoderCard) -> str:
-    return f"{card.id} ({card.fingerprint})"
 
 
 __all__ = ["BadQuestion", "NoSuchCollection", "NoSuchItem", "Service", "StoreError", "announce"]
