@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.exact import GROUP, single_error
+from train.exact import GROUP, single_error, top
 
 LIST = 512
 """Aimed at rows per list."""
@@ -173,7 +173,7 @@ def _seed(
             held += len(span)
             probed[one, other] = True
         taken = torch.cat(columns)
-        best, inside = (queries[rows] @ lists.rows[taken].T).topk(wide, dim=1)
+        best, inside = top(queries[rows] @ lists.rows[taken].T, wide)
         near[rows], at[rows] = best, taken[inside]
     return near, at, probed
 
@@ -193,6 +193,8 @@ def _choose(queries: Tensor, lists: Lists, floor: Tensor) -> Bounds | None:
     some_x = torch.linspace(0, len(lists.rows) - 1, 8192).long()
     least, best = DENSE * dim / 384, 0
     for width in sorted({*range(64, dim, 64), dim}):
+        if GEMM * width >= least:
+            break
         q, x, unit, slack = _short(queries[some_q], lists.rows[some_x], axes, width)
         counts = torch._int_mm(q, x.T)
         reached = counts >= _threshold(floor[some_q], slack, unit)[:, None]
@@ -255,8 +257,8 @@ def _survivors(
     threshold = _threshold(floor, bounds.slack, bounds.unit)
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     room = torch.empty(QUERIES, ROWS, dtype=torch.int32)
-    for top in range(0, len(queries), QUERIES):
-        rows = slice(top, min(top + QUERIES, len(queries)))
+    for first in range(0, len(queries), QUERIES):
+        rows = slice(first, min(first + QUERIES, len(queries)))
         wanted = reachable[rows] & ~probed[own[rows], :count]
         wanted = torch.cat([wanted, wanted.new_zeros(len(wanted), 1)], dim=1)
         lists_wanted = wanted.any(dim=0)
@@ -273,7 +275,7 @@ def _survivors(
             which, inside = (grouped[row, group] >= threshold[rows][row, None]).nonzero(
                 as_tuple=True
             )
-            row, column = top + row[which], left + group[which] * GROUP + inside
+            row, column = first + row[which], left + group[which] * GROUP + inside
             score = _dots(queries, lists.rows, row, column)
             good = (score >= floor[row]) & (lists.place[column] >= 0)
             found.append((row[good], column[good], score[good]))
