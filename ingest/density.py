@@ -145,17 +145,20 @@ class Planes:
             return None
         split = _split(haem)
         cells, empty = haem > split, cover[haem < split]
-        if split < FAINT / 2 or not cells.any() or not empty.size:
+        if not cells.any() or not empty.size:
             return None
-        middle = float(np.percentile(empty, 30))
+        middle, level = float(np.percentile(empty, 30)), float(np.median(cover[cells]))
+        if level - middle < FAINT:
+            return None
         below = empty[empty < middle]
         noise = 1.48 * float(np.median(middle - below)) if below.size else 0.0
         median = np.median(density[cells], axis=0)
         share = np.clip((median[0] + median[1]) / 2 / max(float(median[2]), 1e-3), 0.4, 1.6)
+        limit = max(np.clip(middle + 4 * noise, 0.35 * split, 0.8 * split), FAINT / 2)
         nuclear = (red + green) / 2 - share * np.maximum(blue, 0)
         return cls(
             cover=cover,
             nuclear=ndimage.gaussian_filter(nuclear, blur).astype(np.float32),
-            covered=cover > np.clip(middle + 4 * noise, 0.35 * split, 0.8 * split),
-            level=float(np.median(cover[cells])),
+            covered=cover > limit,
+            level=level,
         )

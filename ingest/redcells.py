@@ -27,15 +27,15 @@ class RedRule:
     """Least mean edge strength along an outline."""
     covered: float = 0.55
     """Least share of the inside that covers the glass."""
-    new: float = 0.50
+    new: float = 0.45
     """Least share of the inside that no better outline has taken."""
     overlap: float = 0.55
     """Boxes that agree better than this (IoU) are the same cell."""
     smallest: float = 0.12
     """Least area, in red-cell discs."""
-    largest: float = 1.7
+    largest: float = 1.5
     """Greatest area of a patch of cover that may be one cell, in red-cell discs."""
-    solid: float = 0.93
+    solid: float = 0.96
     """And its least share of its convex hull."""
     rim: float = 0.04
     """From the steepest point of the edge to its foot."""
