@@ -50,6 +50,7 @@ SETTINGS = {
     "checkpoint_every": 1000,
     "probe_k": 5,
     "tensorboard": False,
+    "precision": "bf16",
     "device": "cpu",
     "force": True,
 }
