@@ -54,8 +54,8 @@ def kmeans(vectors: Vectors, n: int) -> Vectors:
     centres = [rows[int(rng.integers(len(rows)))]]
     gap = 1 - rows @ centres[0]
     while len(centres) < min(n, len(rows)):
-        chance = np.clip(gap, 0, None)
-        if chance.sum() < 1e-9:
+        chance = np.where(gap > 1e-6, gap, 0.0)  # equal rows are apart by rounding alone
+        if not chance.any():
             break
         centres.append(rows[int(rng.choice(len(rows), p=chance / chance.sum()))])
         gap = np.minimum(gap, 1 - rows @ centres[-1])

@@ -40,7 +40,7 @@ STAGES: tuple[Stage, ...] = (
         "neutrophil",
         "metamyelocyte",
         "mature",
-        ("BNE", "NGB", "BAND", "band cell", "neutrophil band", "neutrophil (band)"),
+        ("BNE", "NGB", "BAND", "band cell", "neutrophil band"),
     ),
     Stage(
         "segmented neutrophil",

@@ -1,0 +1,95 @@
+"""The client's calls for refined searches, similar cases, calibration, and filtered counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from search.records import Answer, BagField, Filter, Keyword
+
+if TYPE_CHECKING:
+    import httpx
+
+    from search.calibration import Calibration, CalibrationPlan
+    from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
+    from search.refine import Refinement
+
+CALIBRATION_S = 1800
+"""Seconds that fitting a calibration may take."""
+
+
+class QuestionCalls:
+    """Part of `search.client.Client`, with the names that `search.service.Service` has."""
+
+    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        raise NotImplementedError
+
+    def _ask(
+        self,
+        path: str,
+        question: Any,
+        image: bytes | Path | None,
+        params: dict[str, Any] | None = None,
+    ) -> Any:
+        raise NotImplementedError
+
+    def refine(self, refinement: Refinement, image: bytes | Path | None = None) -> Answer:
+        """More like these, less like those, or by a region of the uploaded image."""
+        return Answer.model_validate(self._ask("/v1/refine", refinement, image))
+
+    def similar_cases(
+        self, question: CaseQuestion, images: Sequence[bytes | Path] = ()
+    ) -> CaseAnswer:
+        """The cases whose cells look like the cells of one."""
+        from search.case_records import CaseAnswer
+
+        if not images:
+            return CaseAnswer.model_validate(self._ask("/v1/cases/similar", question, None))
+        files = [
+            ("images", (f"cell-{at}", content(image), "application/octet-stream"))
+            for at, image in enumerate(images)
+        ]
+        body = {"question": question.model_dump_json(exclude_defaults=True)}
+        response = self._call("POST", "/v1/cases/similar", files=files, data=body)
+        return CaseAnswer.model_validate(response.json())
+
+    def case(self, value: str, collection: str | None = None, by: BagField = "case") -> CaseFacts:
+        """What there is of a case, a slide or a patient."""
+        from search.case_records import CaseFacts
+
+        params = {"by": by, **({} if collection is None else {"collection": collection})}
+        path = f"/v1/cases/{quote(value, safe='')}"
+        return CaseFacts.model_validate(self._call("GET", path, params=params).json())
+
+    def calibrate(self, plan: CalibrationPlan | None, collection: str) -> Calibration:
+        """Fit the calibration of a collection."""
+        from search.calibration import Calibration, CalibrationPlan
+
+        body = (plan or CalibrationPlan()).model_dump(mode="json")
+        path = f"/v1/collections/{collection}/calibration"
+        response = self._call("POST", path, json=body, timeout=CALIBRATION_S)
+        return Calibration.model_validate(response.json()["calibration"])
+
+    def calibration(self, collection: str) -> tuple[Calibration, bool]:
+        """The calibration of a collection, and whether it is stale."""
+        from search.calibration import Calibration
+
+        found = self._call("GET", f"/v1/collections/{collection}/calibration").json()
+        return Calibration.model_validate(found["calibration"]), bool(found["stale"])
+
+    def facet(
+        self, field: Keyword, where: Filter, collection: str, limit: int = 100
+    ) -> dict[str, int]:
+        """Values of a field among the items that meet a filter, with their counts."""
+        path = f"/v1/collections/{collection}/facets/{field}"
+        body = where.model_dump(mode="json", exclude_defaults=True)
+        response = self._call("POST", path, json=body, params={"limit": limit})
+        found: dict[str, int] = response.json()["values"]
+        return found
+
+
+def content(image: bytes | Path) -> bytes:
+    """The bytes of an image or of a file."""
+    return image.read_bytes() if isinstance(image, Path) else image
