@@ -72,18 +72,29 @@ def test_too_few_groups_for_the_folds_is_said():
         grouped(np.array(["a", "b"]), np.array(["g", "h"]), 5)
 
 
-def test_a_subset_keeps_groups_whole_classes_in_proportion_and_rare_ones_present(rng):
+def test_a_subset_keeps_classes_in_proportion_and_takes_from_every_group(rng):
     labels = np.repeat(["common", "half", "rare"], [600, 300, 3])
-    groups = np.char.add(labels, (np.arange(903) // 3).astype(str))
+    groups = np.char.add(labels, (np.arange(903) // 10).astype(str))
 
     rows = subset(labels, groups, 90)
 
-    assert len(rows) == 90 + 3
-    for group in set(groups[rows]):
-        assert (groups[rows] == group).sum() == (groups == group).sum()
-    assert [(labels[rows] == name).sum() for name in ("common", "half", "rare")] == [60, 30, 3]
+    assert [(labels[rows] == name).sum() for name in ("common", "half", "rare")] == [60, 30, 1]
+    assert len(set(groups[rows])) == 60 + 30 + 1
     assert np.array_equal(rows, subset(labels, groups, 90))
     assert len(subset(labels, groups, 10_000)) == 903
+
+
+def test_a_smaller_subset_and_one_without_a_class_reuse_the_same_cells():
+    labels = np.tile(["a", "b", "c", "d"], 100)
+    groups = (np.arange(400) // 7).astype(str)
+    without = np.flatnonzero(labels != "d")
+
+    large = subset(labels, groups, 200)
+    small = subset(labels, groups, 80)
+    fewer = without[subset(labels[without], groups[without], 150)]
+
+    assert set(small) < set(large)
+    assert set(fewer) == {row for row in large if labels[row] != "d"}
 
 
 def test_more_folds_than_cells_of_any_class_is_said():

@@ -73,7 +73,8 @@ class EvaluateConfig(BaseModel):
     bags: bool = False
     """Also score patients by gated ABMIL; needs a set with patients, each of one label."""
     limit: int | None = Field(default=None, ge=1)
-    """At most about so many cells per set: whole groups, classes in proportion; stated."""
+    """About so many cells per set, classes in proportion, from as many groups as there are;
+    stated in the report."""
     seed: int = Field(default=0, ge=0)
     """Of subsets, folds, bootstrap and random encoders."""
     resamples: int = Field(default=1000, ge=1)

@@ -99,30 +99,34 @@ def checked(folds: Sequence[Fold], groups: Words) -> list[Fold]:
 
 
 def subset(labels: Words, groups: Words, limit: int, seed: int = 0) -> Rows:
-    """At most about `limit` cells in whole groups, classes in proportion.
+    """About `limit` cells, classes in proportion, drawn from as many groups as there are.
 
-    Groups are taken class by class (a group counts for its first cell's class) in random
-    order until the class has its share; every class keeps at least one group. The order of a
-    class does not depend on the other classes, so a set without one of them, and a smaller
-    limit, reuse the same cells.
+    A class gives its share in rounds: one cell of each of its groups in random order, then a
+    second, and so on. The order of a class does not depend on the other classes, so a set
+    without one of them, and a smaller limit, reuse the same cells.
 
     Returns:
-        Positions, rising.
+        Positions, rising; every class keeps at least one cell.
     """
     if limit < 1:
         raise BadSplit(f"limit must be at least 1, got {limit}")
     if limit >= len(labels):
         return np.arange(len(labels))
-    names, first, member = np.unique(groups, return_index=True, return_inverse=True)
-    sizes = np.bincount(member)
-    taken = np.zeros(len(names), bool)
+    _, member = np.unique(groups, return_inverse=True)
+    taken = []
     for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
         rng = np.random.default_rng([seed, crc32(str(label).encode())])
-        mine = rng.permutation(np.flatnonzero(labels[first] == label))
-        before = np.cumsum(sizes[mine]) - sizes[mine]
-        share = limit * int((labels == label).sum()) / len(labels)
-        taken[mine[before < share]] = True
-    return np.flatnonzero(taken[member])
+        order = rng.permutation(np.unique(member[rows]))
+        rank = np.empty(member.max() + 1, np.int64)
+        rank[order] = np.arange(len(order))
+        rows = rows[np.argsort(rank[member[rows]], kind="stable")]
+        turns = rank[member[rows]]
+        before = np.searchsorted(turns, turns)  # first cell of the same group
+        rounds = np.arange(len(rows)) - before
+        share = max(1, round(limit * len(rows) / len(labels)))
+        taken.append(rows[np.lexsort((turns, rounds))[:share]])
+    return np.sort(np.concatenate(taken))
 
 
 def _folds(splitter: object, labels: Words, groups: Words | None) -> list[Fold]:
