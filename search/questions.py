@@ -222,6 +222,7 @@ def make_finder(
     """Everything that may be found under a question, in its order."""
     store = collection.store
     refined = isinstance(question, Refinement) and bool(question.like or question.unlike)
+    region = isinstance(question, Refinement) and question.region is not None
     rank: Rank
     if isinstance(question, Refinement) and refined and question.strategy == "best_score":
         rank = BestScore(
@@ -246,7 +247,7 @@ def make_finder(
         def is_duplicate(hit: Hit) -> bool:
             if not query.pictured:  # a bare vector shows nothing that could be stored twice
                 return False
-            if not refined and hit.score >= IDENTICAL:
+            if not refined and not region and hit.score >= IDENTICAL:
                 return True
             if not query.hashes:
                 return False
