@@ -12,6 +12,8 @@ from scipy import ndimage
 Plane = NDArray[np.float32]
 RAYS = 40
 """Rays per outline."""
+TOGETHER = 64
+"""Contours traced at once: what they need stays in the processor's cache."""
 STAY = 0.05
 """What a contour gains by keeping its radius from one ray to the next."""
 ANGLES = np.arange(RAYS) * (2 * np.pi / RAYS)
@@ -109,19 +111,34 @@ def trace(
     Args:
         slopes: Of a plane that is high inside cells.
         cap: Slope of a typical cell's edge.
-        centres: n x 2, y and x.
+        centres: n x 2, y and x; at least one.
         radii: Evenly spaced radii to try, in pixels.
         prior: One bonus per radius.
     """
-    fall = -_outward(slopes.plane, centres, radii) / cap
-    gain = np.clip(np.nan_to_num(fall, nan=0.0), -0.5, 1.2) + prior
-    path = _round_trip(gain)
-    picked = np.take_along_axis(fall, path[..., None], axis=2)[..., 0]
+    parts = [
+        _traced(slopes, cap, centres[at : at + TOGETHER], radii, prior)
+        for at in range(0, len(centres), TOGETHER)
+    ]
     return Outlines(
         centres=centres.astype(np.float32),
-        radii=radii[path].astype(np.float32),
-        support=picked.astype(np.float32),
+        radii=np.concatenate([part[0] for part in parts]),
+        support=np.concatenate([part[1] for part in parts]),
     )
+
+
+def _traced(
+    slopes: Slopes,
+    cap: float,
+    centres: NDArray[np.float32],
+    radii: NDArray[np.floating],
+    prior: NDArray[np.floating],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Radii and support of the contours around a few centres."""
+    fall = -_outward(slopes.plane, centres, radii) / np.float32(cap)
+    gain = np.clip(np.nan_to_num(fall, nan=0.0), -0.5, 1.2) + prior.astype(np.float32)
+    path = _round_trip(gain)
+    picked = np.take_along_axis(fall, path[..., None], axis=2)[..., 0]
+    return radii[path].astype(np.float32), picked.astype(np.float32)
 
 
 def _outward(
@@ -130,9 +147,9 @@ def _outward(
     """Slope along each ray at each radius, n x RAYS x radii; NaN outside the plane."""
     step = radii[1] - radii[0]
     reach = np.append(radii - step / 2, radii[-1] + step / 2).astype(np.float32)
-    y = centres[:, 0, None, None] + reach * DIRECTIONS[0][:, None]
-    x = centres[:, 1, None, None] + reach * DIRECTIONS[1][:, None]
-    values = _bilinear(plane, y.astype(np.float32), x.astype(np.float32))
+    y = centres[:, 0, None, None] + reach * DIRECTIONS[0][:, None].astype(np.float32)
+    x = centres[:, 1, None, None] + reach * DIRECTIONS[1][:, None].astype(np.float32)
+    values = _bilinear(plane, y, x)
     return np.asarray(np.diff(values, axis=2) / step, np.float32)
 
 

@@ -17,6 +17,8 @@ OVERVIEW_PX = 200
 """Long side of the overview from which the empty background is fitted."""
 FAINT = 0.04
 """Optical density below which nothing is told from noise and grease on the glass."""
+SMALLEST = 4
+"""Pixels across below which nothing has an outline."""
 RIDGE = 0.02
 """Keeps the background flat where hardly any of it is seen."""
 
@@ -128,7 +130,8 @@ class Planes:
 
     @classmethod
     def of(cls, density: NDArray[np.float32], blur: float) -> Planes | None:
-        """The planes of an optical density; `None` where nothing covers the glass.
+        """The planes of an optical density; `None` where nothing covers the glass, or
+        there are fewer than `SMALLEST` rows or columns.
 
         Haemoglobin absorbs blue light about as much as green; thiazine dyes on nuclei absorb
         red and green and let blue pass. The blue plane, scaled to the red cells of the field
@@ -138,6 +141,8 @@ class Planes:
             density: Height x width x 3.
             blur: Standard deviation in pixels for the nuclear plane.
         """
+        if min(density.shape[:2]) < SMALLEST:
+            return None
         red, green, blue = (density[..., at] for at in range(3))
         cover = (0.7 * green + 0.3 * blue).astype(np.float32)
         haem = ndimage.gaussian_filter(np.minimum(green, 1.5 * blue), 0.7)
