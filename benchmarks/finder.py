@@ -6,6 +6,7 @@ with odd numbers are reported. One set of rules for all pictures. The fields wit
 most boxes beyond the labels are drawn on contact sheets under reports/finder/.
 
     python benchmarks/finder.py [--half odd|even] [--every 1] [--finder classical]
+    python benchmarks/finder.py --photographs
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import resource
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -204,6 +206,24 @@ def scales(results: list[Result]) -> None:
     )
 
 
+def photographs() -> None:
+    """A 4000 x 3000 photograph of large cells, and one of as many small cells as fit."""
+    few = Image.open(next(iter((DATA / "bccd" / "JPEGImages").glob("*.jpg")))).convert("RGB")
+    many = Image.open(DATA / "chula" / "Dataset" / "274.jpg").convert("RGB")
+    for name, image in (
+        ("large cells", np.asarray(few.resize((4000, 3000)))),
+        ("small cells", np.tile(np.asarray(many), (7, 7, 1))[:3000, :4000]),
+    ):
+        start = time.process_time()
+        found = finder().find(np.ascontiguousarray(image))
+        seconds = time.process_time() - start
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"4000 x 3000, {name}: {len(found.cells)} cells, {seconds:.1f} CPU s, "
+            f"process at most {most:.0f} MB"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--half", choices=("odd", "even"), default="odd")
@@ -211,7 +231,11 @@ def main() -> None:
     parser.add_argument("--finder", default="classical")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--sets", default="BCCD,Aslan,Chula")
+    parser.add_argument("--photographs", action="store_true", help="only time large pictures")
     wanted = parser.parse_args()
+    if wanted.photographs:
+        photographs()
+        return
     find = finder(wanted.finder, wanted.weights)
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     results: list[Result] = []

@@ -7,9 +7,8 @@ did better than single cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -20,7 +19,8 @@ from search.records import Box
 
 PATCH_PX = 224
 """Side of a patch in pixels of the field."""
-Extraction = Literal["cells", "patches"]
+RED_CELLS = FieldOfView(kinds=("red",))
+"""Single red cells, 12 um each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +81,9 @@ def patches_of(image: RGB, side: int = PATCH_PX, least_covered: float = 0.0) -> 
     )
 
 
-def cells_of_field(
-    image: RGB, found: Found, kinds: Sequence[CellKind] = ("red",), rule: FieldOfView | None = None
-) -> Patches:
+def cells_of_field(image: RGB, found: Found, rule: FieldOfView = RED_CELLS) -> Patches:
     """The cells of a field as single pictures at a fixed field of view; cut cells are dropped."""
-    crops = list(crops_of(image, found, rule or FieldOfView(kinds=tuple(kinds))))
+    crops = list(crops_of(image, found, rule))
     kept = tuple(
         Patch(image=crop.image, box=crop.box, kind=crop.kind)
         for crop in crops
