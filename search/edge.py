@@ -151,6 +151,11 @@ class EdgeStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        """A store that was replaced goes with the last question that it answered."""
+        if hasattr(self, "_shard"):
+            self.close()
+
     @property
     def settings(self) -> IndexSettings:
         """Of the search graph; a build may have raised `ef`."""

@@ -8,62 +8,135 @@ import os
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import sha256
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from uuid import UUID
+from weakref import finalize
 
 import numpy as np
 
-from encoder.card import CardError, EncoderCard
+from encoder.card import EncoderCard
 from search.records import Item
-from search.shards import Entry, Shard, ShardError, make_shard_bytes, write_durably
+from search.shards import (
+    Entry,
+    Shard,
+    ShardError,
+    make_shard_bytes,
+    make_tombstone_bytes,
+    write_durably,
+)
 from search.store import (
     BATCH,
     BuildReport,
+    IndexSettings,
     NoSuchCollection,
     Store,
     StoreBusy,
     StoreError,
     WrongEncoder,
+    is_id,
 )
+from search.truth import shard_files, shard_name
+from search.versions import Version, Versions
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 """What a collection may be called."""
-MakeStore = Callable[[Path, str, EncoderCard], tuple[Store, bool]]
-"""Folder of the index, collection and card: an open store, and whether it is new and empty."""
 
 
-def embedded(folder: Path, name: str, card: EncoderCard) -> tuple[Store, bool]:
-    """The store without a server: the Qdrant engine in this process."""
-    from search.edge import EdgeStore
+class Stores(Protocol):
+    """How the indexes of versions are made, and what points to the served one outside."""
 
-    if (folder / "collection.json").exists():
-        return EdgeStore.open(folder, name, card), False
-    return EdgeStore.create(folder, name, card), True
+    def open(self, folder: Path, version: Version) -> tuple[Store, bool]:
+        """The index of a version, open, and whether it is new and empty."""
+        ...
+
+    def point(self, version: Version) -> None:
+        """Make the outside name lead to this version, in one step."""
+        ...
+
+    def drop(self, version: Version) -> None:
+        """Remove what lies outside the folder of the version."""
+        ...
 
 
-def on_server(url: str, api_key: str | None = None) -> MakeStore:
-    """Stores on a Qdrant server, over one connection."""
-    client: QdrantClient | None = None
+class Embedded:
+    """Indexes without a server: the Qdrant engine in this process. `current.json` points."""
 
-    def make(folder: Path, name: str, card: EncoderCard) -> tuple[Store, bool]:
-        nonlocal client
-        from search.server import ServerStore, connect
+    def open(self, folder: Path, version: Version) -> tuple[Store, bool]:
+        """See `Stores.open`."""
+        from search.edge import EdgeStore
 
-        client = client or connect(url, api_key)
+        if (folder / "collection.json").exists():
+            return EdgeStore.open(folder, version.name, version.card), False
+        return EdgeStore.create(folder, version.name, version.card, version.index), True
+
+    def point(self, version: Version) -> None:
+        """See `Stores.point`."""
+
+    def drop(self, version: Version) -> None:
+        """See `Stores.drop`."""
+
+
+class OnServer:
+    """Indexes on a Qdrant server, over one connection.
+
+    Version 2 of `cells` is its collection `cells@2`, and `cells` an alias that leads to the
+    served one. The service asks `cells@2` itself, so that one answer never meets two versions;
+    the alias is for whoever else reads the server.
+    """
+
+    def __init__(
+        self, url: str = "", api_key: str | None = None, client: QdrantClient | None = None
+    ) -> None:
+        self._url, self._api_key, self._client = url, api_key, client
+
+    def open(self, folder: Path, version: Version) -> tuple[Store, bool]:
+        """See `Stores.open`."""
+        from search.server import ServerStore
+
+        there = self._called(version)
         try:
-            return ServerStore.open(client, name, card), False
+            return ServerStore.open(self._connected(), there, version.card), False
         except NoSuchCollection:
-            return ServerStore.create(client, name, card), True
+            made = ServerStore.create(self._connected(), there, version.card, version.index)
+            return made, True
 
-    return make
+    def point(self, version: Version) -> None:
+        """See `Stores.point`."""
+        from search.server import point_alias
+
+        point_alias(self._connected(), version.name, self._called(version))
+
+    def drop(self, version: Version) -> None:
+        """See `Stores.drop`."""
+        from search.server import drop_collection
+
+        drop_collection(self._connected(), self._called(version))
+
+    def _called(self, version: Version) -> str:
+        return f"{version.name}@{version.id}"
+
+    def _connected(self) -> QdrantClient:
+        from search.server import connect
+
+        if self._client is None:
+            self._client = connect(self._url, self._api_key)
+        return self._client
+
+
+embedded = Embedded()
+
+
+def on_server(url: str, api_key: str | None = None) -> Stores:
+    """Stores on a Qdrant server, over one connection."""
+    return OnServer(url, api_key)
 
 
 @dataclass(frozen=True)
@@ -81,12 +154,12 @@ class Added:
 class Library:
     """A folder with collections. It opens nothing until a collection is asked for."""
 
-    def __init__(self, folder: Path, make_store: MakeStore = embedded) -> None:
+    def __init__(self, folder: Path, stores: Stores = embedded) -> None:
         self.folder = folder
-        self._make_store = make_store
+        self.stores = stores
 
     @classmethod
-    def open(cls, folder: Path, make_store: MakeStore = embedded) -> Library:
+    def open(cls, folder: Path, stores: Stores = embedded) -> Library:
         """Open a library, making its folder if need be.
 
         Raises:
@@ -96,38 +169,42 @@ class Library:
             (folder / "collections").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot keep a library in {folder}: {error.strerror}") from error
-        return cls(folder, make_store)
+        return cls(folder, stores)
 
     def names(self) -> list[str]:
         """The collections, in alphabetical order."""
-        found = (self.folder / "collections").glob("*/collection.json")
-        return sorted(path.parent.name for path in found)
+        found = (self.folder / "collections").glob("*")
+        return sorted(path.name for path in found if Versions(path).exists)
+
+    def versions(self, name: str) -> Versions:
+        """The versions of a collection.
+
+        Raises:
+            NoSuchCollection: it does not exist.
+        """
+        versions = Versions(self._path(name))
+        if not versions.exists:
+            raise NoSuchCollection(name, self.names())
+        return versions
 
     def card(self, name: str) -> EncoderCard:
-        """The encoder card of a collection, without opening its index."""
-        path = self._path(name) / "collection.json"
-        if not path.exists():
-            raise NoSuchCollection(name, self.names())
-        try:
-            return EncoderCard.from_json(
-                json.dumps(json.loads(path.read_text())["card"]), str(path)
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, CardError) as error:
-            raise StoreError(f"{path} is damaged ({error}); restore it from a backup") from error
+        """The encoder card of the served version of a collection, without opening its index."""
+        return self.versions(name).current().card
 
     def reference(self, name: str) -> str:
         """How the encoder of a collection is loaded: the name or folder given when it was made."""
-        card = self.card(name)
-        facts = json.loads((self._path(name) / "collection.json").read_text())
-        return str(facts.get("encoder") or card.id)
+        return self.versions(name).current().encoder
 
-    def create(self, name: str, card: EncoderCard, encoder: str = "") -> Collection:
+    def create(
+        self, name: str, card: EncoderCard, encoder: str = "", index: IndexSettings | None = None
+    ) -> Collection:
         """A collection for an encoder: made if it is new, opened if it is there.
 
         Args:
             name: What to call it.
             card: Card of the encoder, loaded.
             encoder: What loads it again, where that is not the card's id: a folder, say.
+            index: Of the search graph of a new collection.
 
         Raises:
             WrongEncoder: it is there and belongs to another encoder.
@@ -138,26 +215,31 @@ class Library:
                 f"a collection cannot be called {name!r}: use 1 to 63 of a-z 0-9 _ . -, "
                 "starting with a letter or digit"
             )
-        if name not in self.names():
-            folder = self._path(name)
-            (folder / "shards").mkdir(parents=True, exist_ok=True)
-            facts = {
-                "format": 1,
-                "name": name,
-                "encoder": encoder or card.id,
-                "card": json.loads(card.to_json()),
-            }
-            write_durably(folder / "collection.json", json.dumps(facts, indent=2).encode())
+        versions = Versions(self._path(name))
+        if not versions.exists:
+            versions.folder.mkdir(parents=True, exist_ok=True)
+            with versions.writing():
+                if not versions.exists:
+                    first = versions.begin(card, encoder, index=index, state="ready")
+                    versions.point(first.id, "created")
         return self.collection(name, card)
 
     def collection(self, name: str, card: EncoderCard | None = None) -> Collection:
-        """Open a collection; with a card, only if it belongs to that encoder."""
-        held = self.card(name)
-        if card is not None and held.fingerprint != card.fingerprint:
+        """Open the served version of a collection; with a card, only if it is that encoder's."""
+        versions = self.versions(name)
+        held = versions.current()
+        if card is not None and held.card.fingerprint != card.fingerprint:
             raise WrongEncoder(
-                name, f"{held.id} ({held.fingerprint})", f"{card.id} ({card.fingerprint})"
+                name, f"{held.card.id} ({held.card.fingerprint})", f"{card.id} ({card.fingerprint})"
             )
-        return Collection(self._path(name), name, held, self._make_store)
+        versions.settle_down()
+        return Collection(versions, held, self.stores)
+
+    def version(self, name: str, id: str) -> Collection:
+        """Open a version that is not the served one, to build or to compare it."""
+        versions = self.versions(name)
+        versions.settle_down()
+        return Collection(versions, versions.get(id), self.stores, aside=True)
 
     def _path(self, name: str) -> Path:
         if not NAME.fullmatch(name):
@@ -173,20 +255,44 @@ class Collection:
     process killed at any moment loses nothing and leaves nothing half done.
     """
 
-    def __init__(self, folder: Path, name: str, card: EncoderCard, make_store: MakeStore) -> None:
-        self.folder = folder
-        self.name = name
-        self.card = card
+    def __init__(
+        self, versions: Versions, version: Version, stores: Stores, *, aside: bool = False
+    ) -> None:
+        """Use `Library.collection`; with `aside`, a version that is not the served one."""
+        self._aside = aside
+        self.versions = versions
+        self.version = version
+        self.folder = folder = versions.path(version.id)
+        self.name = version.name
+        self.card = version.card
         self._writing = threading.RLock()
-        self._lock = hold(folder / "held.lock", name)
+        lock = hold(folder / "held.lock", version.name)
+        catalogue = None
         try:
-            self._catalogue = open_catalogue(folder / "catalogue.sqlite")
-            self.store, fresh = make_store(folder / "index", name, card)
+            catalogue = self._catalogue = open_catalogue(folder / "catalogue.sqlite")
+            self.store, fresh = stores.open(folder / "index", version)
             self._bring_in(everything=fresh)
+            if not aside:
+                stores.point(version)
         except BaseException:
-            self._lock.close()
+            if hasattr(self, "store"):
+                self.store.close()
+            _release(catalogue, lock)
             raise
-        self._shard = lru_cache(maxsize=64)(self._open_shard)
+        self._shard = lru_cache(maxsize=64)(partial(_open_shard, folder / "shards", self.card))
+        # Nothing here refers back to the collection: once the last question that holds it is
+        # answered, it goes, and this runs. The store goes with its own last question.
+        self._finish = finalize(self, _release, catalogue, lock)
+
+    @property
+    def key(self) -> str:
+        """Name and version: what may be remembered of a collection is remembered under this."""
+        return f"{self.name}@{self.version.id}"
+
+    @property
+    def reference(self) -> str:
+        """What loads its encoder: a name or a folder."""
+        return self.version.encoder
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         """The payload digests of those of `ids` that are stored."""
@@ -215,10 +321,12 @@ class Collection:
             WrongEncoder: made by another encoder.
         """
         shard = Shard(content, self.card)
+        if shard.tombstone:
+            raise ShardError("the uploaded shard is a tombstone; items are removed by their ids")
         came = {str(UUID(bytes=id)): digest for id, digest in shard.digests()}
         if len(came) != shard.rows:
             raise ShardError(f"a shard of {shard.rows} rows has only {len(came)} different ids")
-        with self._writing:
+        with self._writing, self._to_this_version():
             known = self.known(list(came))
             changed = {id for id, digest in came.items() if known.get(id) != digest}
             if not changed:
@@ -226,11 +334,24 @@ class Collection:
             if len(changed) < len(came):
                 kept = [entry for entry in shard.entries() if entry.item.id in changed]
                 content = make_shard_bytes(kept, self.card)
-            name = f"{self._next():08d}-{sha256(content).hexdigest()[:16]}.parquet"
-            write_durably(self.folder / "shards" / name, content)
-            self._index(name)
+            self._keep(content)
         new = sum(1 for id in changed if id not in known)
         return Added(new, len(changed) - new, len(came) - len(changed))
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove items for good: a tombstone among the shards, so that a rebuild honours it.
+
+        Their vectors and pictures stay in the older shards until a re-index makes new ones and
+        the old version is pruned. An item that is ingested again comes back.
+
+        Returns:
+            How many of them were there.
+        """
+        with self._writing, self._to_this_version():
+            there = sorted(self.known([id for id in ids if is_id(id)]))
+            if there:
+                self._keep(make_tombstone_bytes(there, self.card))
+        return len(there)
 
     def update(self, items: Sequence[Item]) -> Added:
         """New metadata for stored items; vectors and thumbnails stay.
@@ -281,11 +402,9 @@ class Collection:
 
     def close(self) -> None:
         """Release the collection; safe to call twice."""
-        if self._lock.closed:
-            return
-        self.store.close()
-        self._catalogue.close()
-        self._lock.close()
+        if self._finish.alive:
+            self.store.close()
+            self._finish()
 
     def __enter__(self) -> Collection:
         return self
@@ -308,15 +427,20 @@ class Collection:
             raise StoreError(f"item {item.id} is not in collection {self.name!r}; ingest it first")
         return Entry(item, before.vector, before.thumbnail, before.path, before.notes)
 
-    def _next(self) -> int:
-        names = self._files()
-        return int(names[-1].split("-")[0]) + 1 if names else 1
+    @contextmanager
+    def _to_this_version(self) -> Iterator[None]:
+        """A write to the served version waits for a switch, and is refused after it."""
+        if self._aside:
+            yield
+            return
+        with self.versions.writing_to(self.version.id):
+            yield
 
-    def _files(self) -> list[str]:
-        return sorted(path.name for path in (self.folder / "shards").glob("[0-9]*.parquet"))
-
-    def _open_shard(self, name: str) -> Shard:
-        return Shard(self.folder / "shards" / name, self.card)
+    def _keep(self, content: bytes) -> None:
+        names = shard_files(self.folder / "shards")
+        name = shard_name(int(names[-1].split("-")[0]) + 1 if names else 1, content)
+        write_durably(self.folder / "shards" / name, content)
+        self._index(name)
 
     def _bring_in(self, *, everything: bool) -> None:
         """Index the shards that are on disk and not in the index yet, in order."""
@@ -325,22 +449,39 @@ class Collection:
                 self._catalogue.execute("DELETE FROM items")
                 self._catalogue.execute("DELETE FROM shards")
         have = {name for (name,) in self._catalogue.execute("SELECT name FROM shards")}
-        for name in self._files():
+        for name in shard_files(self.folder / "shards"):
             if name not in have:
                 self._index(name)
 
     def _index(self, name: str) -> None:
         """Put one shard into the index and then into the catalogue; twice is as once."""
-        shard = self._open_shard(name)
-        items, vectors = shard.items(), shard.vectors()
-        for at in range(0, len(items), BATCH):
-            self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
-        self.store.flush()
+        shard = _open_shard(self.folder / "shards", self.card, name)
         seq = int(name.split("-")[0])
-        rows = [(id, digest, seq, row) for row, (id, digest) in enumerate(shard.digests())]
-        with self._catalogue:
-            self._catalogue.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
-            self._catalogue.execute("INSERT OR REPLACE INTO shards VALUES (?, ?)", (seq, name))
+        gone = shard.removed()
+        if gone:
+            self.store.delete([str(UUID(bytes=id)) for id in gone])
+        else:
+            items, vectors = shard.items(), shard.vectors()
+            for at in range(0, len(items), BATCH):
+                self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
+        self.store.flush()
+        with self._catalogue as catalogue:
+            if gone:
+                catalogue.executemany("DELETE FROM items WHERE id = ?", [(id,) for id in gone])
+            else:
+                rows = [(id, digest, seq, row) for row, (id, digest) in enumerate(shard.digests())]
+                catalogue.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
+            catalogue.execute("INSERT OR REPLACE INTO shards VALUES (?, ?)", (seq, name))
+
+
+def _open_shard(folder: Path, card: EncoderCard, name: str) -> Shard:
+    return Shard(folder / name, card)
+
+
+def _release(catalogue: sqlite3.Connection | None, lock: IO[str]) -> None:
+    if catalogue is not None:
+        catalogue.close()
+    lock.close()
 
 
 def open_catalogue(path: Path) -> sqlite3.Connection:

@@ -357,6 +357,39 @@ def described(client: QdrantClient, name: str) -> tuple[EncoderCard, IndexSettin
         ) from error
 
 
+def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
+    """Make an alias lead to a collection, in one request.
+
+    A collection that bears the name of the alias is one of a time before there were versions;
+    it was derived from the shards, as everything on the server is, and it gives way.
+
+    Raises:
+        StoreError: something else made the collection of that name.
+        StoreDown: the server does not answer.
+    """
+    with _answers(alias):
+        held = {one.alias_name: one.collection_name for one in client.get_aliases().aliases}
+        if held.get(alias) == collection:
+            return
+        there = {one.name for one in client.get_collections().collections}
+        if alias in there:
+            described(client, alias)  # refuses what is not ours
+            client.delete_collection(alias)
+        create = models.CreateAlias(collection_name=collection, alias_name=alias)
+        changes: list[Any] = [models.CreateAliasOperation(create_alias=create)]
+        if alias in held:
+            delete = models.DeleteAlias(alias_name=alias)
+            changes.insert(0, models.DeleteAliasOperation(delete_alias=delete))
+        client.update_collection_aliases(changes)
+
+
+def drop_collection(client: QdrantClient, name: str) -> None:
+    """Remove a collection from a server; one that is not there is removed already."""
+    with _answers(name):
+        if client.collection_exists(name):
+            client.delete_collection(name)
+
+
 def is_local(client: QdrantClient) -> bool:
     """Whether a client is the in-process imitation, which has no payload indexes."""
     return isinstance(client._client, QdrantLocal)

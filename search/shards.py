@@ -26,6 +26,8 @@ from search.store import WrongEncoder, checked_vectors
 
 ROW_GROUP = 128
 """Rows that are read together when one thumbnail is wanted."""
+TOMBSTONE = b"hemaseek.removed"
+"""Key in the metadata of a shard that holds no items but the ids of removed ones."""
 THUMBNAIL_PX = 160
 """Longest side of a thumbnail, in pixels."""
 TEXTS = (
@@ -152,6 +154,18 @@ def make_shard_bytes(entries: Sequence[Entry], card: EncoderCard) -> bytes:
     return out.getvalue()
 
 
+def make_tombstone_bytes(ids: Sequence[str], card: EncoderCard) -> bytes:
+    """A shard that says which items of the shards before it are gone."""
+    if not ids:
+        raise ShardError("a tombstone needs at least one id, got none")
+    metadata = dict(schema(card).metadata) | {TOMBSTONE: b"1"}
+    rows = [UUID(id).bytes for id in sorted(set(ids))]
+    out = BytesIO()
+    layout = pa.schema([("id", pa.binary(16))], metadata=metadata)
+    pq.write_table(pa.table([pa.array(rows, pa.binary(16))], schema=layout), out)
+    return out.getvalue()
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that it exists whole or not at all, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
@@ -195,10 +209,16 @@ class Shard:
                 f"{card.id} ({card.fingerprint})",
             )
 
+        self.tombstone = TOMBSTONE in metadata
+
     @property
     def rows(self) -> int:
-        """How many items it holds."""
+        """How many items it holds, or removes."""
         return int(self._file.metadata.num_rows)
+
+    def removed(self) -> list[bytes]:
+        """The ids (16 bytes) that a tombstone removes; none for a shard of items."""
+        return list(self._read(["id"])["id"].to_pylist()) if self.tombstone else []
 
     def digests(self) -> list[tuple[bytes, str]]:
         """Id (16 bytes) and payload digest of each row, in order."""
@@ -212,16 +232,17 @@ class Shard:
 
     def vectors(self) -> NDArray[np.float32]:
         """Every vector, n x dim, in order."""
-        column = self._read(["vector"])["vector"].combine_chunks()
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(flat, np.float32).reshape(-1, self.card.dim)
+        return _matrix(self._read(["vector"])["vector"], self.card.dim)
 
-    def entries(self) -> Iterator[Entry]:
-        """Every row whole."""
-        rest = self._read(["thumbnail", "path", "notes"]).to_pylist()
-        for item, vector, row in zip(self.items(), self.vectors(), rest, strict=True):
+    def entries(self, rows: Sequence[int] | None = None) -> Iterator[Entry]:
+        """Rows whole, in the order asked; every one if none is named."""
+        table = self._read([name for name in schema(self.card).names if name != "digest"])
+        if rows is not None:
+            table = table.take(pa.array(rows, pa.int64()))
+        vectors = _matrix(table["vector"], self.card.dim)
+        for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
             notes = json.loads(row["notes"]) if row["notes"] else {}
-            yield Entry(item, vector, row["thumbnail"], row["path"], notes)
+            yield Entry(_item(row), vector, row["thumbnail"], row["path"], notes)
 
     def cell(self, row: int, column: str) -> Any:
         """One value, reading only its row group."""
@@ -238,6 +259,11 @@ class Shard:
             return self._file.read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{self.name} is damaged: {error}") from error
+
+
+def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float32]:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(-1, dim)
 
 
 def _item(row: Mapping[str, Any]) -> Item:
