@@ -235,6 +235,12 @@ class Library:
         versions.settle_down()
         return Collection(versions, held, self.stores)
 
+    def served(self, name: str, id: str) -> Collection:
+        """Open a version that was the served one a moment ago: it is written to only if it is."""
+        versions = self.versions(name)
+        versions.settle_down()
+        return Collection(versions, versions.get(id), self.stores)
+
     def version(self, name: str, id: str) -> Collection:
         """Open a version that is not the served one, to build or to compare it."""
         versions = self.versions(name)
@@ -273,7 +279,9 @@ class Collection:
             self.store, fresh = stores.open(folder / "index", version)
             self._bring_in(everything=fresh)
             if not aside:
-                stores.point(version)
+                with versions.writing():
+                    if versions.pointer().version == version.id:
+                        stores.point(version)  # a switch may have been cut off before it
         except BaseException:
             if hasattr(self, "store"):
                 self.store.close()

@@ -17,6 +17,7 @@ from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
 from search.cases import case_facts, fit_prototypes, similar_cases
 from search.counting import facet
 from search.duplicates import Hashes, PictureHash
+from search.holding import Holding
 from search.judgement import judged
 from search.knn import Weighting, vote
 from search.library import Collection, Library, embedded, on_server
@@ -50,7 +51,7 @@ class Service:
         self.library = library
         self._load = load_encoder or (lambda id: load(id, device=settings.device))
         self._encoders: dict[str, Encoder] = {}
-        self._collections: dict[str, Collection] = {}
+        self._collections = Holding(library, self._prepare)
         self._opening = threading.RLock()
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._site_counts: OrderedDict[tuple[str, str], int] = OrderedDict()
@@ -119,19 +120,26 @@ class Service:
 
     def count(self, collection: Collection) -> int:
         """How many items a collection holds; remembered until something is written."""
-        held = self._counts.get(collection.name)
+        held = self._counts.get(collection.key)
         if held is None:
-            held = self._counts[collection.name] = collection.store.count()
+            held = self._counts[collection.key] = collection.store.count()
         return held
 
     def written(self, collection: Collection) -> None:
         """Forget what was remembered of a collection, after a write."""
-        name = collection.name
+        name = collection.key
         self._counts.pop(name, None)
         self._calibrations.pop(name, None)
         self._hashes.forget(name)
         for key in [key for key in self._site_counts if key[0] == name]:
             self._site_counts.pop(key, None)
+
+    def _prepare(self, collection: Collection) -> None:
+        """Load the encoder of a version before it is served, where one was needed before it."""
+        if self._encoders and collection.card.fingerprint not in self._encoders:
+            encoder = self._load(collection.reference)  # seconds; nobody waits for this
+            if encoder.card.fingerprint == collection.card.fingerprint:
+                self._encoders[encoder.card.fingerprint] = encoder
 
     def encoder(self, collection: Collection) -> Encoder:
         """The encoder of a collection, loaded when it is first needed.
@@ -143,7 +151,7 @@ class Service:
         with self._opening:
             held = self._encoders.get(card.fingerprint)
             if held is None:
-                held = self._load(self.library.reference(collection.name))
+                held = self._load(collection.reference)
                 if held.card.fingerprint != card.fingerprint:
                     raise WrongEncoder("of this query", called(card), called(held.card))
                 self._encoders[card.fingerprint] = held
@@ -209,7 +217,7 @@ class Service:
         digest = calibrations.content_digest(held.folder)
         fitted = calibrations.calibrate(held.store, held.card, digest, plan or CalibrationPlan())
         calibrations.write(held.folder, fitted)
-        self._calibrations.pop(held.name, None)
+        self._calibrations.pop(held.key, None)
         return fitted
 
     def calibration(self, collection: str | None = None) -> tuple[Calibration, bool]:
@@ -232,7 +240,7 @@ class Service:
 
     def picture_hash(self, collection: Collection, id: str) -> PictureHash | None:
         """The perceptual hash of a stored item's thumbnail; `None` if it has none."""
-        return self._hashes.of(collection.name, id, collection.thumbnail)
+        return self._hashes.of(collection.key, id, collection.thumbnail)
 
     def site_counts(self, collection: Collection, where: Filter, site: str) -> tuple[int, int]:
         """Items of a site, and all items, that meet a filter; remembered until a write."""
@@ -244,7 +252,7 @@ class Service:
 
     def prototypes(self, collection: Collection, n: int) -> Vectors:
         """Prototypes of a collection (n x dim), fitted when first needed and after each write."""
-        key = (collection.name, n, calibrations.content_digest(collection.folder))
+        key = (collection.key, n, calibrations.content_digest(collection.folder))
         held = self._prototypes.get(key)
         if held is None:
             held = self._prototypes[key] = fit_prototypes(collection.store, n)
@@ -253,7 +261,7 @@ class Service:
         return held
 
     def _count(self, collection: Collection, where: Filter) -> int:
-        key = (collection.name, where.model_dump_json(exclude_defaults=True))
+        key = (collection.key, where.model_dump_json(exclude_defaults=True))
         held = self._site_counts.get(key)
         if held is None:
             held = self._site_counts[key] = collection.store.count(where)
@@ -263,7 +271,7 @@ class Service:
 
     def _calibration(self, collection: Collection) -> tuple[Calibration | None, bool]:
         touched = calibrations.touched(collection.folder)
-        held = self._calibrations.get(collection.name)
+        held = self._calibrations.get(collection.key)
         if held is None or held[0] != touched:
             fitted = calibrations.read(collection.folder)
             stale = fitted is not None and (
@@ -271,7 +279,7 @@ class Service:
                 or fitted.items != self.count(collection)
                 or fitted.digest != calibrations.content_digest(collection.folder)
             )
-            held = self._calibrations[collection.name] = (touched, fitted, stale)
+            held = self._calibrations[collection.key] = (touched, fitted, stale)
         return held[1], held[2]
 
     def item(self, id: str, collection: str | None = None) -> Item:
