@@ -246,6 +246,13 @@ class _Child:
             for a, b, shape in zip(ends[:-1], ends[1:], shapes, strict=True)
         ]
 
+    def peak_bytes(self) -> int:
+        """The largest resident size so far, from the system's accounts."""
+        with contextlib.suppress(OSError, ValueError):
+            text = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+            return int(text.split("VmHWM:")[1].split()[0]) * 1024 if "VmHWM:" in text else 0
+        return 0
+
     def stop(self) -> int:
         """Kill, reap, let go of everything; returns the exit status."""
         with contextlib.suppress(OSError):
@@ -274,6 +281,8 @@ class ReaderPool:
         self.limit_bytes = limit_bytes
         self.timeout_s = timeout_s
         self.slots = slots
+        self.peak_bytes = 0
+        """Largest resident size of any child when it had ended a task; 0 where it is not told."""
         self.deaths = 0
         """Children that died or were stopped over a file, so far."""
         self._idle: list[_Child] = []
@@ -383,6 +392,7 @@ class ReaderPool:
     def _rest(self, child: _Child, retire: bool = False) -> None:
         self._busy.remove(child)
         child.task = None
+        self.peak_bytes = max(self.peak_bytes, child.peak_bytes())
         if retire or child.tasks >= RETIRE_AFTER:
             child.stop()
         else:
@@ -587,7 +597,7 @@ def drill(
     if what == "hang":
         time.sleep(3600)
     if what == "hoard":
-        hoard = [np.ones(2**28, np.uint8) for _ in range(4096)]
+        hoard = [np.empty(2**28, np.uint8) for _ in range(4096)]
         yield Piece(facts={"held": len(hoard)})
 
 

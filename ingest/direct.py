@@ -215,9 +215,14 @@ class DirectLevel:
             height, width, _, _ = simplejpeg.decode_jpeg_header(stream)
             if (height, width) != (self.level.tile_height, self.level.tile_width):
                 raise Damaged("a tile is not of the size that the file says")
-            image: RGB = simplejpeg.decode_jpeg(stream, "RGB", min_factor=factor)
+            sides = -(-height // factor), -(-width // factor)
+            image: RGB = simplejpeg.decode_jpeg(
+                stream, "RGB", min_height=sides[0], min_width=sides[1]
+            )
         except ValueError as error:
             raise Damaged("a tile does not decode") from error
+        if image.shape[:2] != sides:
+            raise Damaged("a tile does not shrink as it should")
         return image
 
     def _tile(self, row: int, column: int) -> RGB:

@@ -29,6 +29,12 @@ from ingest.tiles import (
 
 BLOCK = 2048
 """Side of the pieces in which a level is read for an overview, where there is no short way."""
+MOST_DAMAGED = 0.5
+"""A slide of which a larger share is damaged is refused."""
+ENOUGH_DAMAGED = 24
+"""So many damaged places are enough to judge by: each may cost a second to get over."""
+UNREADABLE = (213, 94, 0)
+"""Shown in overviews where the file is damaged; taken for tissue, so that tiles there are tried."""
 MAX_SIDE = 4_000_000
 """A slide with a longer side than this has a lying header."""
 OPENSLIDE_CACHE = 64 * 1024 * 1024
@@ -81,6 +87,28 @@ def as_facts(batch: Batch) -> SlideFacts:
 # ---------------------------------------------------------------- the child's side
 
 
+class Tally:
+    """Counts damaged reads, so that a file that is damaged all over does not take for ever."""
+
+    def __init__(self) -> None:
+        self.tried = 0
+        self.damaged = 0
+
+    def add(self, damaged: bool) -> None:
+        """Count one read.
+
+        Raises:
+            Refusal: more than `MOST_DAMAGED` of at least `ENOUGH_DAMAGED` reads were damaged.
+        """
+        self.tried += 1
+        self.damaged += damaged
+        if self.damaged >= ENOUGH_DAMAGED and self.damaged > MOST_DAMAGED * self.tried:
+            raise Refusal(
+                f"{self.damaged:,} of the first {self.tried:,} places looked at are damaged, "
+                "so the rest was not read"
+            )
+
+
 class Slide:
     """An open slide. Rectangles are given in pixels of their level."""
 
@@ -103,7 +131,7 @@ class Slide:
         """The whole slide in a given size; yields signs of life, and the picture last."""
         level = self._overview_level(width)
         level_width, level_height = self.facts.levels[level]
-        picture = np.full((height, width, 3), 255, np.uint8)
+        picture, tally = np.full((height, width, 3), 255, np.uint8), Tally()
         for top in range(0, level_height, BLOCK):
             yield Piece(note=f"overview, row {top} of {level_height}")
             for left in range(0, level_width, BLOCK):
@@ -111,8 +139,10 @@ class Slide:
                 block = np.empty((h, w, 3), np.uint8)
                 try:
                     self.read(level, left, top, w, h, block)
+                    tally.add(False)
                 except direct.Damaged:
-                    continue  # glass; the tiles there are found damaged when they are read
+                    block[...] = UNREADABLE
+                    tally.add(True)
                 _paste(picture, block, left, top, (level_width, level_height))
         yield picture
 
@@ -200,18 +230,20 @@ class OpenSlideSlide(Slide):
         source = self._direct[level]
         size = self.facts.levels[level]
         factor = max(f for f in (1, 2, 4, 8) if f * max(width, 1) <= max(size[0], width))
-        picture = np.full((height, width, 3), 255, np.uint8)
+        picture, tally = np.full((height, width, 3), 255, np.uint8), Tally()
         for row in range(source.level.rows):
             yield Piece(note=f"overview, row {row} of {source.level.rows}")
             for column in range(source.level.columns):
                 try:
                     tile = source.small(row, column, factor)
+                    tally.add(False)
                 except direct.Damaged:
-                    continue
+                    tile = np.full((8, 8, 3), UNREADABLE, np.uint8)
+                    tally.add(True)
                 left, top = column * source.level.tile_width, row * source.level.tile_height
                 w = min(source.level.tile_width, size[0] - left)
                 h = min(source.level.tile_height, size[1] - top)
-                inside = tile[: -(-h // factor), : -(-w // factor)]
+                inside = tile[: max(1, h // factor), : max(1, w // factor)]
                 _paste(picture, inside, left, top, size, (w, h))
         yield picture
 

@@ -29,7 +29,7 @@ from ingest.direct import Damaged
 from ingest.quality import QualityLimits, Reason, Scores
 from ingest.regions import Regions
 from ingest.slide_report import SlideReport, draw
-from ingest.slides import Slide, open_slide
+from ingest.slides import MOST_DAMAGED, Slide, Tally, open_slide
 from ingest.stain import Normaliser, StainError
 from ingest.tiles import (
     Boxes,
@@ -47,8 +47,6 @@ OVERVIEW_UM = 8.0
 """Overviews have this scale, in micrometres per pixel, or a coarser one."""
 OVERVIEW_SIDE = 3072
 """Longest side of an overview in pixels."""
-MOST_DAMAGED = 0.5
-"""A slide of which a larger share of the wanted tiles is damaged is refused."""
 
 ScaleOrigin = Literal["file", "manifest"]
 
@@ -286,7 +284,7 @@ def _share(run: _Run, part: Sequence[int]) -> NDArray[np.bool_]:
 
 def _read(run: _Run, wanted: NDArray[np.int64], batch: int) -> Iterator[Piece]:
     """Read, measure and judge tiles; pass on those that are kept."""
-    damaged = 0
+    tally = Tally()
     for start in range(0, len(wanted), batch):
         images = stack(min(batch, len(wanted) - start), run.plan.size, run.plan.size)
         numbers: list[int] = []
@@ -295,9 +293,10 @@ def _read(run: _Run, wanted: NDArray[np.int64], batch: int) -> Iterator[Piece]:
                 _cut_tile(run, number, images[len(numbers)])
             except Damaged:
                 run.reasons[number] = "damaged"
-                damaged += 1
+                tally.add(True)
             else:
                 numbers.append(number)
+                tally.add(False)
         kept, scores = _judge(run, numbers, images)
         facts = {
             "boxes": run.boxes[kept].tolist(),
@@ -311,8 +310,8 @@ def _read(run: _Run, wanted: NDArray[np.int64], batch: int) -> Iterator[Piece]:
         else:
             give_back(images)
             yield Piece(note=f"tile {start} of {len(wanted)}")
-    if damaged > MOST_DAMAGED * len(wanted):
-        raise Refusal(f"{damaged:,} of {len(wanted):,} tiles with tissue are damaged")
+    if tally.damaged > MOST_DAMAGED * tally.tried:
+        raise Refusal(f"{tally.damaged:,} of {tally.tried:,} tiles with tissue are damaged")
 
 
 def _judge(

@@ -15,7 +15,7 @@ Mask = NDArray[np.bool_]
 
 FAINTEST = 0.035
 """Less saturation than this is glass, whatever Otsu says: JPEG noise on glass reaches 0.02."""
-BOLDEST = 0.12
+BOLDEST = 0.07
 """More saturation than this is stained, whatever Otsu says: dark tissue must not hide pale."""
 LEAST_CHROMA = 10
 """Largest less smallest channel; below it a pixel is grey (edges, dust, black ink)."""
