@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +13,11 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.encoder import RGB
 from encoder.image import read_rgb
 from train import datasets
 from train.data import Files, Source
-from train.datasets import RGB, Labelled, Square
+from train.datasets import Labelled, Square
 from train.shards import INDEX, pack
 
 SEED = 20_261_121
@@ -177,14 +178,23 @@ def sources(data: Path, *, pbc: bool = True) -> dict[str, Source]:
     }
 
 
-def pack_all(data: Path, out: Path, px: int = PX, *, pbc: bool = True) -> dict[str, Path]:
-    """Pack every source once, squashed to `px`; packs that are there stay.
+def pack_all(
+    data: Path,
+    out: Path,
+    px: int = PX,
+    *,
+    names: Sequence[str] = ("pbc", "chula", "bccd", "aslan"),
+    pbc: bool = True,
+) -> dict[str, Path]:
+    """Pack the named sources once, squashed to `px`; packs that are there stay.
 
     Returns:
         Name and folder of each pack.
     """
     packs: dict[str, Path] = {}
     for name, source in sources(data, pbc=pbc).items():
+        if name not in names:
+            continue
         packs[name] = out / f"{name}-{px}"
         if not (packs[name] / INDEX).is_file():
             pack([source], packs[name], px)

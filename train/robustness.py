@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.encoder import Encoder
+from encoder.encoder import RGB, Encoder
 from search.knn import vote_many
 from train import exact
-from train.datasets import RGB, Labelled, Rows
+from train.datasets import Labelled
 from train.metrics import confusion, scores
+from train.splits import Rows
 
 CHUNK = 256
 """Images shifted and embedded at once."""
@@ -65,7 +66,7 @@ def _shifted(image: RGB, shift: Shift) -> RGB:
 
     from train import views
 
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     if shift.kind == "hue":
         x = views.shift_hue(x, torch.tensor([shift.amount]))
     elif shift.kind == "saturation":

@@ -1,0 +1,197 @@
+"""The encoder that ships, by one command: pack, train, evaluate, export.
+
+    python -m train.default --recipe gpu-s-mild --minutes 9
+
+does as much as fits into nine minutes and says whether to run it again. When training is over it
+evaluates on the held-out quarter of PBC, and writes the weights and their card if the encoder
+beats the colour histogram there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from encoder.card import EncoderCard
+from encoder.registry import SHIPPED
+from train.config import TrainConfig, read_config
+from train.default_recipes import RECIPES, Recipe
+
+MORE = 4
+"""Exit status: stopped in time, run the same command again."""
+REFUSED = 3
+"""Exit status: finished, but not better than colours, so nothing was exported."""
+Step = Literal["pack", "train", "evaluate", "export"]
+STEPS: tuple[Step, ...] = ("pack", "train", "evaluate", "export")
+
+
+class DefaultConfig(BaseModel):
+    """Train the encoder that ships.
+
+    Everything but the weights goes to a folder that git ignores. The same command goes on where
+    the last one stopped.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    recipe: str = "cpu"
+    """cpu, gpu-ti-mild, gpu-ti-strong, gpu-s-mild or gpu-s-strong."""
+    steps: tuple[Step, ...] = STEPS
+    """Which steps, in this order."""
+    external: bool = False
+    """Leave every image of PBC out of training: the papers' external protocol. Not exported."""
+    root: Path = Path(os.environ.get("HEMASEEK_DATA", "../shared/data"))
+    """Folder with pbc, chula, bccd, aslan and lc25000; HEMASEEK_DATA if that is set."""
+    work: Path = Path("runs/default")
+    """Packs, runs and records."""
+    reports: Path = Path("reports/default")
+    """Pictures of what is confused."""
+    weights: Path = SHIPPED
+    """Where the finished encoder goes, in a folder of its id."""
+    minutes: float | None = Field(default=9.0, gt=0)
+    """Training stops at a checkpoint after so long; none: it goes to its end."""
+    threads: int = Field(default=0, ge=0)
+    """Threads of torch; 0 leaves its choice."""
+    set: dict[str, Any] = {}
+    """Other values for fields of TrainConfig, as JSON: for trials. Such a run is not exported
+    under the recipe's name."""
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in RECIPES:
+            raise ValueError(f"unknown recipe {name!r}; known are {', '.join(RECIPES)}")
+        return name
+
+    @property
+    def run_folder(self) -> Path:
+        """Of this recipe's run."""
+        return self.work / (self.recipe + ("-external" if self.external else ""))
+
+
+def train_config(config: DefaultConfig, packs: dict[str, Path]) -> TrainConfig:
+    """The recipe as a run over these packs."""
+    recipe = RECIPES[config.recipe]
+    used = {name: path for name, path in packs.items() if name in recipe.shares}
+    values: dict[str, Any] = {
+        **recipe.values,
+        "data": tuple(used.values()),
+        "weights": tuple(recipe.shares[name] for name in used),
+        "out": config.run_folder,
+        "name": recipe.id,
+        "licence": "Apache-2.0",
+        "threads": config.threads,
+        "max_minutes": config.minutes,
+        "tensorboard": False,
+    }
+    return TrainConfig(**{**values, **config.set})
+
+
+def pack_step(config: DefaultConfig) -> dict[str, Path]:
+    """Pack what the recipe draws from, once."""
+    from train.default_data import pack_all
+
+    recipe = RECIPES[config.recipe]
+    return pack_all(
+        config.root, config.work / "packs", recipe.px, names=tuple(recipe.shares),
+        pbc=not config.external,
+    )  # fmt: skip
+
+
+def train_step(config: DefaultConfig, packs: dict[str, Path], say: Any = None) -> bool:
+    """One slice of training; true when the run is over. Seconds of all slices are noted."""
+    from train.loop import train
+
+    begun = time.monotonic()
+    outcome = train(train_config(config, packs), say)
+    spent = config.run_folder / "seconds.json"
+    slices: list[float] = json.loads(spent.read_text()) if spent.exists() else []
+    spent.write_text(json.dumps([*slices, round(time.monotonic() - begun, 1)]))
+    return outcome.finished
+
+
+def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
+    """Write the run's last kept teacher as an encoder: half precision, with our card."""
+    from encoder.export import save
+    from train import checkpoint
+    from train.model import load_start
+
+    run = read_config(config.run_folder / "config.json")
+    recipe = RECIPES[config.recipe]
+    state = checkpoint.load(config.run_folder, "best.pt")
+    if state is None:
+        raise checkpoint.CheckpointError(f"{config.run_folder} holds no trained encoder; train it")
+    start = load_start(run)
+    norm = start.parent or EncoderCard(id="random", architecture=start.timm_name, dim=1)
+    card = EncoderCard(
+        id=recipe.id + ("-external" if config.external else ""),
+        architecture=start.timm_name,
+        dim=int(state["vit"]["norm.weight"].shape[0]),
+        input_px=start.img_size,
+        mean=norm.mean,
+        std=norm.std,
+        resample=run.resample,
+        pooling=recipe.pooling,
+        patch_px=run.patch_px,
+        licence="Apache-2.0",
+        source="trained from random weights by train/default.py; see MODEL.md",
+        notes=f"{recipe.about}; step {state['step']} of {run.total_steps}. Research use only.",
+    )
+    return save(
+        folder, card, state["vit"], timm_name=start.timm_name, img_size=start.img_size,
+        dtype="fp16", model_kwargs=start.kwargs,
+    )  # fmt: skip
+
+
+def run(config: DefaultConfig, say: Any = None) -> int:
+    """Every step that was asked for; returns the exit status."""
+    from train.default_report import beats_colour, evaluate_all, model_card, write_json
+
+    tell = say or (lambda text: None)
+    recipe: Recipe = RECIPES[config.recipe]
+    candidate = config.run_folder / "encoder"
+    record = config.run_folder / "record.json"
+    if "pack" in config.steps or "train" in config.steps:
+        packs = pack_step(config)
+        tell(f"packed: {', '.join(f'{name} {path}' for name, path in packs.items())}")
+    if "train" in config.steps and not train_step(config, packs, tell):
+        tell("not finished: run the same command again")
+        return MORE
+    if "evaluate" in config.steps:
+        trained(config, candidate)
+        write_json(record, evaluate_all(config, candidate, tell))
+    if "export" not in config.steps or config.external or config.set:
+        return 0
+    told: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    if not beats_colour(told):
+        tell(f"not exported: {recipe.id} does not beat colours; see {record}")
+        return REFUSED
+    folder = config.weights / recipe.id
+    trained(config, folder)
+    text = model_card(config, told)
+    (folder / "MODEL.md").write_text(text, encoding="utf-8")
+    tell(f"exported to {folder}")
+    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    from pydantic_settings import CliApp
+    from rich.console import Console
+
+    from train.evaluate import spread
+
+    console = Console(highlight=False, soft_wrap=True)
+    given = spread(sys.argv[1:] if words is None else words)
+    return run(CliApp.run(DefaultConfig, cli_args=given), lambda text: console.out(text))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""How the shipped encoder may be trained: one recipe for a CPU, four for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+MILD = {
+    # Colour is evidence in Romanowsky stains: granules are told apart by it
+    "jitter": 0.8,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
+    "hue": 0.04,
+    "grayscale": 0.0,
+    "blur": (0.3, 0.1, 0.1),
+    "solarise": (0.0, 0.0, 0.0),
+}
+STRONG = {
+    "jitter": 0.8,
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.3,
+    "hue": 0.1,
+    "grayscale": 0.1,
+    "blur": (0.5, 0.3, 0.3),
+    "solarise": (0.0, 0.0, 0.0),
+}
+VIEWS = {"flip": 0.5, "rotate": 1.0, "interpolation": "bilinear", "global_scale": (0.4, 1.0)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a run, by what they need."""
+
+    id: str
+    """Of the encoder that comes out."""
+    about: str
+    values: Mapping[str, Any]
+    """Fields of `TrainConfig`."""
+    px: int
+    """Side that images are packed at."""
+    shares: Mapping[str, float]
+    """How often each set is drawn; a set that is not named here is left out."""
+    tested: bool
+    """Whether a whole run of it was made, not only a toy one."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """Which output is the vector."""
+
+
+SHARES = MappingProxyType({"pbc": 0.7, "chula": 0.15, "bccd": 0.1, "aslan": 0.05})
+
+
+def _gpu(size: str, mild: bool) -> Recipe:
+    """300 epochs of the 24,874 images at 112 px, then a finish at 224."""
+    values: dict[str, Any] = {
+        **VIEWS,
+        **(MILD if mild else STRONG),
+        "preset": "scratch",
+        "size": size,
+        "patch_px": 14,
+        "layer_scale": 0.1,
+        "steps": 14_000,
+        "batch": 512,
+        "global_px": 112,
+        "local_px": 56,
+        "local_crops": 4,
+        "local_scale": (0.12, 0.4),
+        "stages": ({"steps": 1_500, "global_px": 224, "local_px": 98, "batch": 256},),
+        "image_px": 224,
+        "prototypes": 8192,
+        "head_hidden": 2048,
+        "head_bottleneck": 256,
+        "lr": 2e-3 if size == "ti" else 1.5e-3,
+        "warmup_steps": 1_000,
+        "weight_decay": (0.04, 0.2),
+        "momentum": (0.992, 1.0),
+        "teacher_warmup_steps": 3_000,
+        "freeze_last_layer_steps": 200,
+        "drop_path": 0.1,
+        "precision": "auto",
+        "hold": "device",
+        "compile": True,
+        "watch_every": 500,
+        "checkpoint_every": 500,
+    }
+    strength = "mild" if mild else "strong"
+    return Recipe(
+        id=f"hemaseek-{size}",
+        about=f"ViT-{size.capitalize()}/14 on a GPU, {strength} augmentation",
+        values=MappingProxyType(values),
+        px=224,
+        shares=SHARES,
+        tested=False,
+    )
+
+
+CPU = {
+    **VIEWS,
+    **MILD,
+    "preset": "scratch",
+    "embed_dim": 192,
+    "depth": 4,
+    "heads": 3,
+    "patch_px": 14,
+    "layer_scale": 0.1,
+    "drop_path": 0.0,
+    "steps": 6_000,
+    "batch": 64,
+    "global_px": 70,
+    "local_crops": 0,
+    "image_px": 112,
+    "prototypes": 1024,
+    "head_hidden": 512,
+    "head_bottleneck": 128,
+    "lr": 3e-3,
+    "warmup_steps": 200,
+    "weight_decay": (0.04, 0.1),
+    "momentum": (0.992, 1.0),
+    "teacher_warmup_steps": 1_000,
+    "freeze_last_layer_steps": 100,
+    "precision": "bf16",
+    "hold": "memory",
+    "watch_every": 250,
+    "checkpoint_every": 250,
+    "workers": 2,
+}
+
+RECIPES: dict[str, Recipe] = {
+    "cpu": Recipe(
+        id="hemaseek-xs",
+        about="A small ViT/14 at 70 px on a CPU",
+        values=MappingProxyType(CPU),
+        px=112,
+        shares=SHARES,
+        tested=True,
+    ),
+    "gpu-ti-mild": _gpu("ti", True),
+    "gpu-ti-strong": _gpu("ti", False),
+    "gpu-s-mild": _gpu("s", True),
+    "gpu-s-strong": _gpu("s", False),
+}
