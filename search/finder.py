@@ -10,6 +10,8 @@ from search.store import Store
 Rank = Callable[[int, Filter | None, Filter | None], list[Hit]]
 """The first n that meet `where` and are not in `exclude`, best first."""
 ANYTHING = Filter()
+SPARE = 4
+"""More hits than wanted are fetched, so that a few near-duplicates need no second search."""
 
 
 class Finder:
@@ -56,7 +58,7 @@ class Finder:
         where = self.where.both(only)
         if where is None:
             return []
-        limit = k
+        limit = k if self._is_duplicate is None else k + SPARE
         while True:
             exclude = self.exclude.either(without).either(Filter(ids=self.left_out))
             hits = self._rank(limit, _or_none(where), _or_none(exclude))
