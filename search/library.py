@@ -357,9 +357,14 @@ class Collection:
         """
         with self._writing, self._to_this_version():
             there = sorted(self.known([id for id in ids if is_id(id)]))
-            if there:
-                self._keep(make_tombstone_bytes(there, self.card))
+            self.bury(there)
         return len(there)
+
+    def bury(self, ids: Sequence[str]) -> None:
+        """Write a tombstone, also for items that are not here: an older version may have them."""
+        with self._writing:
+            if ids:
+                self._keep(make_tombstone_bytes(ids, self.card))
 
     def update(self, items: Sequence[Item]) -> Added:
         """New metadata for stored items; vectors and thumbnails stay.

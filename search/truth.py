@@ -39,6 +39,8 @@ class Truth:
         self.card = card
         self.rows: dict[bytes, Row] = {}
         """Id (16 bytes) to place."""
+        self.removed: set[bytes] = set()
+        """Ids that were removed and did not come again."""
         self._seen: set[str] = set()
 
     @classmethod
@@ -57,9 +59,11 @@ class Truth:
             if shard.tombstone:
                 for id in shard.removed():
                     self.rows.pop(id, None)
+                    self.removed.add(id)
             else:
                 for row, (id, digest) in enumerate(shard.digests()):
                     self.rows[id] = Row(digest, name, row)
+                    self.removed.discard(id)
             self._seen.add(name)
 
     def open(self, name: str) -> Shard:
