@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -154,15 +155,15 @@ def streams_of(path: Path, places: NDArray[np.int64]) -> list[bytes]:
 
 def work(path: Path, way: str, number: int, of: int) -> None:
     """One process: mask, list and its share of the tiles; prints the processor time it took."""
-    out = np.empty((64, TILE, TILE, 3), np.float32)
-    sys.stdin.readline()  # imported and ready: the clock starts
+    out = np.zeros((64, TILE, TILE, 3), np.float32)
+    go = openslide_loop if way == "openslide" else partial(direct_loop, way=way)
+    go(path, listed(path)[:64], out)  # warm: libraries are loaded, memory is there
+    print(flush=True)
+    sys.stdin.readline()  # the clock starts
     start = time.process_time()
     places = listed(path, short_way=way != "openslide")
     mine = places[len(places) * number // of : len(places) * (number + 1) // of]
-    if way == "openslide":
-        openslide_loop(path, mine, out)
-    else:
-        direct_loop(path, mine, out, way)
+    go(path, mine, out)
     print(time.process_time() - start)
 
 
@@ -271,7 +272,6 @@ if __name__ == "__main__":
 
         at = sys.argv.index("--work")
         way, slide, of, number = sys.argv[at + 1 : at + 5]
-        print(flush=True)
         work(Path(slide), way, int(number), int(of))
     else:
         main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,7 +167,9 @@ def shares(mask: Mask, boxes: Boxes, size: tuple[int, int]) -> NDArray[np.float6
         size: Width and height of level 0.
     """
     table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
-    table[1:, 1:] = mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    np.cumsum(mask, axis=1, out=table[1:, 1:])
+    for above, row in pairwise(table):  # many times faster than cumsum along the columns
+        row += above
     scale_x, scale_y = mask.shape[1] / size[0], mask.shape[0] / size[1]
     left, right = _span(boxes[:, 0], boxes[:, 2], scale_x, mask.shape[1])
     top, bottom = _span(boxes[:, 1], boxes[:, 3], scale_y, mask.shape[0])
