@@ -121,5 +121,10 @@ def test_the_aslan_fractions_become_pixels(data_dir: Path) -> None:
 
 
 def test_a_missing_data_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises((datasets.BadDataset, DataError), match="pbc"):
+    with pytest.raises(datasets.BadDataset, match="pbc"):
         pack_all(tmp_path / "nowhere", tmp_path / "packs")
+
+
+def test_without_pbc_a_recipe_of_pbc_alone_has_nothing_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing is left"):
+        sources(tmp_path, ("pbc",), pbc=False)

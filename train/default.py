@@ -59,9 +59,8 @@ class DefaultConfig(BaseModel):
     """Training stops at a checkpoint after so long; none: it goes to its end."""
     threads: int = Field(default=0, ge=0)
     """Threads of torch; 0 leaves its choice."""
-    set: dict[str, Any] = {}
-    """Other values for fields of TrainConfig, as JSON: for trials. Such a run is not exported
-    under the recipe's name."""
+    also: tuple[str, ...] = ("chula", "chula-no-12", "lc25000", "bccd")
+    """Sets to report on beside the held-out quarter."""
 
     @field_validator("recipe")
     @classmethod
@@ -91,7 +90,7 @@ def train_config(config: DefaultConfig, packs: dict[str, Path]) -> TrainConfig:
         "max_minutes": config.minutes,
         "tensorboard": False,
     }
-    return TrainConfig(**{**values, **config.set})
+    return TrainConfig(**values)
 
 
 def pack_step(config: DefaultConfig) -> dict[str, Path]:
@@ -167,7 +166,7 @@ def run(config: DefaultConfig, say: Any = None) -> int:
     if "evaluate" in config.steps:
         trained(config, candidate)
         write_json(record, evaluate_all(config, candidate, tell))
-    if "export" not in config.steps or config.external or config.set:
+    if "export" not in config.steps or config.external:
         return 0
     told: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
     if not beats_colour(told):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from encoder.encoder import RGB
 from encoder.image import read_rgb
 from train import datasets
-from train.data import Files, Source
+from train.data import DataError, Files, Source
 from train.datasets import Labelled, Square
 from train.shards import INDEX, pack
 
@@ -163,28 +163,36 @@ def _aslan_boxes(folder: Path) -> Iterator[Box]:
             yield folder / "images" / row["image"], (x0, y0, x1, y1), 256, 256
 
 
-def sources(data: Path, *, pbc: bool = True) -> dict[str, Source]:
+SETS = ("pbc", "chula", "bccd", "aslan")
+"""What may be learned from."""
+
+
+def sources(data: Path, names: Sequence[str] = SETS, *, pbc: bool = True) -> dict[str, Source]:
     """The sets to learn from, by name.
 
     Args:
-        data: Folder with `pbc`, `chula`, `bccd` and `aslan`.
+        data: Folder with a folder for each of them.
+        names: Which.
         pbc: Without it, no image of PBC is among them (the papers' external protocol).
+
+    Raises:
+        BadDataset: a set that is not there.
+        DataError: nothing is left to learn from.
     """
-    found: dict[str, Source] = {"pbc": pbc_files(data / "pbc")} if pbc else {}
-    return found | {
-        "chula": chula_crops(data / "chula"),
-        "bccd": bccd_crops(data / "bccd"),
-        "aslan": aslan_crops(data / "aslan"),
+    readers: dict[str, Callable[[Path], Source]] = {
+        "pbc": pbc_files,
+        "chula": chula_crops,
+        "bccd": bccd_crops,
+        "aslan": aslan_crops,
     }
+    chosen = [name for name in names if pbc or name != "pbc"]
+    if not chosen:
+        raise DataError("nothing is left to learn from without PBC; take a recipe of several sets")
+    return {name: readers[name](data / name) for name in chosen}
 
 
 def pack_all(
-    data: Path,
-    out: Path,
-    px: int = PX,
-    *,
-    names: Sequence[str] = ("pbc", "chula", "bccd", "aslan"),
-    pbc: bool = True,
+    data: Path, out: Path, px: int = PX, *, names: Sequence[str] = SETS, pbc: bool = True
 ) -> dict[str, Path]:
     """Pack the named sources once, squashed to `px`; packs that are there stay.
 
@@ -192,9 +200,7 @@ def pack_all(
         Name and folder of each pack.
     """
     packs: dict[str, Path] = {}
-    for name, source in sources(data, pbc=pbc).items():
-        if name not in names:
-            continue
+    for name, source in sources(data, names, pbc=pbc).items():
         packs[name] = out / f"{name}-{px}"
         if not (packs[name] / INDEX).is_file():
             pack([source], packs[name], px)

@@ -96,7 +96,7 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
         encoder.card.id: _robust(encoder, pbc, cache, say) for encoder in (colour, own)
     }
     record["confusions"] = confusions(own, pbc, cache, config.reports / config.recipe)
-    for name in ("chula", "chula-no-12", "lc25000", "bccd"):
+    for name in config.also:
         labelled = datasets.read(name, config.root)
         split, folds = make_folds(labelled, EvaluateConfig())
         record["sets"][f"{labelled.name}, {split}"] = {
