@@ -205,7 +205,7 @@ class EdgeStore:
         hits: list[list[Hit]] = []
         for start in range(0, len(rows), TURN):
             queries = [
-                ShardQuery(row, filter_of(met, conditions(without)), self.settings.ef, exact)
+                ShardQuery(row, filter_of(met, conditions(without)), self.settings, exact)
                 for row, without in zip(
                     rows[start : start + TURN], excludes[start : start + TURN], strict=True
                 )

@@ -40,7 +40,7 @@ from search.store import (
     WrongEncoder,
     is_id,
 )
-from search.truth import shard_files, shard_name
+from search.truth import Truth, shard_files, shard_name
 from search.versions import Version, Versions
 
 if TYPE_CHECKING:
@@ -439,6 +439,39 @@ class Collection:
         if before is None:
             raise StoreError(f"item {item.id} is not in collection {self.name!r}; ingest it first")
         return Entry(item, before.vector, before.thumbnail, before.path, before.notes)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """No write from anywhere while this lasts.
+
+        Raises:
+            StoreBusy: another version serves by now.
+        """
+        with self._writing, self._to_this_version():
+            yield
+
+    def places(self) -> dict[bytes, tuple[str, str, int]]:
+        """Digest, shard and row of every item, by id (16 bytes), as the catalogue has them."""
+        query = (
+            "SELECT items.id, items.digest, shards.name, items.row FROM items "
+            "LEFT JOIN shards ON shards.seq = items.shard"
+        )
+        with self._writing:
+            rows = self._catalogue.execute(query).fetchall()
+        return {bytes(id): (str(digest), str(name), int(row)) for id, digest, name, row in rows}
+
+    def place_anew(self, truth: Truth) -> None:
+        """Write the catalogue from the shards."""
+        rows = [
+            (id, row.digest, int(row.shard.split("-")[0]), row.row)
+            for id, row in truth.rows.items()
+        ]
+        names = [(int(name.split("-")[0]), name) for name in shard_files(truth.folder)]
+        with self._writing, self._catalogue as catalogue:
+            catalogue.execute("DELETE FROM items")
+            catalogue.execute("DELETE FROM shards")
+            catalogue.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", rows)
+            catalogue.executemany("INSERT INTO shards VALUES (?, ?)", names)
 
     @contextmanager
     def _to_this_version(self) -> Iterator[None]:

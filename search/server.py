@@ -114,11 +114,17 @@ class ServerStore:
                 raise CollectionExists(f"collection {name!r} is already on the server; open it")
             client.create_collection(
                 name,
-                vectors_config=models.VectorParams(size=card.dim, distance=models.Distance.COSINE),
+                vectors_config=models.VectorParams(
+                    size=card.dim,
+                    distance=models.Distance.COSINE,
+                    on_disk=settings.vectors_on_disk,
+                ),
+                quantization_config=_quantization(settings),
                 hnsw_config=models.HnswConfigDiff(
                     m=settings.m,
                     ef_construct=settings.ef_construct,
                     full_scan_threshold=settings.scan_below_kb,
+                    on_disk=settings.graph_on_disk,
                 ),
                 optimizers_config=models.OptimizersConfigDiff(
                     indexing_threshold=settings.graph_from_kb
@@ -210,7 +216,7 @@ class ServerStore:
         for start in range(0, len(rows), ASKED_AT_ONCE):
             end = start + ASKED_AT_ONCE
             queries = [
-                _Query(row, _filter(where, without), self.settings.ef, exact)
+                _Query(row, _filter(where, without), self.settings, exact)
                 for row, without in zip(rows[start:end], excludes[start:end], strict=True)
             ]
             found = self._ask(queries, k + 1)
@@ -424,17 +430,35 @@ class _Query:
 
     row: list[float]
     filter: models.Filter | None
-    ef: int
+    settings: IndexSettings
     exact: bool
 
     def request(self, limit: int) -> models.QueryRequest:
+        rescored = None
+        if self.settings.quantize != "none":
+            rescored = models.QuantizationSearchParams(
+                ignore=self.exact, rescore=True, oversampling=self.settings.oversampling
+            )
         return models.QueryRequest(
             query=self.row,
             limit=limit,
             filter=self.filter,
-            params=models.SearchParams(hnsw_ef=max(self.ef, limit), exact=self.exact),
+            params=models.SearchParams(
+                hnsw_ef=max(self.settings.ef, limit), exact=self.exact, quantization=rescored
+            ),
             with_payload=True,
         )
+
+
+def _quantization(settings: IndexSettings) -> models.ScalarQuantization | None:
+    """The bytes stay in memory: they are what makes leaving the floats on the disk cheap."""
+    if settings.quantize == "none":
+        return None
+    return models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(
+            type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+        )
+    )
 
 
 def _hits(points: Sequence[models.ScoredPoint]) -> list[Hit]:

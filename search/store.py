@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 import numpy as np
@@ -78,12 +78,26 @@ class IndexSettings:
     """Vectors of less than this many KiB together get no graph: all are compared."""
     scan_below_kb: int = 10_000
     """A filter that leaves less than this many KiB of vectors compares them all."""
+    quantize: Literal["none", "int8"] = "none"
+    """Walk the graph over bytes instead of floats, a quarter of the memory, and compare what it
+    finds with the floats again (rescore)."""
+    oversampling: float = 2.0
+    """With `int8`: candidates for each neighbour asked, before they are compared again."""
+    vectors_on_disk: bool = False
+    """Leave the float vectors on the disk, for the page cache to hold what fits."""
+    graph_on_disk: bool = False
+    """Leave the graph on the disk too."""
 
     def __post_init__(self) -> None:
         if self.m < 2 or self.ef_construct < self.m or self.ef < 1:
             raise ValueError(
                 "index settings need m >= 2, ef_construct >= m and ef >= 1, "
                 f"got m {self.m}, ef_construct {self.ef_construct}, ef {self.ef}"
+            )
+        if self.quantize not in ("none", "int8") or not 1 <= self.oversampling <= 100:
+            raise ValueError(
+                "index settings need quantize 'none' or 'int8' and an oversampling of 1 to 100, "
+                f"got {self.quantize!r} and {self.oversampling}"
             )
 
 

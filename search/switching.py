@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from search.library import Library, hold
-from search.store import StoreError
+from search.library import Collection, Library, hold
+from search.store import StoreBusy, StoreError
 from search.truth import Truth
 from search.versions import NoSuchVersion, State, Version, Versions
+
+WAIT_S = 5.0
+"""How long a switch waits for the last questions of the version that it goes back to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +191,13 @@ def count_bytes(folder: Path) -> int:
 
 def _switch(library: Library, versions: Versions, version: Version, why: str) -> Switched:
     """Carry over what needs no encoder, and point to the version."""
+    left = versions.current()
+    old = Truth.read(versions.path(left.id), left.card)
+    here = Truth.read(versions.path(version.id), version.card)
     with versions.writing():
-        left = versions.current()
-        old = Truth.read(versions.path(left.id), left.card)
-        here = Truth.read(versions.path(version.id), version.card)
+        if versions.pointer().version != left.id:
+            raise StoreError(f"collection {versions.name!r} was switched meanwhile; look again")
+        old.refresh()
         gone = [id for id in old.removed if id not in here.removed]
         stale = [
             id
@@ -198,7 +205,7 @@ def _switch(library: Library, versions: Versions, version: Version, why: str) ->
             if (mine := here.rows.get(id)) is not None and mine.digest != row.digest
         ]
         if gone or stale:
-            with library.version(versions.name, version.id) as target:
+            with _soon(library, versions.name, version.id) as target:
                 target.bury([str(UUID(bytes=id)) for id in gone])
                 target.update([entry.item for entry in old.entries(stale)])
         lacking = sorted(str(UUID(bytes=id)) for id in old.rows if id not in here.rows)
@@ -212,3 +219,15 @@ def _switch(library: Library, versions: Versions, version: Version, why: str) ->
         removed=sum(id in here.rows for id in gone),
         lacking=tuple(lacking),
     )
+
+
+def _soon(library: Library, name: str, id: str) -> Collection:
+    """A version, open; the last questions that it answers may hold it a moment longer."""
+    end = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return library.version(name, id)
+        except StoreBusy:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
