@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from encoder.card import CardError
 from encoder.encoder import EncoderError
 from encoder.image import NotAnImage, TooManyPixels
+from search.auth import Forbidden, KeysError, NotAllowed
 from search.service import BadQuestion, NoSuchItem
 from search.shards import ShardError
 from search.store import BadVector, NoSuchCollection, StoreBusy, StoreDown, StoreError, WrongEncoder
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = "5"
+"""Seconds after which a store or an encoder that was down is worth another call."""
 
 
 class TooLarge(ValueError):
@@ -28,8 +33,8 @@ class TooLarge(ValueError):
         super().__init__(f"{what} is larger than {cap_mb:g} MiB; send a smaller one")
 
 
-class NotAllowed(PermissionError):
-    """A call without the right key."""
+class TooMany(RuntimeError):
+    """More calls than the rate limit allows."""
 
 
 class Problem(BaseModel):
@@ -46,6 +51,9 @@ TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (NoSuchCollection, 404, "No such collection"),
     (NoSuchItem, 404, "No such item"),
     (NotAllowed, 401, "A key is needed"),
+    (Forbidden, 403, "The key does not reach that far"),
+    (TooMany, 429, "Too many calls"),
+    (KeysError, 503, "The keys cannot be read"),
     (TooLarge, 413, "Too large"),
     (TooManyPixels, 413, "Too many pixels"),
     (NotAnImage, 415, "Not an image"),
@@ -59,21 +67,55 @@ TABLE: tuple[tuple[type[Exception], int, str], ...] = (
     (StoreError, 422, "The store refused"),
 )
 """First match wins, so the narrower comes first."""
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": words,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status, words in {
+        400: "The body cannot be read",
+        401: "No key, or a wrong one",
+        403: "The key does not reach that far",
+        404: "No such collection or item",
+        405: "Not with this method",
+        409: "The encoder is not the collection's",
+        413: "Too large, or too many pixels",
+        415: "Not an image that is read",
+        422: "The request does not fit, in words",
+        429: "Too many calls; Retry-After says when to come back",
+        503: "The store or the encoder is not available now; Retry-After says when to come back",
+    }.items()
+}
+"""Every refusal that a route may give, for the OpenAPI file."""
 
 
-def problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Any:
-    """A problem as a response."""
+def problem(
+    status: int, title: str, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A problem as a response; in ASCII, because what came in may not be valid Unicode."""
     slug = title.lower().replace(" ", "-")
     body = Problem(type=f"urn:hemaseek:{slug}", title=title, status=status, detail=detail)
-    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+    more = dict(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        more.setdefault("Retry-After", RETRY_AFTER)
+    if status == HTTPStatus.UNAUTHORIZED:
+        more.setdefault("WWW-Authenticate", "Bearer")
+    return Response(json.dumps(body.model_dump()), status, more, MEDIA_TYPE)
+
+
+def refusal(error: Exception, headers: Mapping[str, str] | None = None) -> Response | None:
+    """An expected error as a response; `None` for one that is not in the table."""
+    for kind, status, title in TABLE:
+        if isinstance(error, kind):
+            return problem(status, title, str(error), headers)
+    return None
 
 
 def add_handlers(app: FastAPI) -> None:
     """Answer every expected error, and FastAPI's own, in words."""
 
     def answer(status: int, title: str) -> Any:
-        headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
-        return lambda _request, error: problem(status, title, str(error), headers)
+        return lambda _request, error: problem(status, title, str(error))
 
     for kind, status, title in TABLE:
         app.add_exception_handler(kind, answer(status, title))

@@ -45,7 +45,26 @@ class Settings(BaseSettings):
     service_url: str = ""
     """Address of the service for the page and the client; empty for `host` and `port`."""
     api_key: SecretStr | None = None
-    """If set, every call under /v1 must carry it in `X-API-Key`."""
+    """A key with every right on every collection, for the service; what the page, the client and
+    the terminal send in `X-API-Key`."""
+    keys: Path | None = None
+    """File of the API keys that `hemaseek keys` makes; empty for `keys.json` in the library."""
+    oidc_issuer: str = ""
+    """Issuer of OIDC tokens that are taken beside keys, exactly as in their `iss`; empty for
+    none."""
+    oidc_audience: str = ""
+    """What the tokens must be made for: their `aud`."""
+    oidc_jwks: str = ""
+    """Public keys of the issuer: an https address, or a file."""
+    oidc_roles_claim: str = "roles"
+    """Claim with the roles, each `ROLE` or `COLLECTION:ROLE`; a dotted name reaches inside."""
+    rate_limit: str = "12000/minute"
+    """Most calls of one key or, without keys, one address, for instance `100/second`; empty for
+    no limit."""
+    audit: Path | None = None
+    """Folder of the audit log; empty for `audit` in the library."""
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """From what on the service logs, as JSON lines; `info` has a line for every call."""
     max_upload_mb: Annotated[float, Field(gt=0, le=1024)] = 20
     """Largest uploaded image, in MiB, counted while it streams in."""
     max_shard_mb: Annotated[float, Field(gt=0, le=4096)] = 512

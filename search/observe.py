@@ -1,0 +1,141 @@
+"""What the operator sees of the service: request ids, logs without patients, metrics."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
+"""What is taken over from a caller's X-Request-ID; anything else is replaced."""
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Seconds."""
+FIELDS = {
+    "request_id",
+    "method",
+    "route",
+    "status",
+    "seconds",
+    "caller",
+    "collection",
+    "k",
+    "hits",
+    "error",
+    "where",
+    "collections",
+    "version",
+    "signal",
+    "audit_seq",
+    "audit_head",
+}
+"""All that a log line may say: no file names, no filter values, no addresses, no messages."""
+
+
+def request_id(came: str | None) -> str:
+    """The id of a request: the caller's where it is one, else a new one."""
+    return came if came and REQUEST_ID.fullmatch(came) else uuid4().hex
+
+
+class _Stderr(logging.Handler):
+    """Writes to the standard error that the process was started with."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(self.format(record) + "\n")
+            sys.__stderr__.flush()
+
+
+def make_log(level: str, handler: logging.Handler | None = None) -> structlog.stdlib.BoundLogger:
+    """A log of JSON lines, from a level on; to standard error unless told otherwise."""
+    plain = logging.Logger("hemaseek.service", level.upper())
+    plain.addHandler(handler or _Stderr())
+    log: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        plain,
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            only_known_fields,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return log
+
+
+def only_known_fields(_log: object, _method: str, event: Any) -> Any:
+    """Drop every field that is not in the list, whoever logged it."""
+    kept = FIELDS | {"event", "level", "timestamp"}
+    return {name: value for name, value in event.items() if name in kept}
+
+
+def where_raised(error: BaseException) -> list[str]:
+    """The frames of an error as `file:line`, without its message, which may hold anything."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    return [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames]
+
+
+class _Sizes(Collector):
+    """Items by collection, read when they are asked for."""
+
+    def __init__(self, sizes: Callable[[], dict[str, int]]) -> None:
+        self._sizes = sizes
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "hemaseek_collection_items", "Items in a collection.", labels=["collection"]
+        )
+        for name, size in self._sizes().items():
+            family.add_metric([name], size)
+        yield family
+
+
+class Metrics:
+    """Counters and latencies of one application. No label holds an id or a value."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._seconds = Histogram(
+            "hemaseek_request_seconds",
+            "Time until the answer began.",
+            ["method", "route"],
+            buckets=BUCKETS,
+            registry=self._registry,
+        )
+        self._requests = Counter(
+            "hemaseek_requests",
+            "Answers.",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self._now = Gauge(
+            "hemaseek_requests_in_progress", "Calls now in work.", registry=self._registry
+        )
+
+    def began(self) -> None:
+        """A call came in."""
+        self._now.inc()
+
+    def ended(self, method: str, route: str, status: int, seconds: float) -> None:
+        """A call was answered. `route` is the template, never the path."""
+        self._now.dec()
+        self._seconds.labels(method, route).observe(seconds)
+        self._requests.labels(method, route, str(status)).inc()
+
+    def text(self, sizes: Callable[[], dict[str, int]]) -> bytes:
+        """Everything in the Prometheus text format, with the sizes that the caller may see."""
+        shown = CollectorRegistry()
+        shown.register(_Sizes(sizes))
+        return generate_latest(self._registry) + generate_latest(shown)
