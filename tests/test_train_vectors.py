@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from encoder.encoder import Encoder, EncoderError
@@ -68,12 +69,21 @@ def test_raw_vectors_keep_their_length_and_their_own_place(labelled, tmp_path):
 
 
 def test_random_weights_follow_their_seed_and_are_in_the_fingerprint():
-    first, again, other = (random_vit("random-vit-s", seed, "cpu") for seed in (1, 1, 2))
+    (first, _), (again, _), (other, _) = (random_vit("random-vit-s", seed) for seed in (1, 1, 2))
 
-    assert first.card.fingerprint == again.card.fingerprint != other.card.fingerprint
-    assert first.card.id == "random-vit-s-seed1"
-    picture = [np.full((30, 30, 3), 90, np.uint8)]
-    assert np.array_equal(first.embed(picture), again.embed(picture))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert first.id == "random-vit-s-seed1"
+    assert (first.dim, first.input_px, first.patch_px) == (384, 224, 14)
+
+
+def test_random_weights_tell_pictures_apart():
+    _, model = random_vit("random-vit-s", 0)
+    pictures = torch.stack([torch.full((3, 224, 224), shade) for shade in (-1.0, 1.0)])
+
+    with torch.inference_mode():
+        a, b = model.eval()(pictures)
+
+    assert torch.cosine_similarity(a, b, dim=0) < 0.9999
 
 
 def test_an_unknown_random_encoder_names_the_known():

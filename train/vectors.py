@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +16,24 @@ from encoder.encoder import Encoder, EncoderError
 from encoder.registry import Device, load
 from train.datasets import Labelled
 
+if TYPE_CHECKING:
+    from torch import nn
+
 CHUNK = 512
 """Crops embedded, and then saved, at once."""
 RANDOM = "random-vit-"
 """Prefix of untrained transformers: `random-vit-s`, `-b`, `-l`."""
 
 
-def random_vit(id: str, seed: int, device: Device) -> Encoder:
+def random_vit(id: str, seed: int) -> tuple[EncoderCard, nn.Module]:
     """A DINOv2-shaped transformer with random weights: the floor of training.
 
     Args:
         id: `random-vit-s`, `-b` or `-l`.
         seed: Of the weights; part of the fingerprint through their digest.
-        device: As for `encoder.registry.load`.
     """
     import timm
     import torch
-
-    from encoder import vit
 
     sizes = {"s": "small", "b": "base", "l": "large"}
     size = sizes.get(id.removeprefix(RANDOM))
@@ -58,12 +59,17 @@ def random_vit(id: str, seed: int, device: Device) -> Encoder:
         source="random weights",
         notes="Untrained, LayerScale 1: what the architecture alone sees.",
     )
-    return Encoder(card, vit.network(card, model, "cls", device))
+    return card, model
 
 
 def open_encoder(id: str, seed: int, device: Device = "auto") -> Encoder:
     """Any encoder that the registry loads, or a random one."""
-    return random_vit(id, seed, device) if id.startswith(RANDOM) else load(id, device=device)
+    if not id.startswith(RANDOM):
+        return load(id, device=device)
+    from encoder import vit
+
+    card, model = random_vit(id, seed)
+    return Encoder(card, vit.network(card, model, "cls", device))
 
 
 def vectors_of(
