@@ -28,7 +28,8 @@ COLOURS: dict[Reason, tuple[int, int, int]] = {
 }
 """One colour per reason, told apart by colour-blind eyes too (Okabe and Ito 2008)."""
 LONGEST = 2048
-"""Longest side of the picture."""
+SHORTEST = 768
+"""The longer side of the picture lies between these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +202,8 @@ def draw(overview: RGB, boxes: Boxes, reasons: Sequence[Reason], size: tuple[int
         reasons: What became of each.
         size: Width and height of level 0.
     """
-    shrink = max(1.0, max(overview.shape[:2]) / LONGEST)
+    longer = max(overview.shape[:2])
+    shrink = longer / min(max(longer, SHORTEST), LONGEST)
     width, height = (max(1, round(side / shrink)) for side in overview.shape[1::-1])
     base = Image.fromarray(overview).resize((width, height)).convert("RGBA")
     layer = Image.new("RGBA", base.size, (0, 0, 0, 0))

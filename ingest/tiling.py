@@ -44,7 +44,10 @@ from ingest.tiles import (
 )
 
 OVERVIEW_UM = 8.0
-"""Overviews have this scale, in micrometres per pixel, or a coarser one."""
+"""Overviews have this scale in micrometres per pixel; those of large slides a coarser one."""
+FINEST_OVERVIEW_UM = 4.0
+SMALL_OVERVIEW = 1024
+"""Overviews of small slides are finer, up to this side or scale, whichever comes first."""
 OVERVIEW_SIDE = 3072
 """Longest side of an overview in pixels."""
 
@@ -252,11 +255,9 @@ def _prepare(slide: Slide, plan: TilePlan, limits: QualityLimits, um_per_px: flo
 
 def _overview_size(run: _Run) -> tuple[int, int]:
     facts = run.slide.facts
-    shrink = max(
-        1.0,
-        OVERVIEW_UM / max(run.scale),
-        max(facts.width, facts.height) / OVERVIEW_SIDE,
-    )
+    longest = max(facts.width, facts.height)
+    small = max(FINEST_OVERVIEW_UM / max(run.scale), longest / SMALL_OVERVIEW)
+    shrink = max(1.0, min(OVERVIEW_UM / max(run.scale), small), longest / OVERVIEW_SIDE)
     return max(1, round(facts.width / shrink)), max(1, round(facts.height / shrink))
 
 

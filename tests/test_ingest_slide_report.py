@@ -82,14 +82,14 @@ def test_what_should_be_looked_at_is_a_warning():
 
 
 def test_the_picture_colours_tiles_by_what_became_of_them():
-    overview = np.full((100, 200, 3), 255, np.uint8)
+    overview = np.full((400, 800, 3), 255, np.uint8)
     boxes = np.array([[0, 0, 500, 500], [500, 0, 500, 500]])
     picture = draw(overview, boxes, ["kept", "pen"], (2000, 1000))
 
-    assert tuple(picture[0, 10]) == COLOURS["kept"]
-    assert tuple(picture[0, 60]) == COLOURS["pen"]
-    assert (picture[90, 190] == 255).all()
-    assert picture.shape[0] == 100 + 2 * 18 + 6
+    assert tuple(picture[0, 40]) == COLOURS["kept"]
+    assert tuple(picture[0, 240]) == COLOURS["pen"]
+    assert (picture[360, 760] == 255).all()
+    assert picture.shape[0] == 400 + 2 * 18 + 6
 
 
 def test_every_reason_has_a_colour_of_its_own():
