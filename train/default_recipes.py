@@ -109,7 +109,7 @@ CPU = {
     "patch_px": 7,
     "layer_scale": 1.0,
     "drop_path": 0.0,
-    "steps": 2_800,
+    "steps": 2_000,
     "batch": 64,
     "global_px": 49,
     "local_crops": 0,
