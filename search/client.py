@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import httpx
 
+from search.client_questions import QuestionCalls
 from search.knn import Weighting
 from search.records import Answer, Filter, Item, Question, VoteAnswer
 
@@ -31,7 +32,7 @@ class ServiceDown(RuntimeError):
         super().__init__(f"no service answers at {url}{reason}; start it with `hemaseek serve`")
 
 
-class Client:
+class Client(QuestionCalls):
     """A connection to one service.
 
     Args:
