@@ -1,6 +1,7 @@
 """What a caller may reach: every route states its role here, and sees a service cut to it.
 
-A router of its own looks like this; `search.api.ROUTERS` lists it::
+A router of its own looks like this; `search.api.ROUTERS` lists it, or, where it lies in a part
+above this one, it is handed to `create_app(routers=...)`::
 
     router = api_router()
 

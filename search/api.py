@@ -11,19 +11,22 @@ from typing import Any, Literal
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from search import routes
+from search import questions_routes, routes
 from search.access import Lists, stated, whole_service
 from search.gate import Gate, Parts
-from search.problems import PROBLEMS, Problem, add_handlers
+from search.problems import PROBLEMS, Expected, Problem, add_handlers
 from search.records import DISCLAIMER, Question, Record
 from search.service import Service, announce
 from search.settings import Settings
 from search.store import StoreDown
 
-ROUTERS: Sequence[APIRouter] = (routes.router,)
-"""Every router under `/v1`; `search.access` says how one states its roles."""
+ROUTERS: Sequence[APIRouter] = (routes.router, questions_routes.router)
+"""Every router of this part under `/v1`; `search.access` says how one states its roles."""
+MODELS: Sequence[type[BaseModel]] = (Question, Problem, *questions_routes.MODELS)
+"""Bodies that are read or written by hand, for the OpenAPI file."""
 
 
 class Health(Record):
@@ -62,13 +65,22 @@ def metrics(request: Request, service: Lists) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-def create_app(service: Service | None = None, settings: Settings | None = None) -> FastAPI:
+def create_app(
+    service: Service | None = None,
+    settings: Settings | None = None,
+    routers: Sequence[APIRouter] = (),
+    models: Sequence[type[BaseModel]] = (),
+    problems: Sequence[Expected] = (),
+) -> FastAPI:
     """Assemble the application.
 
     Args:
         service: A service to answer with; it is not closed. `None` opens the one that the
             settings name when the application starts, and closes it when it stops.
         settings: `None` reads them from the environment at start.
+        routers: More routers under `/v1`, from parts that this one does not know.
+        models: Bodies that those routers read by hand.
+        problems: Errors that those routers raise, with status and title.
     """
 
     @asynccontextmanager
@@ -97,7 +109,7 @@ def create_app(service: Service | None = None, settings: Settings | None = None)
         description=DISCLAIMER,
         lifespan=lifespan,
     )
-    for router in ROUTERS:
+    for router in (*ROUTERS, *routers):
         include(app, router)
     app.get("/health", tags=["service"], responses={503: PROBLEMS[503]})(health)
     app.get(
@@ -111,8 +123,8 @@ def create_app(service: Service | None = None, settings: Settings | None = None)
         openapi_extra={ROLE: "read", LISTING: True},
     )(metrics)
     app.add_middleware(Gate)
-    add_handlers(app)
-    _complete_openapi(app)
+    add_handlers(app, problems)
+    _complete_openapi(app, (*MODELS, *models))
     return app
 
 
@@ -135,7 +147,7 @@ def include(app: FastAPI, router: APIRouter) -> None:
     app.include_router(router)
 
 
-def _complete_openapi(app: FastAPI) -> None:
+def _complete_openapi(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:
     """Put what is parsed or answered by hand into the OpenAPI file."""
     plain = app.openapi
 
@@ -143,7 +155,7 @@ def _complete_openapi(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = plain()
             parts = document.setdefault("components", {}).setdefault("schemas", {})
-            for model in (Question, Problem):
+            for model in models:
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 for name, part in schema.pop("$defs", {}).items():
                     parts.setdefault(name, part)

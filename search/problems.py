@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,7 @@ from search.auth import Forbidden, KeysError, NotAllowed
 from search.service import BadQuestion, NoSuchItem
 from search.shards import ShardError
 from search.store import BadVector, NoSuchCollection, StoreBusy, StoreDown, StoreError, WrongEncoder
+from search.versions import NoSuchVersion
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "5"
@@ -46,10 +47,13 @@ class Problem(BaseModel):
     detail: str
 
 
-TABLE: tuple[tuple[type[Exception], int, str], ...] = (
+Expected = tuple[type[Exception], int, str]
+"""An error, the status that it is answered with, and a title that is the same every time."""
+TABLE: tuple[Expected, ...] = (
     (WrongEncoder, 409, "Vectors of two encoders cannot be compared"),
     (NoSuchCollection, 404, "No such collection"),
     (NoSuchItem, 404, "No such item"),
+    (NoSuchVersion, 404, "No such version"),
     (NotAllowed, 401, "A key is needed"),
     (Forbidden, 403, "The key does not reach that far"),
     (TooMany, 429, "Too many calls"),
@@ -111,13 +115,13 @@ def refusal(error: Exception, headers: Mapping[str, str] | None = None) -> Respo
     return None
 
 
-def add_handlers(app: FastAPI) -> None:
+def add_handlers(app: FastAPI, more: Sequence[Expected] = ()) -> None:
     """Answer every expected error, and FastAPI's own, in words."""
 
     def answer(status: int, title: str) -> Any:
         return lambda _request, error: problem(status, title, str(error))
 
-    for kind, status, title in TABLE:
+    for kind, status, title in (*TABLE, *more):
         app.add_exception_handler(kind, answer(status, title))
 
     @app.exception_handler(HTTPException)
