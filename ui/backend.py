@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from search.client import Client, ServiceDown
+
 if TYPE_CHECKING:
-    from search.client import Client
     from search.knn import Weighting
     from search.records import Answer, Question, VoteAnswer
+    from search.service import Service
     from search.settings import Settings
 
 
@@ -51,8 +53,6 @@ class Remote:
 
 def running_service(settings: Settings) -> Client | None:
     """A client of the service that owns the library, if one does and answers."""
-    from search.client import Client, ServiceDown
-
     url = settings.service_url
     note = settings.library / "service.json"
     if not url and note.exists():
@@ -75,12 +75,12 @@ def running_service(settings: Settings) -> Client | None:
 
 
 @contextmanager
-def answers(settings: Settings) -> Iterator[Answers]:
+def serving(settings: Settings) -> Iterator[Client | Service]:
     """The running service if there is one; else the library, opened for as long as needed."""
     client = running_service(settings)
     if client is not None:
         with client:
-            yield Remote(client)
+            yield client
         return
     from search.service import Service
 
@@ -89,3 +89,10 @@ def answers(settings: Settings) -> Iterator[Answers]:
         yield service
     finally:
         service.close()
+
+
+@contextmanager
+def answers(settings: Settings) -> Iterator[Answers]:
+    """What answers searches and votes, with one face for the client and the service."""
+    with serving(settings) as backend:
+        yield Remote(backend) if isinstance(backend, Client) else backend

@@ -1,0 +1,274 @@
+"""The operator's verbs: versions of a collection, backups, keys, capacity."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from search.auth import Keys
+    from search.library import Library
+    from search.settings import Settings
+
+LibraryOption = Annotated[
+    Path | None,
+    typer.Option("--library", help="Folder of the library. [HEMASEEK_LIBRARY, else ./library]"),
+]
+CollectionOption = Annotated[
+    str | None, typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]")
+]
+keys = typer.Typer(help="Keys of the service: who may read, write or administer which collection.")
+
+
+def opened(library: Path | None, collection: str | None) -> tuple[Library, str, Settings]:
+    """The library that the settings name, and the collection that is meant."""
+    from search.library import Library, embedded, on_server
+    from search.settings import Settings
+
+    given = {"library": library, "collection": collection}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    key = settings.qdrant_api_key
+    make = (
+        on_server(settings.qdrant_url, key.get_secret_value() if key else None)
+        if settings.qdrant_url
+        else embedded
+    )
+    return Library.open(settings.library, make), settings.collection, settings
+
+
+def show(found: Any) -> None:
+    """A record, or a list of them, as JSON lines; numbers and names only."""
+    import json
+
+    for one in found if isinstance(found, list | tuple) else [found]:
+        facts = asdict(one) if is_dataclass(one) and not isinstance(one, type) else one
+        typer.echo(json.dumps(facts, default=str))
+
+
+def versions(library: LibraryOption = None, collection: CollectionOption = None) -> None:
+    """List the versions of a collection: which one answers, and how each passed its gates."""
+    from search.switching import list_versions
+
+    held, name, _ = opened(library, collection)
+    show(list_versions(held, name))
+
+
+def reindex(
+    encoder: Annotated[str, typer.Option("--encoder", help="Encoder of the new version.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out items whose source is gone.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Serve it even if a gate refuses; that is recorded.")
+    ] = False,
+) -> None:
+    """Build a version with another encoder beside the served one; switch if the gates pass.
+
+    Killed at any point, the same command goes on where it was. Exits 1 if a gate refuses.
+    """
+    from encoder.registry import load
+    from search.reindex import ReindexPlan
+    from search.reindex import reindex as run
+
+    held, name, settings = opened(library, collection)
+    done = run(
+        held,
+        name,
+        load(encoder, device=settings.device),
+        reference=encoder,
+        plan=ReindexPlan(allow_missing=allow_missing, force=force),
+    )
+    show(done)
+    if done.refused_by and not force:
+        raise typer.Exit(1)
+
+
+def rollback(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    to: Annotated[str | None, typer.Option(help="Another version than the one before.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also one that a gate refused.")] = False,
+) -> None:
+    """Serve the version that was served before; said twice, it returns."""
+    from search.switching import rollback as run
+
+    held, name, _ = opened(library, collection)
+    show(run(held, name, to, force=force))
+
+
+def prune(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    keep: Annotated[int, typer.Option(min=0, help="Older versions to keep.")] = 1,
+) -> None:
+    """Delete old versions; the one that answers always stays."""
+    from search.switching import prune as run
+
+    held, name, _ = opened(library, collection)
+    show({"pruned": run(held, name, keep)})
+
+
+def reconcile(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Only look; mend nothing.")] = False,
+) -> None:
+    """Prove that the index equals the shards, and mend it where it does not."""
+    from search.reconcile import reconcile as run
+
+    held, name, _ = opened(library, collection)
+    with held.collection(name) as one:
+        found = run(one, mend=not check)
+    show(found)
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def snapshot(
+    out: Annotated[Path, typer.Argument(help="A folder, or a file that ends in .tar.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Write a backup of a collection's shards, with the digest of every file."""
+    from search.snapshots import snapshot as run
+
+    held, name, _ = opened(library, collection)
+    show(run(held, name, out))
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="What `hemaseek snapshot` wrote.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Verify a backup and make its collection again."""
+    from search.snapshots import restore as run
+
+    held, _, _ = opened(library, collection)
+    show(run(held, source, collection))
+
+
+def capacity(
+    cells: Annotated[float, typer.Option(help="How many cells, for instance 100e6.")],
+    dim: Annotated[int, typer.Option(min=1, help="Length of a vector.")] = 384,
+) -> None:
+    """Bytes, nodes and hours that a number of cells takes."""
+    from search.capacity import capacity as run
+    from search.capacity import table
+
+    typer.echo(table(run(cells, dim)))
+
+
+def calibrate(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    sample: Annotated[int, typer.Option(min=100, help="Labelled items to ask for.")] = 2000,
+) -> None:
+    """Fit probabilities to the votes of a collection, leaving each patient out in turn."""
+    from search.calibration import CalibrationPlan
+    from ui.backend import serving
+
+    _, _, settings = opened(library, collection)
+    with serving(settings) as backend:
+        found = backend.calibrate(CalibrationPlan(sample=sample), collection)
+    typer.echo(found.model_dump_json())
+
+
+def cases(
+    case: Annotated[str, typer.Argument(help="A stored case (or patient, or source).")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
+    distance: Annotated[
+        str, typer.Option(help="max_sim, mean, prototypes or transport.")
+    ] = "max_sim",
+) -> None:
+    """Find the stored cases whose cells look like those of a case."""
+    from search.case_records import CaseQuestion
+    from ui.backend import serving
+
+    _, _, settings = opened(library, collection)
+    asked = {"case": case, "by": by, "k": k, "distance": distance, "collection": collection}
+    with serving(settings) as backend:
+        found = backend.similar_cases(CaseQuestion.model_validate(asked))
+    typer.echo(found.model_dump_json())
+
+
+@keys.command("add")
+def add_key(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
+    role: Annotated[
+        list[str], typer.Option(help="read, write or admin; or COLLECTION:ROLE. Repeat for more.")
+    ],
+    library: LibraryOption = None,
+) -> None:
+    """Make a key. It is shown once, and kept only as a hash."""
+    from search.auth import parse_roles
+
+    key, text = _keys(library).add(name, parse_roles(role))
+    typer.echo(text)
+    typer.echo(f"key {key.id} for {name}; keep it now, it is not shown again", err=True)
+
+
+@keys.command("list")
+def list_keys(library: LibraryOption = None) -> None:
+    """List the keys, revoked ones included, without the keys themselves."""
+    show(
+        [
+            {"id": key.id, "name": key.name, "roles": key.roles, "revoked": key.revoked}
+            for key in _keys(library).all()
+        ]
+    )
+
+
+@keys.command("revoke")
+def revoke_key(
+    id: Annotated[str, typer.Argument(help="Its id, as `hemaseek keys list` shows it.")],
+    library: LibraryOption = None,
+) -> None:
+    """Take a key back; a running service refuses it from its next call on."""
+    show({"id": _keys(library).revoke(id).id, "revoked": True})
+
+
+def audit(library: LibraryOption = None) -> None:
+    """Verify the chain of the audit log. Exits 1 where a line was changed or cut."""
+    from search.audit import verify
+
+    _, _, settings = opened(library, None)
+    show(verify(settings.audit or settings.library / "audit"))
+
+
+def _keys(library: Path | None) -> Keys:
+    from search.auth import Keys
+
+    _, _, settings = opened(library, None)
+    return Keys(settings.keys or settings.library / "keys.json")
+
+
+VERBS = (
+    versions,
+    reindex,
+    rollback,
+    prune,
+    reconcile,
+    snapshot,
+    restore,
+    capacity,
+    calibrate,
+    cases,
+    audit,
+)
+"""In the order of the help."""
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the operator's verbs to the command."""
+    for verb in VERBS:
+        app.command()(verb)
+    app.add_typer(keys, name="keys")
