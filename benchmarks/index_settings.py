@@ -5,14 +5,16 @@
 
 Gaussian clusters, cosine, k = 10, a filter that leaves 1 %. Recall is against exact search of
 the same store. Every variant is built and asked in a process of its own; memory is what that
-process holds more after opening and asking than before: `anon` is its own, `file` is page cache
-that the machine may take back. With `--server`, memory is the server's own business.
+process holds more after opening and asking than before, with the page cache emptied of the
+index between the two: `anon` is its own, `file` is page cache that the machine may take back.
+With `--server`, memory is the server's own business.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -58,6 +60,16 @@ def resident() -> dict[str, int]:
     return {kind: int(facts[f"Rss{kind}"].split()[0]) * 1024 for kind in ("Anon", "File")}
 
 
+def forget_pages(folder: Path) -> None:
+    """Empty the page cache of the files of a folder, so that opening reads from the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            fd = os.open(path, os.O_RDONLY)
+            os.fsync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(fd)
+
+
 def bytes_by_part(folder: Path) -> dict[str, int]:
     """Bytes in use on the disk; the log of updates and what belongs nowhere are `rest`."""
     found = dict.fromkeys([*PARTS, "rest"], 0)
@@ -97,33 +109,33 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, object]:
         built = perf_counter() - began
         store.close()
         del items, rows
+        forget_pages(base)
         before = resident()
         if client is None:
             store = EdgeStore.open(base / "cells", "cells", card)
         else:
             store = ServerStore.open(client, called, card)
+        answers = {
+            title: times(
+                lambda q, where=where: [h.item.id for h in store.nearest(q, K, where)], queries
+            )
+            for title, where in FILTERS.items()
+            if title != "10 %"
+        }
+        after = resident()
         figures: dict[str, object] = {
             "name": name,
             "upsert": asked.size / stored,
             "build": built,
             "ef": report.ef,
+            "memory": {kind: after[kind] - before[kind] for kind in after},
             "asked": {},
         }
-        for title, where in FILTERS.items():
-            if title == "10 %":
-                continue
-            truth = [
-                [hit.item.id for hit in hits]
-                for hits in store.nearest_batch(queries, K, where, exact=True)
-            ]
-            spent, found = times(
-                lambda q, where=where: [h.item.id for h in store.nearest(q, K, where)], queries
-            )
-            pairs = zip(found, truth, strict=True)
+        for title, (spent, found) in answers.items():  # exact search touches every vector
+            exact = store.nearest_batch(queries, K, FILTERS[title], exact=True)
+            pairs = zip(found, [[hit.item.id for hit in hits] for hits in exact], strict=True)
             recall = float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
             figures["asked"][title] = [*np.percentile(spent, [50, 99]).tolist(), recall]
-        after = resident()
-        figures["memory"] = {kind: after[kind] - before[kind] for kind in after}
         store.close()
         figures["disk"] = bytes_by_part(base)
         return figures
