@@ -147,7 +147,16 @@ def facets(
     return Facets(field=field, values=service.collection(name).store.facet(field, limit=limit))
 
 
-@router.put("/collections/{name}")
+CARD_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
+SHARD_BODY = {
+    "requestBody": {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    }
+}
+"""What is read as it streams in, for the OpenAPI file."""
+
+
+@router.put("/collections/{name}", openapi_extra=CARD_BODY)
 async def create_collection(
     name: str,
     request: Request,
@@ -169,7 +178,7 @@ def known(name: str, wanted: Ids, service: Reads) -> Known:
     return Known(known=service.collection(name).known(wanted.ids))
 
 
-@router.put("/collections/{name}/shards")
+@router.put("/collections/{name}/shards", openapi_extra=SHARD_BODY)
 async def add_shard(name: str, request: Request, service: Writes) -> Written:
     """Store a shard of embeddings (Parquet); durable when it answers, again changes nothing."""
     collection = await run_in_threadpool(service.collection, name)
