@@ -33,9 +33,13 @@ RAW_PX = 32
 
 
 def raw_pixels(labelled: Labelled, px: int = RAW_PX) -> NDArray[np.float32]:
-    """The pixels themselves, 0 to 1, of every picture at `px`."""
-    rows = [resize(image, px, "bilinear").ravel() for image in labelled.images()]
-    return (np.stack(rows) / np.float32(255)).astype(np.float32)
+    """The pixels of every picture at `px`, less the mean picture of the cells that teach.
+
+    Without taking off the mean, all cosines are near 1 and the scores some ten points lower.
+    """
+    rows = np.stack([resize(image, px, "bilinear").ravel() for image in labelled.images()])
+    pixels = rows.astype(np.float32) / 255
+    return np.asarray(pixels - pixels[~held_out(labelled)].mean(axis=0), np.float32)
 
 
 def quarter(labelled: Labelled) -> list[splits.Fold]:
