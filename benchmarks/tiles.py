@@ -109,7 +109,7 @@ def listed(path: Path, *, short_way: bool = True) -> NDArray[np.int64]:
     shrink = tiling.OVERVIEW_UM / facts.um_per_px[0]
     size = round(facts.width / shrink), round(facts.height / shrink)
     *_, overview = slide.overview(*size)
-    found = find_tissue(overview).mask  # type: ignore[arg-type]
+    found = find_tissue(overview, tiling.OVERVIEW_UM).mask  # type: ignore[arg-type]
     places = boxes(starts, cut, downs[cut.level])
     enough = shares(found, places, (facts.width, facts.height)) >= plan.min_tissue
     slide.close()

@@ -203,7 +203,8 @@ def tiles(
             yield step
         else:
             overview = step
-    found = tissue.find_tissue(overview)
+    scale = run.slide.facts.width * run.scale[0] / overview.shape[1]
+    found = tissue.find_tissue(overview, scale)
     _choose(run, found.mask, area)
     mine = _share(run, part)
     yield from _read(run, np.flatnonzero(mine & (np.array(run.reasons) == "kept")), batch)

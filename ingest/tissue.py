@@ -20,10 +20,14 @@ BOLDEST = 0.07
 """More saturation than this is stained, whatever Otsu says: dark tissue must not hide pale."""
 LEAST_CHROMA = 10
 """Largest less smallest channel; below it a pixel is grey (edges, dust, black ink)."""
-SPECK = 3e-5
-"""Pieces smaller than this share of the overview are dust."""
-HOLE = 2e-4
-"""Holes smaller than this share of the overview are filled."""
+SPECK_UM2 = 2_500.0
+"""Smaller pieces are dust; in area of glass, so that a biopsy counts on the largest slide too."""
+HOLE_UM2 = 5_000.0
+"""Smaller holes are filled."""
+STROKE_UM2 = 10_000.0
+"""Smaller spots in the colour of ink are pigment or debris, no pen."""
+FEWEST_PIXELS = 4
+"""However coarse the overview, fewer pixels than this are noise."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Tissue:
         return float(self.pen.mean())
 
 
-def find_tissue(overview: RGB) -> Tissue:
+def find_tissue(overview: RGB, um_per_px: float) -> Tissue:
     """Saturation above Otsu's threshold (Otsu 1979), cleaned by morphology.
 
     The threshold is held between `FAINTEST` and `BOLDEST`, because Otsu always splits: an empty
@@ -57,7 +61,8 @@ def find_tissue(overview: RGB) -> Tissue:
     out of focus cannot be seen at this scale; tile quality sees the latter.
 
     Args:
-        overview: The whole slide at about 8 um per pixel or coarser.
+        overview: The whole slide.
+        um_per_px: Scale of the overview, 4 to 16 for good results.
     """
     from PIL import Image, ImageFilter
 
@@ -67,11 +72,12 @@ def find_tissue(overview: RGB) -> Tissue:
     share = (chroma * np.float32(255) / np.maximum(top, 1)).astype(np.uint8)
     saturation = np.asarray(Image.fromarray(share).filter(ImageFilter.BoxBlur(1)))
     threshold = float(np.clip(otsu(saturation), FAINTEST, BOLDEST))
-    pen = _grown(ink(overview))
+    speck, hole, stroke = (area / um_per_px**2 for area in (SPECK_UM2, HOLE_UM2, STROKE_UM2))
+    pen = _grown(ink(overview), stroke)
     mask = (saturation > threshold * 255) & (chroma >= LEAST_CHROMA)
     mask = eroded(dilated(mask)) & ~pen
-    mask = without_strips(without_specks(mask, SPECK * mask.size))
-    holes = ~mask & ~without_specks(~mask, HOLE * mask.size)
+    mask = without_strips(without_specks(mask, speck))
+    holes = ~mask & ~without_specks(~mask, hole)
     return Tissue(mask=(mask | holes) & ~pen, pen=pen, threshold=threshold)
 
 
@@ -123,10 +129,9 @@ def ink(image: RGB) -> Mask:
     return np.asarray(green_ink | blue_ink | black_ink | red_ink)
 
 
-def _grown(pen: Mask) -> Mask:
+def _grown(pen: Mask, least: float) -> Mask:
     """Ink without stray pixels, and with its soft rim."""
-    least = max(9.0, SPECK * pen.size)
-    if np.count_nonzero(pen) < least:
+    if np.count_nonzero(pen) < max(FEWEST_PIXELS, least):
         return np.zeros_like(pen)
     return dilated(dilated(without_specks(dilated(eroded(pen)) & pen, least)))
 
@@ -138,7 +143,7 @@ def without_specks(mask: Mask, least: float) -> Mask:
     pieces, count = ndimage.label(mask)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
-    return np.asarray((sizes >= max(1.0, least))[pieces])
+    return np.asarray((sizes >= max(FEWEST_PIXELS, least))[pieces])
 
 
 def without_strips(mask: Mask) -> Mask:

@@ -17,7 +17,7 @@ def _slide(rng):
 
 
 def test_tissue_is_found_and_glass_is_not(slide):
-    found = find_tissue(slide)
+    found = find_tissue(slide, 8.0)
 
     assert found.share == pytest.approx(0.3, abs=0.05)
     assert found.mask[200, 300]
@@ -25,23 +25,34 @@ def test_tissue_is_found_and_glass_is_not(slide):
 
 
 def test_an_empty_slide_has_no_tissue(rng):
-    assert find_tissue(glass(400, 600, rng)).share == 0
+    assert find_tissue(glass(400, 600, rng), 8.0).share == 0
 
 
 def test_pale_tissue_is_found_beside_dark_tissue(rng):
     slide = glass(400, 600, rng)
     slide[50:350, 50:250] = tissue(300, rng, density=2.0)[:, :200]
     slide[50:350, 350:550] = tissue(300, rng, density=0.35)[:, :200]
-    mask = find_tissue(slide).mask
+    mask = find_tissue(slide, 8.0).mask
 
     assert mask[60:340, 60:240].mean() > 0.95
     assert mask[60:340, 360:540].mean() > 0.8
 
 
+@pytest.mark.parametrize("side", [400, 3000])
+def test_a_small_biopsy_is_found_on_a_slide_of_any_size(rng, side):
+    slide = glass(side, side, rng)
+    slide[100:116, 200:216] = tissue(64, rng)[:16, :16]
+    slide[300:302, 100:101] = (150, 80, 120)
+    mask = find_tissue(slide, 8.0).mask
+
+    assert mask[102:114, 202:214].all()
+    assert not mask[290:310, 90:110].any()
+
+
 @pytest.mark.parametrize("pen", PENS)
 def test_pen_marks_are_not_tissue(slide, pen):
     slide[20:60, 30:570] = PENS[pen]
-    found = find_tissue(slide)
+    found = find_tissue(slide, 8.0)
 
     assert not found.mask[20:60, 30:570].any()
     assert found.mask[200, 300]
@@ -56,7 +67,7 @@ def test_stained_tissue_is_not_taken_for_ink(rng):
 def test_the_edge_of_the_glass_is_not_tissue(slide):
     slide[:, :6] = (120, 80, 60)
     slide[396:, :] = (60, 60, 62)
-    mask = find_tissue(slide).mask
+    mask = find_tissue(slide, 8.0).mask
 
     assert not mask[:, :6].any()
     assert not mask[397:].any()
