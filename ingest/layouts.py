@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 
-from ingest import boxes, folders, published
+from ingest import boxes, folders, mixed, published
 from ingest.manifest import manifest
 from ingest.scan import IMAGES, LayoutError, Options, Scan, read_text, walk
 
@@ -102,6 +102,9 @@ LAYOUTS: dict[str, Layout] = {
         Layout("raabin", "Raabin-WBC: cropped cells, or fields with boxes", published.raabin),
         Layout("elsafty", "Elsafty's red cells for classification", folders.elsafty),
         Layout("qupath", "QuPath GeoJSON beside each image", published.qupath, _qupath),
+        Layout("mixed", "a tree of slides, smear photographs and known sets", mixed.mixed),
+        Layout("slides", "whole slides, cut into tiles", mixed.slides),
+        Layout("fields", "smear photographs whose cells are to be found", mixed.photographs),
     )
 }
 
@@ -123,8 +126,11 @@ def scan(path: Path, layout: str | None = None, options: Options | None = None) 
     """
     if not path.exists():
         raise LayoutError(f"{path} does not exist")
-    chosen = LAYOUTS[recognise(path)] if layout is None else named(layout)
-    found = Scan(path, options or Options())
+    options = options or Options()
+    chosen = named(layout) if layout is not None else LAYOUTS[recognise(path)]
+    if layout is None and options.find is not None and chosen.name == "labels":
+        chosen = LAYOUTS["mixed"]  # to be searched for cells, or not: so nothing is labelled
+    found = Scan(path, options)
     chosen.read(found)
     if not found.tasks and not found.report.failures:
         raise LayoutError(f"{path} has nothing to ingest as layout {chosen.name!r}{_hint(path)}")
@@ -155,6 +161,8 @@ def recognise(path: Path) -> str:
         raise LayoutError(f"{path} looks like {' and '.join(sure)}; choose one with --layout")
     if sure:
         return sure[0]
+    if mixed.holds_slides(path):
+        return "mixed"
     if path.is_file():
         if path.suffix.lower() in IMAGES:
             raise LayoutError(f"{path} is one image; name --layout cells if it shows one cell")

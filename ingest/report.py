@@ -65,6 +65,12 @@ class Report:
     """Everything that could not be ingested."""
     warnings: list[str] = field(default_factory=list)
     """What a person should know and no item was lost by."""
+    skipped: int = 0
+    """Files that the ledger knows as done, and that were not opened; their items are unchanged."""
+    quarantined: int = 0
+    """Files set aside with a reason; they are among the failures."""
+    slides: list[str] = field(default_factory=list)
+    """What became of each slide, in a sentence."""
     seconds: float = 0.0
     """Duration of the run."""
 

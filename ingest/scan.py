@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ingest.crops import BOXED, CropRule, Mark, Marked
 from ingest.report import Failure, Report
+from ingest.slide_source import SLIDES, SlideReader
 from ingest.task import NOTHING, Facts, Reader, Task, Whole
 from search.records import Kind
 
@@ -33,6 +34,10 @@ class Options:
     """How cells are cut from fields."""
     kind: Kind = "cell"
     """What a whole image shows."""
+    slides: SlideReader = field(default_factory=SlideReader)
+    """How whole slides are cut into tiles."""
+    find: bool | None = None
+    """Whether unlabelled images are searched for cells; `None`: by what they look like."""
 
 
 @dataclass
@@ -52,7 +57,11 @@ class Scan:
         return named or (self.root.parent if self.root.is_file() else self.root).resolve().name
 
     def add(
-        self, path: Path, reader: Reader, facts: Facts = NOTHING, dataset: str | None = None
+        self,
+        path: Path,
+        reader: Reader,
+        facts: Facts = NOTHING,
+        dataset: str | None = None,
     ) -> None:
         """One more source; the folder's facts hold where its own say nothing."""
         told = facts.over(self.options.facts)
@@ -61,8 +70,9 @@ class Scan:
         )
 
     def whole(self, path: Path, facts: Facts = NOTHING) -> None:
-        """One more image that is an item as it is."""
-        self.add(path, Whole(self.options.kind), facts)
+        """One more image that is an item as it is; a slide gives its tiles."""
+        slide = path.suffix.lower() in SLIDES
+        self.add(path, self.options.slides if slide else Whole(self.options.kind), facts)
 
     def marked(
         self,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 
@@ -19,6 +22,10 @@ from encoder.encoder import RGB
 from encoder.image import FORMATS, NotAnImage, read_rgb
 from ingest.report import Failure
 from search.records import Box, Item, Kind, ScaleOrigin, item_id, source_id
+
+if TYPE_CHECKING:
+    from ingest import child
+    from ingest.tiling import SlideResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +143,56 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What one answer of a child comes to."""
+
+    planned: Sequence[Planned] = ()
+    """Items."""
+    images: Sequence[RGB] | NDArray[np.uint8] = ()
+    """The picture of each; valid until the child's next answer."""
+    slide: SlideResult | None = None
+    """The end of a slide: its report and picture."""
+
+
+class ChildReader:
+    """How one kind of source becomes items in an expendable child process.
+
+    What can kill a process, or takes long to plan, is read this way. Items come as they are
+    read; those that are stored already are dropped then.
+    """
+
+    def recipe(self, facts: Facts) -> str:
+        """Changes with everything that changes what comes of the same bytes."""
+        raise NotImplementedError
+
+    def job(self, path: Path, facts: Facts) -> child.Task:
+        """What the child is asked."""
+        raise NotImplementedError
+
+    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+        """What its answer means."""
+        raise NotImplementedError
+
+    def plan(self, source: Source, facts: Facts) -> Plan:
+        """Not in this process."""
+        raise TypeError(f"{type(self).__name__} reads in a child; run it with `ingest`")
+
+    def cut(self, source: Source, planned: Sequence[Planned]) -> Iterator[RGB]:
+        """Not in this process."""
+        raise TypeError(f"{type(self).__name__} reads in a child; run it with `ingest`")
+
+
+def recipe_of(*parts: Any) -> str:
+    """A digest of parameters and facts."""
+    told = [_plain(asdict(part)) if isinstance(part, Facts) else part for part in parts]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One source file to ingest."""
 
@@ -143,6 +200,11 @@ class Task:
     dataset: str
     reader: Reader
     facts: Facts = NOTHING
+
+
+def child_reader(task: Task) -> ChildReader | None:
+    """The reader of a task, if it reads in a child."""
+    return task.reader if isinstance(task.reader, ChildReader) else None
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_images_without_folders_are_refused_unless_named_cells(make: Make) -> No
     ("files", "words"),
     [
         ({"a/.keep": ""}, "the folder is empty"),
-        ({"a/readme.txt": "x", "b/s.svs": "x"}, r"no images, only \.svs, \.txt; accepted are"),
+        ({"a/readme.txt": "x", "b/s.xyz": "x"}, r"no images, only \.txt, \.xyz; accepted are"),
     ],
 )
 def test_a_folder_without_images_says_so(make: Make, files: dict[str, str], words: str) -> None:

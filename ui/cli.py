@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ui.operate import CollectionOption, LibraryOption, mount
+
 if TYPE_CHECKING:
     from search.records import Question
     from search.settings import Settings
@@ -21,13 +23,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", help="Folder of the library. [HEMASEEK_LIBRARY, else ./library]"),
-]
-CollectionOption = Annotated[
-    str | None, typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]")
-]
 EncoderOption = Annotated[
     str | None,
     typer.Option(
@@ -116,7 +111,9 @@ def demo(
 
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Folders, CSV manifests or COCO files.")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="Folders, slides, CSV manifests or COCO files.")
+    ],
     layout: Annotated[
         str | None,
         typer.Option(
@@ -139,11 +136,30 @@ def ingest(
         float | None, typer.Option(help="Side of a crop around a marked cell, in micrometres.")
     ] = None,
     crop_px: Annotated[int | None, typer.Option(help="The same in pixels.")] = None,
+    tile_px: Annotated[int, typer.Option(help="Side of a tile of a slide, in pixels.")] = 256,
+    tile_um_per_px: Annotated[
+        float, typer.Option(help="Scale of a tile, in micrometres per pixel.")
+    ] = 0.5,
+    overlap: Annotated[float, typer.Option(help="Share that neighbouring tiles overlap.")] = 0.0,
+    regions: Annotated[
+        Path | None, typer.Option(help="GeoJSON: only tiles of slides within its areas.")
+    ] = None,
+    stain_norm: Annotated[
+        str | None, typer.Option(help="For H&E slides: macenko, reinhard or vahadane.")
+    ] = None,
+    find: Annotated[
+        bool | None,
+        typer.Option(
+            "--find/--no-find",
+            help="Search unlabelled images for cells, or take each for one cell. [by size]",
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where the work runs: local or ray.")] = "local",
     report: Annotated[
         Path | None, typer.Option(help="Keep the whole report here, as JSON.")
     ] = None,
 ) -> None:
-    """Bring images into the library: read, crop, embed, store. Exits 1 if anything failed.
+    """Bring images and slides into the library: read, cut, embed, store. Exits 1 if any failed.
 
     Running it again changes nothing; after a crash it completes what is missing.
 
@@ -151,30 +167,37 @@ def ingest(
     """
     from dataclasses import asdict
 
-    from encoder.registry import default_encoder, load
-    from ingest.crops import CropRule
     from ingest.layouts import LAYOUTS
-    from ingest.scan import Options
-    from ingest.task import Facts
-    from ui.ingesting import find, run_ingest, tell_report
+    from ui.ingesting import Request, perform, tell_report
     from ui.output import for_people
 
     if layout == "help":
         for one in LAYOUTS.values():
             typer.echo(f"{one.name:10} {one.describes}")
         return
+    if engine not in {"local", "ray"}:
+        raise typer.BadParameter(f"expected local or ray, got {engine!r}", param_hint="--engine")
     settings = settings_for(library=library, collection=collection, encoder=encoder)
-    facts = Facts(
+    request = Request(
+        paths=[str(path) for path in paths],
+        layout=layout,
+        dataset=dataset,
+        encoder=encoder,
         site=site,
         stain=stain,
         scanner=scanner,
         um_per_px=um_per_px,
-        um_per_px_origin=None if um_per_px is None else "manifest",
+        crop_um=crop_um,
+        crop_px=crop_px,
+        tile_px=tile_px,
+        tile_um_per_px=tile_um_per_px,
+        overlap=overlap,
+        regions=None if regions is None else str(regions),
+        stain_norm=stain_norm,
+        find=find,
+        engine=engine,
     )
-    options = Options(dataset=dataset, facts=facts, rule=CropRule(um=crop_um, px=crop_px))
-    scans = find(paths, layout, options)
-    name = settings.encoder or default_encoder()
-    run = run_ingest(scans, settings, load(name, device=settings.device), name)
+    run = perform(request, settings)
     if report is not None:
         run.report.write(report)
     if for_people():
@@ -183,6 +206,40 @@ def ingest(
         index = None if run.index is None else asdict(run.index)
         typer.echo(compact(run.report.to_json(), index=index))
     if not run.report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def jobs(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    sources: Annotated[bool, typer.Option(help="List every source instead of the runs.")] = False,
+) -> None:
+    """Show the runs of ingest and the states of their sources; one that runs shows its progress."""
+    from ui.jobs import tell_runs, tell_sources
+
+    settings = settings_for(library=library, collection=collection)
+    (tell_sources if sources else tell_runs)(settings)
+
+
+@app.command()
+def quarantine(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Only these files.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Read them again.")] = False,
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """List the files that were set aside, with reason and attempts; read them again on demand.
+
+    Exits 1 while there are any.
+    """
+    from ui.jobs import retry_quarantined, tell_quarantined
+
+    settings = settings_for(library=library, collection=collection)
+    chosen = [str(path.resolve()) for path in paths or []]
+    if retry:
+        retry_quarantined(settings, chosen)
+    if tell_quarantined(settings, chosen):
         raise typer.Exit(1)
 
 
@@ -330,6 +387,9 @@ def doctor(library: LibraryOption = None) -> None:
             typer.echo(finding.to_json())
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+mount(app)
 
 
 def main() -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from encoder.encoder import Encoder
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from encoder.encoder import RGB, Encoder
+    from ingest.ledger import Ledger
     from ingest.report import OnProgress, Report
     from ingest.scan import Options, Scan
     from ingest.sink import Sink
+    from ingest.task import Task
     from search.settings import Settings
     from search.store import BuildReport
 
@@ -29,7 +35,98 @@ class Run:
     """What the build of the graph measured; `None` if nothing was stored."""
 
 
-def run_ingest(scans: list[Scan], settings: Settings, encoder: Encoder, reference: str) -> Run:
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asks to be ingested: plain values, so that it can be kept and asked again."""
+
+    paths: list[str]
+    layout: str | None = None
+    dataset: str | None = None
+    encoder: str | None = None
+    site: str | None = None
+    stain: str | None = None
+    scanner: str | None = None
+    um_per_px: float | None = None
+    crop_um: float | None = None
+    crop_px: int | None = None
+    tile_px: int = 256
+    tile_um_per_px: float = 0.5
+    overlap: float = 0.0
+    regions: str | None = None
+    """A GeoJSON file."""
+    stain_norm: str | None = None
+    find: bool | None = None
+    engine: str = "local"
+
+    def kept(self) -> dict[str, Any]:
+        """The same for the ledger, to be asked again from any folder."""
+        files: dict[str, Any] = {"paths": [str(Path(path).absolute()) for path in self.paths]}
+        if self.regions is not None:
+            files["regions"] = str(Path(self.regions).absolute())
+        return asdict(self) | files
+
+    def options(self) -> Options:
+        """The same in the words of `ingest`.
+
+        Raises:
+            Refusal, StainError: tiles or a normalisation that cannot be.
+        """
+        from ingest.crops import CropRule
+        from ingest.regions import Regions
+        from ingest.scan import Options
+        from ingest.slide_source import SlideReader
+        from ingest.stain import by_name
+        from ingest.task import Facts
+        from ingest.tiles import MicronsPerPixel, TilePixels, TilePlan
+
+        normaliser = by_name(self.stain_norm)() if self.stain_norm else None
+        if normaliser is not None:
+            normaliser.check(self.stain)
+        regions = None
+        if self.regions is not None:
+            regions = Path(self.regions).read_text(encoding="utf-8")
+            Regions.from_geojson(regions)
+        facts = Facts(
+            site=self.site,
+            stain=self.stain,
+            scanner=self.scanner,
+            um_per_px=self.um_per_px,
+            um_per_px_origin=None if self.um_per_px is None else "manifest",
+        )
+        plan = TilePlan(
+            size=TilePixels(self.tile_px),
+            um_per_px=MicronsPerPixel(self.tile_um_per_px),
+            overlap=self.overlap,
+        )
+        return Options(
+            dataset=self.dataset,
+            facts=facts,
+            rule=CropRule(um=self.crop_um, px=self.crop_px),
+            slides=SlideReader(plan=plan, regions=regions, stain=normaliser),
+            find=self.find,
+        )
+
+
+def perform(request: Request, settings: Settings) -> Run:
+    """Find, read, embed and store what was asked."""
+    from encoder.registry import default_encoder, load
+
+    options = request.options()
+    scans = find([Path(path) for path in request.paths], request.layout, options)
+    name = settings.encoder or default_encoder()
+    encoder = load(name, device=settings.device)
+    if options.slides.stain is not None:
+        encoder = stained(encoder, options.slides.stain.name)
+    return run_ingest(scans, settings, encoder, name, request)
+
+
+def run_ingest(
+    scans: list[Scan],
+    settings: Settings,
+    encoder: Encoder,
+    reference: str,
+    request: Request | None = None,
+) -> Run:
     """Ingest what was found, in one report.
 
     Args:
@@ -37,18 +134,101 @@ def run_ingest(scans: list[Scan], settings: Settings, encoder: Encoder, referenc
         settings: Which library and collection.
         encoder: The encoder, loaded.
         reference: What loads it again.
+        request: What was asked, for the ledger.
     """
-    from ingest.pipeline import ingest
+    from ingest.ledger import Ledger, ledger_path
 
     report, tasks = scans[0].report, list(scans[0].tasks)
     for found in scans[1:]:
         tasks += found.tasks
         report.failures += found.report.failures
         report.warnings += found.report.warnings
-    with open_sink(settings, encoder, reference) as sink, progress_bar() as tell:
-        ingest(tasks, encoder, sink, progress=tell, report=report)
-        changed = report.stored or report.updated
-        return Run(report, sink.build() if changed else None)
+    path = ledger_path(settings.library)
+    with (
+        open_sink(settings, encoder, reference) as sink,
+        Ledger(path, settings.collection, encoder.card.fingerprint) as ledger,
+        in_words(settings.library),
+    ):
+        ledger.begin({} if request is None else request.kept())
+        try:
+            _go(tasks, encoder, sink, ledger, report, settings, request)
+            index = None
+            if ledger.unbuilt:  # of this run, or of one that was killed before it could build
+                index = sink.build()
+                ledger.mark_built()
+            ledger.end("done", str(report))
+        except BaseException as error:
+            with suppress(Exception):
+                ledger.end("failed", str(error) or type(error).__name__)
+            raise
+    return Run(report, index)
+
+
+def _go(
+    tasks: list[Task],
+    encoder: Encoder,
+    sink: Sink,
+    ledger: Ledger,
+    report: Report,
+    settings: Settings,
+    request: Request | None,
+) -> None:
+    from ingest.pipeline import ingest
+
+    reports = settings.library / "reports"
+    with progress_bar() as tell:
+        if request is not None and request.engine == "ray":
+            from ingest.rayrun import ingest_on_ray
+
+            name = settings.encoder or encoder.card.id
+            ingest_on_ray(tasks, encoder.card, name, sink, report, ledger, reports=reports)
+        else:
+            ingest(
+                tasks, encoder, sink, progress=tell, report=report, ledger=ledger, reports=reports
+            )
+
+
+class IngestStopped(RuntimeError):
+    """A run that could not go on, in words; what was stored before stays, whole."""
+
+
+@contextmanager
+def in_words(library: Path) -> Iterator[None]:
+    """Say what the system refuses: a full disk, a folder without the permission to write."""
+    try:
+        yield
+    except OSError as error:
+        why = {
+            errno.ENOSPC: "the disk is full; make room",
+            errno.EDQUOT: "the quota of this user is used up; make room",
+            errno.EROFS: "the disk is read-only; make it writable",
+            errno.EACCES: "the permission to write is missing; give it",
+            errno.EPERM: "the permission to write is missing; give it",
+            errno.EIO: "the disk reports a fault; check it",
+        }.get(error.errno or 0)
+        if why is None:
+            raise
+        raise IngestStopped(
+            f"the ingest into {library} stopped: {why}, then run the same command: it goes on "
+            "where it stopped. What was stored before is whole"
+        ) from error
+
+
+def stained(encoder: Encoder, name: str) -> Encoder:
+    """The encoder, said to see images of this stain normalisation: so is its fingerprint."""
+
+    from encoder.encoder import Encoder
+
+    class Through:
+        def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
+            return encoder.embed(images)
+
+        def tokens(
+            self, images: Sequence[RGB]
+        ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+            return encoder.tokens(images)
+
+    return Encoder(replace(encoder.card, stain=name), Through())
 
 
 def find(paths: list[Path], layout: str | None, options: Options) -> list[Scan]:
@@ -129,12 +309,21 @@ def tell_report(run: Run) -> None:
 
     report = run.report
     say(f"[bold]{report}[/]")
+    if report.skipped:
+        say(f"{report.skipped:,} files were done before and were not opened again")
+    for slide in report.slides[:SHOWN_FAILURES]:
+        say(f"[green]slide[/] {escape(slide)}")
     for warning in report.warnings[:SHOWN_FAILURES]:
         say(f"[yellow]![/] {escape(warning)}")
     for failure in report.failures[:SHOWN_FAILURES]:
         say(f"[red]failed[/] {escape(str(failure))}")
     if report.failed > SHOWN_FAILURES:
         say(f"... and {report.failed - SHOWN_FAILURES} more; --report FILE keeps all of them")
+    if report.quarantined:
+        say(
+            f"{report.quarantined} files are quarantined: `hemaseek quarantine` lists them, "
+            "`hemaseek quarantine --retry` reads them again"
+        )
     if run.index is not None:
         index = run.index
         say(
