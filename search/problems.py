@@ -17,6 +17,7 @@ from encoder.card import CardError
 from encoder.encoder import EncoderError
 from encoder.image import NotAnImage, TooManyPixels
 from search.auth import Forbidden, KeysError, NotAllowed
+from search.jobs import NoSuchJob
 from search.service import BadQuestion, NoSuchItem
 from search.shards import ShardError
 from search.store import BadVector, NoSuchCollection, StoreBusy, StoreDown, StoreError, WrongEncoder
@@ -54,6 +55,7 @@ TABLE: tuple[Expected, ...] = (
     (NoSuchCollection, 404, "No such collection"),
     (NoSuchItem, 404, "No such item"),
     (NoSuchVersion, 404, "No such version"),
+    (NoSuchJob, 404, "No such job"),
     (NotAllowed, 401, "A key is needed"),
     (Forbidden, 403, "The key does not reach that far"),
     (TooMany, 429, "Too many calls"),

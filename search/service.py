@@ -18,6 +18,7 @@ from search.cases import case_facts, fit_prototypes, similar_cases
 from search.counting import facet
 from search.duplicates import Hashes, PictureHash
 from search.holding import Holding
+from search.jobs import Jobs
 from search.judgement import judged
 from search.knn import Weighting, vote
 from search.library import Collection, Library, embedded, on_server
@@ -58,6 +59,7 @@ class Service:
         self._calibrations: dict[str, tuple[tuple[int, int], Calibration | None, bool]] = {}
         self._prototypes: OrderedDict[tuple[str, int, str], Vectors] = OrderedDict()
         self._hashes = Hashes()
+        self.jobs = Jobs(library.folder / "jobs")
         for name in library.names():
             self.collection(name)
 
@@ -76,7 +78,8 @@ class Service:
         return cls(Library.open(settings.library, make), settings)
 
     def close(self) -> None:
-        """Release every collection."""
+        """Stop the jobs and release every collection."""
+        self.jobs.close()
         with self._opening:
             for collection in self._collections.values():
                 collection.close()
@@ -133,6 +136,10 @@ class Service:
         self._hashes.forget(name)
         for key in [key for key in self._site_counts if key[0] == name]:
             self._site_counts.pop(key, None)
+
+    def follow(self, name: str) -> Collection:
+        """The version that serves now, held when this returns: for whoever just switched it."""
+        return self._collections.follow(name)
 
     def _prepare(self, collection: Collection) -> None:
         """Load the encoder of a version before it is served, where one was needed before it."""
