@@ -115,7 +115,11 @@ class Issuer:
             stale = now - self._fetched > FRESH_SECONDS
             if (stale or id not in self._keys) and now - self._tried > ASK_AGAIN_SECONDS:
                 self._tried = now
-                self._keys, self._fetched = self._fetch(), now
+                try:
+                    self._keys, self._fetched = self._fetch(), now
+                except KeysError:
+                    if not self._keys:
+                        raise  # else those that were had last hold until the issuer answers
             if not self._keys:
                 raise KeysError(f"the keys of {self.issuer} could not be had; try again")
             if id not in self._keys:
@@ -135,7 +139,10 @@ class Issuer:
                 content = Path(self.jwks).read_bytes()
             if len(content) > MOST_BYTES:
                 raise ValueError("too long to be keys")
-            keys = PyJWKSet.from_dict(json.loads(content)).keys
+            found = json.loads(content)
+            if not isinstance(found, dict):
+                raise ValueError("expected an object with the list `keys`")
+            keys = PyJWKSet.from_dict(found).keys
         except (OSError, ValueError, TypeError, httpx.HTTPError, PyJWTError) as error:
             raise KeysError(
                 f"the keys of {self.issuer} at {self.jwks} cannot be read: {error}"
