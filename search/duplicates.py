@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -48,6 +50,16 @@ class PictureHash:
     colour: tuple[int, int, int]
     """Its mean red, green and blue, 0 to 255."""
 
+    def to_bytes(self) -> bytes:
+        """35 bytes: the bits, then the colour."""
+        return self.bits.to_bytes(32, "big") + bytes(self.colour)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> PictureHash:
+        """What `to_bytes` made."""
+        red, green, blue = content[32:]
+        return cls(int.from_bytes(content[:32], "big"), (red, green, blue))
+
 
 def perceptual_hash(jpeg: bytes) -> PictureHash | None:
     """The perceptual hash of a picture: the signs of its low frequencies, and its colour.
@@ -75,6 +87,19 @@ def perceptual_hash(jpeg: bytes) -> PictureHash | None:
     return PictureHash(int.from_bytes(bits.tobytes(), "big"), (int(red), int(green), int(blue)))
 
 
+def hashes_of(jpegs: Sequence[bytes]) -> list[PictureHash | None]:
+    """The perceptual hashes of many pictures; `None` for a flat one and for what is no picture."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding leaves Python free
+        return list(pool.map(_hash_or_none, jpegs))
+
+
+def _hash_or_none(jpeg: bytes) -> PictureHash | None:
+    try:
+        return perceptual_hash(jpeg)
+    except OSError:  # an item whose ingest kept no picture
+        return None
+
+
 def same_picture(one: PictureHash | None, other: PictureHash | None) -> bool:
     """Whether two hashes are of one picture; a flat picture is the same as none."""
     if one is None or other is None:
@@ -84,17 +109,14 @@ def same_picture(one: PictureHash | None, other: PictureHash | None) -> bool:
 
 
 class Hashes:
-    """The perceptual hashes of stored items, made from their thumbnails when first needed.
-
-    Nothing is written: a shard of any age has thumbnails. Safe to use from many threads.
-    """
+    """The perceptual hashes of stored items that were asked for. Safe to use from many threads."""
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[str, str], PictureHash | None] = OrderedDict()
         self._turn = threading.Lock()
 
     def of(
-        self, collection: str, id: str, thumbnail: Callable[[str], bytes | None]
+        self, collection: str, id: str, look: Callable[[str], PictureHash | None]
     ) -> PictureHash | None:
         """The hash of an item; `None` where it has no picture, or a flat one."""
         key = (collection, id)
@@ -102,8 +124,7 @@ class Hashes:
             if key in self._held:
                 self._held.move_to_end(key)
                 return self._held[key]
-        content = thumbnail(id)
-        found = perceptual_hash(content) if content else None
+        found = look(id)
         with self._turn:
             self._held[key] = found
             if len(self._held) > REMEMBERED:

@@ -20,6 +20,7 @@ from weakref import finalize
 import numpy as np
 
 from encoder.card import EncoderCard
+from search.duplicates import PictureHash, hashes_of
 from search.records import Item
 from search.shards import (
     Entry,
@@ -401,6 +402,18 @@ class Collection:
         content: bytes = self._shard(place[0]).cell(place[1], "thumbnail")
         return content
 
+    def picture_hash(self, id: str) -> PictureHash | None:
+        """The perceptual hash of an item's thumbnail; `None` if there is nothing to compare."""
+        key = UUID(id).bytes
+        with self._writing:
+            row = self._catalogue.execute(
+                "SELECT hash FROM pictures WHERE id = ?", (key,)
+            ).fetchone()
+        if row is not None:
+            return PictureHash.from_bytes(row[0]) if row[0] else None
+        content = self.thumbnail(id)  # a catalogue from before hashes were kept
+        return hashes_of([content])[0] if content else None
+
     def path(self, id: str) -> str | None:
         """The file that an item came from, for the operator; `None` if it is not known."""
         place = self._place(id)
@@ -504,9 +517,11 @@ class Collection:
         shard = _open_shard(self.folder / "shards", self.card, name)
         seq = int(name.split("-")[0])
         gone = shard.removed()
+        pictures: list[tuple[bytes, bytes]] = []
         if gone:
             self.store.delete([str(UUID(bytes=id)) for id in gone])
         else:
+            pictures = _pictures(shard)
             items, vectors = shard.items(), shard.vectors()
             for at in range(0, len(items), BATCH):
                 self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
@@ -514,10 +529,21 @@ class Collection:
         with self._catalogue as catalogue:
             if gone:
                 catalogue.executemany("DELETE FROM items WHERE id = ?", [(id,) for id in gone])
+                catalogue.executemany("DELETE FROM pictures WHERE id = ?", [(id,) for id in gone])
             else:
                 rows = [(id, digest, seq, row) for row, (id, digest) in enumerate(shard.digests())]
                 catalogue.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
+                catalogue.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?)", pictures)
             catalogue.execute("INSERT OR REPLACE INTO shards VALUES (?, ?)", (seq, name))
+
+
+def _pictures(shard: Shard) -> list[tuple[bytes, bytes]]:
+    """Id and perceptual hash of every row; an empty hash where nothing can be compared."""
+    found = hashes_of(shard.thumbnails())
+    return [
+        (id, b"" if hash is None else hash.to_bytes())
+        for (id, _), hash in zip(shard.digests(), found, strict=True)
+    ]
 
 
 def _open_shard(folder: Path, card: EncoderCard, name: str) -> Shard:
@@ -541,6 +567,7 @@ def open_catalogue(path: Path) -> sqlite3.Connection:
         CREATE TABLE IF NOT EXISTS items (
             id BLOB PRIMARY KEY, digest TEXT NOT NULL, shard INTEGER NOT NULL, row INTEGER NOT NULL
         ) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS pictures (id BLOB PRIMARY KEY, hash BLOB NOT NULL) WITHOUT ROWID;
         """
     )
     return catalogue

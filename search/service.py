@@ -247,7 +247,7 @@ class Service:
 
     def picture_hash(self, collection: Collection, id: str) -> PictureHash | None:
         """The perceptual hash of a stored item's thumbnail; `None` if it has none."""
-        return self._hashes.of(collection.key, id, collection.thumbnail)
+        return self._hashes.of(collection.key, id, collection.picture_hash)
 
     def site_counts(self, collection: Collection, where: Filter, site: str) -> tuple[int, int]:
         """Items of a site, and all items, that meet a filter; remembered until a write."""

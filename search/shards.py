@@ -234,6 +234,11 @@ class Shard:
         """Every vector, n x dim, in order."""
         return _matrix(self._read(["vector"])["vector"], self.card.dim)
 
+    def thumbnails(self) -> list[bytes]:
+        """Every thumbnail, in order."""
+        found: list[bytes] = self._read(["thumbnail"])["thumbnail"].to_pylist()
+        return found
+
     def entries(self, rows: Sequence[int] | None = None) -> Iterator[Entry]:
         """Rows whole, in the order asked; every one if none is named."""
         table = self._read([name for name in schema(self.card).names if name != "digest"])

@@ -69,9 +69,9 @@ def test_a_flat_picture_is_the_same_as_none() -> None:
 
 def test_a_hash_is_made_once_until_it_is_forgotten(rng: np.random.Generator) -> None:
     hashes, asked = Hashes(), []
-    content = thumbnail(rng)
+    content = perceptual_hash(thumbnail(rng))
 
-    def read(id: str) -> bytes:
+    def read(id: str) -> PictureHash | None:
         asked.append(id)
         return content
 
