@@ -88,6 +88,9 @@ def test_what_beats_colours_is_exported_with_a_card_that_says_how(cells: Path) -
     for row in record["sets"]["pbc, held-out quarter"]["encoders"]["colour"]:
         row["weighted_f1"] = row["balanced_accuracy"] = -1.0
     path.write_text(json.dumps(record))
+    other = cells / "work" / "toy-external" / "record.json"
+    other.parent.mkdir()
+    other.write_text(json.dumps(record))
 
     status = run(_config(cells, steps=("export",)))
 
@@ -98,7 +101,14 @@ def test_what_beats_colours_is_exported_with_a_card_that_says_how(cells: Path) -
     assert encoder.card.input_px == 28
     assert encoder.card.fingerprint == record["fingerprint"]
     text = (folder / "MODEL.md").read_text()
-    for part in ("## Trained on", "CC BY 4.0", "## Limits", "--recipe toy", '"hue": 0.04'):
+    for part in (
+        "## Trained on",
+        "CC BY 4.0",
+        "## Limits",
+        "--recipe toy",
+        '"hue": 0.04',
+        "asked about PBC",
+    ):
         assert part in text
 
 

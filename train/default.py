@@ -174,7 +174,9 @@ def run(config: DefaultConfig, say: Any = None) -> int:
         return REFUSED
     folder = config.weights / recipe.id
     trained(config, folder)
-    text = model_card(config, told)
+    other = config.model_copy(update={"external": True}).run_folder / "record.json"
+    external = json.loads(other.read_text(encoding="utf-8")) if other.exists() else None
+    text = model_card(config, told, external)
     (folder / "MODEL.md").write_text(text, encoding="utf-8")
     tell(f"exported to {folder}")
     return 0

@@ -232,8 +232,16 @@ LIMITS = """\
 """
 
 
-def model_card(config: DefaultConfig, record: Mapping[str, Any]) -> str:
-    """The text of MODEL.md."""
+def model_card(
+    config: DefaultConfig, record: Mapping[str, Any], external: Mapping[str, Any] | None = None
+) -> str:
+    """The text of MODEL.md.
+
+    Args:
+        config: Of the run.
+        record: Of the encoder (`evaluate_all`).
+        external: Of the same recipe without any image of PBC; `None` if that was not run.
+    """
     training, there = record["training"], record["machine"]
     first = training["run"] or {}
     robust = [
@@ -244,7 +252,7 @@ def model_card(config: DefaultConfig, record: Mapping[str, Any]) -> str:
             record["robustness"][record["encoder"]], record["robustness"]["colour"], strict=True
         )
     ]
-    flag = " --external true" if config.external else ""
+    flag = " --external" if config.external else ""
     parts = [
         f"# {record['encoder']}",
         f"Fingerprint `{record['fingerprint']}`. Licence of the weights: Apache-2.0.",
@@ -263,6 +271,8 @@ def model_card(config: DefaultConfig, record: Mapping[str, Any]) -> str:
             f"**{name}** ({entry['asked']} cells asked; unit: {entry['unit']})\n\n{table(entry)}"
             for name, entry in record["sets"].items()
         ),
+        "### The same recipe without any image of PBC (external protocol)",
+        "Not run." if external is None else _external(external),
         "### Stain shift of the queries: points lost at 20-NN, wF1 / bAcc",
         "\n".join([f"| shift | {record['encoder']} | colour |", "|---|---|---|", *robust]),
         "### Commonest confusions at 20-NN on the held-out quarter",
@@ -271,6 +281,14 @@ def model_card(config: DefaultConfig, record: Mapping[str, Any]) -> str:
         LIMITS.strip(),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _external(record: Mapping[str, Any]) -> str:
+    name = "pbc, held-out quarter"
+    spent = _seconds(record["training"])
+    return (
+        f"Trained for {spent} on the other sets, asked about PBC.\n\n{table(record['sets'][name])}"
+    )
 
 
 def _seconds(training: Mapping[str, Any]) -> str:
