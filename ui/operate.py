@@ -28,7 +28,7 @@ def opened(library: Path | None, collection: str | None) -> tuple[Library, str, 
     from search.library import Library, embedded, on_server
     from search.settings import Settings
 
-    given = {"library": library, "collection": collection}
+    given: dict[str, Any] = {"library": library, "collection": collection}
     settings = Settings(**{name: value for name, value in given.items() if value is not None})
     key = settings.qdrant_api_key
     make = (
@@ -175,7 +175,7 @@ def calibrate(
 
     _, _, settings = opened(library, collection)
     with serving(settings) as backend:
-        found = backend.calibrate(CalibrationPlan(sample=sample), collection)
+        found = backend.calibrate(CalibrationPlan(sample=sample), settings.collection)
     typer.echo(found.model_dump_json())
 
 
@@ -194,7 +194,8 @@ def cases(
     from ui.backend import serving
 
     _, _, settings = opened(library, collection)
-    asked = {"case": case, "by": by, "k": k, "distance": distance, "collection": collection}
+    asked = {"case": case, "by": by, "k": k, "distance": distance}
+    asked["collection"] = settings.collection
     with serving(settings) as backend:
         found = backend.similar_cases(CaseQuestion.model_validate(asked))
     typer.echo(found.model_dump_json())
