@@ -402,12 +402,12 @@ def kill_after(shards: int, nursery: subprocess.Popen[str], library: Path, pause
     """Start an ingest and kill it once it has written so many shards; whether it was killed."""
     assert nursery.stdin is not None
     assert nursery.stdout is not None
-    folder = library / "collections" / "cells" / "shards"
+    folder = library / "collections" / "cells" / "versions"
     nursery.stdin.write("start\n")
     nursery.stdin.flush()
     child = int(nursery.stdout.readline())
     end = time.monotonic() + 60
-    while len(list(folder.glob("[0-9]*.parquet"))) < shards and time.monotonic() < end:
+    while len(list(folder.glob("*/shards/[0-9]*.parquet"))) < shards and time.monotonic() < end:
         time.sleep(0.001)
     time.sleep(pause)
     with suppress(ProcessLookupError):  # it had ended already
