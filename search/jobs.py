@@ -153,6 +153,7 @@ class Jobs:
     def _work_on(self) -> None:
         while (next := self._waiting.get()) is not None:
             self._one(*next)
+            del next  # what the work held on to is free before the next job comes
 
     def _one(self, id: str, work: Work) -> None:
         stopping = self._stopping[id]

@@ -25,8 +25,10 @@ PER_SHARD = 1024
 """Items in one shard of the new version; what a kill costs at most."""
 ROUNDS = 5
 """How often what was written meanwhile is carried over before writers have to wait for it."""
-LISTED = 20
-"""Missing items that a message names."""
+LISTED = 5
+"""Reasons that a message gives; file names stay in the list on the disk."""
+MISSING = "missing.json"
+"""The list, in the folder of the version."""
 
 
 class SourcesMissing(StoreError):
@@ -252,15 +254,15 @@ class _Run:
         if not self.missing:
             return
         listed = [asdict(one) for one in self.missing.values()]
-        file = self.target.folder / "missing.json"
-        write_durably(file, json.dumps(listed, indent=1).encode())
-        if self._plan.allow_missing:
+        write_durably(self.target.folder / MISSING, json.dumps(listed, indent=1).encode())
+        if self._plan.allow_missing and self.there.rows:
             return
-        few = "; ".join(f"{one['path']}: {one['why']}" for one in listed[:LISTED])
+        whys = "; ".join(sorted({one.why for one in self.missing.values()})[:LISTED])
         raise SourcesMissing(
             f"{len(listed)} of {len(self.old.rows)} items of collection {self.served.name!r} "
             "cannot be read again, so the version that serves stays. Bring the files back and run "
-            f"the same command, or allow them to be left out. All are in {file}. First: {few}"
+            "the same command, or allow them to be left out. All are listed in "
+            f"versions/{self.target.version.id}/{MISSING}. Why: {whys}"
         )
 
     def gates(self, built: BuildReport) -> list[Gate]:

@@ -189,7 +189,7 @@ def start_reindex(
 
     It switches when its gates pass. Asked again after an interruption, it goes on from there.
     """
-    held = service.collection(name)
+    called = service.collection(name).name  # the job must not hold the version that it replaces
     library, device, follow = service.library, service.settings.device, service.follow
 
     def work(run: Run) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def start_reindex(
         )
         done = reindex(
             library,
-            held.name,
+            called,
             encoder,
             reference=wanted.encoder,
             plan=plan,
@@ -207,10 +207,10 @@ def start_reindex(
             stop=run.stop,
         )
         if done.switched:
-            follow(held.name)
+            follow(called)
         return as_result(done)
 
-    job = service.jobs.start("reindex", held.name, work)
+    job = service.jobs.start("reindex", called, work)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job_record(job)
 
@@ -218,9 +218,9 @@ def start_reindex(
 @router.post("/collections/{name}/rollback")
 def roll_back(name: str, wanted: RollbackWanted, service: Admins) -> SwitchRecord:
     """Serve the version that was served before, or another one; atomic."""
-    held = service.collection(name)
-    done = rollback(service.library, held.name, wanted.version, force=wanted.force)
-    service.follow(held.name)
+    called = service.collection(name).name
+    done = rollback(service.library, called, wanted.version, force=wanted.force)
+    service.follow(called)
     return SwitchRecord(
         **{key: value for key, value in vars(done).items() if key != "lacking"},
         lacking=len(done.lacking),
@@ -236,8 +236,8 @@ def prune_versions(
     unfinished: bool = False,
 ) -> Pruned:
     """Delete old versions for good; the one that answers, and those that did last, stay."""
-    held = service.collection(name)
-    done = prune(service.library, held.name, keep, unfinished=unfinished)
+    called = service.collection(name).name
+    done = prune(service.library, called, keep, unfinished=unfinished)
     return Pruned(pruned=tuple(done))
 
 
