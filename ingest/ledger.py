@@ -125,6 +125,12 @@ class Ledger:
     def begin(self, request: dict[str, Any]) -> int:
         """Note that a run begins; its number."""
         with self._writing() as write:
+            # One that still counts as running was killed, or says so itself when it ends.
+            write.execute(
+                "UPDATE runs SET state = 'failed', summary = 'it was stopped before its end' "
+                "WHERE state = 'running' AND collection = ?",
+                (self.collection,),
+            )
             cursor = write.execute(
                 "INSERT INTO runs (collection, started, ended, state, request, summary) "
                 "VALUES (?, ?, '', 'running', ?, '')",

@@ -29,7 +29,7 @@ VERSION = 1
 class SlideReader(ChildReader):
     """Reads a slide as tiles, in a child."""
 
-    plan: TilePlan = field(default_factory=TilePlan)
+    tiles: TilePlan = field(default_factory=TilePlan)
     """Which tiles."""
     limits: QualityLimits = field(default_factory=QualityLimits)
     """Which of them are dropped."""
@@ -41,7 +41,7 @@ class SlideReader(ChildReader):
     def recipe(self, facts: Facts) -> str:
         """See `ChildReader.recipe`."""
         stain = None if self.stain is None else self.stain.name
-        how = [asdict(self.plan), self.limits.to_json(), self.regions, stain]
+        how = [asdict(self.tiles), self.limits.to_json(), self.regions, stain]
         return recipe_of("tiles", VERSION, *how, facts)
 
     def job(self, path: Path, facts: Facts) -> child.Task:
@@ -50,10 +50,10 @@ class SlideReader(ChildReader):
         Raises:
             StainError: normalisation was asked for a Romanowsky stain.
         """
-        tile_bytes = 3 * self.plan.size**2
+        tile_bytes = 3 * self.tiles.size**2
         return tile_task(
             path,
-            self.plan,
+            self.tiles,
             um_per_px=facts.um_per_px,
             regions=self.regions,
             limits=self.limits,
@@ -87,7 +87,7 @@ class SlideReader(ChildReader):
 
     def _notes(self, scores: Sequence[float], unstained: bool) -> dict[str, str]:
         notes = {name: f"{score:.4g}" for name, score in zip(SCORES, scores, strict=True)}
-        notes["tile"] = f"{self.plan.size} px at {self.plan.um_per_px:g} um/px"
+        notes["tile"] = f"{self.tiles.size} px at {self.tiles.um_per_px:g} um/px"
         if self.stain is not None:
             notes["stain normalisation"] = "failed, as scanned" if unstained else self.stain.name
         return notes

@@ -53,3 +53,11 @@ def test_a_ledger_that_cannot_be_kept_is_refused_in_words(tmp_path: Path) -> Non
 
     with pytest.raises(LedgerError, match="cannot keep the ledger"):
         Ledger(tmp_path / "file" / "l.sqlite")
+
+
+def test_a_run_that_was_killed_is_not_shown_as_running(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "l.sqlite", "cells", "f") as ledger:
+        ledger.begin({})
+    with Ledger(tmp_path / "l.sqlite", "cells", "f") as ledger:
+        ledger.begin({})
+        assert [run.state for run in ledger.runs()] == ["running", "failed"]

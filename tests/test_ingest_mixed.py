@@ -28,7 +28,7 @@ from search.library import Library
 from search.records import Item
 from search.store import scroll_all
 
-SMALL = Options(slides=SlideReader(plan=TilePlan(size=TilePixels(64))))
+SMALL = Options(slides=SlideReader(tiles=TilePlan(size=TilePixels(64))))
 
 
 @pytest.fixture(name="encoder", scope="module")

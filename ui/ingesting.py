@@ -102,7 +102,7 @@ class Request:
             dataset=self.dataset,
             facts=facts,
             rule=CropRule(um=self.crop_um, px=self.crop_px),
-            slides=SlideReader(plan=plan, regions=regions, stain=normaliser),
+            slides=SlideReader(tiles=plan, regions=regions, stain=normaliser),
             find=self.find,
         )
 
