@@ -120,6 +120,9 @@ class ServerStore:
                     on_disk=settings.vectors_on_disk,
                 ),
                 quantization_config=_quantization(settings),
+                shard_number=settings.shards or None,
+                replication_factor=settings.replicas or None,
+                write_consistency_factor=settings.replicas // 2 + 1 if settings.replicas else None,
                 hnsw_config=models.HnswConfigDiff(
                     m=settings.m,
                     ef_construct=settings.ef_construct,

@@ -87,6 +87,11 @@ class IndexSettings:
     """Leave the float vectors on the disk, for the page cache to hold what fits."""
     graph_on_disk: bool = False
     """Leave the graph on the disk too."""
+    shards: int = 0
+    """On a Qdrant cluster: parts of the collection; 0 for the server's own default."""
+    replicas: int = 0
+    """On a Qdrant cluster: copies of each part, of which more than half must take a write; 0 for
+    the server's own default."""
 
     def __post_init__(self) -> None:
         if self.m < 2 or self.ef_construct < self.m or self.ef < 1:

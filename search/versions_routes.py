@@ -68,6 +68,10 @@ class IndexWanted(Record):
     """Walk the graph over bytes, and compare what it finds with the floats again."""
     vectors_on_disk: bool = False
     graph_on_disk: bool = False
+    shards: Annotated[int, Field(ge=0, le=1024)] = 0
+    """On a Qdrant cluster; 0 for the server's own default."""
+    replicas: Annotated[int, Field(ge=0, le=16)] = 0
+    """On a Qdrant cluster; 0 for the server's own default."""
 
 
 class ReindexWanted(Record):

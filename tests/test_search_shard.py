@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -122,10 +123,13 @@ def test_a_server_is_asked_for_the_same_settings() -> None:
     with recorded() as (url, handler):
         client = QdrantClient(url=url, check_compatibility=False, timeout=5)
         with suppress(Exception):  # the stub's answers are no collection; what it heard counts
-            ServerStore.create(client, "cells", CARD, SETTINGS["all on disk"])
+            clustered = replace(SETTINGS["all on disk"], shards=6, replicas=2)
+            ServerStore.create(client, "cells", CARD, clustered)
         client.close()
     (body,) = [body for how, path, body in handler.asked if (how, path[:18]) == CREATED]
 
+    assert (body["shard_number"], body["replication_factor"]) == (6, 2)
+    assert body["write_consistency_factor"] == 2
     assert body["vectors"]["on_disk"] is True
     assert body["hnsw_config"]["on_disk"] is True
     assert body["quantization_config"]["scalar"]["type"] == "int8"
