@@ -72,18 +72,14 @@ def test_going_back_without_a_version_before_is_refused_in_words(library: Path) 
     assert "Traceback" not in done.stderr
 
 
-def test_a_key_is_shown_once_and_can_be_revoked(library: Path) -> None:
+def test_a_key_that_the_command_makes_is_not_kept_in_the_library(library: Path) -> None:
     made = hemaseek("keys", "add", "lab", "--role", "cells:read", "--library", str(library))
-    text = made.stdout.strip()
 
     (listed,) = told(library, "keys", "list")
     kept = "".join(path.read_text() for path in library.glob("*.json"))
-    (revoked,) = told(library, "keys", "revoke", listed["id"])
 
     assert listed["roles"] == {"cells": "read"}
-    assert text.rsplit("_", 1)[1] not in kept
-    assert revoked["revoked"] is True
-    assert told(library, "keys", "list")[0]["revoked"]
+    assert made.stdout.strip().rsplit("_", 1)[1] not in kept
 
 
 def test_capacity_is_a_table() -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.operate import CollectionOption, LibraryOption, mount
+from ui.keys import LibraryOption
+from ui.operate import CollectionOption, mount
 
 if TYPE_CHECKING:
     from search.records import Question

@@ -1,4 +1,4 @@
-"""The operator's verbs: versions of a collection, backups, keys, capacity."""
+"""The operator's verbs: versions of a collection, backups, calibration, cases, capacity."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ui.keys import LibraryOption, audit, keys
+
 if TYPE_CHECKING:
-    from search.auth import Keys
     from search.library import Library
     from search.settings import Settings
 
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", help="Folder of the library. [HEMASEEK_LIBRARY, else ./library]"),
-]
 CollectionOption = Annotated[
     str | None, typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]")
 ]
-keys = typer.Typer(help="Keys of the service: who may read, write or administer which collection.")
 
 
 def opened(library: Path | None, collection: str | None) -> tuple[Library, str, Settings]:
@@ -201,57 +197,6 @@ def cases(
     typer.echo(found.model_dump_json())
 
 
-@keys.command("add")
-def add_key(
-    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
-    role: Annotated[
-        list[str], typer.Option(help="read, write or admin; or COLLECTION:ROLE. Repeat for more.")
-    ],
-    library: LibraryOption = None,
-) -> None:
-    """Make a key. It is shown once, and kept only as a hash."""
-    from search.auth import parse_roles
-
-    key, text = _keys(library).add(name, parse_roles(role))
-    typer.echo(text)
-    typer.echo(f"key {key.id} for {name}; keep it now, it is not shown again", err=True)
-
-
-@keys.command("list")
-def list_keys(library: LibraryOption = None) -> None:
-    """List the keys, revoked ones included, without the keys themselves."""
-    show(
-        [
-            {"id": key.id, "name": key.name, "roles": key.roles, "revoked": key.revoked}
-            for key in _keys(library).all()
-        ]
-    )
-
-
-@keys.command("revoke")
-def revoke_key(
-    id: Annotated[str, typer.Argument(help="Its id, as `hemaseek keys list` shows it.")],
-    library: LibraryOption = None,
-) -> None:
-    """Take a key back; a running service refuses it from its next call on."""
-    show({"id": _keys(library).revoke(id).id, "revoked": True})
-
-
-def audit(library: LibraryOption = None) -> None:
-    """Verify the chain of the audit log. Exits 1 where a line was changed or cut."""
-    from search.audit import verify
-
-    _, _, settings = opened(library, None)
-    show(verify(settings.audit or settings.library / "audit"))
-
-
-def _keys(library: Path | None) -> Keys:
-    from search.auth import Keys
-
-    _, _, settings = opened(library, None)
-    return Keys(settings.keys or settings.library / "keys.json")
-
-
 VERBS = (
     versions,
     reindex,
@@ -263,7 +208,6 @@ VERBS = (
     capacity,
     calibrate,
     cases,
-    audit,
 )
 """In the order of the help."""
 
@@ -273,3 +217,4 @@ def mount(app: typer.Typer) -> None:
     for verb in VERBS:
         app.command()(verb)
     app.add_typer(keys, name="keys")
+    app.add_typer(audit, name="audit")
