@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from search.capacity import Cluster, Rates, capacity, table
@@ -64,3 +66,13 @@ def test_what_makes_no_sense_is_refused() -> None:
     for cells, dim in ((0, 384), (10, 0)):
         with pytest.raises(ValueError, match="at least 1"):
             capacity(cells, dim)
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_function() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "capacity.md").read_text()
+    dense = IndexSettings(m=32, ef_construct=256, quantize="int8", vectors_on_disk=True)
+    large = Cluster(node_ram_gb=256, cores=64)
+
+    assert table(capacity(1e8, 384, settings=dense, rates=Rates(workers=8))) in text
+    whole = capacity(1e9, 384, settings=dense, rates=Rates(workers=32), cluster=large)
+    assert table(whole) in text
