@@ -19,7 +19,7 @@ demo: install ## ingest, one query, its neighbours, then the API and the page
 	$(RUN) hemaseek demo
 
 test: install ## the whole suite
-	$(RUN) pytest
+	$(RUN) pytest -n 2 --dist loadfile
 
 test-browser: install chromium ## only the tests that drive the page in Chromium
 	$(RUN) pytest -m browser
