@@ -6,20 +6,20 @@ import fcntl
 import json
 import os
 import re
-import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO
 from uuid import UUID
 from weakref import finalize
 
 import numpy as np
 
 from encoder.card import EncoderCard
+from search.catalogue import Catalogue
 from search.duplicates import PictureHash, hashes_of
 from search.records import Item
 from search.shards import (
@@ -35,109 +35,17 @@ from search.store import (
     BuildReport,
     IndexSettings,
     NoSuchCollection,
-    Store,
     StoreBusy,
     StoreError,
     WrongEncoder,
     is_id,
 )
+from search.stores import OnServer, Stores, embedded, on_server
 from search.truth import Truth, shard_files, shard_name
 from search.versions import Version, Versions
 
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
-
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 """What a collection may be called."""
-
-
-class Stores(Protocol):
-    """How the indexes of versions are made, and what points to the served one outside."""
-
-    def open(self, folder: Path, version: Version) -> tuple[Store, bool]:
-        """The index of a version, open, and whether it is new and empty."""
-        ...
-
-    def point(self, version: Version) -> None:
-        """Make the outside name lead to this version, in one step."""
-        ...
-
-    def drop(self, version: Version) -> None:
-        """Remove what lies outside the folder of the version."""
-        ...
-
-
-class Embedded:
-    """Indexes without a server: the Qdrant engine in this process. `current.json` points."""
-
-    def open(self, folder: Path, version: Version) -> tuple[Store, bool]:
-        """See `Stores.open`."""
-        from search.edge import EdgeStore
-
-        if (folder / "collection.json").exists():
-            return EdgeStore.open(folder, version.name, version.card), False
-        return EdgeStore.create(folder, version.name, version.card, version.index), True
-
-    def point(self, version: Version) -> None:
-        """See `Stores.point`."""
-
-    def drop(self, version: Version) -> None:
-        """See `Stores.drop`."""
-
-
-class OnServer:
-    """Indexes on a Qdrant server, over one connection.
-
-    Version 2 of `cells` is its collection `cells@2`, and `cells` an alias that leads to the
-    served one. The service asks `cells@2` itself, so that one answer never meets two versions;
-    the alias is for whoever else reads the server.
-    """
-
-    def __init__(
-        self, url: str = "", api_key: str | None = None, client: QdrantClient | None = None
-    ) -> None:
-        self._url, self._api_key, self._client = url, api_key, client
-
-    def open(self, folder: Path, version: Version) -> tuple[Store, bool]:
-        """See `Stores.open`."""
-        from search.server import ServerStore
-
-        there = self._called(version)
-        try:
-            return ServerStore.open(self._connected(), there, version.card), False
-        except NoSuchCollection:
-            made = ServerStore.create(self._connected(), there, version.card, version.index)
-            return made, True
-
-    def point(self, version: Version) -> None:
-        """See `Stores.point`."""
-        from search.server import point_alias
-
-        point_alias(self._connected(), version.name, self._called(version))
-
-    def drop(self, version: Version) -> None:
-        """See `Stores.drop`."""
-        from search.server import drop_collection
-
-        drop_collection(self._connected(), self._called(version))
-
-    def _called(self, version: Version) -> str:
-        return f"{version.name}@{version.id}"
-
-    def _connected(self) -> QdrantClient:
-        from search.server import connect
-
-        if self._client is None:
-            self._client = connect(self._url, self._api_key)
-        return self._client
-
-
-embedded = Embedded()
-
-
-def on_server(url: str, api_key: str | None = None) -> Stores:
-    """Stores on a Qdrant server, over one connection."""
-    return OnServer(url, api_key)
 
 
 @dataclass(frozen=True)
@@ -276,7 +184,7 @@ class Collection:
         lock = hold(folder / "held.lock", version.name)
         catalogue = None
         try:
-            catalogue = self._catalogue = open_catalogue(folder / "catalogue.sqlite")
+            catalogue = self._catalogue = Catalogue(folder / "catalogue.sqlite")
             self.store, fresh = stores.open(folder / "index", version)
             self._bring_in(everything=fresh)
             if not aside:
@@ -305,14 +213,8 @@ class Collection:
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         """The payload digests of those of `ids` that are stored."""
-        found: dict[str, str] = {}
-        for batch in _runs([UUID(id).bytes for id in ids], 900):
-            marks = ",".join("?" * len(batch))
-            query = f"SELECT id, digest FROM items WHERE id IN ({marks})"  # noqa: S608 (marks only)
-            with self._writing:
-                rows = self._catalogue.execute(query, batch).fetchall()
-            found.update({str(UUID(bytes=id)): digest for id, digest in rows})
-        return found
+        found = self._catalogue.known([UUID(id).bytes for id in ids])
+        return {str(UUID(bytes=id)): digest for id, digest in found.items()}
 
     def add(self, entries: Sequence[Entry]) -> Added:
         """Store entries: shard first, then index; durable when it returns.
@@ -404,13 +306,9 @@ class Collection:
 
     def picture_hash(self, id: str) -> PictureHash | None:
         """The perceptual hash of an item's thumbnail; `None` if there is nothing to compare."""
-        key = UUID(id).bytes
-        with self._writing:
-            row = self._catalogue.execute(
-                "SELECT hash FROM pictures WHERE id = ?", (key,)
-            ).fetchone()
-        if row is not None:
-            return PictureHash.from_bytes(row[0]) if row[0] else None
+        held = self._catalogue.picture(UUID(id).bytes)
+        if held is not None:
+            return PictureHash.from_bytes(held) if held else None
         content = self.thumbnail(id)  # a catalogue from before hashes were kept
         return hashes_of([content])[0] if content else None
 
@@ -439,13 +337,7 @@ class Collection:
         self.close()
 
     def _place(self, id: str) -> tuple[str, int] | None:
-        with self._writing:
-            row = self._catalogue.execute(
-                "SELECT shards.name, items.row FROM items JOIN shards ON shards.seq = items.shard "
-                "WHERE items.id = ?",
-                (UUID(id).bytes,),
-            ).fetchone()
-        return None if row is None else (str(row[0]), int(row[1]))
+        return self._catalogue.place(UUID(id).bytes)
 
     def _revised(self, item: Item) -> Entry:
         before = self.entry(item.id)
@@ -465,26 +357,11 @@ class Collection:
 
     def places(self) -> dict[bytes, tuple[str, str, int]]:
         """Digest, shard and row of every item, by id (16 bytes), as the catalogue has them."""
-        query = (
-            "SELECT items.id, items.digest, shards.name, items.row FROM items "
-            "LEFT JOIN shards ON shards.seq = items.shard"
-        )
-        with self._writing:
-            rows = self._catalogue.execute(query).fetchall()
-        return {bytes(id): (str(digest), str(name), int(row)) for id, digest, name, row in rows}
+        return self._catalogue.places()
 
     def place_anew(self, truth: Truth) -> None:
         """Write the catalogue from the shards."""
-        rows = [
-            (id, row.digest, int(row.shard.split("-")[0]), row.row)
-            for id, row in truth.rows.items()
-        ]
-        names = [(int(name.split("-")[0]), name) for name in shard_files(truth.folder)]
-        with self._writing, self._catalogue as catalogue:
-            catalogue.execute("DELETE FROM items")
-            catalogue.execute("DELETE FROM shards")
-            catalogue.executemany("INSERT INTO items VALUES (?, ?, ?, ?)", rows)
-            catalogue.executemany("INSERT INTO shards VALUES (?, ?)", names)
+        self._catalogue.place_anew(truth)
 
     @contextmanager
     def _to_this_version(self) -> Iterator[None]:
@@ -504,10 +381,8 @@ class Collection:
     def _bring_in(self, *, everything: bool) -> None:
         """Index the shards that are on disk and not in the index yet, in order."""
         if everything:
-            with self._catalogue:
-                self._catalogue.execute("DELETE FROM items")
-                self._catalogue.execute("DELETE FROM shards")
-        have = {name for (name,) in self._catalogue.execute("SELECT name FROM shards")}
+            self._catalogue.clear()
+        have = self._catalogue.shards()
         for name in shard_files(self.folder / "shards"):
             if name not in have:
                 self._index(name)
@@ -515,26 +390,18 @@ class Collection:
     def _index(self, name: str) -> None:
         """Put one shard into the index and then into the catalogue; twice is as once."""
         shard = _open_shard(self.folder / "shards", self.card, name)
-        seq = int(name.split("-")[0])
         gone = shard.removed()
-        pictures: list[tuple[bytes, bytes]] = []
         if gone:
             self.store.delete([str(UUID(bytes=id)) for id in gone])
-        else:
-            pictures = _pictures(shard)
-            items, vectors = shard.items(), shard.vectors()
-            for at in range(0, len(items), BATCH):
-                self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
+            self.store.flush()
+            self._catalogue.remove(name, gone)
+            return
+        pictures = _pictures(shard)
+        items, vectors = shard.items(), shard.vectors()
+        for at in range(0, len(items), BATCH):
+            self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
         self.store.flush()
-        with self._catalogue as catalogue:
-            if gone:
-                catalogue.executemany("DELETE FROM items WHERE id = ?", [(id,) for id in gone])
-                catalogue.executemany("DELETE FROM pictures WHERE id = ?", [(id,) for id in gone])
-            else:
-                rows = [(id, digest, seq, row) for row, (id, digest) in enumerate(shard.digests())]
-                catalogue.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
-                catalogue.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?)", pictures)
-            catalogue.execute("INSERT OR REPLACE INTO shards VALUES (?, ?)", (seq, name))
+        self._catalogue.put(name, shard.digests(), pictures)
 
 
 def _pictures(shard: Shard) -> list[tuple[bytes, bytes]]:
@@ -550,27 +417,10 @@ def _open_shard(folder: Path, card: EncoderCard, name: str) -> Shard:
     return Shard(folder / name, card)
 
 
-def _release(catalogue: sqlite3.Connection | None, lock: IO[str]) -> None:
+def _release(catalogue: Catalogue | None, lock: IO[str]) -> None:
     if catalogue is not None:
         catalogue.close()
     lock.close()
-
-
-def open_catalogue(path: Path) -> sqlite3.Connection:
-    """The catalogue of a collection: which id lies in which row of which shard."""
-    catalogue = sqlite3.connect(path, check_same_thread=False)
-    catalogue.execute("PRAGMA journal_mode = WAL")
-    catalogue.execute("PRAGMA synchronous = FULL")
-    catalogue.executescript(
-        """
-        CREATE TABLE IF NOT EXISTS shards (seq INTEGER PRIMARY KEY, name TEXT NOT NULL);
-        CREATE TABLE IF NOT EXISTS items (
-            id BLOB PRIMARY KEY, digest TEXT NOT NULL, shard INTEGER NOT NULL, row INTEGER NOT NULL
-        ) WITHOUT ROWID;
-        CREATE TABLE IF NOT EXISTS pictures (id BLOB PRIMARY KEY, hash BLOB NOT NULL) WITHOUT ROWID;
-        """
-    )
-    return catalogue
 
 
 def hold(path: Path, name: str) -> IO[str]:
@@ -596,5 +446,4 @@ def hold(path: Path, name: str) -> IO[str]:
     return handle
 
 
-def _runs(values: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (values[at : at + size] for at in range(0, len(values), size))
+__all__ = ["Added", "Collection", "Library", "OnServer", "Stores", "embedded", "hold", "on_server"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -187,6 +189,8 @@ def _begin(
             and version.index == index
         ):
             return versions.write(replace(version, state="building"))
+    if os.sep in reference and Path(reference).is_dir():
+        reference = str(Path(reference).resolve())  # the service may run elsewhere
     return versions.begin(encoder.card, reference, index=index, parent=served.id)
 
 
