@@ -228,7 +228,7 @@ class Auth:
             return Caller(key.id, key.roles)
         if self.tokens is not None and came.count(".") == 2:
             return self.tokens.caller(came)
-        raise NotAllowed("this key is not known here, or was revoked")
+        raise NotAllowed("the key in X-API-Key is not known here, or was revoked")
 
     def _open(self, host: str) -> Caller:
         """Anyone on this machine; but not a foreign page that names it by a name of its own."""
