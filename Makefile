@@ -4,10 +4,11 @@ SHELL := /bin/bash
 ifneq ($(wildcard ../shared/data),)
 export HEMASEEK_DATA ?= $(abspath ../shared/data)
 endif
+RECIPE ?= gpu-s-mild
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --extra all
 
-.PHONY: demo test test-browser check bench install chromium screenshots train-smoke clean
+.PHONY: demo test test-browser check bench install chromium screenshots train-smoke train-default clean
 
 $(if $(filter .uv/bin/uv,$(UV)),$(UV),):
 	python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.13,<0.14'
@@ -32,6 +33,9 @@ screenshots: install chromium ## the pictures in docs/, of drawn cells
 
 train-smoke: install ## train a tiny model, kill it, resume, export, load, evaluate
 	$(RUN) python -m train smoke --out runs/smoke
+
+train-default: install ## train the encoder that ships, in slices of nine minutes, until it is done
+	$(RUN) bash -c 'while python -m train.default --recipe $(RECIPE); status=$$?; [ $$status -eq 4 ]; do :; done; exit $$status'
 
 check: install ## style, types, layers
 	$(RUN) ruff check .
