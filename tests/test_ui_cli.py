@@ -171,7 +171,7 @@ def test_a_failure_is_reported_and_the_exit_status_says_so(live: Live, tmp_path:
 
 def test_the_doctor_finds_a_collection_of_another_encoder(library: Path) -> None:
     healthy = hemaseek("doctor", "--library", str(library))
-    facts = library / "collections" / "cells" / "collection.json"
+    facts = library / "collections" / "cells" / "versions" / "1" / "collection.json"
     before = facts.read_text()
     body = json.loads(before)
     body["card"]["input_px"] = 32
