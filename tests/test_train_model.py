@@ -125,6 +125,13 @@ def test_lora_trains_only_adapters_and_merges_into_plain_weights(pixels):
     assert torch.allclose(plain.forward_features(pixels), student.backbone(pixels), atol=1e-5)
 
 
+@pytest.mark.parametrize(("given", "kept"), [(0.0, False), (0.1, True)])
+def test_a_layer_scale_of_zero_leaves_it_out(given, kept):
+    names = load_start(settings(layer_scale=given)).vit.state_dict()
+
+    assert any(".ls1." in name for name in names) is kept
+
+
 def test_sizes_that_do_not_fit_and_unknown_encoders_are_refused():
     with pytest.raises(EncoderError, match="no multiple of patch_px 8"):
         load_start(settings(global_px=30))

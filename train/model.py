@@ -64,7 +64,7 @@ def _random(config: TrainConfig, side: int) -> Start:
 
     name, facts = SIZES[config.size]
     kwargs: dict[str, Any] = {**facts, "patch_size": config.patch_px}
-    kwargs["init_values"] = config.layer_scale or None
+    kwargs["init_values"] = config.layer_scale  # timm drops None and takes its own default
     given = {"embed_dim": config.embed_dim, "depth": config.depth, "num_heads": config.heads}
     kwargs.update({k: v for k, v in given.items() if v is not None})
     if side % config.patch_px:
