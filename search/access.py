@@ -19,12 +19,13 @@ for the routes that name no collection and show what the caller may see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
@@ -142,7 +143,7 @@ def whole_service(request: Request) -> Service:
     return service
 
 
-def needs(role: Role, *, listing: bool = False) -> Callable[..., Scoped]:
+def needs(role: Role, *, listing: bool = False) -> Callable[..., Awaitable[Scoped]]:
     """A dependency that lets in only who has the role; see the top of this module.
 
     Args:
@@ -150,13 +151,14 @@ def needs(role: Role, *, listing: bool = False) -> Callable[..., Scoped]:
         listing: The route names no collection; it shows what the caller may see.
     """
 
-    def scoped(
+    async def scoped(
         request: Request,
         _key: Annotated[str | None, Security(_api_key)] = None,
         _token: Annotated[Any, Security(_bearer)] = None,
     ) -> Scoped:
         caller: Caller = request.state.caller
-        service = Scoped(whole_service(request), caller, role, request.state.facts)
+        whole = request.app.state.parts.held or await run_in_threadpool(whole_service, request)
+        service = Scoped(whole, caller, role, request.state.facts)
         named = request.path_params.get("name") or request.query_params.get("collection")
         if named is not None:
             service.check(named)

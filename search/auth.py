@@ -204,6 +204,10 @@ class Auth:
         """Whether there is any key or token to ask for."""
         return bool(self._master or self.tokens or self.keys.all())
 
+    def slow(self, headers: Mapping[str, str]) -> bool:
+        """Whether `identify` may ask the issuer of tokens over the network."""
+        return self.tokens is not None and _came(headers).count(".") == 2
+
     def identify(self, headers: Mapping[str, str]) -> Caller:
         """Who calls.
 
@@ -215,10 +219,9 @@ class Auth:
                 reached from outside.
             KeysError: the keys cannot be read.
         """
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        came = headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
+        came = _came(headers)
         if not self.configured:
-            return self._open(headers.get("host", ""))
+            return self._open(headers)
         if not came:
             raise NotAllowed("this service wants its key in the header X-API-Key")
         if self._master and hmac.compare_digest(came.encode(), self._master.encode()):
@@ -230,16 +233,22 @@ class Auth:
             return self.tokens.caller(came)
         raise NotAllowed("the key in X-API-Key is not known here, or was revoked")
 
-    def _open(self, host: str) -> Caller:
-        """Anyone on this machine; but not a foreign page that names it by a name of its own."""
+    def _open(self, headers: Mapping[str, str]) -> Caller:
+        """Anyone on this machine; but no page of another origin in a browser on it."""
         if not self._loopback:
             raise NotAllowed(
                 f"this service listens on {self._host} and has no keys, so it answers nobody; "
                 "make one with `hemaseek keys add NAME --role read`"
             )
+        host = headers.get("host", "")
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         if "." in name and not is_loopback(name):
             raise NotAllowed("a service without keys answers only to the name of this machine")
+        origin = headers.get("origin")
+        if headers.get("sec-fetch-site") == "cross-site" or (
+            origin is not None and origin.partition("://")[2] != host
+        ):
+            raise NotAllowed("a service without keys answers no page of another origin")
         return ANYONE
 
 
@@ -249,6 +258,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _came(headers: Mapping[str, str]) -> str:
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
 
 
 def _hash(secret: str) -> str:

@@ -258,6 +258,30 @@ def test_a_foreign_name_for_this_machine_is_not_answered_without_a_key(
             auth.identify({"host": host})
 
 
+@pytest.mark.parametrize(
+    ("headers", "let_in"),
+    [
+        ({"origin": "http://127.0.0.1:8000"}, True),
+        ({"sec-fetch-site": "same-origin"}, True),
+        ({"origin": "https://evil.example"}, False),
+        ({"origin": "http://127.0.0.1:9999"}, False),
+        ({"origin": "null"}, False),
+        ({"sec-fetch-site": "cross-site"}, False),
+    ],
+)
+def test_a_page_of_another_origin_cannot_use_an_open_service(
+    tmp_path: Path, headers: dict[str, str], let_in: bool
+) -> None:
+    auth = Auth(Settings(library=tmp_path))
+    sent = {"host": "127.0.0.1:8000", **headers}
+
+    if let_in:
+        auth.identify(sent)
+    else:
+        with pytest.raises(NotAllowed, match="origin"):
+            auth.identify(sent)
+
+
 def test_roles_are_written_as_role_or_collection_and_role() -> None:
     assert parse_roles(["read", "cells:admin"]) == {"*": "read", "cells": "admin"}
     for wrong in ("owner", "cells:", "NOT OK:read", ""):

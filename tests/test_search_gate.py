@@ -72,7 +72,7 @@ def test_every_answer_has_the_headers_of_safety_and_nothing_is_shared_across_ori
         assert headers["cache-control"] == "no-store"
         assert not [name for name in headers if name.startswith("access-control")]
     asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "PUT"}
-    assert client.options("/v1/collections/cells", headers=asked).status_code == 405
+    assert client.options("/v1/collections/cells", headers=asked).status_code == 401
 
 
 def test_an_answer_that_cannot_be_audited_is_not_given(
