@@ -143,7 +143,10 @@ class ServiceSink(_Closing):
         self.name = collection
         self._url = base_url.rstrip("/")
         self._pause_s = pause_s
-        self._client = client or httpx.Client(timeout=httpx.Timeout(60, connect=5))
+        here = httpx.URL(base_url).host in {"127.0.0.1", "localhost", "::1"}
+        self._client = client or httpx.Client(
+            timeout=httpx.Timeout(60, connect=5), trust_env=not here
+        )
         self._headers = {"X-API-Key": api_key} if api_key else {}
         self._at = f"/v1/collections/{quote(collection, safe='')}"
         try:

@@ -44,7 +44,13 @@ class Client(QuestionCalls):
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 60) -> None:
         self.url = url.rstrip("/")
         headers = {"X-API-Key": api_key} if api_key else {}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
+        here = httpx.URL(self.url).host in {"127.0.0.1", "localhost", "::1"}
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=timeout,
+            trust_env=not here,  # a proxy of the house does not reach this machine's own service
+        )
 
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""

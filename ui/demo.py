@@ -277,7 +277,7 @@ def wait_for(url: str, what: str) -> None:
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         try:
-            if httpx.get(url, timeout=2).is_success:
+            if httpx.get(url, timeout=2, trust_env=False).is_success:
                 return
         except httpx.TransportError:
             time.sleep(0.2)
