@@ -14,6 +14,7 @@ from encoder.encoder import RGB
 from ingest.report import Failure
 from ingest.task import NOTHING, BadFacts, Facts, Plan, Planned, Source, make_item
 from search.records import Box, Kind
+from search.sources import crop, glass
 
 Unit = Literal["px", "fraction"]
 """Pixels of the source, or fractions of its width and height."""
@@ -188,34 +189,6 @@ def outside(box: Box, size: tuple[int, int]) -> float:
     wide = max(0, min(box.x + box.w, size[0]) - max(box.x, 0))
     high = max(0, min(box.y + box.h, size[1]) - max(box.y, 0))
     return 1 - wide * high / (box.w * box.h)
-
-
-def crop(image: RGB, box: Box, fill: NDArray[np.uint8] | None = None) -> RGB:
-    """Cut a box; what lies past the border gets the colour `fill`, or that of the glass."""
-    height, width = image.shape[:2]
-    left, top = max(box.x, 0), max(box.y, 0)
-    right, bottom = min(box.x + box.w, width), min(box.y + box.h, height)
-    inside = image[top : max(bottom, top), left : max(right, left)]
-    if inside.shape[:2] == (box.h, box.w):
-        return np.ascontiguousarray(inside)
-    out = np.empty((box.h, box.w, 3), np.uint8)
-    out[:] = glass(image) if fill is None else fill
-    y, x = top - box.y, left - box.x
-    out[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-    return out
-
-
-def glass(image: RGB) -> NDArray[np.uint8]:
-    """The colour of the empty glass: the median of the brightest quarter of a field.
-
-    White, or the repeated last row, would make cells at a border resemble each other.
-    """
-    step = max(1, int(math.sqrt(image.shape[0] * image.shape[1] / 20_000)))
-    few = image[::step, ::step].reshape(-1, 3)
-    light = few.sum(axis=1, dtype=np.int64)
-    bright = few[light >= np.quantile(light, 0.75)]
-    colour: NDArray[np.uint8] = np.median(bright, axis=0).astype(np.uint8)
-    return colour
 
 
 def _round(value: float) -> int:

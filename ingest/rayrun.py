@@ -163,14 +163,14 @@ def work(
     """Read and embed a share, on a worker."""
     from encoder.encoder import EncoderError
     from encoder.registry import load
+    from encoder.stained import as_carded
     from ingest.pipeline import ingest
 
-    encoder = load(reference)
+    encoder = as_carded(load(reference), card, done=True)
     if encoder.card.fingerprint != card.fingerprint:
         raise EncoderError(
             f"on this worker {reference!r} is encoder {encoder.card.fingerprint}, the collection "
-            f"wants {card.fingerprint}; install the same weights on every worker, and leave out "
-            "--stain-norm, which --engine ray does not know"
+            f"wants {card.fingerprint}; install the same weights on every worker"
         )
     basket = Basket(card, known, before)
     done = ingest(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from encoder.stain import Normaliser
 from ingest import child
 from ingest.quality import SCORES, QualityLimits
-from ingest.stain import Normaliser
 from ingest.task import ChildReader, Facts, Planned, Source, Taken, make_item, recipe_of
 from ingest.tiles import TilePlan
 from ingest.tiling import SlideResult, TileBatch, as_tiles, tile_task

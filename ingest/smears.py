@@ -10,12 +10,13 @@ import numpy as np
 
 from encoder.encoder import RGB
 from ingest.cells import CellKind, Found, FoundCell
-from ingest.crops import Marked, crop, glass, outside, square
+from ingest.crops import Marked, outside, square
 from ingest.finder import Finder
 from ingest.report import Failure
 from ingest.scale import RED_CELL_UM
 from ingest.task import Facts, Plan, Planned, Source, make_item
 from search.records import Box, ScaleOrigin
+from search.sources import crop, glass
 
 FIELD_OF_VIEW_UM: dict[CellKind, float] = {"white": 25.0, "red": 12.0, "platelet": 12.0}
 """Side of the square around a cell in micrometres; a platelet is shown as a red cell is."""

@@ -23,6 +23,7 @@ from PIL import Image
 
 from encoder.encoder import RGB
 from encoder.image import MAX_PIXELS
+from encoder.stain import Normaliser, StainError
 from ingest import quality, tissue
 from ingest.child import JSON, Batch, Piece, Refusal, Task, give_back, stack
 from ingest.direct import Damaged
@@ -30,7 +31,6 @@ from ingest.quality import QualityLimits, Reason, Scores
 from ingest.regions import Regions
 from ingest.slide_report import SlideReport, draw
 from ingest.slides import MOST_DAMAGED, Slide, Tally, open_slide
-from ingest.stain import Normaliser, StainError
 from ingest.tiles import (
     Boxes,
     Cut,

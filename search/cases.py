@@ -32,6 +32,7 @@ from search.case_records import (
 )
 from search.duplicates import IDENTICAL
 from search.knn import vote
+from search.pictures import image_warnings
 from search.questions import BadQuestion, NoSuchCase, NoSuchItem
 from search.records import BagField, Exclusion, Filter, Hit, Item, Keyword, source_id
 from search.store import Store, Stored, Vectors, WrongEncoder, checked_vectors, scroll_all
@@ -177,6 +178,9 @@ def _uploaded(
     ]
     bag = _told(question, Bag(service.encoder(collection).embed(pixels)))
     bag.kin.setdefault("source", set()).update(source_id(image) for image in images)
+    if collection.card.stain is not None:
+        for at, one in enumerate(pixels):
+            bag.warnings += [f"Image {at}: {said}" for said in image_warnings(one, collection.card)]
     return bag
 
 

@@ -152,7 +152,7 @@ def _from_image(
     )
     query.like.append(_embedded(service, collection, question, pixels))
     _told(query, question.about.model_copy(update={"source": source_id(image)}))
-    query.warnings += image_warnings(pixels)
+    query.warnings += image_warnings(pixels, collection.card)
     if "duplicate" in question.exclude:
         _remember(query, perceptual_hash(make_thumbnail(pixels)))
 

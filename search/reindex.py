@@ -14,6 +14,7 @@ from uuid import UUID
 import numpy as np
 
 from encoder.encoder import RGB, Encoder
+from encoder.stained import as_carded
 from search import gates as checks
 from search.gates import Gate, Limits, Table
 from search.library import Collection, Library
@@ -124,7 +125,7 @@ def reindex(
     Args:
         library: Where the collection is.
         name: Of the collection.
-        encoder: What embeds.
+        encoder: What embeds; a stain normalisation of the served version goes before it.
         reference: What loads the encoder again, where that is not its id.
         plan: What is wanted.
         read_pixels: Reads a stored item again; `None` reads plain images, not slides.
@@ -141,6 +142,7 @@ def reindex(
     versions = library.versions(name)
     versions.settle_down()
     served = versions.current()
+    encoder = as_carded(encoder, served.card)  # behind the same stain normalisation
     new = _begin(versions, served, encoder, reference, plan)
     old = Truth.read(versions.path(served.id), served.card)
     with library.version(name, new.id) as target:

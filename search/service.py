@@ -10,6 +10,7 @@ from pathlib import Path
 from encoder.card import EncoderCard
 from encoder.encoder import Encoder
 from encoder.registry import load
+from encoder.stained import as_carded
 from search import calibration as calibrations
 from search.answering import answer, called
 from search.calibration import Calibration, CalibrationPlan
@@ -144,7 +145,7 @@ class Service:
     def _prepare(self, collection: Collection) -> None:
         """Load the encoder of a version before it is served, where one was needed before it."""
         if self._encoders and collection.card.fingerprint not in self._encoders:
-            encoder = self._load(collection.reference)  # seconds; nobody waits for this
+            encoder = self._loaded(collection)  # seconds; nobody waits for this
             if encoder.card.fingerprint == collection.card.fingerprint:
                 self._encoders[encoder.card.fingerprint] = encoder
 
@@ -153,16 +154,21 @@ class Service:
 
         Raises:
             WrongEncoder: the one installed here under that name makes other vectors.
+            NoSuchNormaliser: its images went through a normalisation that is not installed.
         """
         card = collection.card
         with self._opening:
             held = self._encoders.get(card.fingerprint)
             if held is None:
-                held = self._load(collection.reference)
+                held = self._loaded(collection)
                 if held.card.fingerprint != card.fingerprint:
                     raise WrongEncoder("of this query", called(card), called(held.card))
                 self._encoders[card.fingerprint] = held
             return held
+
+    def _loaded(self, collection: Collection) -> Encoder:
+        """What makes the vectors of a collection: the encoder, after its stain normalisation."""
+        return as_carded(self._load(collection.reference), collection.card)
 
     def search(self, question: Question, image: bytes | None = None) -> Answer:
         """The neighbours of an image, a stored item or a vector.

@@ -70,8 +70,8 @@ def read_again(read_pixels: ReadPixels, path: str | None, item: Item) -> RGB | s
         return f"the file cannot be read: {error.strerror or error}"
 
 
-def crop(image: RGB, box: Box) -> RGB:
-    """Cut a box; past the border lies the colour of the glass, as when the item was ingested."""
+def crop(image: RGB, box: Box, fill: NDArray[np.uint8] | None = None) -> RGB:
+    """Cut a box; what lies past the border gets the colour `fill`, or that of the glass."""
     height, width = image.shape[:2]
     left, top = max(box.x, 0), max(box.y, 0)
     right, bottom = min(box.x + box.w, width), min(box.y + box.h, height)
@@ -79,14 +79,17 @@ def crop(image: RGB, box: Box) -> RGB:
     if inside.shape[:2] == (box.h, box.w):
         return np.ascontiguousarray(inside)
     out = np.empty((box.h, box.w, 3), np.uint8)
-    out[:] = _glass(image)
+    out[:] = glass(image) if fill is None else fill
     y, x = top - box.y, left - box.x
     out[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return out
 
 
-def _glass(image: RGB) -> NDArray[np.uint8]:
-    """The colour of the empty glass: the median of the brightest quarter of a field."""
+def glass(image: RGB) -> NDArray[np.uint8]:
+    """The colour of the empty glass: the median of the brightest quarter of a field.
+
+    White, or the repeated last row, would make cells at a border resemble each other.
+    """
     step = max(1, int(math.sqrt(image.shape[0] * image.shape[1] / 20_000)))
     few = image[::step, ::step].reshape(-1, 3)
     light = few.sum(axis=1, dtype=np.int64)

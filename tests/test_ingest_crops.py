@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.crops import CropError, CropRule, Mark, Marked, crop, glass, in_pixels, outside, square
+from ingest.crops import CropError, CropRule, Mark, Marked, in_pixels, outside, square
 from ingest.task import Facts, Source
 from search.records import Box
 
@@ -89,18 +89,6 @@ def test_fractions_are_of_width_and_of_height() -> None:
 
 def test_the_square_has_the_centre_of_the_box() -> None:
     assert square((10, 20, 30, 10), 36) == Box(x=7, y=7, w=36, h=36)
-
-
-def test_what_hangs_over_the_border_gets_the_colour_of_the_glass() -> None:
-    image = np.full((20, 20, 3), 200, np.uint8)
-    image[:12] = 90  # more cell than glass
-
-    cut = crop(image, Box(x=-5, y=10, w=10, h=10))
-
-    assert cut.shape == (10, 10, 3)
-    assert (cut[:, :5] == 200).all()
-    assert (cut[:, 5:] == image[10:20, 0:5]).all()
-    assert glass(image).tolist() == [200, 200, 200]
 
 
 def test_the_share_outside_is_by_area() -> None:

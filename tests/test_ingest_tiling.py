@@ -20,9 +20,9 @@ from benchmarks.made import (
     tissue,
     write_tiff,
 )
+from encoder.stain import Macenko, NotForBlood
 from ingest.child import GIB, ReaderPool, Refusal, SourceRefused
 from ingest.quality import SCORES
-from ingest.stain import Macenko, NotForBlood
 from ingest.tiles import TilePlan
 from ingest.tiling import SlideResult, TileBatch, as_tiles, tile_task
 

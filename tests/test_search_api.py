@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from encoder.card import EncoderCard
+from encoder.image import read_rgb
 from encoder.registry import load
 from search.api import create_app
 from search.library import Library
@@ -21,6 +22,7 @@ from search.records import Box, Item, item_id, source_id
 from search.service import Service
 from search.settings import Settings
 from search.shards import Entry, make_shard_bytes, make_thumbnail
+from search.sources import crop
 
 COLOURS = {"eosinophil": (200, 90, 60), "lymphocyte": (70, 60, 160), "platelet": (190, 160, 200)}
 
@@ -409,7 +411,20 @@ def test_the_service_says_in_the_library_that_it_owns_it(tmp_path: Path) -> None
     assert not note.exists()
 
 
-def test_a_crop_over_the_border_is_cut_with_white_around_it(
+def test_a_tile_of_a_slide_is_shown_as_its_thumbnail(
+    service: Service, client: TestClient, entries: list[Entry]
+) -> None:
+    entry, box = entries[0], Box(x=0, y=0, w=8, h=8)
+    id = item_id("squares", entry.item.source, box, "tile")
+    item = entry.item.model_copy(update={"id": id, "bbox": box, "kind": "tile"})
+    service.collection("cells").add([Entry(item, entry.vector, entry.thumbnail, entry.path)])
+
+    shown = client.get(f"/v1/items/{id}/image", params={"size": "full"})
+
+    assert shown.headers["x-hemaseek-picture"] == "thumbnail"
+
+
+def test_a_crop_over_the_border_is_filled_with_the_colour_of_the_glass(
     service: Service, client: TestClient, entries: list[Entry]
 ) -> None:
     entry = entries[0]
@@ -423,7 +438,11 @@ def test_a_crop_over_the_border_is_cut_with_white_around_it(
 
     with Image.open(BytesIO(content)) as picture:
         assert picture.size == (30, 30)
-        assert min(picture.convert("RGB").getpixel((2, 2))) > 240
+        found = np.asarray(picture.convert("RGB")).astype(int)
+    expected = crop(read_rgb(Path(str(entry.path))), box).astype(int)
+    assert (expected[:10] == expected[0, 0]).all()
+    assert expected[0, 0].min() < 240, "not white: the colour of the glass"
+    assert np.abs(found - expected)[:8].mean() < 3
 
 
 def test_the_openapi_file_describes_the_question(client: TestClient) -> None:

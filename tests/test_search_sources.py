@@ -11,17 +11,33 @@ from hypothesis import strategies as st
 from PIL import Image
 from versioned import draw
 
-from ingest.crops import crop as ingest_crop
 from search.records import Box, Item, item_id, source_id
-from search.sources import PlainImages, SourceGone, crop, read_again
+from search.sources import PlainImages, SourceGone, crop, glass, read_again
 
 
 @given(st.integers(-40, 60), st.integers(-40, 60), st.integers(1, 50), st.integers(1, 50))
 @settings(max_examples=200, deadline=None)
-def test_a_cut_is_the_cut_of_the_ingest(x: int, y: int, w: int, h: int) -> None:
+def test_a_cut_is_the_image_with_glass_around_it(x: int, y: int, w: int, h: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-    box = Box(x=x, y=y, w=w, h=h)
-    assert np.array_equal(crop(image, box), ingest_crop(image, box))
+    wide = np.empty((37 + 200, 53 + 200, 3), np.uint8)
+    wide[:] = glass(image)
+    wide[100:137, 100:153] = image
+
+    cut = crop(image, Box(x=x, y=y, w=w, h=h))
+
+    assert np.array_equal(cut, wide[100 + y : 100 + y + h, 100 + x : 100 + x + w])
+
+
+def test_what_hangs_over_the_border_gets_the_colour_of_the_glass() -> None:
+    image = np.full((20, 20, 3), 200, np.uint8)
+    image[:12] = 90  # more cell than glass
+
+    cut = crop(image, Box(x=-5, y=10, w=10, h=10))
+
+    assert cut.shape == (10, 10, 3)
+    assert (cut[:, :5] == 200).all()
+    assert (cut[:, 5:] == image[10:20, 0:5]).all()
+    assert glass(image).tolist() == [200, 200, 200]
 
 
 def test_a_whole_image_is_read_whole(tmp_path: Path) -> None:

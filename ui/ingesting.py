@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from encoder.encoder import RGB, Encoder
+    from encoder.encoder import Encoder
     from ingest.ledger import Ledger
     from ingest.report import OnProgress, Report
     from ingest.scan import Options, Scan
@@ -71,11 +68,11 @@ class Request:
         Raises:
             Refusal, StainError: tiles or a normalisation that cannot be.
         """
+        from encoder.stain import by_name
         from ingest.crops import CropRule
         from ingest.regions import Regions
         from ingest.scan import Options
         from ingest.slide_source import SlideReader
-        from ingest.stain import by_name
         from ingest.task import Facts
         from ingest.tiles import MicronsPerPixel, TilePixels, TilePlan
 
@@ -110,13 +107,15 @@ class Request:
 def perform(request: Request, settings: Settings) -> Run:
     """Find, read, embed and store what was asked."""
     from encoder.registry import default_encoder, load
+    from encoder.stained import stained
 
     options = request.options()
     scans = find([Path(path) for path in request.paths], request.layout, options)
-    name = settings.encoder or default_encoder()
+    name = request.encoder or settings.encoder or default_encoder()
+    request = replace(request, encoder=name)  # a retry must take the same
     encoder = load(name, device=settings.device)
     if options.slides.stain is not None:
-        encoder = stained(encoder, options.slides.stain.name)
+        encoder = stained(encoder, options.slides.stain, done=True)
     return run_ingest(scans, settings, encoder, name, request)
 
 
@@ -151,7 +150,7 @@ def run_ingest(
     ):
         ledger.begin({} if request is None else request.kept())
         try:
-            _go(tasks, encoder, sink, ledger, report, settings, request)
+            _go(tasks, encoder, sink, ledger, report, settings, reference, request)
             index = None
             if ledger.unbuilt:  # of this run, or of one that was killed before it could build
                 index = sink.build()
@@ -171,6 +170,7 @@ def _go(
     ledger: Ledger,
     report: Report,
     settings: Settings,
+    reference: str,
     request: Request | None,
 ) -> None:
     from ingest.pipeline import ingest
@@ -180,8 +180,7 @@ def _go(
         if request is not None and request.engine == "ray":
             from ingest.rayrun import ingest_on_ray
 
-            name = settings.encoder or encoder.card.id
-            ingest_on_ray(tasks, encoder.card, name, sink, report, ledger, reports=reports)
+            ingest_on_ray(tasks, encoder.card, reference, sink, report, ledger, reports=reports)
         else:
             ingest(
                 tasks, encoder, sink, progress=tell, report=report, ledger=ledger, reports=reports
@@ -212,23 +211,6 @@ def in_words(library: Path) -> Iterator[None]:
             f"the ingest into {library} stopped: {why}, then run the same command: it goes on "
             "where it stopped. What was stored before is whole"
         ) from error
-
-
-def stained(encoder: Encoder, name: str) -> Encoder:
-    """The encoder, said to see images of this stain normalisation: so is its fingerprint."""
-
-    from encoder.encoder import Encoder
-
-    class Through:
-        def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
-            return encoder.embed(images)
-
-        def tokens(
-            self, images: Sequence[RGB]
-        ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-            return encoder.tokens(images)
-
-    return Encoder(replace(encoder.card, stain=name), Through())
 
 
 def find(paths: list[Path], layout: str | None, options: Options) -> list[Scan]:

@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import nnls
 
 from benchmarks.made import STAINS, glass, tissue
-from ingest import stain as st
-from ingest.stain import (
+from encoder import stain as st
+from encoder.stain import (
     NORMALISERS,
     Macenko,
     Normaliser,
