@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from search.splits import grouped
 from train.abmil import GatedABMIL, MilConfig, cross_validate
-from train.splits import grouped
 
 QUICK = MilConfig(folds=3, epochs=15, attention=16, hidden=16, lr=1e-2)
 

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from encoder.registry import load
+from search.splits import BadSplit
 from train.datasets import BadDataset, folder
 from train.evaluate import EvaluateConfig, code_version, evaluate, main, make_folds, run, spread
-from train.splits import BadSplit
 
 
 def _drawn(root, patients=10, cells=4, table=True):

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.metrics import METRICS, confusion, scores
-from train.splits import Fold, grouped
+from search.metrics import METRICS, confusion, scores
+from search.splits import Fold, grouped
 
 Bag = NDArray[np.float32]
 """The vectors of one patient: cells x dim."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from search.splits import Rows
 from train.datasets import Labelled
-from train.splits import Rows
 
 PBC_WORDS = {
     "BA": "basophil",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from encoder.encoder import RGB
 from encoder.image import read_rgb
-from train.splits import Rows, Words
+from search.splits import Rows, Words
 
 Square = tuple[int, int, int]
 """Left, top and side in pixels; inside the image."""

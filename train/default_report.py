@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from encoder.encoder import Encoder
 from encoder.image import resize
+from search import exact, splits
 from search.knn import vote_many
-from train import datasets, exact, splits
+from search.metrics import METRICS
+from train import datasets
 from train.confusions import commonest, sheets
 from train.datasets import Labelled
 from train.default_data import held_out
 from train.evaluate import EvaluateConfig, evaluate, make_folds
-from train.metrics import METRICS
 from train.robustness import SHIFTS, SLIGHT, robustness
 from train.vectors import vectors_of
 

@@ -25,16 +25,18 @@ from rich.console import Console
 
 from encoder.encoder import Encoder
 from encoder.registry import Device
+from search import exact, splits
 from search.knn import vote_many
-from train import datasets, exact, splits, table
+from search.metrics import METRICS, bootstrap, confusion, scores
+from search.probe import Rule, linear_probe
+from train import datasets, table
 from train.datasets import Labelled
-from train.metrics import METRICS, bootstrap, confusion, scores
-from train.probe import Rule, linear_probe
 from train.vectors import open_encoder, vectors_of
 
 SplitName = Literal["auto", "stratified", "grouped", "leave-one-source-out"]
-CODE = ("evaluate", "exact", "probe", "splits", "metrics", "datasets", "abmil", "vectors")
-"""The modules whose text is the version of an evaluation."""
+CODE = ("evaluate", "datasets", "abmil", "vectors")
+SHARED = ("exact", "probe", "splits", "metrics", "knn")
+"""The modules of `train` and of `search` whose text is the version of an evaluation."""
 
 
 class EvaluateConfig(BaseModel):
@@ -219,9 +221,10 @@ def make_folds(labelled: Labelled, config: EvaluateConfig) -> tuple[str, list[sp
 
 
 def code_version() -> str:
-    """Twelve hex digits over the text of the evaluation's modules and of the vote."""
+    """Twelve hex digits over the text of the evaluation's modules."""
     here = Path(__file__).parent
-    files = [*(here / f"{name}.py" for name in CODE), here.parent / "search" / "knn.py"]
+    shared = here.parent / "search"
+    files = [*(here / f"{name}.py" for name in CODE), *(shared / f"{name}.py" for name in SHARED)]
     return sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.encoder import RGB, Encoder
+from search import exact
 from search.knn import vote_many
-from train import exact
+from search.metrics import confusion, scores
+from search.splits import Rows
 from train.datasets import Labelled
-from train.metrics import confusion, scores
-from train.splits import Rows
 
 CHUNK = 256
 """Images shifted and embedded at once."""

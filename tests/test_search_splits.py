@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from train.splits import BadSplit, fixed, grouped, leave_one_source_out, stratified, subset
+from search.splits import BadSplit, fixed, grouped, leave_one_source_out, stratified, subset
 
 
 def _cells(rng, n=400, groups=37, classes=4):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from train.metrics import bootstrap, confusion, scores
+from search.metrics import bootstrap, confusion, scores
 
 
 @pytest.mark.parametrize("seed", range(20))

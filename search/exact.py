@@ -21,7 +21,7 @@ Metric = Literal["cosine", "euclidean"]
 """What is near. `euclidean` takes the rows as they are, `cosine` brings them to length 1."""
 Route = Literal["auto", "double", "single", "screen"]
 """double: every score in float64; single: every score in float32, on the GPU if there is one;
-screen: see `train.screen`. auto takes the one that is fastest for the size."""
+screen: see `search.screen`. auto takes the one that is fastest for the size."""
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Positions in the library and scores, m x k each, nearest first."""
 SPARE = 8
@@ -72,7 +72,7 @@ def search(
         raise BadSearch(f"euclidean is searched by route 'double', not {route!r}")
     wide = min(k + SPARE, x.shape[0])
     if route == "screen":
-        from train.screen import screened
+        from search.screen import screened
 
         found = screened(q, x, wide)
         if found is not None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from search.exact import BadSearch, search, top
 from search.knn import vote_many
-from train.exact import BadSearch, search, top
 
 
 def _unit(rows):

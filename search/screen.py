@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.exact import GROUP, single_error, top
+from search.exact import GROUP, single_error, top
 
 LIST = 512
 """Aimed at rows per list."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from train import screen
+from search import screen
 
 
 def _unit(rows):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from train.probe import inverse_strength, linear_probe
+from search.probe import inverse_strength, linear_probe
 
 
 def test_the_strength_is_classes_times_n_over_100_in_both_readings():
