@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -19,6 +19,8 @@ from uuid import uuid4
 
 from search.library import NAME, Collection, Library
 from search.reconcile import index_points, point_hash, shard_points
+from search.reviews import FILE as REVIEWS
+from search.reviews import bring_back, whole_lines
 from search.shards import ShardError
 from search.store import StoreError
 from search.truth import Truth, shard_files
@@ -94,6 +96,7 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
     with versions.writing():
         truth = Truth.read(folder, chosen.card)
         names = _truth_files(folder)
+        reviews = whole_lines(versions.folder / REVIEWS)  # it grows, shards do not
     damaged = truth.damaged()
     if damaged:
         raise ShardError(
@@ -109,12 +112,13 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
         made=now(),
         points=len(points),
         point_hash=point_hash(points.items()),
-        files={one: _described(folder / one) for one in names},
+        files={one: _described(folder / one) for one in names}
+        | ({REVIEWS: _described_bytes(reviews)} if reviews else {}),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
     try:
-        (_write_tar if out.suffix == ".tar" else _write_folder)(beside, folder, facts)
+        (_write_tar if out.suffix == ".tar" else _write_folder)(beside, folder, facts, reviews)
         beside.rename(out)
     finally:
         if beside.is_dir():
@@ -149,11 +153,14 @@ def restore(library: Library, source: Path, name: str | None = None) -> Restored
         begun = versions.begin(made.card, made.encoder, index=made.index)
         there = versions.path(begun.id)
         for one in facts.files:
-            if one != "collection.json":
+            if one not in ("collection.json", REVIEWS):
                 (there / one).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / one, there / one)
                 _sync(there / one)
         _sync(there / "shards")
+        if REVIEWS in facts.files:
+            with versions.writing():
+                bring_back((folder / REVIEWS).read_bytes(), versions.folder)
     with Collection(versions, begun, library.stores, aside=True) as collection:
         found = point_hash(index_points(collection))
         if found != facts.point_hash:
@@ -210,30 +217,43 @@ def _described(path: Path) -> dict[str, Any]:
     return {"sha256": digest, "bytes": path.stat().st_size}
 
 
+def _described_bytes(content: bytes) -> dict[str, Any]:
+    return {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
+
+
 def _list_bytes(facts: Snapshot) -> bytes:
     return json.dumps({"format": FORMAT, **facts.__dict__}, indent=1).encode()
 
 
-def _write_folder(out: Path, folder: Path, facts: Snapshot) -> None:
+def _write_folder(out: Path, folder: Path, facts: Snapshot, reviews: bytes) -> None:
     for one in facts.files:
         (out / one).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / one, out / one)
+        if one == REVIEWS:
+            (out / one).write_bytes(reviews)
+        else:
+            shutil.copyfile(folder / one, out / one)
         _sync(out / one)
     (out / LIST).write_bytes(_list_bytes(facts))
     _sync(out / LIST)
 
 
-def _write_tar(out: Path, folder: Path, facts: Snapshot) -> None:
+def _write_tar(out: Path, folder: Path, facts: Snapshot, reviews: bytes) -> None:
     with out.open("wb") as handle:
         with tarfile.open(fileobj=handle, mode="w") as tar:
             for one in facts.files:
-                tar.add(folder / one, one, filter=_anonymous)
-            content = _list_bytes(facts)
-            member = tarfile.TarInfo(LIST)
-            member.size = len(content)
-            tar.addfile(member, BytesIO(content))
+                if one == REVIEWS:
+                    _add_bytes(tar, REVIEWS, reviews)
+                else:
+                    tar.add(folder / one, one, filter=_anonymous)
+            _add_bytes(tar, LIST, _list_bytes(facts))
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, BytesIO(content))
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
