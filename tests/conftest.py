@@ -44,12 +44,12 @@ def _live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The service over drawn cells, in a thread of this process."""
     import uvicorn
 
-    from search.api import create_app
+    from ui.serving import application
 
     folder = tmp_path_factory.mktemp("live")
     settings = drawn_library(folder)
     config = uvicorn.Config(
-        create_app(settings=settings), port=settings.port, log_level="error", access_log=False
+        application(settings), port=settings.port, log_level="error", access_log=False
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

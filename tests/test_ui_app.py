@@ -10,7 +10,7 @@ import streamlit as st
 from live import REPOSITORY, Live
 from streamlit.testing.v1 import AppTest
 
-from ui.find_similar import connect
+from ui.place import connect
 
 APP = str(REPOSITORY / "ui" / "app.py")
 
@@ -40,7 +40,7 @@ def test_it_asks_for_an_image_first(live: Live, monkeypatch: pytest.MonkeyPatch)
     app = page(monkeypatch, live.url)
 
     assert not app.exception
-    assert "Upload an image" in app.info[0].value
+    assert "Upload an image" in html(app)
 
 
 def test_an_upload_shows_its_neighbours_and_their_vote(
@@ -53,7 +53,7 @@ def test_an_upload_shows_its_neighbours_and_their_vote(
     shown = html(app)
 
     assert not app.exception
-    assert shown.count('class="hs-card"') == 20
+    assert shown.count('class="hs-card ') == 20
     assert "Neighbour 1: " in shown
     assert "patient exclusion not possible" in shown
     assert "Vote of the neighbours" in shown
@@ -80,7 +80,7 @@ def test_a_named_patient_is_left_out(live: Live, monkeypatch: pytest.MonkeyPatch
     ("name", "content", "words"),
     [
         ("paper.png", b"%PDF-1.7 not a picture", "not an image"),
-        ("cut.png", b"\x89PNG\r\n\x1a\n cut short", "cannot be used"),
+        ("cut.png", b"\x89PNG\r\n\x1a\n cut short", "not an image"),
     ],
 )
 def test_a_file_that_is_no_image_ends_in_a_sentence(
@@ -91,11 +91,23 @@ def test_a_file_that_is_no_image_ends_in_a_sentence(
     app.file_uploader[0].upload(name, content, "image/png").run()
 
     assert not app.exception
-    assert words in app.warning[0].value
+    assert words in html(app)
+    assert 'role="alert"' in html(app)
 
 
 def test_a_service_that_is_down_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     app = page(monkeypatch, "http://127.0.0.1:9")
 
     assert not app.exception
-    assert "hemaseek serve" in app.error[0].value
+    assert "hemaseek serve" in html(app)
+
+
+@pytest.mark.parametrize("name", ["compare", "case", "atlas", "evaluate", "library"])
+def test_every_page_opens(live: Live, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
+    script = f"from ui import {name}\n{name}.show()"
+
+    app = AppTest.from_string(script, default_timeout=60).run()
+
+    assert not app.exception
+    assert "<h1>" in html(app)

@@ -319,8 +319,8 @@ def serve(
     """Serve the library over HTTP until Ctrl-C; the documentation is at /docs."""
     import uvicorn
 
-    from search.api import create_app
     from search.library import Library
+    from ui.serving import application
 
     settings = settings_for(host=host, port=port, library=library, collection=collection)
     Library.open(settings.library)  # says what is wrong before the server starts
@@ -329,7 +329,7 @@ def serve(
             f"warning: listening on {settings.host} without a key; set HEMASEEK_API_KEY", err=True
         )
     uvicorn.run(
-        create_app(settings=settings),
+        application(settings),
         host=settings.host,
         port=settings.port,
         log_level="warning",

@@ -6,58 +6,44 @@ from typing import Any
 
 import streamlit as st
 
-from search.client import Client, ServiceDown, ServiceError
+from search.client import Client
 from search.records import Filter, Question, VoteAnswer
-from search.settings import Settings
+from ui import states
 from ui.gallery import facts, gallery, query_card, vote_panel
+from ui.place import guarded, opened
 
 TYPES = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"]
 FILTERS = ("label", "dataset", "site", "stain", "scanner")
 
 
-@st.cache_resource
-def connect() -> Client:
-    """The client of this page, made once."""
-    settings = Settings()
-    key = settings.api_key
-    return Client(settings.url, key.get_secret_value() if key else None)
-
-
 def show() -> None:
     """Draw the page."""
-    st.title("Find similar cells")
-    client = connect()
-    try:
-        collections = client.collections()
-    except (ServiceDown, ServiceError) as error:
-        refused(error)
-        return
-    if not [held for held in collections if held["items"]]:
-        st.info("The library is empty. Run `hemaseek ingest PATH`, then reload this page.")
-        return
-    st.html(
-        '<p class="hs-lead">Drop in the image of one cell. You see the stored cells that look most '
-        "like it, and how the labels of those cells vote.</p>"
+    place = opened(
+        "Find similar cells",
+        "Drop in the image of one cell. You see the stored cells that look most like it, "
+        "and how their labels vote.",
     )
-    question, upload = asked(client, collections)
-    if upload is None:
-        st.info("Upload an image at the left to begin: JPEG, PNG, TIFF, BMP or WebP, up to 20 MB.")
+    if place is None:
         return
-    try:
-        found, pictures = look(client, question.model_dump_json(), upload.getvalue())
-    except (ServiceDown, ServiceError) as error:
-        refused(error)
-        return
-    answered(found, pictures, upload.name, upload.getvalue())
+    with guarded():
+        question, upload = asked(place.client, place.name)
+        if upload is None:
+            st.html(
+                states.empty(
+                    "Start with a picture",
+                    "Upload an image at the left to begin: JPEG, PNG, TIFF, BMP or WebP, "
+                    "up to 20 MB.",
+                )
+            )
+            return
+        found, pictures = look(place.client, question.model_dump_json(), upload.getvalue())
+        answered(found, pictures, upload.name, upload.getvalue())
 
 
-def asked(client: Client, collections: list[dict[str, Any]]) -> tuple[Question, Any]:
+def asked(client: Client, name: str) -> tuple[Question, Any]:
     """What the sidebar asks for: the question, and the uploaded file or `None`."""
     with st.sidebar:
         upload = st.file_uploader("Image of a cell", type=TYPES)
-        names = [held["name"] for held in collections]
-        default = next((at for at, held in enumerate(collections) if held["default"]), 0)
-        name = st.selectbox("Collection", names, index=default) if len(names) > 1 else names[0]
         k = st.slider("Neighbours", 1, 50, 20)
         patient = st.text_input(
             "Patient (pseudonym)", help="Leaves this patient's own cells out of the answer."
@@ -95,14 +81,3 @@ def answered(found: VoteAnswer, pictures: list[bytes], name: str, image: bytes) 
         if not found.answer.hits:
             st.warning("No stored cell meets these conditions. Remove a filter at the left.")
         st.html(facts(found.answer) + gallery(found.answer.hits, pictures))
-    st.html(f'<p class="hs-foot">{found.answer.disclaimer}</p>')
-
-
-def refused(error: ServiceDown | ServiceError) -> None:
-    """Say what went wrong and what to do."""
-    if isinstance(error, ServiceDown):
-        st.error(f"The service is down: {error}. Then reload this page.")
-    elif error.status in {413, 415}:
-        st.warning(f"This file cannot be used: {error}.")
-    else:
-        st.error(f"The service refused: {error}")

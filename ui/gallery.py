@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from io import BytesIO
 
 from PIL import Image
 
-from search.records import Answer, Hit, Item, VoteAnswer
+from search.records import Answer, Hit, VoteAnswer
+from ui.card import card, data_url
+from ui.states import notes
 
 EXCLUSION = {
     "applied": "own patient left out",
@@ -18,11 +19,6 @@ EXCLUSION = {
     "off": "own patient included, as asked",
 }
 """`Answer.patient_exclusion` in words."""
-
-
-def picture(jpeg: bytes) -> str:
-    """A JPEG as a data address."""
-    return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
 def shown(content: bytes, side: int = 640) -> bytes:
@@ -38,7 +34,7 @@ def shown(content: bytes, side: int = 640) -> bytes:
 def query_card(content: bytes, caption: str) -> str:
     """The query, pinned beside its neighbours."""
     return (
-        f'<figure class="hs-query"><img src="{picture(shown(content))}" alt="The query image">'
+        f'<figure class="hs-query"><img src="{data_url(shown(content))}" alt="The query image">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -72,39 +68,13 @@ def facts(answer: Answer) -> str:
         f"encoder {answer.encoder}",
     ]
     chips = "".join(f"<li>{escape(text)}</li>" for text in said)
-    warnings = "".join(
-        f'<p class="hs-warn" role="note">{escape(text)}</p>' for text in answer.warnings
-    )
-    return f'{warnings}<ul class="hs-facts">{chips}</ul>'
+    return f'{notes(answer.warnings)}<ul class="hs-facts">{chips}</ul>'
 
 
 def gallery(hits: Sequence[Hit], pictures: Sequence[bytes]) -> str:
     """Neighbours as a grid of cards."""
     cards = "".join(
-        _card(at, hit, content)
+        card(hit.item, content, at=at, score=hit.score)
         for at, (hit, content) in enumerate(zip(hits, pictures, strict=True), 1)
     )
     return f'<ol class="hs-grid" aria-label="Neighbours, most similar first">{cards}</ol>'
-
-
-def _card(at: int, hit: Hit, content: bytes) -> str:
-    item = hit.item
-    label = item.label or "no label"
-    alt = f"Neighbour {at}: {label}, similarity {hit.score:.3f}"
-    return (
-        f'<li class="hs-card"><img src="{picture(content)}" alt="{escape(alt)}">'
-        f'<div><span class="hs-label"><span>{escape(label)}</span>'
-        f'<span class="hs-score">{hit.score:.3f}</span></span>'
-        f'<span class="hs-faint">{_origin(item)}</span></div></li>'
-    )
-
-
-def _origin(item: Item) -> str:
-    lines = [
-        f"case {item.case}" if item.case else "case unknown",
-        " · ".join(part for part in (item.dataset, item.site, item.stain) if part),
-    ]
-    if item.um_per_px is not None:
-        guess = "about " if item.um_per_px_origin == "estimate" else ""
-        lines.append(f"{guess}{item.um_per_px:.3g} µm per px")
-    return "<br>".join(escape(line) for line in lines if line)
