@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 
 def application(settings: Settings) -> FastAPI:
-    """The application; parts above `search` hand their routers in here."""
+    """The application; parts above `search` hand their routers in here.
+
+    Where the ingest part is not installed (no slide reader), it answers without its routes.
+    """
     from search.api import create_app
 
-    return create_app(settings=settings)
+    try:
+        from ingest.deepzoom_routes import PROBLEMS, deepzoom_router
+    except ModuleNotFoundError:
+        return create_app(settings=settings)
+    return create_app(settings=settings, routers=[deepzoom_router()], problems=PROBLEMS)
