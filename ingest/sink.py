@@ -214,8 +214,8 @@ class ServiceSink(_Closing):
             return self._read(answer)
         raise StoreDown(
             f"the service at {self._url} does not take the data ({trouble}); "
-            f"tried {TRIES} times. Start it again, then run the same command: it goes on where "
-            "it stopped"
+            f"tried {TRIES} times. Mend that, or start it again, then run the same command: it "
+            "goes on where it stopped"
         )
 
     def _read(self, answer: httpx.Response) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from search.manifest import Manifest, collections
 from search.payload import to_payload
 from search.recall import gauge
 from search.records import Filter, Hit, Item
+from search.room import need_room
 from search.shard import (
     ShardQuery,
     conditions,
@@ -341,8 +342,11 @@ class EdgeStore:
             if bare < self.settings.graph_from_kb:
                 return
             shard.flush()
+            held = self.folder / self._held.shard
             copy = self.folder / new_shard_name()
-            shutil.copytree(self.folder / self._held.shard, copy)
+            size = sum(file.stat().st_size for file in held.rglob("*") if file.is_file())
+            need_room(self.folder, 2 * size)  # the copy, and what is made in it
+            shutil.copytree(held, copy)
             self._touched = set()
         try:
             done = subprocess.run(  # noqa: S603 - our own text, our own folder

@@ -22,6 +22,7 @@ from encoder.card import EncoderCard
 from search.catalogue import Catalogue
 from search.duplicates import PictureHash, hashes_of
 from search.records import Item
+from search.room import COPIES, in_disk_words, need_room
 from search.shards import (
     Entry,
     Shard,
@@ -78,6 +79,11 @@ class Library:
             (folder / "collections").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot keep a library in {folder}: {error.strerror}") from error
+        if not os.access(folder / "collections", os.W_OK):  # even reading holds locks in it
+            raise StoreError(
+                f"cannot keep a library in {folder}: it may not be written; make the disk "
+                "writable, give this user the permission, or work on a copy"
+            )
         return cls(folder, stores)
 
     def names(self) -> list[str]:
@@ -126,11 +132,13 @@ class Library:
             )
         versions = Versions(self._path(name))
         if not versions.exists:
-            versions.folder.mkdir(parents=True, exist_ok=True)
-            with versions.writing():
-                if not versions.exists:
-                    first = versions.begin(card, encoder, index=index, state="ready")
-                    versions.point(first.id, "created")
+            need_room(self.folder)
+            with in_disk_words(self.folder):
+                versions.folder.mkdir(parents=True, exist_ok=True)
+                with versions.writing():
+                    if not versions.exists:
+                        first = versions.begin(card, encoder, index=index, state="ready")
+                        versions.point(first.id, "created")
         return self.collection(name, card)
 
     def collection(self, name: str, card: EncoderCard | None = None) -> Collection:
@@ -181,16 +189,20 @@ class Collection:
         self.name = version.name
         self.card = version.card
         self._writing = threading.RLock()
-        lock = hold(folder / "held.lock", version.name)
+        with in_disk_words(folder):
+            lock = hold(folder / "held.lock", version.name)
         catalogue = None
         try:
-            catalogue = self._catalogue = Catalogue(folder / "catalogue.sqlite")
-            self.store, fresh = stores.open(folder / "index", version)
-            self._bring_in(everything=fresh)
-            if not aside:
-                with versions.writing():
-                    if versions.pointer().version == version.id:
-                        stores.point(version)  # a switch may have been cut off before it
+            with in_disk_words(folder):
+                if not (folder / "catalogue.sqlite").exists():
+                    need_room(folder)
+                catalogue = self._catalogue = Catalogue(folder / "catalogue.sqlite")
+                self.store, fresh = stores.open(folder / "index", version)
+                self._bring_in(everything=fresh)
+                if not aside:
+                    with versions.writing():
+                        if versions.pointer().version == version.id:
+                            stores.point(version)  # a switch may have been cut off before it
         except BaseException:
             if hasattr(self, "store"):
                 self.store.close()
@@ -322,7 +334,8 @@ class Collection:
 
     def build(self) -> BuildReport:
         """Build the search graph and measure its recall."""
-        return self.store.build()
+        with in_disk_words(self.folder):
+            return self.store.build()
 
     def close(self) -> None:
         """Release the collection; safe to call twice."""
@@ -375,8 +388,10 @@ class Collection:
     def _keep(self, content: bytes) -> None:
         names = shard_files(self.folder / "shards")
         name = shard_name(int(names[-1].split("-")[0]) + 1 if names else 1, content)
-        write_durably(self.folder / "shards" / name, content)
-        self._index(name)
+        with in_disk_words(self.folder):
+            need_room(self.folder, COPIES * len(content))
+            write_durably(self.folder / "shards" / name, content)
+            self._index(name)
 
     def _bring_in(self, *, everything: bool) -> None:
         """Index the shards that are on disk and not in the index yet, in order."""
@@ -385,6 +400,7 @@ class Collection:
         have = self._catalogue.shards()
         for name in shard_files(self.folder / "shards"):
             if name not in have:
+                need_room(self.folder, COPIES * (self.folder / "shards" / name).stat().st_size)
                 self._index(name)
 
     def _index(self, name: str) -> None:

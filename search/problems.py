@@ -18,6 +18,7 @@ from encoder.encoder import EncoderError
 from encoder.image import NotAnImage, TooManyPixels
 from search.auth import Forbidden, KeysError, NotAllowed
 from search.jobs import NoSuchJob
+from search.room import DiskTrouble
 from search.service import BadQuestion, NoSuchItem
 from search.shards import ShardError
 from search.store import BadVector, NoSuchCollection, StoreBusy, StoreDown, StoreError, WrongEncoder
@@ -68,6 +69,7 @@ TABLE: tuple[Expected, ...] = (
     (ShardError, 422, "Not a usable shard"),
     (CardError, 422, "Not a usable encoder card"),
     (StoreBusy, 503, "The store is busy"),
+    (DiskTrouble, 503, "The disk does not take it"),
     (StoreDown, 503, "The store does not answer"),
     (EncoderError, 503, "The encoder cannot be used"),
     (StoreError, 422, "The store refused"),

@@ -96,6 +96,9 @@ def make_shard(path: Path, dim: int, settings: IndexSettings) -> None:
     """An empty shard whose payload indexes are there before there can be a graph.
 
     Made after the graph, the same indexes let filtered recall fall to 7 % without an error.
+
+    Raises:
+        StoreError: the engine cannot make it; why, in its own words.
     """
     cold, cached = engine.Memory.Cold, engine.Memory.Cached
     config = engine.EdgeConfig(
@@ -113,14 +116,17 @@ def make_shard(path: Path, dim: int, settings: IndexSettings) -> None:
         quantization_config=_quantization(settings),
         optimizers=engine.EdgeOptimizersConfig(indexing_threshold=settings.graph_from_kb),
     )
-    shard = engine.EdgeShard.create(str(path), config)
     kinds = engine.PayloadSchemaType
     schema = dict.fromkeys(KEYWORDS, kinds.Keyword)
     schema |= dict(zip(RANGES, (kinds.Float, kinds.Integer), strict=True))
-    for name, kind in schema.items():
-        shard.update(engine.UpdateOperation.create_field_index(name, kind))
-    shard.flush()
-    shard.close()
+    try:
+        shard = engine.EdgeShard.create(str(path), config)
+        for name, kind in schema.items():
+            shard.update(engine.UpdateOperation.create_field_index(name, kind))
+        shard.flush()
+        shard.close()
+    except Exception as error:  # the engine raises nothing narrower
+        raise StoreError(f"no points can be kept at {path}: {error}") from error
 
 
 def _quantization(settings: IndexSettings) -> Any:

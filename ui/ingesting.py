@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -136,6 +135,7 @@ def run_ingest(
         request: What was asked, for the ledger.
     """
     from ingest.ledger import Ledger, ledger_path
+    from search.room import in_disk_words
 
     report, tasks = scans[0].report, list(scans[0].tasks)
     for found in scans[1:]:
@@ -146,15 +146,15 @@ def run_ingest(
     with (
         open_sink(settings, encoder, reference) as sink,
         Ledger(path, settings.collection, encoder.card.fingerprint) as ledger,
-        in_words(settings.library),
     ):
         ledger.begin({} if request is None else request.kept())
         try:
-            _go(tasks, encoder, sink, ledger, report, settings, reference, request)
-            index = None
-            if ledger.unbuilt:  # of this run, or of one that was killed before it could build
-                index = sink.build()
-                ledger.mark_built()
+            with in_disk_words(settings.library):
+                _go(tasks, encoder, sink, ledger, report, settings, reference, request)
+                index = None
+                if ledger.unbuilt:  # of this run, or of one that was killed before it could build
+                    index = sink.build()
+                    ledger.mark_built()
             ledger.end("done", str(report))
         except BaseException as error:
             with suppress(Exception):
@@ -185,32 +185,6 @@ def _go(
             ingest(
                 tasks, encoder, sink, progress=tell, report=report, ledger=ledger, reports=reports
             )
-
-
-class IngestStopped(RuntimeError):
-    """A run that could not go on, in words; what was stored before stays, whole."""
-
-
-@contextmanager
-def in_words(library: Path) -> Iterator[None]:
-    """Say what the system refuses: a full disk, a folder without the permission to write."""
-    try:
-        yield
-    except OSError as error:
-        why = {
-            errno.ENOSPC: "the disk is full; make room",
-            errno.EDQUOT: "the quota of this user is used up; make room",
-            errno.EROFS: "the disk is read-only; make it writable",
-            errno.EACCES: "the permission to write is missing; give it",
-            errno.EPERM: "the permission to write is missing; give it",
-            errno.EIO: "the disk reports a fault; check it",
-        }.get(error.errno or 0)
-        if why is None:
-            raise
-        raise IngestStopped(
-            f"the ingest into {library} stopped: {why}, then run the same command: it goes on "
-            "where it stopped. What was stored before is whole"
-        ) from error
 
 
 def find(paths: list[Path], layout: str | None, options: Options) -> list[Scan]:
