@@ -320,8 +320,8 @@ def serve(
     import uvicorn
 
     from search.library import Library
-    from ui.serving import application
     from search.room import try_to_write
+    from ui.serving import application
 
     settings = settings_for(host=host, port=port, library=library, collection=collection)
     Library.open(settings.library)  # says what is wrong before the server starts
