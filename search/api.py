@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from search import questions_routes, reviews_routes, routes, versions_routes
+from search import atlas_routes, questions_routes, reviews_routes, routes, versions_routes
 from search.access import Lists, stated, whole_service
 from search.gate import Gate, Parts
 from search.problems import PROBLEMS, Expected, Problem, add_handlers
@@ -28,9 +28,15 @@ ROUTERS: Sequence[APIRouter] = (
     questions_routes.router,
     versions_routes.router,
     reviews_routes.router,
+    atlas_routes.router,
 )
 """Every router of this part under `/v1`; `search.access` says how one states its roles."""
-MODELS: Sequence[type[BaseModel]] = (Question, Problem, *questions_routes.MODELS)
+MODELS: Sequence[type[BaseModel]] = (
+    Question,
+    Problem,
+    *questions_routes.MODELS,
+    *atlas_routes.MODELS,
+)
 """Bodies that are read or written by hand, for the OpenAPI file."""
 
 
