@@ -219,7 +219,9 @@ def cpu_rows(data: Path, out: Path, sizes: list[str], batch: int) -> None:
             run.feed.close()
 
 
-def gpu_rows(data: Path, out: Path, presets: list[str], sizes: list[str], compiled: bool) -> None:
+def gpu_rows(
+    data: Path, out: Path, presets: list[str], sizes: list[str], holds: list[str], compiled: bool
+) -> None:
     device = torch.device("cuda")
     peak = matmul_rate(device, torch.bfloat16)
     print(f"{torch.cuda.get_device_name()}: bf16 products at {peak / 1e12:.0f} TFLOP/s\n")
@@ -228,7 +230,7 @@ def gpu_rows(data: Path, out: Path, presets: list[str], sizes: list[str], compil
     for preset in presets:
         for size in sizes:
             batch, micro = GPU_BATCH[preset][size]
-            for hold in ("device", "disk"):
+            for hold in holds:
                 run = prepare(settings(
                     data, out / f"{preset}-{size}-{hold}", preset=preset, size=size, batch=batch,
                     micro_batch=micro, hold=hold, device="cuda", compile=compiled, workers=16,
@@ -257,6 +259,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="drawn images; 0 for what suits")
     parser.add_argument("--threads", type=int, default=2, help="on a CPU")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall")
+    parser.add_argument("--holds", nargs="+", default=["device", "disk"], help="on a GPU")
     parser.add_argument("--no-compile", action="store_true")
     args = parser.parse_args()
     global now
@@ -272,7 +275,7 @@ def main() -> None:
             cpu_rows(root / "packed", root, args.sizes or ["ti", "s"], args.batch)
         else:
             sizes = args.sizes or ["s", "b", "l"]
-            gpu_rows(root / "packed", root, args.presets, sizes, not args.no_compile)
+            gpu_rows(root / "packed", root, args.presets, sizes, args.holds, not args.no_compile)
 
 
 if __name__ == "__main__":

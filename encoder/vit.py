@@ -94,17 +94,34 @@ def bare_model(timm_name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.M
     Raises:
         EncoderError: timm knows no such model, or refuses the arguments.
     """
-    import timm
-
     try:
         with torch.device("meta"):
-            model: nn.Module = timm.create_model(
-                timm_name, pretrained=False, num_classes=0, img_size=img_size, **kwargs
-            )
+            return timm_model(timm_name, img_size, kwargs)
     except Exception as error:  # timm raises many kinds on names and arguments
         raise EncoderError(
             f"timm cannot build {timm_name!r} at {img_size} px with {dict(kwargs)}: {error}"
         ) from error
+
+
+def timm_model(timm_name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.Module:
+    """A timm vision transformer with fresh weights.
+
+    Args:
+        timm_name: Such as `vit_small_patch14_dinov2`.
+        img_size: Side of the input, in pixels.
+        kwargs: What differs from timm's model. `stem: "conv"` is ours: small convolutions in
+            place of the patch projection.
+    """
+    import timm
+
+    given = dict(kwargs)
+    if given.pop("stem", "patch") == "conv":
+        from encoder.stem import ConvStem
+
+        given["embed_layer"] = ConvStem
+    model: nn.Module = timm.create_model(
+        timm_name, pretrained=False, num_classes=0, img_size=img_size, **given
+    )
     return model
 
 

@@ -137,7 +137,7 @@ def test_the_command_line_reads_lists(cells: Path) -> None:
     words = ["--recipe", "toy", "--steps", '["pack"]', "--root", str(cells / "data")]
 
     assert main([*words, "--work", str(cells / "work")]) == 0
-    assert (cells / "work" / "packs" / "pbc-32" / "pack.json").is_file()
+    assert (cells / "work" / "packs" / "pbc-32-jpeg-95" / "pack.json").is_file()
 
 
 def test_both_scores_must_be_above_those_of_colours() -> None:

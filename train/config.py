@@ -68,6 +68,8 @@ class TrainConfig(BaseModel):
     """With `random`: width, depth and heads of the ViT (ti 192, s 384, b 768, l 1024, g 1536)."""
     patch_px: Positive = 14
     """With `random`: side of one patch."""
+    stem: Literal["patch", "conv"] = "patch"
+    """With `random`: one linear projection per patch, or small convolutions down to the patch."""
     embed_dim: Positive | None = None
     """With `random`: width, in place of the size's."""
     depth: Positive | None = None
@@ -111,6 +113,8 @@ class TrainConfig(BaseModel):
     """Area of a global view as a share of the image."""
     local_scale: Range = (0.05, 0.32)
     """Area of a local view as a share of the image."""
+    local_centre: Share = 0.0
+    """How far local views keep to the middle of the image: 0 anywhere, 1 in the middle only."""
     flip: Share = 0.5
     """Probability of each of the horizontal and the vertical flip."""
     rotate90: Share = 0.0

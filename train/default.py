@@ -100,7 +100,7 @@ def pack_step(config: DefaultConfig) -> dict[str, Path]:
     recipe = RECIPES[config.recipe]
     return pack_all(
         config.root, config.work / "packs", recipe.px, names=tuple(recipe.shares),
-        pbc=not config.external,
+        pbc=not config.external, quality=recipe.quality, form=recipe.form,
     )  # fmt: skip
 
 

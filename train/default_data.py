@@ -18,7 +18,7 @@ from encoder.image import read_rgb
 from train import datasets
 from train.data import DataError, Files, Source
 from train.datasets import Labelled, Square
-from train.shards import INDEX, pack
+from train.shards import INDEX, Form, pack
 
 SEED = 20_261_121
 """Of the split. Another number would be another held-out quarter."""
@@ -192,7 +192,14 @@ def sources(data: Path, names: Sequence[str] = SETS, *, pbc: bool = True) -> dic
 
 
 def pack_all(
-    data: Path, out: Path, px: int = PX, *, names: Sequence[str] = SETS, pbc: bool = True
+    data: Path,
+    out: Path,
+    px: int = PX,
+    *,
+    names: Sequence[str] = SETS,
+    pbc: bool = True,
+    quality: int = 95,
+    form: Form = "jpeg",
 ) -> dict[str, Path]:
     """Pack the named sources once, squashed to `px`; packs that are there stay.
 
@@ -201,7 +208,7 @@ def pack_all(
     """
     packs: dict[str, Path] = {}
     for name, source in sources(data, names, pbc=pbc).items():
-        packs[name] = out / f"{name}-{px}"
+        packs[name] = out / f"{name}-{px}-{form}-{quality}"
         if not (packs[name] / INDEX).is_file():
-            pack([source], packs[name], px)
+            pack([source], packs[name], px, quality, form)
     return packs

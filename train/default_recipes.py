@@ -48,6 +48,10 @@ class Recipe:
     """Whether a whole run of it was made, not only a toy one."""
     pooling: Literal["cls", "mean"] = "cls"
     """Which output is the vector."""
+    quality: int = 95
+    """Of the packed images."""
+    form: Literal["jpeg", "webp"] = "jpeg"
+    """Of the packed images."""
 
 
 SHARES = MappingProxyType({"pbc": 0.7, "chula": 0.15, "bccd": 0.1, "aslan": 0.05})

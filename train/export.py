@@ -76,7 +76,7 @@ def export(
         mean=facts.mean,
         std=facts.std,
         resample=config.resample,
-        patch_px=int(state["patch_embed.proj.weight"].shape[-1]),
+        patch_px=int(start.vit.patch_embed.patch_size[0]),  # type: ignore[union-attr, index]
         field_of_view_um=config.field_of_view_um,
         licence=config.licence,
         source=f"trained from {parent.id if parent else 'random weights'}",

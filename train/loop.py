@@ -18,7 +18,14 @@ from train.config import TrainConfig, read_config
 from train.data import Feed, Images, Order, open_source
 from train.export import WorseThanParent, export, guard, merged
 from train.masking import Masks, draw_masks
-from train.model import Network, Start, build_networks, load_start, move_teacher
+from train.model import (
+    Network,
+    Start,
+    build_networks,
+    compiled_steps,
+    load_start,
+    move_teacher,
+)
 from train.progress import Progress
 from train.views import make_views
 from train.watch import Look, Probe, collapsed, load_probe, look
@@ -141,8 +148,7 @@ def prepare(config: TrainConfig) -> Run:
     if device.type == "cpu":
         plain_attention(student, teacher)
     if config.compile:
-        student.backbone.compile(dynamic=False)
-        teacher.backbone.compile(dynamic=False)
+        student.backbone.steps = teacher.backbone.steps = compiled_steps()
     centers = build_centers(config).to(device)
     depth = len(student.backbone.vit.blocks)
     optimizer = torch.optim.AdamW(

@@ -60,10 +60,12 @@ def load_start(config: TrainConfig) -> Start:
 
 
 def _random(config: TrainConfig, side: int) -> Start:
-    import timm
+    from encoder.vit import timm_model
 
     name, facts = SIZES[config.size]
     kwargs: dict[str, Any] = {**facts, "patch_size": config.patch_px}
+    if config.stem != "patch":
+        kwargs["stem"] = config.stem
     kwargs["init_values"] = config.layer_scale  # timm drops None and takes its own default
     given = {"embed_dim": config.embed_dim, "depth": config.depth, "num_heads": config.heads}
     kwargs.update({k: v for k, v in given.items() if v is not None})
@@ -74,8 +76,7 @@ def _random(config: TrainConfig, side: int) -> Start:
             f"embed_dim {kwargs['embed_dim']} is no multiple of heads {kwargs['num_heads']}"
         )
     torch.manual_seed(config.seed)
-    vit = timm.create_model(name, pretrained=False, num_classes=0, img_size=side, **kwargs)
-    return Start(vit, name, kwargs, side, None)
+    return Start(timm_model(name, side, kwargs), name, kwargs, side, None)
 
 
 def _registered(start: str) -> tuple[EncoderCard, str, dict[str, Any], dict[str, Tensor]]:
@@ -118,6 +119,7 @@ class Backbone(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, int(facts.embed_dim)))
         self.patch = int(facts.patch_embed.patch_size[0])
         self.prefix = int(facts.num_prefix_tokens)
+        self.steps = PLAIN
 
     def forward(self, x: Tensor, hidden: Tensor | None = None, drop: float = 0.0) -> Tensor:
         """Images to normalised tokens.
@@ -138,7 +140,7 @@ class Backbone(nn.Module):
             tokens = torch.where(mask, self.mask_token.to(tokens.dtype), tokens)
         tokens = vit.norm_pre(self._with_positions(tokens, grid))
         for block in vit.blocks:
-            tokens = run_block(block, tokens, drop)
+            tokens = run_block(block, tokens, drop, self.steps)
         normed: Tensor = vit.norm(tokens)
         return normed
 
@@ -163,17 +165,49 @@ class Backbone(nn.Module):
         return torch.cat([*first, tokens], dim=1) + positions
 
 
-def run_block(block: Any, x: Tensor, drop: float) -> Tensor:
+def attend(block: Any, x: Tensor) -> Tensor:
+    """What the first branch of a block adds."""
+    return block.ls1(block.attn(block.norm1(x)))  # type: ignore[no-any-return]
+
+
+def mix(block: Any, x: Tensor) -> Tensor:
+    """What the second branch of a block adds."""
+    return block.ls2(block.mlp(block.norm2(x)))  # type: ignore[no-any-return]
+
+
+def whole_block(block: Any, x: Tensor) -> Tensor:
+    """One transformer block."""
+    x = x + attend(block, x)
+    return x + mix(block, x)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The parts of a block, as they are or compiled."""
+
+    attend: Callable[[Any, Tensor], Tensor] = attend
+    mix: Callable[[Any, Tensor], Tensor] = mix
+    whole: Callable[[Any, Tensor], Tensor] = whole_block
+
+
+PLAIN = Steps()
+
+
+def compiled_steps() -> Steps:
+    """Compiled once for each shape of the views; all blocks share it."""
+    return Steps(*(torch.compile(f, dynamic=False) for f in (attend, mix, whole_block)))
+
+
+def run_block(block: Any, x: Tensor, drop: float, steps: Steps = PLAIN) -> Tensor:
     """One transformer block; with `drop`, each branch runs on a random part of the images only.
 
     The part's branch is scaled up by images / part, so that the sum keeps its expectation
     (DINOv2's batched stochastic depth): what is dropped is not computed.
     """
     if drop == 0:
-        x = x + block.ls1(block.attn(block.norm1(x)))
-        return x + block.ls2(block.mlp(block.norm2(x)))  # type: ignore[no-any-return]
-    x = _part(x, lambda y: block.ls1(block.attn(block.norm1(y))), drop)
-    return _part(x, lambda y: block.ls2(block.mlp(block.norm2(y))), drop)
+        return steps.whole(block, x)
+    x = _part(x, lambda y: steps.attend(block, y), drop)
+    return _part(x, lambda y: steps.mix(block, y), drop)
 
 
 def _part(x: Tensor, branch: Callable[[Tensor], Tensor], drop: float) -> Tensor:

@@ -107,7 +107,7 @@ def _view(
     images: Tensor, config: TrainConfig, px: int, area: Range, kind: int, draw: Draw
 ) -> Tensor:
     """One view per image. `kind` is 0 or 1 for the global views, 2 for a local one."""
-    x = crop(images, config, px, area, draw)
+    x = crop(images, config, px, area, draw, config.local_centre if kind == 2 else 0.0)
     n = len(x)
     apply_to(x, draw.chosen(n, config.hed), lambda y: hed_jitter(y, config.hed_factor, draw))
     apply_to(x, draw.chosen(n, config.jitter), lambda y: colour_jitter(y, config, draw))
@@ -133,16 +133,18 @@ def apply_to(x: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Non
         x[rows] = change(x[rows]).clamp_(0, 1)
 
 
-def crop(images: Tensor, config: TrainConfig, px: int, area: Range, draw: Draw) -> Tensor:
+def crop(
+    images: Tensor, config: TrainConfig, px: int, area: Range, draw: Draw, centre: float = 0.0
+) -> Tensor:
     """Random resized crop, turn and flips in one resampling; beyond the border it mirrors.
 
     The crop's share of the area is uniform in `area` and its aspect ratio log-uniform from 3/4
-    to 4/3. It is turned about its own middle. Where an image has at least twice the pixels
+    to 4/3. It is turned about its own middle, which keeps to the image's by `centre`. Where an image has at least twice the pixels
     needed, it is averaged down first, so that nothing aliases.
     """
     n = len(images)
     side = images.shape[-1]
-    theta = _affine(n, config, area, draw)
+    theta = _affine(n, config, area, draw, centre)
     shrink = int(side * area[0] ** 0.5) // px
     if shrink > 1:
         images = functional.avg_pool2d(images, shrink)
@@ -157,15 +159,15 @@ def crop(images: Tensor, config: TrainConfig, px: int, area: Range, draw: Draw) 
     return x.clamp_(0, 1)
 
 
-def _affine(n: int, config: TrainConfig, area: Range, draw: Draw) -> Tensor:
+def _affine(n: int, config: TrainConfig, area: Range, draw: Draw, centre: float) -> Tensor:
     """n x 2 x 3: from the view's coordinates (-1 to 1) to the image's."""
     here = Draw(draw.generator, torch.device("cpu"))  # small: built on the CPU, moved once
     share = here.uniform(n, *area)
     ratio = torch.exp(here.uniform(n, log(3 / 4), log(4 / 3)))
     wide = (share * ratio).sqrt().clamp(max=1.0)
     high = (share / ratio).sqrt().clamp(max=1.0)
-    x = here.uniform(n, -1, 1) * (1 - wide)
-    y = here.uniform(n, -1, 1) * (1 - high)
+    x = here.uniform(n, -1, 1) * (1 - wide) * (1 - centre)
+    y = here.uniform(n, -1, 1) * (1 - high) * (1 - centre)
     angle = torch.zeros(n)
     angle[here.chosen(n, config.rotate)] = 1.0
     angle = angle * here.uniform(n, 0, 2 * pi)
