@@ -14,7 +14,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from search import atlas_routes, questions_routes, reviews_routes, routes, versions_routes
+from search import (
+    atlas_routes,
+    evaluations_routes,
+    questions_routes,
+    reviews_routes,
+    routes,
+    versions_routes,
+)
 from search.access import Lists, stated, whole_service
 from search.gate import Gate, Parts
 from search.problems import PROBLEMS, Expected, Problem, add_handlers
@@ -29,6 +36,7 @@ ROUTERS: Sequence[APIRouter] = (
     versions_routes.router,
     reviews_routes.router,
     atlas_routes.router,
+    evaluations_routes.router,
 )
 """Every router of this part under `/v1`; `search.access` says how one states its roles."""
 MODELS: Sequence[type[BaseModel]] = (
@@ -36,6 +44,7 @@ MODELS: Sequence[type[BaseModel]] = (
     Problem,
     *questions_routes.MODELS,
     *atlas_routes.MODELS,
+    *evaluations_routes.MODELS,
 )
 """Bodies that are read or written by hand, for the OpenAPI file."""
 

@@ -38,7 +38,7 @@ class Job:
 
     id: str
     kind: str
-    """What it does: `reindex`."""
+    """What it does: `reindex`, `evaluation`."""
     collection: str
     """Whose readers may see it."""
     state: State = "queued"
@@ -94,13 +94,19 @@ class Jobs:
         self._closed = False
         self._remember()
 
-    def start(self, kind: str, collection: str, work: Work) -> Job:
+    def start(self, kind: str, collection: str, work: Work, id: str = "") -> Job:
         """Queue work; it begins when those before it have ended.
+
+        Args:
+            kind: What it does.
+            collection: Whose readers may see it.
+            work: Called in its turn.
+            id: To call it by; a new one if empty.
 
         Raises:
             RuntimeError: the service is stopping.
         """
-        job = Job(id=uuid4().hex, kind=kind, collection=collection)
+        job = Job(id=id or uuid4().hex, kind=kind, collection=collection)
         with self._turn:
             if self._closed:
                 raise RuntimeError("the service is stopping and takes no more jobs")

@@ -6,6 +6,7 @@ The vote that is served is the vote that scores a checkpoint in training.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import exp
 from typing import Literal
 
@@ -100,3 +101,69 @@ def vote_many(
         :, 0
     ]
     return np.where(counts.max(axis=1) > 0, best, -1)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Many votes."""
+
+    shares: NDArray[np.float64]
+    """n x classes; each row sums to 1, or is 0 where nobody voted."""
+    first: NDArray[np.int64]
+    """n class numbers, ties given to the nearer neighbour; -1 where nobody voted."""
+    margin: NDArray[np.float64]
+    """Share of the first label less that of the second."""
+    tied: NDArray[np.bool_]
+    """Where the first two labels have equal weight."""
+
+
+def votes(
+    labels: NDArray[np.integer],
+    scores: NDArray[np.floating],
+    classes: int,
+    weighting: Weighting = "similarity",
+    temperature: float = 0.07,
+) -> Votes:
+    """`vote` for many queries at once.
+
+    Args:
+        labels: n x k class numbers of the neighbours, nearest first; -1 does not vote.
+        scores: n x k cosines, falling along each row.
+        classes: Number of classes, in alphabetical order.
+        weighting: See `weigh`.
+        temperature: Of `softmax`.
+    """
+    voting = labels >= 0
+    cosines = np.where(voting, scores, -np.inf).astype(np.float64)
+    if weighting == "uniform":
+        weights = voting.astype(np.float64)
+    elif weighting == "similarity":
+        weights = np.where(voting, np.maximum(cosines, 0), 0.0)
+    elif not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    else:
+        top = np.maximum(cosines.max(axis=1, keepdims=True, initial=-np.inf), -2)
+        weights = np.where(voting, np.exp((np.where(voting, cosines, 0) - top) / temperature), 0.0)
+    away = weights.sum(axis=1) <= 0  # every neighbour points away: all count alike
+    weights[away] = voting[away]
+    n, k = labels.shape
+    rows = np.repeat(np.arange(n), k)[voting.ravel()]
+    flat = labels.ravel()[voting.ravel()].astype(np.int64)
+    total = np.zeros((n, classes))
+    np.add.at(total, (rows, flat), weights.ravel()[voting.ravel()])
+    rank = np.full((n, classes), k, np.int64)
+    np.minimum.at(rank, (rows, flat), np.tile(np.arange(k), n)[voting.ravel()])
+    near = total.round(9)
+    order = np.lexsort((np.broadcast_to(np.arange(classes), rank.shape), rank, -near), axis=1)
+    whole = total.sum(axis=1, keepdims=True)
+    shares = np.divide(total, whole, out=np.zeros_like(total), where=whole > 0)
+    at = np.arange(n)
+    second = order[:, 1] if classes > 1 else order[:, 0]
+    led = shares[at, second] if classes > 1 else np.zeros(n)
+    some = whole[:, 0] > 0
+    return Votes(
+        shares=shares,
+        first=np.where(some, order[:, 0], -1),
+        margin=shares[at, order[:, 0]] - led,
+        tied=some & (near[at, order[:, 0]] == near[at, second]) & (classes > 1),
+    )

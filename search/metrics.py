@@ -28,23 +28,37 @@ class Interval:
 
 
 def confusion(
-    truth: Labels, predicted: Labels, classes: int, weights: NDArray[np.number] | None = None
+    truth: Labels,
+    predicted: Labels,
+    classes: int,
+    weights: NDArray[np.number] | None = None,
+    *,
+    silent: bool = False,
 ) -> NDArray[np.float64]:
     """Counts by (truth, predicted), classes x classes.
+
+    Args:
+        truth: n class numbers.
+        predicted: n class numbers.
+        classes: Number of classes.
+        weights: n weights; 1 each if left out.
+        silent: A prediction of -1 is no answer; one more column counts these.
 
     Raises:
         ValueError: lengths differ, or a class number is out of range.
     """
     if truth.shape != predicted.shape or truth.ndim != 1:
         raise ValueError(f"truth {truth.shape} and predicted {predicted.shape} must be equal rows")
-    for name, values in (("truth", truth), ("predicted", predicted)):
-        if len(values) and (values.min() < 0 or values.max() >= classes):
+    for name, values, least in (("truth", truth, 0), ("predicted", predicted, -int(silent))):
+        if len(values) and (values.min() < least or values.max() >= classes):
             raise ValueError(
-                f"{name} must hold class numbers 0 to {classes - 1}, "
+                f"{name} must hold class numbers {least} to {classes - 1}, "
                 f"got {int(values.min())} to {int(values.max())}"
             )
-    flat = np.bincount(truth * classes + predicted, weights=weights, minlength=classes**2)
-    return flat.reshape(classes, classes).astype(np.float64)
+    columns = classes + int(silent)
+    at = truth * columns + np.where(predicted < 0, classes, predicted)
+    flat = np.bincount(at, weights=weights, minlength=classes * columns)
+    return flat.reshape(classes, columns).astype(np.float64)
 
 
 def scores(matrix: NDArray[np.floating]) -> dict[str, float]:
@@ -55,15 +69,17 @@ def scores(matrix: NDArray[np.floating]) -> dict[str, float]:
     truth or in the predictions.
 
     Args:
-        matrix: classes x classes by (truth, predicted); must not be empty.
+        matrix: classes x classes by (truth, predicted), or with one more column of those that
+            were not answered, which are never right; must not be empty.
     """
-    return {name: float(value[0]) for name, value in _many(matrix[None]).items()}
+    return {name: float(value[0]) for name, value in scores_of_many(matrix[None]).items()}
 
 
-def _many(matrices: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+def scores_of_many(matrices: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+    """`scores` of r matrices at once: r values each."""
     hits = np.diagonal(matrices, axis1=1, axis2=2)
     support = matrices.sum(axis=2)
-    called = matrices.sum(axis=1)
+    called = matrices.sum(axis=1)[:, : support.shape[1]]
     total = support.sum(axis=1)
     if (total <= 0).any():
         raise ValueError("no predictions to score")
@@ -102,26 +118,67 @@ def bootstrap(
         level: Share of resamples inside the interval.
         seed: Of the draws.
     """
+    if len(clusters) != len(truth):
+        raise ValueError(f"{len(clusters)} clusters for {len(truth)} predictions")
+    drawn = draws(clusters, resamples, seed)
+    matrices = drawn_matrices(truth, predicted, classes, drawn)
+    return {
+        name: Interval(*ends(values, level), level, resamples, drawn.clusters)
+        for name, values in scores_of_many(matrices).items()
+    }
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Whole clusters, drawn with replacement."""
+
+    counts: NDArray[np.int64]
+    """resamples x clusters: how often each was drawn."""
+    member: NDArray[np.int64]
+    """n positions: the cluster of each prediction."""
+
+    @property
+    def clusters(self) -> int:
+        """How many there are."""
+        return int(self.counts.shape[1])
+
+
+def draws(
+    clusters: Sequence[str] | NDArray[np.generic], resamples: int = 1000, seed: int = 0
+) -> Draws:
+    """The draws of a cluster bootstrap.
+
+    Args:
+        clusters: n names or numbers; equal ones are drawn together.
+        resamples: How often to draw.
+        seed: Of the draws.
+    """
     names, member = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(member) != len(truth):
-        raise ValueError(f"{len(member)} clusters for {len(truth)} predictions")
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"need resamples >= 1 and 0 < level < 1, got {resamples} and {level}")
+    if resamples < 1:
+        raise ValueError(f"need resamples >= 1, got {resamples}")
     rng = np.random.default_rng(seed)
-    matrices = np.stack(
+    counts = [
+        np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+        for _ in range(resamples)
+    ]
+    return Draws(np.stack(counts), member)
+
+
+def drawn_matrices(
+    truth: Labels, predicted: Labels, classes: int, drawn: Draws, *, silent: bool = False
+) -> NDArray[np.float64]:
+    """The confusion matrix of every draw; see `confusion`."""
+    return np.stack(
         [
-            confusion(truth, predicted, classes, np.bincount(drawn, minlength=len(names))[member])
-            for drawn in (rng.integers(0, len(names), len(names)) for _ in range(resamples))
+            confusion(truth, predicted, classes, counts[drawn.member], silent=silent)
+            for counts in drawn.counts
         ]
     )
+
+
+def ends(values: NDArray[np.floating], level: float = 0.95) -> tuple[float, float]:
+    """The ends of the percentile interval of some resampled values."""
+    if not 0 < level < 1:
+        raise ValueError(f"need 0 < level < 1, got {level}")
     tail = (1 - level) / 2
-    return {
-        name: Interval(
-            low=float(np.quantile(values, tail)),
-            high=float(np.quantile(values, 1 - tail)),
-            level=level,
-            resamples=resamples,
-            clusters=len(names),
-        )
-        for name, values in _many(matrices).items()
-    }
+    return float(np.quantile(values, tail)), float(np.quantile(values, 1 - tail))

@@ -19,6 +19,10 @@ class Probe:
 
     predicted: NDArray[np.int64]
     """m class numbers."""
+    classes: NDArray[np.int64]
+    """The c class numbers that it learned, rising."""
+    shares: NDArray[np.float64]
+    """m x c probabilities, as the model has them: not calibrated."""
     C: float
     """Inverse strength of the L2 penalty, as scikit-learn counts it."""
     iterations: int
@@ -74,6 +78,8 @@ def linear_probe(
             warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
     return Probe(
         predicted=np.asarray(model.predict(test), np.int64),
+        classes=np.asarray(model.classes_, np.int64),
+        shares=np.asarray(model.predict_proba(test), np.float64),
         C=strength,
         iterations=int(np.max(model.n_iter_)),
         converged=not stopped,

@@ -76,7 +76,13 @@ async def read_question(
         await form.close()
 
 
-def body_of(model: type[BaseModel], field: str, many: bool, example: dict[str, Any]) -> Any:
+def body_of(
+    model: type[BaseModel],
+    field: str,
+    many: bool,
+    example: dict[str, Any],
+    words: str = "JPEG, PNG, TIFF, BMP, WebP or GIF; one cell each.",
+) -> Any:
     """The description of such a body for the OpenAPI file."""
     file: dict[str, Any] = {"type": "string", "format": "binary"}
     images = {"type": "array", "items": file, "minItems": 1} if many else file
@@ -84,7 +90,7 @@ def body_of(model: type[BaseModel], field: str, many: bool, example: dict[str, A
         "type": "object",
         "required": [field],
         "properties": {
-            field: {**images, "description": "JPEG, PNG, TIFF, BMP, WebP or GIF; one cell each."},
+            field: {**images, "description": words},
             "question": {
                 "type": "string",
                 "description": f"A {model.__name__} as JSON; {{}} if left out.",

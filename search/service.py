@@ -6,18 +6,21 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from encoder.card import EncoderCard
 from encoder.encoder import Encoder
 from encoder.registry import load
 from encoder.stained import as_carded
 from search import calibration as calibrations
+from search import evaluations
 from search.answering import answer, called
 from search.calibration import Calibration, CalibrationPlan
 from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
 from search.cases import case_facts, fit_prototypes, similar_cases
 from search.counting import facet
 from search.duplicates import Hashes, PictureHash
+from search.evaluation_records import EvaluationPlan, EvaluationRecord, ItemAnswers
 from search.holding import Holding
 from search.jobs import Jobs
 from search.judgement import judged
@@ -244,6 +247,37 @@ class Service:
         if fitted is None:
             raise NoCalibration(held.name)
         return fitted, stale
+
+    def evaluate(
+        self, plan: EvaluationPlan | None = None, labelled: bytes | Path | None = None
+    ) -> EvaluationRecord:
+        """Queue an evaluation of a collection, or of an uploaded set; see `search.evaluations`.
+
+        Raises:
+            BadSet: the set is neither a ZIP nor a shard.
+        """
+        content = labelled.read_bytes() if isinstance(labelled, Path) else labelled
+        return evaluations.start(self, plan or EvaluationPlan(), content)
+
+    def evaluation(self, id: str) -> EvaluationRecord:
+        """An evaluation, as it stands; with its result where it is done.
+
+        Raises:
+            NoSuchItem: it is not known.
+        """
+        return evaluations.evaluation(self, id)
+
+    def evaluations(self, collection: str | None = None) -> list[EvaluationRecord]:
+        """The evaluations of a collection, or of all, oldest first, without their results."""
+        return evaluations.evaluations(self, collection)
+
+    def end_evaluation(self, id: str) -> EvaluationRecord:
+        """Stop an evaluation that runs; forget one that has ended."""
+        return evaluations.end(self, id)
+
+    def evaluation_answers(self, id: str, method: str, **conditions: Any) -> ItemAnswers:
+        """What single items were called; conditions as in `search.evaluations.answers`."""
+        return evaluations.answers(self, id, method, **conditions)
 
     def facet(
         self, field: Keyword, where: Filter, collection: str | None = None, limit: int = 100
