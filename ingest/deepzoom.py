@@ -154,6 +154,20 @@ class DeepZoom:
         self._keep(key, out.getvalue())
         return out.getvalue()
 
+    def overview(self, path: Path, level: int) -> bytes:
+        """A small picture of a file whose source id is not known, as JPEG; not kept.
+
+        Raises:
+            SourceUnreadable: the file is gone or cannot be read.
+        """
+        facts, _ = self._ask(Task(reader="ingest.deepzoom:describe", source=str(path)))
+        level = min(max(level, Pyramid(**facts).min_level), Pyramid(**facts).max_level)
+        place = {"level": level, "column": 0, "row": 0, "stamp": list(self._of(path)[1:])}
+        _, pixels = self._ask(Task(reader="ingest.deepzoom:cut", source=str(path), args=place))
+        out = BytesIO()
+        Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY)
+        return out.getvalue()
+
     def _keep(self, key: tuple[str, int, int, int], content: bytes) -> None:
         with self._turn:
             if key not in self._tiles:

@@ -15,6 +15,7 @@ from fastapi import APIRouter, FastAPI, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from ingest.deepzoom import OVERLAP, TILE, DeepZoom, SourceUnreadable
+from ingest.ledger_routes import add_ledger_routes
 from search.access import Reads, Scoped, api_router
 from search.problems import Expected
 from search.records import Filter, Item, Record
@@ -52,7 +53,8 @@ class SourceFacts(Record):
 
 
 def deepzoom_router() -> APIRouter:
-    """A router of its own, with the children that it reads in; they stop with the application."""
+    """These routes and those of `ingest.ledger_routes`, with the children that both read in; they
+    stop with the application."""
     zoom = DeepZoom()
     router = api_router()
 
@@ -113,6 +115,7 @@ def deepzoom_router() -> APIRouter:
         content = zoom.tile(path, id, level, column, row)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": FOR_EVER})
 
+    add_ledger_routes(router, zoom)
     return router
 
 

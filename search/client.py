@@ -10,6 +10,7 @@ from typing import Any, Literal
 import httpx
 
 from search.client_evaluations import EvaluationCalls
+from search.client_library import LibraryCalls
 from search.client_questions import QuestionCalls
 from search.knn import Weighting
 from search.records import Answer, Filter, Item, Question, VoteAnswer
@@ -33,7 +34,7 @@ class ServiceDown(RuntimeError):
         super().__init__(f"no service answers at {url}{reason}; start it with `hemaseek serve`")
 
 
-class Client(QuestionCalls, EvaluationCalls):
+class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
     """A connection to one service.
 
     Args:
