@@ -139,8 +139,8 @@ def crop(
     """Random resized crop, turn and flips in one resampling; beyond the border it mirrors.
 
     The crop's share of the area is uniform in `area` and its aspect ratio log-uniform from 3/4
-    to 4/3. It is turned about its own middle, which keeps to the image's by `centre`. Where an image has at least twice the pixels
-    needed, it is averaged down first, so that nothing aliases.
+    to 4/3. It is turned about its own middle, which keeps to the image's by `centre`. Where an
+    image has at least twice the pixels needed, it is averaged down first, so that nothing aliases.
     """
     n = len(images)
     side = images.shape[-1]
