@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from search.calibration import Calibration, CalibrationPlan
     from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
+    from search.found import FoundCells
     from search.refine import Refinement
 
 CALIBRATION_S = 1800
@@ -38,6 +40,23 @@ class QuestionCalls:
     def refine(self, refinement: Refinement, image: bytes | Path | None = None) -> Answer:
         """More like these, less like those, or by a region of the uploaded image."""
         return Answer.model_validate(self._ask("/v1/refine", refinement, image))
+
+    def find_cells(
+        self, image: bytes | Path, um_per_px: float | None = None, most: int = 500
+    ) -> FoundCells:
+        """The cells of a smear field."""
+        from search.found import FoundCells
+
+        known = {} if um_per_px is None else {"um_per_px": um_per_px}
+        files = {"image": ("field", content(image), "application/octet-stream")}
+        response = self._call(
+            "POST",
+            "/v1/cells",
+            params={"most": most},
+            files=files,
+            data={"question": json.dumps(known)},
+        )
+        return FoundCells.model_validate(response.json())
 
     def similar_cases(
         self, question: CaseQuestion, images: Sequence[bytes | Path] = ()

@@ -298,6 +298,8 @@ class About(Record):
     """Pseudonym of the patient, as the library has it."""
     site: Text | None = None
     """Laboratory or hospital; its share among the hits is shown against what is to be expected."""
+    um_per_px: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    """Micrometres per pixel of an uploaded image; without them sizes are not compared."""
 
 
 class Question(Record):
@@ -311,6 +313,9 @@ class Question(Record):
     """A vector to start from; `fingerprint` must then say whose it is."""
     fingerprint: str | None = None
     """Encoder fingerprint that the caller relies on; another one is refused."""
+    crop: Box | None = None
+    """Ask with this part of the uploaded image alone, in its pixels; what lies over the border is
+    filled with the colour of the glass, as in an ingest."""
     about: About = About()
     """What is known of the query."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
