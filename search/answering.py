@@ -14,6 +14,7 @@ from search.counting import facet
 from search.diversity import mmr
 from search.finder import Finder
 from search.grouping import grouped
+from search.pictures import scale_warnings
 from search.questions import BadQuestion, Query, make_finder, patient_exclusion, resolve
 from search.records import Answer, BalanceField, Filter, Group, Hit, Question, SiteShare
 from search.store import Store, WrongEncoder
@@ -63,7 +64,10 @@ def answer(service: Service, question: Question, image: bytes | None) -> Answer:
         sites=different(hits, "site"),
         patient_exclusion=exclusion,
         warnings=tuple(
-            query.warnings + ([note] if note else []) + shortage(question, hits, groups)
+            query.warnings
+            + scale_warnings(query.span_um, hits)
+            + ([note] if note else [])
+            + shortage(question, hits, groups)
         ),
         seconds={"embed": embedded_at - started, "search": searched_at - embedded_at},
         group_by=question.group_by,

@@ -12,10 +12,11 @@ from encoder.encoder import RGB, NoPatchTokens, Vectors
 from encoder.image import read_rgb
 from search.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
 from search.finder import Finder, Rank
-from search.pictures import image_warnings
-from search.records import About, Exclusion, Filter, Hit, Item, Question, source_id
+from search.pictures import image_warnings, span_um
+from search.records import About, Box, Exclusion, Filter, Hit, Item, Question, source_id
 from search.refine import BestScore, Refinement, average_vector, region_vector
 from search.shards import make_thumbnail
+from search.sources import crop
 from search.store import Stored, checked_vectors
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class Query:
     """Whether the patient of everything that the query is made of is known."""
     site: str | None = None
     warnings: list[str] = field(default_factory=list)
+    span_um: float | None = None
+    """Micrometres that the longer side of its picture spans, where they are known."""
     pictured: bool = False
     """Whether it is made of pictures, uploaded or stored, and not of a bare vector."""
     hashes: set[PictureHash] = field(default_factory=set)
@@ -107,6 +110,8 @@ def resolve(
             f"a question needs exactly one of image, item and vector, got {sum(given)}"
             + ("; or examples under 'like'" if isinstance(question, Refinement) else "")
         )
+    if question.crop is not None and image is None:
+        raise BadQuestion("a crop is a part of an uploaded image; send the image with it")
     if isinstance(question, Refinement) and question.region is not None and image is None:
         raise BadQuestion("a region is a part of an uploaded image; send the image with it")
     if image is not None:
@@ -128,6 +133,7 @@ def _from_item(query: Query, service: Service, collection: Collection, found: St
     query.related(found.item)
     query.patient_known = found.item.patient is not None
     query.site = found.item.site
+    query.span_um = span_um(found.item)
     _remember(query, service.picture_hash(collection, found.item.id))
 
 
@@ -150,11 +156,31 @@ def _from_image(
         name="the uploaded image",
         max_pixels=int(service.settings.max_megapixels * 1e6),
     )
+    if question.crop is not None:
+        pixels = part_of(pixels, question.crop)
     query.like.append(_embedded(service, collection, question, pixels))
     _told(query, question.about.model_copy(update={"source": source_id(image)}))
     query.warnings += image_warnings(pixels, collection.card)
+    if question.about.um_per_px is not None:
+        query.span_um = max(pixels.shape[:2]) * question.about.um_per_px
     if "duplicate" in question.exclude:
         _remember(query, perceptual_hash(make_thumbnail(pixels)))
+
+
+def part_of(pixels: RGB, box: Box) -> RGB:
+    """A part of an uploaded image, filled with the colour of the glass over the border.
+
+    Raises:
+        BadQuestion: the box lies outside the image, or is larger than the image and its surrounds.
+    """
+    height, width = pixels.shape[:2]
+    apart = box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0
+    if apart or box.w > 2 * width or box.h > 2 * height:
+        raise BadQuestion(
+            f"the crop {box.w} x {box.h} at ({box.x}, {box.y}) does not lie on the image, "
+            f"which is {width} x {height} pixels"
+        )
+    return crop(pixels, box)
 
 
 def _embedded(service: Service, collection: Collection, question: Question, pixels: RGB) -> Vectors:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from live import Live
-from playwright.sync_api import Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Page, expect, sync_playwright
 
 from ui.demo import page as page_process
 
@@ -19,64 +21,162 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+LONG = 60_000
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(name="browser_page", scope="module")
-def _browser_page(live: Live, chromium: str) -> Iterator[Page]:
+@pytest.fixture(name="opened", scope="module")
+def _opened(live: Live, chromium: str) -> Iterator[tuple[str, Page]]:
     settings = live.settings.model_copy(update={"service_url": live.url})
     with page_process(settings) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        opened = browser.new_page(viewport={"width": 1280, "height": 720})
-        opened.goto(address, timeout=90_000)
-        yield opened
+        context = browser.new_context(viewport={"width": 1280, "height": 720})
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+        page = context.new_page()
+        page.set_default_timeout(LONG)
+        yield address, page
         browser.close()
 
 
-def test_an_upload_is_answered_by_a_gallery_in_view(live: Live, browser_page: Page) -> None:
-    (image, *_) = sorted((live.folder / "cells" / "lymphocyte").glob("*.png"))
-
-    browser_page.set_input_files("input[type=file]", str(image), timeout=90_000)
-    cards = browser_page.locator(".hs-card")
-    cards.first.wait_for(timeout=90_000)
-
-    assert cards.count() == 20
-    assert browser_page.locator("[aria-label='Vote of the neighbours']").is_visible()
-    assert cards.first.is_visible()
-    assert "Neighbour 1" in str(cards.first.locator("img").get_attribute("alt"))
+@pytest.fixture(name="page")
+def _page(opened: tuple[str, Page]) -> Page:
+    address, page = opened
+    page.goto(address)
+    page.locator(".hs-card").first.wait_for()
+    return page
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080)])
-def test_nothing_scrolls_sideways(browser_page: Page, width: int, height: int) -> None:
-    browser_page.set_viewport_size({"width": width, "height": height})
-    wide = browser_page.evaluate(
+def drawn(live: Live, label: str) -> Path:
+    return next(iter(sorted((live.folder / "cells" / label).glob("*.png"))))
+
+
+def ask(page: Page) -> None:
+    """Begin with the first sample."""
+    page.locator(".hs-open").first.click()
+    page.locator("[aria-label='Vote of the neighbours']").wait_for()
+    page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+
+
+def holds(page: Page) -> None:
+    """What every page keeps: no scrolling sideways, no silent picture, no traceback."""
+    wide = page.evaluate(
         "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
-
-    assert wide <= 0
-
-
-def test_every_picture_has_alternative_text(browser_page: Page) -> None:
-    silent = browser_page.evaluate(
-        "() => [...document.images].filter(image => !image.alt).map(image => image.outerHTML)"
-    )
-
-    assert silent == []
+    silent = page.evaluate("() => [...document.images].filter(one => !one.alt).length")
+    assert (wide, silent, page.locator("[data-testid='stException']").count()) == (0, 0, 0)
 
 
-def test_the_picture_of_the_page_shows_the_query_and_its_neighbours(
-    browser_page: Page, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    from PIL import Image
+def test_an_upload_is_answered_by_a_gallery_in_view(live: Live, page: Page) -> None:
+    page.set_input_files("input[type=file]", str(drawn(live, "lymphocyte")))
+    cards = page.locator("[aria-label^='Patients'] .hs-card")
+    cards.first.wait_for()
 
-    path = tmp_path_factory.mktemp("shots") / "find-similar.png"
+    expect(cards).to_have_count(3)
+    assert page.locator("[aria-label='Vote of the neighbours']").is_visible()
+    assert "Neighbour 1" in str(cards.first.locator("img").first.get_attribute("alt"))
+    for width, height in ((1280, 720), (1920, 1080)):
+        page.set_viewport_size({"width": width, "height": height})
+        assert cards.first.is_visible()
+        holds(page)
+    page.set_viewport_size({"width": 1280, "height": 720})
 
-    browser_page.screenshot(path=path)
 
-    with Image.open(path) as shot:
-        box = browser_page.locator(".hs-card img").first.bounding_box()
+def test_the_gallery_shows_photographs(page: Page, tmp_path: Path) -> None:
+    page.screenshot(path=tmp_path / "page.png")
+
+    with Image.open(tmp_path / "page.png") as shot:
+        box = page.locator(".hs-card img").first.bounding_box()
         assert box is not None
         corner = (round(box["x"]), round(box["y"]))
         cell = shot.convert("RGB").crop((*corner, corner[0] + 60, corner[1] + 60))
         colours = cell.getcolors(maxcolors=60 * 60)
-    assert colours is None or len(colours) > 50  # a photograph, not an empty frame
+    assert colours is None or len(colours) > 50  # not an empty frame
+
+
+def test_a_pasted_picture_is_asked_with(live: Live, page: Page) -> None:
+    from base64 import b64encode
+
+    picture = b64encode(drawn(live, "monocyte").read_bytes()).decode()
+    page.evaluate(
+        """text => {
+            const bytes = Uint8Array.from(atob(text), one => one.charCodeAt(0));
+            const held = new DataTransfer();
+            held.items.add(new File([bytes], 'pasted.png', {type: 'image/png'}));
+            document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: held}));
+        }""",
+        picture,
+    )
+
+    page.locator("[aria-label='Vote of the neighbours']").wait_for()
+
+    assert page.locator("figcaption", has_text="pasted.png").is_visible()
+
+
+def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -> None:
+    field = next(iter(sorted((live.folder / "fields").rglob("*.png"))))
+    page.set_input_files("input[type=file]", str(field))
+    page.locator(".hs-cell-white").first.wait_for()
+    holds(page)
+
+    page.locator(".hs-cell-white").first.click()
+    page.locator("[aria-label='Vote of the neighbours']").wait_for()
+    by_click = page.url
+    page.get_by_role("button", name="Choose another cell").click()
+    frame = page.locator(".hs-field")
+    frame.wait_for()
+    box = frame.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 140, steps=3)
+    page.mouse.up()
+    page.locator("[aria-label='Vote of the neighbours']").wait_for()
+
+    assert "crop=" in by_click
+    assert "crop=" in page.url
+    assert page.url != by_click
+
+
+def test_keys_mark_examples_and_open_an_item(page: Page) -> None:
+    ask(page)
+
+    page.keyboard.press("1")
+    page.keyboard.press("+")
+    page.locator(".hs-liked").wait_for()
+    assert "like=" in page.url
+
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Search with it").wait_for()
+    assert dialog.locator(".hs-table").is_visible()
+    holds(page)
+
+
+def test_a_filter_narrows_the_gallery_and_a_link_reproduces_it(page: Page) -> None:
+    ask(page)
+
+    page.get_by_role("combobox", name="Label").click()
+    page.get_by_role("option").nth(1).click()
+    page.wait_for_url("**where=**")
+    page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+    page.wait_for_timeout(500)
+    shown = page.locator(".hs-card").all_inner_texts()
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+
+    assert len(set(page.locator(".hs-label span:first-child").all_inner_texts())) == 1
+    assert page.locator(".hs-card").all_inner_texts() == shown
+
+
+def test_the_answer_can_be_downloaded(page: Page) -> None:
+    ask(page)
+
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="CSV").click()
+
+    text = Path(waited.value.path()).read_text("utf-8-sig")
+    assert text.startswith("rank,score,id")
+    assert len(text.splitlines()) > 3

@@ -48,10 +48,12 @@ def card(
     picture: bytes,
     *,
     at: int | None = None,
+    number: int | None = None,
     score: float | None = None,
     actions: Sequence[Action] = (),
     act: str = "",
     note: str = "",
+    strip: str = "",
     mark: str = "",
 ) -> str:
     """An item as a list entry of a `hs-grid`.
@@ -59,11 +61,13 @@ def card(
     Args:
         item: The item.
         picture: Its JPEG, as the service gives it.
-        at: Its place in the list, from 1; the key of that digit goes to it on a board.
+        at: Its place among neighbours, from 1, which is shown.
+        number: Its place in any other list; either way the key of that digit goes to the card.
         score: Its similarity.
         actions: Buttons under the picture.
         act: What a board reports when the picture is clicked; empty for nothing.
-        note: One more line.
+        note: A line over where it comes from.
+        strip: HTML of small pictures under the large one.
         mark: A class for cards that stand out.
     """
     label = item.label or "no label"
@@ -84,15 +88,17 @@ def card(
             f'aria-label="Open {alt}">{image}</button>'
         )
     buttons = "".join(_button(action, id) for action in actions)
-    number = f' data-key="{at}"' if at is not None and at <= 9 else ""
+    digit = at or number
+    reached = f' data-key="{digit}"' if digit is not None and digit <= 9 else ""
     shown = "" if score is None else f'<span class="hs-score">{score:.3f}</span>'
     place = "" if at is None else f'<span class="hs-at">{at}</span>'
     return (
-        f'<li class="hs-card {escape(mark)}" tabindex="-1" data-card="{id}"{number}>'
+        f'<li class="hs-card {escape(mark)}" tabindex="-1" data-card="{id}"{reached}>'
         f"<figure>{image}{bar_html(bar)}{place}</figure>"
         f'<div><span class="hs-label"><span>{escape(label)}</span>{shown}</span>'
-        f'<span class="hs-faint">{origin(item)}</span>'
-        + (f'<span class="hs-faint">{escape(note)}</span>' if note else "")
+        + (f'<span class="hs-note-line">{escape(note)}</span>' if note else "")
+        + f'<span class="hs-faint">{origin(item)}</span>'
+        + (f'<span class="hs-strip">{strip}</span>' if strip else "")
         + (f'<span class="hs-acts">{buttons}</span>' if buttons else "")
         + "</div></li>"
     )
@@ -112,9 +118,15 @@ def origin(item: Item) -> str:
     """Where an item comes from, in short lines of HTML."""
     lines = [
         f"case {item.case}" if item.case else "case unknown",
-        " · ".join(part for part in (item.dataset, item.site, item.stain) if part),
-        item.acquired.isoformat() if item.acquired else "",
-        scale_words(item),
+        " · ".join(part for part in (item.site or item.dataset, item.stain) if part),
+        " · ".join(
+            part
+            for part in (
+                item.acquired.isoformat() if item.acquired else "",
+                "scale unknown" if item.um_per_px is None else "",
+            )
+            if part
+        ),
     ]
     return "<br>".join(escape(line) for line in lines if line)
 

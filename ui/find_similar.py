@@ -1,83 +1,245 @@
-"""*Find similar*: an uploaded image beside its stored neighbours, with their vote."""
+"""*Find similar*: a picture, a sample or a stored item beside its neighbours, with their vote."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from io import BytesIO
+from urllib.parse import urlencode
 
 import streamlit as st
+from PIL import Image
 
-from search.client import Client
-from search.records import Filter, Question, VoteAnswer
+from search.records import Filter
 from ui import states
-from ui.gallery import facts, gallery, query_card, vote_panel
-from ui.place import guarded, opened
+from ui.board import board
+from ui.choosing import begin, choose_cell, forgotten, scale_input
+from ui.detail import detail
+from ui.downloads import as_csv, as_json
+from ui.gallery import facts, gallery, keys, query_card, vote_panel, warned
+from ui.place import Place, guarded, opened
+from ui.querying import Looked, compared, counted, looked_at, mark, pictures, stored_item, uploads
+from ui.rooms import goto
+from ui.scalebar import scale_bar, side_um
+from ui.searching import MOST_COMPARED, Searching
+from ui.session import change, current, keep, picking, set_picking, start_again, this_round
+from ui.uploads import Upload
 
-TYPES = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"]
-FILTERS = ("label", "dataset", "site", "stain", "scanner")
+SHOWN_FILTERS = ("label", "site", "stain", "scanner", "dataset", "kind")
+KS = (5, 10, 20, 50)
+FIELD_PX = 420
+"""An uploaded picture with a longer side than this is taken for a field of many cells."""
 
 
 def show() -> None:
     """Draw the page."""
     place = opened(
         "Find similar cells",
-        "Drop in the image of one cell. You see the stored cells that look most like it, "
+        "Give a cell. You see the stored cells that look most like it, patient by patient, "
         "and how their labels vote.",
     )
     if place is None:
         return
     with guarded():
-        question, upload = asked(place.client, place.name)
-        if upload is None:
-            st.html(
-                states.empty(
-                    "Start with a picture",
-                    "Upload an image at the left to begin: JPEG, PNG, TIFF, BMP or WebP, "
-                    "up to 20 MB.",
-                )
-            )
+        search = current(place)
+        if not search.asks:
+            begin(place, search)
             return
-        found, pictures = look(place.client, question.model_dump_json(), upload.getvalue())
-        answered(found, pictures, upload.name, upload.getvalue())
+        upload = None if search.upload is None else uploads().get(search.upload)
+        if search.upload is not None and upload is None:
+            forgotten(search)
+        elif upload is not None and _choosing(search, upload):
+            choose_cell(place, search, upload)
+        else:
+            answered(place, search, upload)
 
 
-def asked(client: Client, name: str) -> tuple[Question, Any]:
-    """What the sidebar asks for: the question, and the uploaded file or `None`."""
-    with st.sidebar:
-        upload = st.file_uploader("Image of a cell", type=TYPES)
-        k = st.slider("Neighbours", 1, 50, 20)
-        patient = st.text_input(
-            "Patient (pseudonym)", help="Leaves this patient's own cells out of the answer."
-        )
-        chosen = {}
-        with st.expander("Only neighbours with"):
-            for field in FILTERS:
-                counts = client.facets(name, field)
-                if len(counts) > 1:
-                    names_of = {f"{value} ({n:,})": value for value, n in counts.items()}
-                    picked = st.multiselect(field.capitalize(), list(names_of))
-                    chosen[field] = [names_of[shown] for shown in picked]
-    where = Filter.model_validate({field: values for field, values in chosen.items() if values})
-    about = {"patient": patient.strip() or None}
-    question = Question.model_validate(
-        {"collection": name, "k": k, "where": where.model_dump(), "about": about}
-    )
-    return question, upload
+def _choosing(search: Searching, upload: Upload) -> bool:
+    size = upload.size
+    if search.crop is not None or size is None:
+        return False
+    said = picking(upload.id)
+    return max(size) > FIELD_PX if said is None else said
 
 
-@st.cache_data(max_entries=32, show_spinner="Looking for similar cells")
-def look(_client: Client, question: str, image: bytes) -> tuple[VoteAnswer, list[bytes]]:
-    """The answer to a question, and the pictures of its hits."""
-    found = _client.vote(Question.model_validate_json(question), image)
-    name = found.answer.collection
-    return found, [_client.image(hit.item.id, name) for hit in found.answer.hits]
-
-
-def answered(found: VoteAnswer, pictures: list[bytes], name: str, image: bytes) -> None:
-    """Draw an answer: the query and the vote at the left, the neighbours at the right."""
-    left, right = st.columns([1, 3], gap="large")
-    with left:
-        st.html(query_card(image, name) + vote_panel(found))
+def answered(place: Place, search: Searching, upload: Upload | None) -> None:
+    """The query at the left, its neighbours at the right."""
+    left, right = st.columns([1, 3], gap="medium")
     with right:
-        if not found.answer.hits:
-            st.warning("No stored cell meets these conditions. Remove a filter at the left.")
-        st.html(facts(found.answer) + gallery(found.answer.hits, pictures))
+        search = filters(place, search)
+        waiting = st.empty()
+        waiting.html(states.skeleton(search.k))
+        with left, st.container(key="hs-pinned"):
+            pinned = st.empty()
+        try:
+            found = looked_at(place.client, search, None if upload is None else upload.content)
+            shown = pictures(place.client, _pictured(found), place.name)
+        finally:
+            waiting.empty()
+    with left:
+        pinned.html(query_picture(place, search, upload) + vote_panel(found.voted))
+        queried(search, upload)
+    with right:
+        neighbours(place, search, found, shown)
+
+
+def _pictured(found: Looked) -> list[str]:
+    return list(dict.fromkeys(hit.item.id for hit in found.answer.hits))
+
+
+def filters(place: Place, search: Searching) -> Searching:
+    """Filters with counts, the number of neighbours, and grouping; the search as they make it."""
+    at = this_round()
+    counts = counted(place.client, place.name, search.where.model_dump_json())
+    groupable = bool(counts["patient"])
+    chosen: dict[str, tuple[str, ...]] = {}
+    with st.container(horizontal=True, key="hs-filters", vertical_alignment="bottom"):
+        for name in SHOWN_FILTERS:
+            active = tuple(getattr(search.where, name))
+            values = counts[name]
+            if len(values) < 2 and not active:
+                continue
+            picked = st.multiselect(
+                name.capitalize(),
+                list(dict.fromkeys([*values, *active])),
+                default=list(active),
+                format_func=partial(_with_count, values),
+                placeholder=f"any of {len(values)}",
+                key=f"f-{name}-{at}",
+                width=176,
+            )
+            chosen[name] = tuple(picked)
+        options = sorted({*KS, search.k})
+        k = st.selectbox(
+            "Neighbours", options, index=options.index(search.k), key=f"k-{at}", width=104
+        )
+        grouped = st.toggle(
+            "By patient",
+            value=search.grouped and groupable,
+            disabled=not groupable,
+            key=f"grouped-{at}",
+            help="One card for each patient, best first; items without a patient id are then "
+            "left out."
+            if groupable
+            else "The items of this collection carry no patient ids.",
+        )
+    where = Filter.model_validate({**search.where.model_dump(), **chosen})
+    wished = grouped if groupable else search.grouped
+    changed = search.model_copy(update={"where": where, "k": k, "grouped": wished})
+    if changed != search:
+        keep(changed)
+        st.rerun()  # the counts of the other filters follow from this one
+    return search if groupable else search.model_copy(update={"grouped": False})
+
+
+def _with_count(counts: dict[str, int], value: str) -> str:
+    return f"{value} · {counts.get(value, 0):,}"
+
+
+def queried(search: Searching, upload: Upload | None) -> None:
+    """What can be done with the query."""
+    if search.refined:
+        said = "The vote is that of the query alone; the gallery follows your examples."
+        st.html(states.notes([said], "good"))
+    if upload is not None and upload.size is not None:
+        said = "Choose a cell in it" if search.crop is None else "Choose another cell"
+        if st.button(said, key="other", icon=":material/crop_free:", width="stretch"):
+            set_picking(upload.id, True)
+            change(search, crop=None)
+        with st.expander("What is known of it"):
+            scale_input(search, upload)
+            typed = st.text_input(
+                "Patient (pseudonym)",
+                value=search.patient or "",
+                key=f"patient-{this_round()}",
+                help="As the library has it; this patient's own cells are then left out. "
+                "It never becomes part of a link.",
+            )
+            if (typed.strip() or None) != search.patient:
+                change(search, patient=typed.strip() or None)
+    if st.button("New search", key="new", icon=":material/restart_alt:", width="stretch"):
+        start_again(search)
+
+
+def query_picture(place: Place, search: Searching, upload: Upload | None) -> str:
+    """The query with its scale bar."""
+    if upload is None:
+        item = stored_item(place.client, str(search.item), place.name)
+        jpeg = place.client.image(item.id, place.name, "full")
+        bar = scale_bar(side_um(item, max(_size(jpeg))), item.um_per_px_origin == "estimate")
+        said = " · ".join(part for part in ("stored item", item.label, item.dataset) if part)
+        return query_card(jpeg, said, bar, f"The query: a stored item, {item.label or 'no label'}")
+    jpeg = upload.part(search.crop)
+    size = upload.size if search.crop is None else (search.crop.w, search.crop.h)
+    um = search.um_per_px
+    bar = None if um is None or size is None else scale_bar(max(size) * um)
+    said = upload.name if search.crop is None else f"a cell of {upload.name}"
+    return query_card(jpeg, said if um else f"{said} · scale unknown", bar)
+
+
+def _size(jpeg: bytes) -> tuple[int, int]:
+    with Image.open(BytesIO(jpeg)) as image:
+        return image.size
+
+
+def neighbours(place: Place, search: Searching, found: Looked, shown: dict[str, bytes]) -> None:
+    """The gallery, and what can be done with it."""
+    answer = found.answer
+    if beware := warned(answer):
+        st.html(beware)
+    if not answer.hits:
+        st.html(
+            states.empty(
+                "No stored cell meets these conditions", "Remove a filter, or group no more."
+            )
+        )
+        return
+    chosen = compared()
+    actions = st.container(horizontal=True, key="hs-actions", vertical_alignment="center")
+    pressed = board(gallery(answer, shown, search, chosen) + keys(), "gallery")
+    with actions:
+        st.html(facts(answer), width="stretch")
+        if chosen and st.button(
+            f"Compare {len(chosen)}", type="primary", icon=":material/view_column:", key="compare"
+        ):
+            goto("compare")
+        if search.refined and st.button("Forget examples", icon=":material/undo:"):
+            change(search, like=(), unlike=())
+        downloads(search, found)
+    if pressed is None:
+        return
+    if pressed.act in {"like", "unlike"}:
+        keep(search.toggled(pressed.act, pressed.id))
+        st.rerun()
+    elif pressed.act == "compare":
+        if mark(pressed.id):
+            st.rerun()
+        st.toast(f"Up to {MOST_COMPARED} neighbours are compared at once; unmark one first.")
+    elif pressed.act == "open":
+        items = {hit.item.id: hit.item for hit in answer.hits}
+        if pressed.id in items:
+            detail(place, search, items[pressed.id])
+
+
+def downloads(search: Searching, found: Looked) -> None:
+    """The answer as files, and the link that reproduces it."""
+    st.download_button(
+        "CSV",
+        as_csv(found.answer),
+        "neighbours.csv",
+        "text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+    st.download_button(
+        "JSON",
+        as_json(found.answer, found.voted, search.address()),
+        "neighbours.json",
+        "application/json",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+    with st.popover("Link", icon=":material/link:"):
+        kept = " This page remembers the picture for a day." if search.upload else ""
+        st.html(f'<p class="hs-reason">Opens this search again; it names no patient.{kept}</p>')
+        base = str(st.context.url or "").split("?")[0]
+        st.code(f"{base}?{urlencode(search.address())}", language=None, wrap_lines=True)

@@ -18,7 +18,12 @@ def application(settings: Settings) -> FastAPI:
     from search.api import create_app
 
     try:
-        from ingest.deepzoom_routes import PROBLEMS, deepzoom_router
+        from ingest import deepzoom_routes, finder_routes
     except ModuleNotFoundError:
         return create_app(settings=settings)
-    return create_app(settings=settings, routers=[deepzoom_router()], problems=PROBLEMS)
+    return create_app(
+        settings=settings,
+        routers=[deepzoom_routes.deepzoom_router(), finder_routes.router],
+        models=finder_routes.MODELS,
+        problems=[*deepzoom_routes.PROBLEMS, *finder_routes.PROBLEMS],
+    )

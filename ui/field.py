@@ -1,0 +1,82 @@
+"""A picture on which found cells are offered to click, and a box can be drawn by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from PIL import Image
+
+from search.found import FoundCell
+from search.records import Box
+from ui.card import data_url
+
+SHOWN_PX = 1400
+"""Longer side of a picture as it is sent to the browser."""
+NAMES = {"white": "white cell", "red": "red cell", "platelet": "platelet"}
+
+
+@cache
+def _component() -> Callable[..., Any]:
+    script = Path(__file__).with_name("field.js").read_text()
+    made: Callable[..., Any] = st.components.v2.component(
+        "hemaseek.field", html='<div class="hs-field"></div>', js=script, isolate_styles=False
+    )
+    return made
+
+
+def field(
+    content: bytes, cells: Sequence[FoundCell], key: str, box: Box | None = None
+) -> Box | None:
+    """Draw a picture with its cells; the box that was clicked or drawn in this run, else `None`.
+
+    Args:
+        content: The encoded picture.
+        cells: What was found in it; a click on one gives its `crop`.
+        key: A name that no other field on the page has.
+        box: A box to show, in pixels of the picture.
+    """
+    src, width, height = _sent(content)
+    offered = [
+        {
+            "at": at,
+            "kind": cell.kind,
+            "bbox": cell.bbox.model_dump(),
+            "crop": cell.crop.model_dump(),
+            "name": f"{NAMES[cell.kind]} {at + 1}"
+            + (", cut by the border" if cell.touches_border else ""),
+        }
+        for at, cell in enumerate(cells)
+    ]
+    digest = sha256(f"{src[-64:]}{len(src)}{offered}{box}".encode()).hexdigest()
+    data = {
+        "key": digest,
+        "src": src,
+        "alt": "The uploaded picture",
+        "width": width,
+        "height": height,
+        "cells": offered,
+        "box": None if box is None else box.model_dump(),
+    }
+    pressed = _component()(data=data, key=key, on_box_change=lambda: None).box
+    if not pressed:
+        return None
+    return Box.model_validate({side: int(pressed[side]) for side in ("x", "y", "w", "h")})
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _sent(content: bytes) -> tuple[str, int, int]:
+    """A picture as the browser gets it, with the width and height of the original."""
+    with Image.open(BytesIO(content)) as image:
+        width, height = image.size
+        image.draft("RGB", (SHOWN_PX, SHOWN_PX))
+        small = image.convert("RGB")
+    small.thumbnail((SHOWN_PX, SHOWN_PX))
+    out = BytesIO()
+    small.save(out, "JPEG", quality=90)
+    return data_url(out.getvalue()), width, height

@@ -1,0 +1,149 @@
+"""What the pages ask the service for a search, remembered for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+
+import streamlit as st
+from PIL import Image
+
+from search.client import Client, ServiceError
+from search.found import FoundCells
+from search.records import Answer, Filter, Item, Keyword, Question, VoteAnswer
+from ui.searching import MOST_COMPARED, Searching
+from ui.uploads import Uploads
+
+COUNTED: tuple[Keyword, ...] = (
+    "label",
+    "site",
+    "stain",
+    "scanner",
+    "dataset",
+    "kind",
+    "patient",
+)
+"""The fields whose values are counted for the filters."""
+SAMPLES = 8
+"""Labels of which a sample is offered."""
+COMPARED = "hs-compared"
+"""Where the session keeps the ids that are marked for comparison."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a search found."""
+
+    voted: VoteAnswer
+    """The vote of the single nearest neighbours, whatever the gallery shows."""
+    answer: Answer
+    """What the gallery shows: grouped, or more and less like examples."""
+
+
+@st.cache_resource
+def uploads() -> Uploads:
+    """The pictures that were uploaded to this page."""
+    return Uploads()
+
+
+def looked_at(client: Client, search: Searching, image: bytes | None) -> Looked:
+    """Ask the service; the same search is remembered for five minutes."""
+    return _looked_at(client, search.model_dump_json(), image)
+
+
+@st.cache_data(max_entries=32, ttl=300, show_spinner=False)
+def _looked_at(_client: Client, asked: str, image: bytes | None) -> Looked:
+    search = Searching.model_validate_json(asked)
+    voted = _client.vote(search.question(), image)
+    if search.grouped or search.refined:
+        return Looked(voted, _client.refine(search.shown(), image))
+    return Looked(voted, voted.answer)
+
+
+@st.cache_data(max_entries=64, ttl=600, show_spinner=False)
+def stored_item(_client: Client, id: str, collection: str) -> Item:
+    """A stored item."""
+    return _client.item(id.strip(), collection)
+
+
+@st.cache_data(max_entries=4000, ttl=600, show_spinner=False)
+def _picture(_client: Client, id: str, collection: str) -> bytes:
+    return _client.image(id, collection)
+
+
+def pictures(client: Client, ids: Sequence[str], collection: str) -> dict[str, bytes]:
+    """The small pictures of items; a grey one for an item that was deleted in between."""
+
+    def one(id: str) -> bytes:
+        try:
+            return _picture(client, id, collection)
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+            return grey()
+
+    if not ids:
+        return {}
+    with ThreadPoolExecutor(min(8, len(ids))) as pool:
+        return dict(zip(ids, pool.map(one, ids), strict=True))
+
+
+def grey(side: int = 16) -> bytes:
+    """A picture of nothing."""
+    out = BytesIO()
+    Image.new("RGB", (side, side), (154, 154, 154)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def cells_of(_client: Client, _content: bytes, upload: str, um_per_px: float | None) -> FoundCells:
+    """The cells of an uploaded field."""
+    return _client.find_cells(_content, um_per_px)
+
+
+@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
+def counted(_client: Client, name: str, where: str) -> dict[str, dict[str, int]]:
+    """For each field its values with counts, among the items that meet the other filters."""
+    conditions = Filter.model_validate_json(where)
+
+    def one(field: Keyword) -> dict[str, int]:
+        return _client.facet(field, conditions.model_copy(update={field: ()}), name, 200)
+
+    with ThreadPoolExecutor(len(COUNTED)) as pool:
+        return dict(zip(COUNTED, pool.map(one, COUNTED), strict=True))
+
+
+@st.cache_data(max_entries=16, ttl=600, show_spinner=False)
+def sampled(_client: Client, name: str, dim: int, fingerprint: str) -> list[Item]:
+    """One item of each of the most frequent labels; any few where there are no labels."""
+
+    def some(where: Filter, k: int) -> list[Item]:
+        # The nearest to an arbitrary direction: any item will do, but the same one every time.
+        question = Question(
+            collection=name, vector=(1.0,) * dim, fingerprint=fingerprint, where=where, k=k
+        )
+        return [hit.item for hit in _client.search(question).hits]
+
+    labels = list(_client.facets(name, "label", limit=SAMPLES))
+    found = [item for label in labels for item in some(Filter(label=(label,)), 1)]
+    return found or some(Filter(), SAMPLES)
+
+
+def compared() -> list[str]:
+    """Ids that are marked for comparison."""
+    return list(st.session_state.get(COMPARED, []))
+
+
+def mark(id: str) -> bool:
+    """Mark an item for comparison, or no more; whether there was room."""
+    held = compared()
+    if id in held:
+        held.remove(id)
+    elif len(held) >= MOST_COMPARED:
+        return False
+    else:
+        held.append(id)
+    st.session_state[COMPARED] = held
+    return True
