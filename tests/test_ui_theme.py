@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ui.theme import DARK, LIGHT, LOGO, OPTIONS, SHAPE_PAIRS, SHEET, TEXT_PAIRS, contrast, css
+from ui.theme import DARK, LIGHT, LOGO, OPTIONS, SHAPE_PAIRS, SHEETS, TEXT_PAIRS, contrast, css
 
 
 @pytest.mark.parametrize("tokens", [LIGHT, DARK], ids=["light", "dark"])
@@ -21,6 +21,9 @@ def test_shapes_stand_out_from_every_ground(
     tokens: dict[str, str], shape: str, ground: str
 ) -> None:
     assert contrast(tokens[shape], tokens[ground]) >= 3
+
+
+RULES = "\n".join(sheet.read_text() for sheet in SHEETS)
 
 
 def test_the_mark_stands_out_by_day_and_by_night() -> None:
@@ -41,7 +44,7 @@ def test_both_themes_name_the_same_colours_and_streamlit_gets_them() -> None:
 
 
 def test_the_style_sheet_uses_only_colours_that_are_named() -> None:
-    used = set(re.findall(r"var\(--hs-([a-z-]+)\)", SHEET.read_text()))
+    used = set(re.findall(r"var\(--hs-([a-z-]+)\)", RULES))
     local = {"bar"}
 
     assert used - local <= LIGHT.keys()
@@ -49,7 +52,7 @@ def test_the_style_sheet_uses_only_colours_that_are_named() -> None:
 
 
 def test_spaces_are_multiples_of_four_pixels() -> None:
-    rules = re.findall(r"(?:margin|padding|gap)[a-z-]*:\s*([^;]+);", SHEET.read_text())
+    rules = re.findall(r"(?:margin|padding|gap)[a-z-]*:\s*([^;]+);", RULES)
     lengths = [int(n) for rule in rules for n in re.findall(r"(-?\d+)px", rule)]
 
     assert lengths

@@ -22,7 +22,7 @@ def page_command(settings: Settings) -> list[str]:
         "server.maxUploadSize": str(int(settings.max_upload_mb)),
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    app = Path(__file__).with_name("app.py")
+    app = Path(__file__).with_name("front.py")
     return [sys.executable, "-m", "streamlit", "run", str(app), *flags]
 
 

@@ -133,7 +133,7 @@ ICONS = {
     "down": '<path d="M9 32h30M13 32V20h22v12M24 20v-5M17 41l14-14M31 41 17 27"/>',
 }
 """Line drawings of `ui.states`, 48 x 48; used as masks, so that they take any colour."""
-SHEET = Path(__file__).with_name("theme.css")
+SHEETS = tuple(Path(__file__).with_name(name) for name in ("theme.css", "data.css"))
 """Everything that Streamlit's theme cannot say."""
 
 
@@ -144,7 +144,8 @@ def css() -> str:
         f'.hs-icon-{name} {{ mask-image: url("{_drawing(shape)}"); }}'
         for name, shape in ICONS.items()
     )
-    return f":root {{ {names} }}\n{SHEET.read_text()}\n{icons}\n"
+    rules = "\n".join(sheet.read_text() for sheet in SHEETS)
+    return f":root {{ {names} }}\n{rules}\n{icons}\n"
 
 
 def _drawing(shape: str) -> str:

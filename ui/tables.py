@@ -1,0 +1,80 @@
+"""Figures as HTML tables: every text escaped, every number in columns that line up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", text: Sequence[int] = ()
+) -> str:
+    """A table; the first column names the row.
+
+    Args:
+        heads: Of the columns.
+        rows: Cells as HTML, escaped by whoever makes them; see `plain`.
+        caption: One sentence above it.
+        text: Columns that hold words, and are set to the left.
+    """
+    said = f'<p class="hs-caption">{escape(caption)}</p>' if caption else ""
+    head = "".join(
+        f'<th scope="col"{_left(at, text)}>{escape(one)}</th>' for at, one in enumerate(heads)
+    )
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<th scope="row">{cell}</th>' if at == 0 else f"<td{_left(at, text)}>{cell}</td>"
+            for at, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'{said}<table class="hs-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    )
+
+
+def plain(value: object) -> str:
+    """A value as a cell: text escaped, whole numbers with commas, nothing as a dash."""
+    if value is None or value == "":
+        return '<span aria-label="none">–</span>'
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return escape(str(value))
+
+
+def meter(count: int, most: int, kind: str = "") -> str:
+    """A number with a bar under it, as long as its share of the largest."""
+    if not count:
+        return plain(0)
+    return (
+        f'{count:,}<i class="hs-meter {escape(kind)}" style="width:{count / max(most, 1):.1%}"></i>'
+    )
+
+
+def badge(text: str, tone: str = "") -> str:
+    """A few words in a rounded frame; `tone` is empty, `good`, `warn` or `bad`."""
+    tones = {
+        "good": "hs-badge hs-good",
+        "warn": "hs-badge hs-warn",
+        "bad": "hs-badge hs-bad",
+    }
+    return f'<span class="{tones.get(tone, "hs-badge")}">{escape(text)}</span>'
+
+
+def legend(colours: Sequence[tuple[str, str]]) -> str:
+    """Names with their colours."""
+    parts = "".join(
+        f'<li><i class="hs-swatch" style="background:{escape(colour)}"></i>{escape(name)}</li>'
+        for name, colour in colours
+    )
+    return f'<ul class="hs-legend">{parts}</ul>'
+
+
+def _left(at: int, text: Sequence[int]) -> str:
+    return ' class="hs-text"' if at in text else ""
