@@ -57,6 +57,7 @@ class Stored:
     image: bytes
     shard: bytes
     card: str
+    evaluations: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -119,6 +120,10 @@ def point(case: Any, stored: Stored, rng: random.Random) -> None:
     ):
         if name in path:
             path[name] = rng.choice(values)
+    if case.path.startswith("/v1/evaluations/{id}") and stored.evaluations:
+        path["id"] = rng.choice(stored.evaluations)
+        if "method" in query:
+            query["method"] = rng.choice(["1-NN", "5-NN"])
     if "collection" in query:
         query["collection"] = rng.choice(["cells", "other"])
     if isinstance(case.body, dict):
@@ -132,6 +137,8 @@ def point(case: Any, stored: Stored, rng: random.Random) -> None:
 def point_body(body: dict[str, Any], media: str, stored: Stored, rng: random.Random) -> None:
     """The same within a body: one way to ask, of what there is."""
     if media.startswith("multipart"):
+        if "set" in body:
+            body["set"] = stored.shard[: rng.choice([len(stored.shard), rng.randrange(9000)])]
         for name in ("image", "images"):
             if name in body:
                 broken = stored.image[: rng.choice([len(stored.image), rng.randrange(2000)])]
@@ -158,12 +165,26 @@ def point_body(body: dict[str, Any], media: str, stored: Stored, rng: random.Ran
             body[name] = value
 
 
+def evaluated(url: str) -> Iterator[str]:
+    """The ids of two evaluations that are done: the calls may end one of them."""
+    for _ in range(2):
+        body = {"ks": [1, 5], "resamples": 20, "collection": "cells"}
+        id = requests.post(f"{url}/v1/evaluations", json=body, timeout=60).json()["id"]
+        while requests.get(f"{url}/v1/evaluations/{id}", timeout=60).json()["state"] in (
+            "queued",
+            "running",
+        ):
+            time.sleep(0.05)
+        yield id
+
+
 def fuzz(url: str, stored: Stored, cases: int, seed: int, seconds: float = 1e9) -> Told:
     """Call every route `cases / routes` times, or until the time is over."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
     told, rng, end = Told(), random.Random(seed), time.monotonic() + seconds
     each = -(-cases // (2 * len(operations)))
+    stored.evaluations = list(evaluated(url))
     with requests.Session() as session:
         for operation in operations:
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
