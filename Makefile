@@ -8,7 +8,7 @@ RECIPE ?= gpu-s-mild
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --extra all
 
-.PHONY: demo test test-browser check bench install chromium screenshots train-smoke train-default clean
+.PHONY: demo test test-browser check bench install chromium screenshots train-smoke train-default evaluate-served clean
 
 $(if $(filter .uv/bin/uv,$(UV)),$(UV),):
 	python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.13,<0.14'
@@ -31,6 +31,9 @@ chromium: ## Debian's Chromium, for the browser tests
 screenshots: install chromium ## the pictures in docs/, of drawn cells
 	$(RUN) python benchmarks/screenshots.py
 
+evaluate-served: install ## docs/evaluation-served.md: ingest, serve, calibrate, evaluate PBC
+	$(RUN) python benchmarks/evaluate_served.py
+
 train-smoke: install ## train a tiny model, kill it, resume, export, load, evaluate
 	$(RUN) python -m train smoke --out runs/smoke
 
@@ -44,7 +47,7 @@ check: install ## style, types, layers
 	$(RUN) lint-imports
 
 bench: install ## the figures of docs/benchmarks.md
-	for script in $(filter-out benchmarks/screenshots.py,$(wildcard benchmarks/*.py)); do $(RUN) python $$script; done
+	for script in $(filter-out benchmarks/screenshots.py benchmarks/evaluate_served.py,$(wildcard benchmarks/*.py)); do $(RUN) python $$script; done
 
 clean:
 	rm -rf .venv .uv .mypy_cache .ruff_cache .pytest_cache

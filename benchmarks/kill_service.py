@@ -36,6 +36,8 @@ from ui.launch import service_command
 CARD = load("colour").card
 ROWS = 40
 WRITERS = 4
+START_S = 900
+"""Patience with a start: other work may have the machine."""
 
 
 @dataclass
@@ -73,7 +75,7 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
     """The service, once it answers."""
     environment = {**os.environ, "HEMASEEK_RATE_LIMIT": ""}
     process = subprocess.Popen(service_command(settings), env=environment)
-    end = time.monotonic() + 90
+    end = time.monotonic() + START_S
     while time.monotonic() < end:
         try:
             if httpx.get(f"{settings.url}/health", timeout=5).is_success:
@@ -160,6 +162,8 @@ def cycles(folder: Path, count: int, seed: int) -> Ledger:
             ledger.torn += bool(cut)
             process = start(settings)
             check(settings.url, ledger)
+            if cycle % 10 == 9:
+                print(f"{cycle + 1} kills, lost {ledger.lost}", file=sys.stderr, flush=True)
     finally:
         process.terminate()
         process.wait(30)

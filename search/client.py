@@ -139,7 +139,13 @@ class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
 
     def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **request)
+            try:
+                response = self._http.request(method, path, **request)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if method != "GET":  # what was written may have arrived
+                    raise
+                # a connection that lay idle is closed by the service, maybe at this very moment
+                response = self._http.request(method, path, **request)
         except httpx.TimeoutException as error:
             raise ServiceDown(self.url, "it did not answer in time") from error
         except httpx.TransportError as error:

@@ -21,9 +21,6 @@ SplitName = Literal[
     "temporal",
 ]
 Unit = Literal["patient", "source", "mixed"]
-Metric = Literal[
-    "weighted_f1", "balanced_accuracy", "accuracy", "macro_f1", "auroc", "auprc", "map_at_k"
-]
 FEWEST = 20
 """Labelled items below which nothing is scored."""
 
@@ -145,7 +142,8 @@ class MethodResult(Record):
     """`20-NN`, `linear probe`."""
     k: int | None
     scores: Scores
-    intervals: dict[Metric, Span]
+    intervals: dict[str, Span]
+    """By the names of `scores`, where there is one."""
     per_fold: tuple[FoldScores, ...]
     """Empty where each patient or source is left out in turn."""
     classes: tuple[ClassScores, ...]

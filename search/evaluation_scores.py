@@ -17,7 +17,6 @@ from search.evaluation_records import (
     IndexAtK,
     IndexResult,
     MethodResult,
-    Metric,
     Scores,
     Span,
 )
@@ -127,7 +126,7 @@ def _intervals(
     truth: Rows,
     matrices: NDArray[np.float64],
     drawn: Draws,
-) -> dict[Metric, Span]:
+) -> dict[str, Span]:
     found: dict[str, NDArray[np.float64]] = dict(scores_of_many(matrices))
     auroc, auprc = ranked_by_class(told.shares, truth, drawn_weights(drawn, RANKED))
     found |= {"auroc": mean_of_classes(auroc), "auprc": mean_of_classes(auprc)}
@@ -138,11 +137,11 @@ def _intervals(
         value = drawn.counts @ np.bincount(member, told.precision[known], drawn.clusters)
         empty = np.full(len(count), np.nan)
         found["map_at_k"] = np.divide(value, count, out=empty, where=count > 0)
-    spans: dict[Metric, Span] = {}
+    spans: dict[str, Span] = {}
     for name, values in found.items():
         span = _span(values)
         if span is not None:
-            spans[name] = span  # type: ignore[index]
+            spans[name] = span
     return spans
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from live import Live
 
@@ -59,3 +60,27 @@ def test_nobody_there_is_said_with_what_to_do() -> None:
 def test_the_key_goes_with_every_call(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:1", api_key="secret") as client:
         assert client._http.headers["x-api-key"] == "secret"
+
+
+@pytest.mark.parametrize(("method", "calls"), [("GET", 2), ("POST", 1)])
+def test_a_connection_that_was_closed_meanwhile_is_opened_again_for_what_only_reads(
+    method: str, calls: int
+) -> None:
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.method)
+        if len(seen) == 1:
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return httpx.Response(200, json={"status": "ok"})
+
+    with Client("http://127.0.0.1:1") as client:
+        client._http = httpx.Client(
+            transport=httpx.MockTransport(answer), base_url="http://127.0.0.1:1"
+        )
+        if method == "GET":
+            assert client.health() == {"status": "ok"}
+        else:
+            with pytest.raises(ServiceDown):
+                client.similar("3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11")
+    assert seen == [method] * calls

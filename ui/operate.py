@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ui.evaluating import evaluate
 from ui.keys import LibraryOption, audit, keys
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ VERBS = (
     restore,
     capacity,
     calibrate,
+    evaluate,
     cases,
 )
 """In the order of the help."""
