@@ -130,6 +130,10 @@ class LibraryCalls:
         path = f"/v1/sources/{id}/dzi_files/{level}/{column}_{row}.jpeg"
         return self._call("GET", path, params={"collection": collection}).content
 
+    def card(self, collection: str) -> JSON:
+        """The card of the encoder of a collection."""
+        return self._get(f"/v1/collections/{collection}/card")
+
     def versions(self, collection: str) -> list[JSON]:
         """The versions of a collection with their gates, oldest first."""
         found: list[JSON] = self._call("GET", f"/v1/collections/{collection}/versions").json()

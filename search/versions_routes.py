@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -179,6 +180,13 @@ def versions(name: str, service: Reads) -> list[VersionRecord]:
         )
         for one in found
     ]
+
+
+@router.get("/collections/{name}/card")
+def card(name: str, service: Reads) -> dict[str, Any]:
+    """The card of the encoder that made what is served: everything that changes its vectors."""
+    facts: dict[str, Any] = json.loads(service.collection(name).card.to_json())
+    return facts
 
 
 @router.post(
