@@ -109,6 +109,22 @@ class Encoder:
             patches.append(self._held(grid, (len(batch), side, side, self.card.dim)))
         return np.concatenate(pooled), np.concatenate(patches)
 
+    def attention(self, images: Sequence[RGB]) -> Patches:
+        """How the last block looks at the patches.
+
+        Returns:
+            n x rows x columns, each image summing to at most 1.
+
+        Raises:
+            NoPatchTokens: the network has no such attention.
+        """
+        looks = getattr(self._network, "attention", None)
+        if looks is None or self.card.patch_px is None:
+            raise NoPatchTokens(self.card.id)
+        check_images(images)
+        side = self.card.input_px // self.card.patch_px
+        return self._held(looks(images), (len(images), side, side))
+
     def _held(self, rows: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.float32]:
         rows = np.asarray(rows)
         if rows.shape != shape:

@@ -41,6 +41,9 @@ class _Through:
     def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         return self._encoder.tokens(self._seen(images))
 
+    def attention(self, images: Sequence[RGB]) -> NDArray[np.floating]:
+        return self._encoder.attention(self._seen(images))
+
     def _seen(self, images: Sequence[RGB]) -> Sequence[RGB]:
         if self._normaliser is None:
             return images

@@ -54,8 +54,9 @@ class Forward(nn.Module):
 class Vit:
     """A transformer (or any timm model) on one engine, safe to call from several threads."""
 
-    def __init__(self, card: EncoderCard, engine: Engine) -> None:
+    def __init__(self, card: EncoderCard, engine: Engine, forward: Forward | None = None) -> None:
         self.card = card
+        self._forward = forward
         self.batch_size = engine.batch_size
         self.engine = engine.name
         self._run_batch = engine
@@ -72,6 +73,27 @@ class Vit:
         pooled, patches = self._run(images, patches=True)
         side = self.card.input_px // self.card.patch_px
         return pooled, patches.reshape(len(images), side, side, -1)
+
+    def attention(self, images: Sequence[RGB]) -> NDArray[np.floating]:
+        """How the last block's class token looks at the patches: n x rows x columns.
+
+        Mean over the heads, in PyTorch, one batch; where the vector is the mean of the patches,
+        the mean over what all of them look at.
+
+        Raises:
+            NoPatchTokens: no transformer, or one whose attention is made otherwise.
+        """
+        if self._forward is None or self.card.patch_px is None:
+            raise NoPatchTokens(self.card.id)
+        from encoder.attending import last_attention
+
+        pixels = torch.from_numpy(stack(images, self.card))
+        side = self.card.input_px // self.card.patch_px
+        with self._turn:
+            rows = last_attention(self._forward, pixels)
+        if rows is None:
+            raise NoPatchTokens(self.card.id)
+        return rows.reshape(len(images), side, side)
 
     def _run(self, images: Sequence[RGB], patches: bool) -> Outputs:
         pixels = stack(images, self.card)
@@ -143,4 +165,4 @@ def network(card: EncoderCard, model: nn.Module, pool: Pool, device: str) -> Vit
     """The loaded model on the best engine of the device."""
     where = pick_device(device)  # type: ignore[arg-type]
     forward = Forward(model, card, pool).eval().requires_grad_(False)
-    return Vit(card, choose(forward, where, card.input_px))
+    return Vit(card, choose(forward, where, card.input_px), forward)

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from search import (
     atlas_routes,
     evaluations_routes,
+    explain_routes,
     questions_routes,
     reviews_routes,
     routes,
@@ -37,6 +38,7 @@ ROUTERS: Sequence[APIRouter] = (
     reviews_routes.router,
     atlas_routes.router,
     evaluations_routes.router,
+    explain_routes.router,
 )
 """Every router of this part under `/v1`; `search.access` says how one states its roles."""
 MODELS: Sequence[type[BaseModel]] = (
@@ -45,6 +47,7 @@ MODELS: Sequence[type[BaseModel]] = (
     *questions_routes.MODELS,
     *atlas_routes.MODELS,
     *evaluations_routes.MODELS,
+    *explain_routes.MODELS,
 )
 """Bodies that are read or written by hand, for the OpenAPI file."""
 

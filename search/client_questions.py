@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from search.calibration import Calibration, CalibrationPlan
     from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
+    from search.explanation import ExplainQuestion, Explanation
     from search.found import FoundCells
     from search.refine import Refinement
 
@@ -57,6 +58,12 @@ class QuestionCalls:
             data={"question": json.dumps(known)},
         )
         return FoundCells.model_validate(response.json())
+
+    def explain(self, question: ExplainQuestion, image: bytes | Path | None = None) -> Explanation:
+        """Why some stored items are near a query."""
+        from search.explanation import Explanation
+
+        return Explanation.model_validate(self._ask("/v1/explain", question, image))
 
     def similar_cases(
         self, question: CaseQuestion, images: Sequence[bytes | Path] = ()
