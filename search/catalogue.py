@@ -61,6 +61,15 @@ class Catalogue:
         rows = self._all("SELECT hash FROM pictures WHERE id = ?", (id,))
         return bytes(rows[0][0]) if rows else None
 
+    def pictures(self, ids: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The perceptual hashes that are kept of some items; empty for what shows nothing."""
+        found: dict[bytes, bytes] = {}
+        for batch in _runs(ids, AT_ONCE):
+            marks = ",".join("?" * len(batch))
+            query = f"SELECT id, hash FROM pictures WHERE id IN ({marks})"  # noqa: S608 (marks only)
+            found.update(self._all(query, batch))
+        return found
+
     def shards(self) -> set[str]:
         """The shards that it knows."""
         return {str(name) for (name,) in self._all("SELECT name FROM shards")}

@@ -30,6 +30,8 @@ FLAT = 1.0
 """Grey levels (standard deviation) below which a picture shows nothing that could be compared."""
 IDENTICAL = 0.99999
 """Cosine from which two vectors are the same but for rounding."""
+PAIRED = 1024
+"""Pictures that are compared with all others at once."""
 REMEMBERED = 200_000
 """Hashes kept in memory, about 250 bytes each."""
 
@@ -106,6 +108,28 @@ def same_picture(one: PictureHash | None, other: PictureHash | None) -> bool:
         return False
     apart = max(abs(a - b) for a, b in zip(one.colour, other.colour, strict=True))
     return (one.bits ^ other.bits).bit_count() <= SAME_BITS and apart <= SAME_COLOUR
+
+
+def same_pairs(hashes: Sequence[PictureHash | None]) -> list[tuple[int, int]]:
+    """Every pair of positions whose hashes are of one picture, the earlier position first.
+
+    All pairs are compared, by products of bits: 12,000 pictures take about a second.
+    """
+    rows = [at for at, one in enumerate(hashes) if one is not None]
+    known = [one for one in hashes if one is not None]
+    if not known:
+        return []
+    raw = np.frombuffer(b"".join(one.bits.to_bytes(32, "big") for one in known), np.uint8)
+    bits = np.unpackbits(raw.reshape(-1, 32), axis=1).astype(np.float32)
+    ones = bits.sum(axis=1)
+    found = []
+    for at in range(0, len(known), PAIRED):
+        part = slice(at, at + PAIRED)
+        apart = ones[part, None] + ones[None, at:] - 2 * (bits[part] @ bits[at:].T)
+        for left, right in np.argwhere(apart <= SAME_BITS).tolist():
+            if left < right and same_picture(known[at + left], known[at + right]):
+                found.append((rows[at + left], rows[at + right]))
+    return found
 
 
 class Hashes:

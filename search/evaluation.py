@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from hashlib import sha256
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from encoder.card import EncoderCard
 from search import kin, splits
 from search.bias import bias_of
+from search.duplicates import PictureHash
 from search.evaluation_records import (
     FEWEST,
     CodeFacts,
@@ -42,6 +43,7 @@ from search.store import Store
 CODE = (
     "evaluation",
     "evaluation_scores",
+    "duplicates",
     "exact",
     "screen",
     "kin",
@@ -78,6 +80,8 @@ class Whole:
     version: str
     items: int
     content: str
+    hashes: Callable[[Sequence[str]], Sequence[PictureHash | None]] = lambda ids: [None] * len(ids)
+    """Perceptual hashes of stored items."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +160,15 @@ def evaluate(
     """
     steps = _Steps(progress)
     with steps.timed("reading"):
-        cells, asked, labelled = _data(store, plan, uploaded, steps)
+        cells, asked, labelled = _data(store, plan, uploaded, whole, steps)
+        cells, same = cells.grouped()
     notes = _checked(cells, asked, labelled)
+    if same:
+        notes.append(
+            f"{same} pairs of near-duplicates joined"
+            if same > 0
+            else f"near-duplicates were not looked for among {len(cells)} pictures"
+        )
     alone = uploaded is not None and plan.teach == "collection"
     split = uploaded_split(cells, plan) if alone else make_split(cells, plan)
     steps.total = 1 + len(asked) + len(split.probe) * max(1, len(asked) // 4)
@@ -215,6 +226,7 @@ def _data(
     store: Store,
     plan: EvaluationPlan,
     uploaded: tuple[SetFacts, Callable[[Callable[[int], None]], Cells]] | None,
+    whole: Whole,
     steps: _Steps,
 ) -> tuple[Cells, Rows, int]:
     """Cells, the rows that are asked, and how many labelled ones there were before any limit."""
@@ -222,6 +234,7 @@ def _data(
         cells = read_labelled(store, plan.where, steps.look)
         labelled = len(cells)
         cells = most(cells, plan.limit, plan.seed)
+        cells = replace(cells, hashes=tuple(whole.hashes(cells.ids)))
     if uploaded is None:
         rows = np.arange(len(cells))
     else:

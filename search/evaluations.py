@@ -128,7 +128,13 @@ def _run(
         run.check()
         run.progress(done, total)
 
-    whole = Whole(held.name, held.version.id, held.store.count(), content_digest(held.folder))
+    whole = Whole(
+        held.name,
+        held.version.id,
+        held.store.count(),
+        content_digest(held.folder),
+        held.picture_hashes,
+    )
     return evaluate(held.store, held.card, whole, plan, uploaded, progress)
 
 

@@ -21,7 +21,7 @@ ASKED_AT_ONCE = 4096
 """Queries between two looks at whether to stop."""
 
 
-def groups(*relations: Sequence[str | None]) -> Rows:
+def groups(*relations: Sequence[str | None], pairs: Sequence[tuple[int, int]] = ()) -> Rows:
     """A number for each row; rows that share a value of any relation have the same one.
 
     Two cells of one patient belong together, and so do two cells of one source of which only
@@ -29,6 +29,7 @@ def groups(*relations: Sequence[str | None]) -> Rows:
 
     Args:
         relations: Of n rows each: patients, cases, sources; `None` relates to nobody.
+        pairs: Rows that belong together for another reason.
 
     Returns:
         n numbers, 0 for the group of the first row, rising with first appearance.
@@ -42,13 +43,17 @@ def groups(*relations: Sequence[str | None]) -> Rows:
             at = parent[at]
         return at
 
+    def join(left: int, right: int) -> None:
+        one, other = root(left), root(right)
+        parent[max(one, other)] = min(one, other)
+
+    for left, right in pairs:
+        join(left, right)
     for words in relations:
         first: dict[str, int] = {}
         for at, word in enumerate(words):
-            if word is None:
-                continue
-            one, other = root(first.setdefault(word, at)), root(at)
-            parent[max(one, other)] = min(one, other)
+            if word is not None:
+                join(first.setdefault(word, at), at)
     roots = np.array([root(at) for at in range(n)], np.int64)
     return np.asarray(np.unique(roots, return_inverse=True)[1], np.int64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
@@ -10,11 +10,14 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from search.duplicates import PictureHash, same_pairs
 from search.kin import Rows, groups
 from search.records import Filter, Item, days
 from search.splits import subset
 from search.store import Store, Stored, Vectors, scroll_all
 
+COMPARED = 40_000
+"""Most pictures of which all are compared with all, to find those that are one."""
 UNDATED = -(2**31)
 """In place of the day of an item that has none."""
 
@@ -36,7 +39,9 @@ class Cells:
     own: NDArray[np.bool_]
     """Whether each row is of the collection, and not of an uploaded set."""
     group: Rows
-    """Rows of one patient, case or source have one number."""
+    """Rows of one patient, case, source or picture have one number."""
+    hashes: tuple[PictureHash | None, ...]
+    """Perceptual hashes of their pictures, where they are known."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -55,6 +60,7 @@ class Cells:
             days=self.days[rows],
             own=self.own[rows],
             group=self.group[rows],
+            hashes=tuple(self.hashes[i] for i in at),
         )
 
     def joined(self, other: Cells) -> Cells:
@@ -69,9 +75,24 @@ class Cells:
             sites=self.sites + other.sites,
             days=np.concatenate([self.days, other.days]),
             own=np.concatenate([self.own, other.own]),
-            group=self.group,
+            group=np.concatenate([self.group, other.group]),
+            hashes=self.hashes + other.hashes,
         )
-        return replace(whole, group=groups(whole.patients, whole.cases, whole.sources))
+        return whole.grouped()[0]
+
+    def grouped(self) -> tuple[Cells, int]:
+        """These rows with their groups made anew, one picture twice being one group.
+
+        Returns:
+            The rows, and how many pairs of one picture lay in two groups; -1 where there are
+            too many pictures to compare all.
+        """
+        kin = groups(self.patients, self.cases, self.sources)
+        if len(self) > COMPARED:
+            return replace(self, group=kin), -1
+        pairs = [(a, b) for a, b in same_pairs(self.hashes) if kin[a] != kin[b]]
+        group = groups(self.patients, self.cases, self.sources, pairs=pairs)
+        return replace(self, group=group), len(pairs)
 
     def digest(self) -> str:
         """Sixteen hex digits over everything that decides a figure."""
@@ -79,17 +100,25 @@ class Cells:
         for at, id in enumerate(self.ids):
             facts = (self.labels[at], self.patients[at], self.cases[at], self.sources[at])
             hash.update(repr((id, *map(str, facts), self.sites[at], int(self.days[at]))).encode())
+        hash.update(np.ascontiguousarray(self.group).tobytes())
         hash.update(np.ascontiguousarray(self.vectors).tobytes())
         return hash.hexdigest()[:16]
 
 
-def table(rows: Iterable[tuple[Item, Vectors]], dim: int, *, own: bool = True) -> Cells:
+def table(
+    rows: Iterable[tuple[Item, Vectors]],
+    dim: int,
+    *,
+    own: bool = True,
+    hashes: Mapping[str, PictureHash | None] | None = None,
+) -> Cells:
     """Labelled items as rows, in order of id; those without a label are left out.
 
     Args:
         rows: Items with their vectors.
         dim: Length of a vector.
         own: Whether they are of the collection.
+        hashes: Perceptual hashes by id, where they are known.
     """
     kept = sorted(
         ((item, vector) for item, vector in rows if item.label is not None),
@@ -110,6 +139,7 @@ def table(rows: Iterable[tuple[Item, Vectors]], dim: int, *, own: bool = True) -
         days=np.array([_day(item.acquired) for item in items], np.int64),
         own=np.full(len(items), own),
         group=groups(patients, cases, sources),
+        hashes=tuple((hashes or {}).get(item.id) for item in items),
     )
 
 

@@ -16,11 +16,12 @@ from pydantic import ValidationError
 from encoder.card import EncoderCard
 from encoder.encoder import RGB, Encoder
 from encoder.image import ImageError, read_rgb
+from search.duplicates import PictureHash, hashes_of, perceptual_hash
 from search.evaluation_records import SetFacts
 from search.labelled import Cells, table
 from search.questions import BadQuestion
 from search.records import Item, item_id, source_id
-from search.shards import Shard
+from search.shards import Shard, make_thumbnail
 
 MANIFEST = "manifest.csv"
 FACTS = ("label", "patient", "case", "site", "source", "acquired")
@@ -76,18 +77,23 @@ def read_set(
         BadSet: damaged, too large, without labels, or with a picture that cannot be read.
         WrongEncoder: a shard of another encoder.
     """
+    hashes: dict[str, PictureHash | None]
     if kind_of(content).kind == "shard":
         shard = Shard(content, card)
         if shard.tombstone:
             raise BadSet("the uploaded shard is a tombstone; it holds no items")
-        rows = list(zip(shard.items(), shard.vectors(), strict=True))
+        items = shard.items()
+        rows = list(zip(items, shard.vectors(), strict=True))
+        told = hashes_of(shard.thumbnails())
+        hashes = {item.id: hash for item, hash in zip(items, told, strict=True)}
     else:
-        rows = []
+        rows, hashes = [], {}
         pictures: list[RGB] = []
         waiting: list[Item] = []
         network = encoder()
         for item, picture in _pictures(content, max_pixels, max_file):
             pictures.append(picture)
+            hashes[item.id] = perceptual_hash(make_thumbnail(picture))
             waiting.append(item)
             if len(pictures) == AT_ONCE:
                 rows += zip(waiting, network.embed(pictures), strict=True)
@@ -96,7 +102,7 @@ def read_set(
         if pictures:
             rows += zip(waiting, network.embed(pictures), strict=True)
     once = {item.id: (item, np.asarray(vector)) for item, vector in reversed(rows)}
-    return table(once.values(), card.dim, own=False)
+    return table(once.values(), card.dim, own=False, hashes=hashes)
 
 
 def _pictures(content: bytes, max_pixels: int, max_file: int) -> Iterator[tuple[Item, RGB]]:

@@ -324,6 +324,12 @@ class Collection:
         content = self.thumbnail(id)  # a catalogue from before hashes were kept
         return hashes_of([content])[0] if content else None
 
+    def picture_hashes(self, ids: Sequence[str]) -> list[PictureHash | None]:
+        """The perceptual hashes that are kept of many items; `None` where there is none."""
+        kept = self._catalogue.pictures([UUID(id).bytes for id in ids])
+        found = (kept.get(UUID(id).bytes) for id in ids)
+        return [PictureHash.from_bytes(one) if one else None for one in found]
+
     def path(self, id: str) -> str | None:
         """The file that an item came from, for the operator; `None` if it is not known."""
         place = self._place(id)

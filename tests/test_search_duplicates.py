@@ -17,6 +17,7 @@ from search.duplicates import (
     Hashes,
     PictureHash,
     perceptual_hash,
+    same_pairs,
     same_picture,
 )
 from search.library import Library
@@ -137,3 +138,26 @@ def test_an_original_is_not_answered_with_its_own_copy(data_dir: Path, tmp_path:
             assert path.stem not in {hit.item.label for hit in answer.hits}
     finally:
         service.close()
+
+
+def test_all_pairs_of_one_picture_are_found_at_once(rng: np.random.Generator) -> None:
+    hashes: list[PictureHash | None] = []
+    for at in range(90):
+        bits = int.from_bytes(rng.bytes(32), "big") >> 1
+        colour = tuple(int(x) for x in rng.integers(0, 256, 3))
+        hashes.append(PictureHash(bits, colour) if at % 9 else None)  # type: ignore[arg-type]
+    for at, flips in ((1, 3), (20, SAME_BITS), (40, SAME_BITS + 1), (60, 0)):
+        one = hashes[at]
+        assert one is not None
+        mask = sum(1 << int(bit) for bit in rng.choice(250, flips, replace=False))
+        hashes.append(PictureHash(one.bits ^ mask, one.colour))
+    one = hashes[60]
+    assert one is not None
+    hashes.append(PictureHash(one.bits, tuple((c + 128) % 256 for c in one.colour)))  # type: ignore[arg-type]
+
+    found = same_pairs(hashes)
+
+    n = len(hashes)
+    want = [(a, b) for a in range(n) for b in range(a + 1, n) if same_picture(hashes[a], hashes[b])]
+    assert sorted(found) == want == [(1, 90), (20, 91), (60, 93)]
+    assert same_pairs([None, None]) == []

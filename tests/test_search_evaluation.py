@@ -20,6 +20,7 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import KNeighborsClassifier
 
+from search.client_evaluations import wait_for
 from search.evaluation import CannotEvaluate, Outcome, Whole, evaluate, make_split
 from search.evaluation_records import EvaluationPlan
 from search.labelled import Cells, read_labelled, table
@@ -284,3 +285,34 @@ def test_a_part_can_be_asked_while_all_teach(service: Service) -> None:
     assert result.data.asked <= 52
     assert result.data.used == result.data.labelled
     assert sum(one.asked for one in result.methods[0].classes) == result.data.asked
+
+
+def test_one_picture_under_two_patients_is_kept_together(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    entries = random_entries(rng, 60, 12)
+    again = [
+        Entry(
+            e.item.model_copy(
+                update={
+                    "id": item_id("again", f"{at:032x}"),
+                    "dataset": "again",
+                    "source": f"{at:032x}",
+                    "patient": f"Q{at}",
+                    "case": None,
+                }
+            ),
+            e.vector + rng.normal(0, 0.1, CARD.dim).astype(np.float32),
+            e.thumbnail,
+        )
+        for at, e in enumerate(entries[:5])
+    ]
+    service = random_service(tmp_path, entries + again)
+    record = service.evaluate(PLAN)
+    result = wait_for(service.evaluation, record.id, every_s=0.01).result
+    service.close()
+
+    assert result is not None
+    labelled = sum(e.item.label is not None for e in entries[:5])
+    assert f"{labelled} pairs of near-duplicates joined" in result.notes
+    assert result.clusters <= 12 + sum(e.item.patient is None for e in entries)

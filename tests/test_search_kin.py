@@ -69,3 +69,10 @@ def test_a_stop_is_heard(rng: np.random.Generator) -> None:
 
     with pytest.raises(InterruptedError):
         neighbours(vectors, np.arange(20), np.arange(20), np.arange(20), 2, stop)
+
+
+def test_rows_can_be_joined_for_another_reason_too() -> None:
+    patients = ["P1", "P1", "P2", None, None]
+
+    assert groups(patients, pairs=[(3, 1)]).tolist() == [0, 0, 1, 0, 2]
+    assert groups(patients, pairs=[(4, 2), (2, 0)]).tolist() == [0, 0, 0, 1, 0]
