@@ -113,6 +113,8 @@ class Task:
     """Path, or any name that the reader understands."""
     args: JSON = field(default_factory=dict)
     """Keyword arguments, JSON values only."""
+    threads: int = 1
+    """How many threads the reader may decode with, where it can use more than one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -473,6 +475,8 @@ class _Desk:
         self.free = deque(range(len(blocks)))
         self.lent: dict[int, int] = {}
         """Slots that a reader writes into, by address."""
+        self.threads = 1
+        """What the present task allows."""
 
     def next_task(self) -> Task:
         """Wait for work."""
@@ -486,6 +490,7 @@ class _Desk:
         """Run one reader to its end, and say how it ended."""
         self.free.extend(self.lent.values())  # of a reader that stopped half-way
         self.lent.clear()
+        self.threads = max(1, task.threads)
         try:
             for piece in reader_of(task.reader)(task.source, **task.args):
                 self.send(piece)
@@ -569,6 +574,11 @@ def give_back(images: NDArray[np.uint8]) -> None:
     """Return the room of a batch that is not sent after all."""
     if _DESKS:
         _DESKS[0].free.append(_DESKS[0].lent.pop(images.ctypes.data))
+
+
+def threads() -> int:
+    """How many threads the reader that runs here may decode with."""
+    return _DESKS[0].threads if _DESKS else 1
 
 
 def reader_of(name: str) -> Any:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +191,11 @@ class DirectLevel:
         tile_width, tile_height = self.level.tile_width, self.level.tile_height
         aligned = x % tile_width == 0 and y % tile_height == 0
         if aligned and (width, height) == (tile_width, tile_height) and out.flags.c_contiguous:
-            self.decode(y // tile_height, x // tile_width, out)
+            key = y // tile_height, x // tile_width
+            if key in self._cache:
+                out[...] = self._cache[key]
+            else:
+                self.decode(*key, out)
             return out
         for row in range(y // tile_height, -(-(y + height) // tile_height)):
             for column in range(x // tile_width, -(-(x + width) // tile_width)):
@@ -201,6 +207,46 @@ class DirectLevel:
                     y0 - top : y1 - top, x0 - left : x1 - left
                 ]
         return out
+
+    def ahead(
+        self, rectangles: Sequence[tuple[int, int, int, int]], threads: ThreadPoolExecutor
+    ) -> None:
+        """Decode what some rectangles need with many threads, as far as the cache has room.
+
+        Args:
+            rectangles: Left, top, width and height of what is about to be read.
+            threads: Decoding leaves the interpreter to others.
+        """
+        wide, high = self.level.tile_width, self.level.tile_height
+        keys = dict.fromkeys(
+            (row, column)
+            for x, y, w, h in rectangles
+            for row in range(y // high, -(-(y + h) // high))
+            for column in range(x // wide, -(-(x + w) // wide))
+        )
+        for key in [key for key in keys if key in self._cache]:
+            self._cache.move_to_end(key)
+            del keys[key]
+        missing = list(keys)[: self._room // 2]
+        spare = [
+            self._cache.popitem(last=False)[1]
+            for _ in range(len(self._cache) + len(missing) - self._room)
+        ]
+
+        def decoded(key: tuple[int, int]) -> RGB | None:
+            try:
+                tile = spare.pop()
+            except IndexError:
+                tile = np.empty((high, wide, 3), np.uint8)
+            try:
+                self.decode(*key, tile)
+            except Damaged:  # whoever reads it is told
+                return None
+            return tile
+
+        for key, tile in zip(missing, threads.map(decoded, missing), strict=True):
+            if tile is not None:
+                self._cache[key] = tile
 
     def small(self, row: int, column: int, factor: int) -> RGB:
         """A tile shrunk by 1, 2, 4 or 8 while it is decoded, for overviews.

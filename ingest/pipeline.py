@@ -42,6 +42,8 @@ BATCHES_AHEAD = 2
 """Batches that may be with the encoder."""
 SHARDS_AHEAD = 2
 """Shards that may wait for the sink while the encoder goes on."""
+MOST_THREADS = 8
+"""Threads of one child: where there are fewer slides than cores, several decode one slide."""
 
 T = TypeVar("T")
 Vectors = list[NDArray[np.float32] | None]
@@ -161,6 +163,7 @@ class _Run:
         self._sources: dict[str, _Source] = {}
         self._whole: list[Row] = []
         self._before: dict[tuple[str, str], Row] = {}
+        self._threads = 1
 
     def steps(self, tasks: Iterable[Task]) -> Iterator[None]:
         """Do the work, a step at a time."""
@@ -195,6 +198,7 @@ class _Run:
     def _streamed(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Sources that children read."""
         again: list[Opened] = []
+        self._threads = max(1, min(MOST_THREADS, self.workers // max(1, len(tasks))))
         while tasks or again:
             stream = Stream(self._readers, self._choose, min(self.workers, 8), self.timeout_s)
             if again:
@@ -409,7 +413,7 @@ class _Run:
                     return None
             source = Source(task.path, task.dataset)
             _ = source.id
-            job = reader.job(task.path, task.facts)
+            job = replace(reader.job(task.path, task.facts), threads=self._threads)
         except Exception as error:  # one bad file must not stop the run
             return Failure(str(task.path), reason(error))
         return Opened(task, reader, source, job, stamp, recipe, attempts)

@@ -40,6 +40,9 @@ WHITE = 225
 EVERY = 16
 """Focus is measured on every sixteenth row, at full resolution along and across it."""
 
+TOGETHER = 16
+"""Tiles measured at once: their intermediate rows stay in the cache (half the time of 64)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class QualityLimits:
@@ -66,6 +69,11 @@ def measure(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
     mean squared central difference (after Tenenbaum 1970), both of the green channel, where
     both H&E and Romanowsky stains absorb most. The shares are of every 32nd pixel.
     """
+    runs = range(0, len(tiles), TOGETHER)
+    return np.concatenate([_measure(tiles[at : at + TOGETHER]) for at in runs])
+
+
+def _measure(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
     rows = (tiles.shape[1] - 2) // EVERY
     up, row, down = (
         tiles[:, start : start + EVERY * rows : EVERY, :, 1].astype(np.int16) for start in range(3)
@@ -83,9 +91,9 @@ def measure(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         [
             _square(laplacian) - laplacian.mean(axis=1, dtype=np.float64) ** 2,
             (_square(across) + _square(along)) / 4,
-            (low >= WHITE).mean(axis=1),
-            ((low == 0) | (low == 255)).mean(axis=1),
-            pen.mean(axis=1),
+            _share(low >= WHITE),
+            _share((low == 0) | (low == 255)),
+            _share(pen),
         ],
         axis=1,
     )
@@ -99,6 +107,11 @@ def _flat(values: NDArray[Any], dtype: type[np.generic] = np.float32) -> NDArray
 def _square(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mean square of each row."""
     return np.asarray(np.einsum("ij,ij->i", values, values) / values.shape[1], np.float64)
+
+
+def _share(where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Share of each row that is true."""
+    return np.asarray(np.count_nonzero(where, axis=1) / where.shape[1], np.float64)
 
 
 def judge(scores: Sequence[float], limits: QualityLimits) -> Reason:

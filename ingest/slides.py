@@ -7,7 +7,8 @@ about itself only `SlideFacts` leaves the child. Label and macro images are neve
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +128,14 @@ class Slide:
         """
         raise NotImplementedError
 
+    def ahead(
+        self,
+        level: int,
+        rectangles: Sequence[tuple[int, int, int, int]],
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        """A hint that some rectangles (left, top, width, height) are read next."""
+
     def overview(self, width: int, height: int) -> Iterator[Piece | RGB]:
         """The whole slide in a given size; yields signs of life, and the picture last."""
         level = self._overview_level(width)
@@ -220,6 +229,16 @@ class OpenSlideSlide(Slide):
             self._slide = self._open()
             raise direct.Damaged("OpenSlide cannot read a part of the slide") from error
         on_white(rgba, out)
+
+    def ahead(
+        self,
+        level: int,
+        rectangles: Sequence[tuple[int, int, int, int]],
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        """Decode for them with many threads, where there is the direct way."""
+        if level in self._direct:
+            self._direct[level].ahead(rectangles, threads)
 
     def overview(self, width: int, height: int) -> Iterator[Piece | RGB]:
         """As for any slide, but JPEG tiles are shrunk while they are decoded."""

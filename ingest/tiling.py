@@ -13,6 +13,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,7 +26,7 @@ from PIL import Image
 from encoder.encoder import RGB
 from encoder.image import MAX_PIXELS
 from encoder.stain import Normaliser, StainError
-from ingest import quality, tissue
+from ingest import child, quality, tissue
 from ingest.child import JSON, Batch, Piece, Refusal, Task, give_back, stack
 from ingest.direct import Damaged
 from ingest.quality import QualityLimits, Reason, Scores
@@ -287,33 +289,47 @@ def _share(run: _Run, part: Sequence[int]) -> NDArray[np.bool_]:
 def _read(run: _Run, wanted: NDArray[np.int64], batch: int) -> Iterator[Piece]:
     """Read, measure and judge tiles; pass on those that are kept."""
     tally = Tally()
-    for start in range(0, len(wanted), batch):
-        images = stack(min(batch, len(wanted) - start), run.plan.size, run.plan.size)
-        numbers: list[int] = []
-        for number in wanted[start : start + batch].tolist():
-            try:
-                _cut_tile(run, number, images[len(numbers)])
-            except Damaged:
-                run.reasons[number] = "damaged"
-                tally.add(True)
-            else:
-                numbers.append(number)
-                tally.add(False)
-        kept, scores = _judge(run, numbers, images)
-        facts = {
-            "boxes": run.boxes[kept].tolist(),
-            "scores": scores,
-            "um_per_px": sum(run.scale) / 2,
-            "um_per_px_origin": run.origin,
-            "unstained": [_stain(run, image) for image in images[: len(kept)]],
-        }
-        if kept:
-            yield Piece(facts=facts, images=images[: len(kept)])
-        else:
-            give_back(images)
-            yield Piece(note=f"tile {start} of {len(wanted)}")
+    with ExitStack() as last:
+        threads = None
+        if child.threads() > 1:
+            threads = last.enter_context(ThreadPoolExecutor(child.threads()))
+        for start in range(0, len(wanted), batch):
+            if threads is not None:
+                areas = [_area(run, number)[0] for number in wanted[start : start + batch].tolist()]
+                run.slide.ahead(run.cut.level, areas, threads)
+            yield from _batch(run, wanted, start, batch, tally)
     if tally.damaged > MOST_DAMAGED * tally.tried:
         raise Refusal(f"{tally.damaged:,} of {tally.tried:,} tiles with tissue are damaged")
+
+
+def _batch(
+    run: _Run, wanted: NDArray[np.int64], start: int, batch: int, tally: Tally
+) -> Iterator[Piece]:
+    """One batch of them."""
+    images = stack(min(batch, len(wanted) - start), run.plan.size, run.plan.size)
+    numbers: list[int] = []
+    for number in wanted[start : start + batch].tolist():
+        try:
+            _cut_tile(run, number, images[len(numbers)])
+        except Damaged:
+            run.reasons[number] = "damaged"
+            tally.add(True)
+        else:
+            numbers.append(number)
+            tally.add(False)
+    kept, scores = _judge(run, numbers, images)
+    facts = {
+        "boxes": run.boxes[kept].tolist(),
+        "scores": scores,
+        "um_per_px": sum(run.scale) / 2,
+        "um_per_px_origin": run.origin,
+        "unstained": [_stain(run, image) for image in images[: len(kept)]],
+    }
+    if kept:
+        yield Piece(facts=facts, images=images[: len(kept)])
+    else:
+        give_back(images)
+        yield Piece(note=f"tile {start} of {len(wanted)}")
 
 
 def _judge(
@@ -336,16 +352,25 @@ def _judge(
     return kept, scores
 
 
-def _cut_tile(run: _Run, number: int, out: RGB) -> None:
-    """One tile, as it is or resampled."""
+def _area(run: _Run, number: int) -> tuple[tuple[int, int, int, int], tuple[float, float]]:
+    """What is read for one tile in whole pixels of its level, and where in it the tile begins."""
     x, y = run.starts[number]
     cut = run.cut
     if cut.exact:
-        run.slide.read(cut.level, int(x), int(y), run.plan.size, run.plan.size, out)
-        return
+        return (int(x), int(y), run.plan.size, run.plan.size), (0.0, 0.0)
     level_width, level_height = run.slide.facts.levels[cut.level]
     left, width, from_x = window(x, cut.width, level_width)
     top, height, from_y = window(y, cut.height, level_height)
+    return (left, top, width, height), (from_x, from_y)
+
+
+def _cut_tile(run: _Run, number: int, out: RGB) -> None:
+    """One tile, as it is or resampled."""
+    (left, top, width, height), (from_x, from_y) = _area(run, number)
+    cut = run.cut
+    if cut.exact:
+        run.slide.read(cut.level, left, top, width, height, out)
+        return
     pixels = np.empty((height, width, 3), np.uint8)
     run.slide.read(cut.level, left, top, width, height, pixels)
     place = (from_x, from_y, min(from_x + cut.width, width), min(from_y + cut.height, height))

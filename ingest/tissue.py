@@ -75,8 +75,7 @@ def find_tissue(overview: RGB, um_per_px: float) -> Tissue:
     speck, hole, stroke = (area / um_per_px**2 for area in (SPECK_UM2, HOLE_UM2, STROKE_UM2))
     pen = _grown(ink(overview), stroke)
     mask = (saturation > threshold * 255) & (chroma >= LEAST_CHROMA)
-    mask = eroded(dilated(mask)) & ~pen
-    mask = without_strips(without_specks(mask, speck))
+    mask = without_strips(eroded(dilated(mask)) & ~pen, max(FEWEST_PIXELS, speck))
     holes = ~mask & ~without_specks(~mask, hole)
     return Tissue(mask=(mask | holes) & ~pen, pen=pen, threshold=threshold)
 
@@ -99,7 +98,9 @@ def eroded(mask: Mask) -> Mask:
 
 def otsu(values: NDArray[np.uint8]) -> float:
     """The threshold between two classes of greatest variance (Otsu 1979, eq. 18), 0 to 1."""
-    counts = np.bincount(values.ravel(), minlength=256)
+    from PIL import Image
+
+    counts = np.array(Image.fromarray(values).histogram(), np.int64)  # ten times as fast as numpy
     below = np.cumsum(counts)
     above = below[-1] - below
     moment = np.cumsum(counts * np.arange(256))
@@ -119,7 +120,16 @@ def ink(image: RGB) -> Mask:
     Args:
         image: ... x 3 uint8: an overview, a tile, or a stack of tiles.
     """
-    red, green, blue = (image[..., channel].astype(np.int16) for channel in range(3))
+    red, green, blue = (np.ascontiguousarray(image[..., channel]) for channel in range(3))
+    # What no rule can hold for is left out in bytes first; that is most of a slide.
+    dark = np.maximum(np.maximum(red, green), blue) < 75
+    chance = ((green > red) & (green - red > 15)) | dark | ((red > 150) & (green < 75))
+    found = np.zeros(red.shape, bool)
+    found[chance] = _ink(*(channel[chance].astype(np.int16) for channel in (red, green, blue)))
+    return found
+
+
+def _ink(red: NDArray[np.int16], green: NDArray[np.int16], blue: NDArray[np.int16]) -> Mask:
     low = np.minimum(np.minimum(red, green), blue)
     high = np.maximum(np.maximum(red, green), blue)
     green_ink = (green - red > 25) & (green - blue > -25) & (high - low > 40)
@@ -141,26 +151,37 @@ def without_specks(mask: Mask, least: float) -> Mask:
     from scipy import ndimage
 
     pieces, count = ndimage.label(mask)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    return np.asarray((sizes >= max(FEWEST_PIXELS, least))[pieces])
+    return np.asarray(_large(pieces, count, max(FEWEST_PIXELS, least))[pieces])
 
 
-def without_strips(mask: Mask) -> Mask:
-    """The mask without thin strips along a border: slide edges, tape, stitching seams."""
+def without_strips(mask: Mask, least: float = 0) -> Mask:
+    """The mask without thin strips along a border, and without pieces below `least` pixels.
+
+    Strips are slide edges, tape and stitching seams.
+    """
     from scipy import ndimage
 
-    pieces, _ = ndimage.label(mask)
+    pieces, count = ndimage.label(mask)
+    stays = _large(pieces, count, least)
+    border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+    border = border[stays[border]]
+    where = ndimage.find_objects(pieces) if len(border) else []
     height, width = mask.shape
-    kept = mask.copy()
-    for number, where in enumerate(ndimage.find_objects(pieces), start=1):
-        rows, columns = where
+    for number in border.tolist():
+        rows, columns = where[number - 1]
         tall, wide = rows.stop - rows.start, columns.stop - columns.start
         upright = (columns.start == 0 or columns.stop == width) and wide <= max(2, 0.02 * width)
         level = (rows.start == 0 or rows.stop == height) and tall <= max(2, 0.02 * height)
         if (upright and tall >= 0.25 * height) or (level and wide >= 0.25 * width):
-            kept[where][pieces[where] == number] = False
-    return kept
+            stays[number] = False
+    return np.asarray(stays[pieces])
+
+
+def _large(pieces: NDArray[np.int32], count: int, least: float) -> NDArray[np.bool_]:
+    """By number of a piece, whether it has so many pixels; number 0 is what is around them."""
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = -1
+    return np.asarray(sizes >= least)
 
 
 def shares(mask: Mask, boxes: Boxes, size: tuple[int, int]) -> NDArray[np.float64]:

@@ -57,7 +57,7 @@ def test_a_death_or_a_hoard_is_an_error_of_that_file_alone(pool, what, words):
 
 
 def test_a_reader_that_hangs_is_stopped():
-    with ReaderPool(1, timeout_s=1.5) as pool:
+    with ReaderPool(1, timeout_s=4) as pool:
         with pytest.raises(SourceDied, match="took more than"):
             list(pool.read(drill("hang")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openslide
@@ -107,6 +108,21 @@ def test_a_small_cache_gives_the_same_pixels_and_decodes_more(tmp_path, rng):
 
     assert large.decoded == 6
     assert small.decoded > 6
+
+
+@pytest.mark.parametrize("cache_bytes", [0, direct.CACHE_BYTES], ids=["small cache", "large cache"])
+def test_decoding_ahead_changes_no_pixel(cache_bytes, tmp_path, rng):
+    path = made(tmp_path / "s.tif", "generic", rng)
+    fd = os.open(path, os.O_RDONLY)
+    index = direct.index(path)[0]
+    plain, ahead = (direct.DirectLevel(fd, index, cache_bytes) for _ in range(2))
+    places = [(x, y, 120, 120) for y in range(0, 400, 50) for x in range(0, 600, 50)]
+    with ThreadPoolExecutor(3) as threads:
+        for at in range(0, len(places), 8):
+            ahead.ahead(places[at : at + 8], threads)
+            for place in places[at : at + 8]:
+                assert (ahead.read(*place) == plain.read(*place)).all()
+    os.close(fd)
 
 
 def test_a_tile_whose_jpeg_is_of_another_size_is_not_read_directly(tmp_path, rng):

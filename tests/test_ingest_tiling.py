@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,44 @@ def test_the_same_tiles_come_by_openslide_alone(pool, slide):
     ]
 
     assert all((a == b).all() for a, b in zip(*ways, strict=True))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        TilePlan(size=256, min_tissue=0.01),
+        TilePlan(size=64, overlap=0.3),
+        TilePlan(size=50, um_per_px=0.71),
+    ],
+    ids=["whole JPEG tiles", "cut out of them", "resampled"],
+)
+def test_many_threads_give_the_same_tiles_as_one(pool, slide, plan):
+    one = tile_task(slide, plan, batch=16)
+    ways = [
+        [
+            (batch.facts, np.array(batch.images))
+            for batch in pool.read(replace(one, threads=threads))
+            if "report" not in batch.facts
+        ]
+        for threads in (1, 3)
+    ]
+
+    assert ways[0]
+    for (facts, images), (their_facts, theirs) in zip(*ways, strict=True):
+        assert facts == their_facts
+        assert np.array_equal(images, theirs)
+
+
+def test_many_threads_count_damage_once(pool, tmp_path, rng):
+    path = damaged(tmp_path, rng)
+    counts = []
+    for threads in (1, 3):
+        task = replace(tile_task(path, TilePlan(size=256, min_tissue=0)), threads=threads)
+        (report,) = [b.facts["report"] for b in pool.read(task) if "report" in b.facts]
+        counts.append(report["counts"])
+
+    assert counts[0] == counts[1]
+    assert counts[0]["damaged"] == 1
 
 
 def test_a_slide_without_a_scale_is_refused_until_the_manifest_has_one(pool, tmp_path, image):
@@ -214,12 +253,16 @@ def test_a_tile_on_which_normalisation_fails_is_kept_as_it_is_and_flagged(pool, 
     assert "could not be stain-normalised" in " ".join(report.warnings)
 
 
-def test_damaged_tiles_are_left_out_and_counted(pool, tmp_path, rng):
+def damaged(folder, rng):
+    """A slide of 16 JPEG tiles, one of them damaged."""
     picture = jpeg(tissue(256, rng))
     broken = picture[:900] + b"\xff\xd9" + picture[902:]
     level = Level(1024, 1024, 256, lambda r, c: broken if (r, c) == (1, 1) else picture)
-    path = write_tiff(tmp_path / "a.tif", [level], um_per_px=0.5)
-    *_, report, _ = read(pool, path, plan=TilePlan())
+    return write_tiff(folder / "a.tif", [level], um_per_px=0.5)
+
+
+def test_damaged_tiles_are_left_out_and_counted(pool, tmp_path, rng):
+    *_, report, _ = read(pool, damaged(tmp_path, rng), plan=TilePlan())
 
     assert report.counts == {"kept": 15, "damaged": 1}
     assert "1 tiles are damaged" in report.warnings[0]
