@@ -25,7 +25,8 @@ A reader is a function `reader(source, **args)` of a module of `ingest` that yie
 facts, images or both, or a `note` (what it is at), which comes back in the error if the child
 dies and which restarts the clock. Images travel through a block of shared memory per slot;
 a child that is `slots` batches ahead waits, so memory is bounded by workers x slots x batch.
-The time-out is for one piece, counted only while the child has a free slot to work on.
+The time-out is for one piece, counted from when the child is up, and only while it has a free
+slot to work on.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ LIMIT_BYTES = 4 * GIB
 """Address space of a child; numpy, scipy and OpenSlide take about 1 GiB of it unused."""
 TIMEOUT_S = 120.0
 """Seconds that one piece may take."""
+START_S = 60.0
+"""Seconds more that a new child may take to start: a busy machine is no fault of the file."""
 SLOTS = 3
 """Batches that a child may be ahead of its reader."""
 RETIRE_AFTER = 500
@@ -203,6 +206,7 @@ class _Child:
         self.limit_bytes = limit_bytes
         self.blocks = [Block.new() for _ in range(slots)]
         self.task: Task | None = None
+        self.ready = False
         self.tasks = 0
         self.note = ""
         self.since = time.monotonic()
@@ -223,7 +227,8 @@ class _Child:
 
     def start(self, task: Task) -> None:
         """Hand over a task."""
-        self.task, self.note, self.since = task, "", time.monotonic()
+        self.task, self.note = task, ""
+        self.since = time.monotonic() + (0.0 if self.ready else START_S)
         self.tasks += 1
         with contextlib.suppress(OSError):  # a death shows when the answer is read
             self.pipe.send_bytes(json.dumps(task.__dict__).encode())
@@ -377,13 +382,15 @@ class ReaderPool:
         except (ValueError, KeyError, TypeError, IndexError):
             yield self._lost(child, "answered with nonsense and was stopped")
             return
-        child.since = time.monotonic()
+        child.since, child.ready = time.monotonic(), True
         if kind == "note":
             child.note = str(message["note"])
         elif kind == "piece":
             yield Batch(task, facts, images)
             if slot is not None:
                 child.give(slot)
+        elif kind == "started":
+            pass
         elif kind == "refused":
             self._rest(child, retire=bool(message["retire"]))
             yield Failed(task, SourceRefused(task.source, message["reason"], child.note))
@@ -442,6 +449,7 @@ def main(arguments: Sequence[str]) -> None:
     desk = _Desk(Connection(pipe_fd), [Block(fd) for fd in block_fds])
     _DESKS[:] = [desk]
     with contextlib.suppress(_ParentGone):
+        desk.started()
         while True:
             desk.serve(desk.next_task())
 
@@ -477,6 +485,10 @@ class _Desk:
         """Slots that a reader writes into, by address."""
         self.threads = 1
         """What the present task allows."""
+
+    def started(self) -> None:
+        """Tell the parent that its clock may run now."""
+        self._say({"kind": "started"})
 
     def next_task(self) -> Task:
         """Wait for work."""
