@@ -14,7 +14,14 @@ ENDED = {"done", "failed", "stopped", "interrupted"}
 SECONDS = 1.0
 
 
-def follow(client: Client, key: str, words: str, ended: Callable[[dict[str, Any]], None]) -> bool:
+def follow(
+    client: Client,
+    key: str,
+    words: str,
+    ended: Callable[[dict[str, Any]], None],
+    ask: Callable[[str], dict[str, Any]] | None = None,
+    stop: Callable[[str], object] | None = None,
+) -> bool:
     """Draw the job whose id the session keeps under `key`, until it has ended.
 
     Args:
@@ -22,6 +29,8 @@ def follow(client: Client, key: str, words: str, ended: Callable[[dict[str, Any]
         key: In the session; taken out when the job has ended.
         words: What is done, for instance "Computing the map".
         ended: Told of the job once, when it has ended; the page is then drawn anew.
+        ask: How it stands (`state`, `done`, `total`, `error`), where it is no plain job.
+        stop: Ends it, where it is no plain job.
 
     Returns:
         Whether there is such a job.
@@ -33,7 +42,7 @@ def follow(client: Client, key: str, words: str, ended: Callable[[dict[str, Any]
     @st.fragment(run_every=SECONDS)
     def bar() -> None:
         try:
-            job = client.job(str(id))
+            job = (ask or client.job)(str(id))
         except (ServiceDown, ServiceError) as error:
             st.html(states.notes([f"The job cannot be asked for: {error}"], "bad"))
             return
@@ -49,7 +58,7 @@ def follow(client: Client, key: str, words: str, ended: Callable[[dict[str, Any]
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(min(share, 1.0), text=f"{words}: {said}")
             if st.button("Stop", key=f"{key}-stop"):
-                client.stop_job(str(id))
+                (stop or client.stop_job)(str(id))
 
     bar()
     return True
