@@ -1,0 +1,143 @@
+"""Case, Atlas, Evaluate and Library in headless Chromium, over a real service and drawn cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from live import Live
+from playwright.sync_api import Page, sync_playwright
+from test_ui_browser import FLAGS
+
+from search.client import Client
+from ui.demo import page as page_process
+
+LONG = 150_000
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(name="opened", scope="module")
+def _opened(live: Live, chromium: str) -> Iterator[tuple[str, Page]]:
+    settings = live.settings.model_copy(update={"service_url": live.url})
+    with page_process(settings) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 720})
+        page.set_default_timeout(LONG)
+        yield address, page
+        browser.close()
+
+
+def view(page: Page, name: str) -> None:
+    page.get_by_role("radio", name=name, exact=True).or_(
+        page.get_by_role("button", name=name, exact=True)
+    ).first.click()
+
+
+def holds(page: Page) -> None:
+    """Nothing scrolls sideways, and every picture has alternative text."""
+    wide, silent = page.evaluate(
+        "() => [document.documentElement.scrollWidth - document.documentElement.clientWidth,"
+        " [...document.images].filter(image => !image.alt).length]"
+    )
+    assert (wide, silent) == (0, 0)
+
+
+def test_a_reviewer_relabels_a_cell_and_its_source_keeps_its_word(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/case?by=patient")
+    first = page.locator(".hs-card").first
+    first.wait_for()
+    id = str(first.get_attribute("data-card"))
+    holds(page)
+
+    first.locator(".hs-open").click()
+    label = page.get_by_label("Call the 1 chosen cells")
+    label.click()
+    label.fill("smudge cell")
+    label.press("Enter")
+    page.get_by_label("Reviewer").fill("Ada")
+    page.get_by_role("button", name="Save the review").click()
+    page.get_by_text("1 kept").wait_for()
+
+    with Client(live.url) as client:
+        said = client.item_reviews(id, "cells")
+        assert (said["label"], said["history"][0]["reviewer"]) == ("smudge cell", "Ada")
+        assert client.item(id).label == said["history"][0]["source_label"] != "smudge cell"
+    page.locator(".hs-table").get_by_text("smudge cell").wait_for()
+
+
+def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
+    address, page = opened
+    page.goto(f"{address}/case?by=patient")
+    page.locator(".hs-card").first.wait_for()
+    with page.expect_response(lambda answer: "/hemaseek/tiles/" in answer.url) as came:
+        view(page, "Slide")
+    page.locator(".hs-viewer[data-open=true]").wait_for()
+
+    assert came.value.status == 200
+    assert came.value.headers["content-type"] == "image/jpeg"
+    assert page.locator(".hs-viewer-bar b").inner_text().endswith("µm")
+    holds(page)
+
+
+def test_a_lasso_on_the_map_makes_a_gate_with_its_cells(opened: tuple[str, Page]) -> None:
+    address, page = opened
+    page.goto(f"{address}/atlas")
+    canvas = page.locator(".hs-scatter canvas")
+    canvas.wait_for()
+    box = canvas.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    reach = min(box["width"], box["height"]) * 0.47
+
+    page.mouse.move(x + reach, y)
+    page.mouse.down()
+    for at in range(1, 20):
+        turn = at * math.pi / 10
+        page.mouse.move(x + reach * math.cos(turn), y + reach * math.sin(turn))
+    page.mouse.up()
+    page.locator("[aria-label='Cells of the gate'] .hs-card").first.wait_for()
+
+    row = page.locator(".hs-table tbody tr").first
+    assert row.locator("th").inner_text() == "Gate 1"
+    assert int(row.locator("td").first.inner_text()) > 20
+    holds(page)
+
+
+def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
+    opened: tuple[str, Page],
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/evaluate")
+    page.get_by_text("A linear probe too").click()
+    page.get_by_text("The index beside exact search").click()
+    page.get_by_role("button", name="Begin").click()
+    page.locator(".hs-matrix button").first.wait_for(timeout=4 * LONG)
+
+    page.locator(".hs-matrix button").first.click()
+    page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()
+    holds(page)
+
+
+def test_a_version_is_built_beside_the_one_that_answers_and_then_answers(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/library")
+    page.get_by_text("Its encoder").wait_for()
+    holds(page)
+
+    view(page, "Versions")
+    encoder = page.get_by_label("Encoder")
+    encoder.click()
+    encoder.fill("colour")
+    encoder.press("Enter")
+    page.get_by_role("button", name="Build the version").click()
+    page.get_by_text("answers now").wait_for(timeout=4 * LONG)
+
+    with Client(live.url) as client:
+        first, second = client.versions("cells")
+    assert (first["previous"], second["served"]) == (True, True)
