@@ -180,3 +180,28 @@ def test_the_answer_can_be_downloaded(page: Page) -> None:
     text = Path(waited.value.path()).read_text("utf-8-sig")
     assert text.startswith("rank,score,id")
     assert len(text.splitlines()) > 3
+
+
+def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
+    ask(page)
+    for number in ("1", "2"):
+        page.keyboard.press(number)
+        page.keyboard.press("c")
+        page.get_by_role("button", name=f"Compare {number}").wait_for()
+    page.get_by_role("button", name="Compare 2").click()
+    lenses = page.locator(".hs-lens")
+    lenses.nth(2).wait_for()
+
+    box = lenses.nth(1).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 40, box["y"] + 40)
+    page.mouse.wheel(0, -200)
+    planes = page.locator(".hs-plane")
+    moved = {planes.nth(at).get_attribute("style") for at in range(3)}
+
+    assert lenses.count() == 3
+    assert len(moved) == 1
+    assert "scale(1)" not in str(moved)
+    page.get_by_role("button", name="Causal").click()
+    page.locator(".hs-overlay, .hs-withheld").nth(2).wait_for()
+    holds(page)
