@@ -183,17 +183,19 @@ def fuzz(url: str, stored: Stored, cases: int, seed: int, seconds: float = 1e9) 
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
     told, rng, end = Told(), random.Random(seed), time.monotonic() + seconds
-    each = -(-cases // (2 * len(operations)))
     stored.evaluations = list(evaluated(url))
     with requests.Session() as session:
-        for operation in operations:
-            for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-                try:
-                    strategy = operation.as_strategy(generation_mode=mode)
-                    _calls(strategy, each, seed, url, stored, rng, told, session, end)
-                except (hypothesis.errors.Unsatisfiable, hypothesis.errors.HypothesisException):
-                    continue  # nothing to break in a route without parameters
-                told.routes[operation.label] += 0
+        while told.cases < cases and time.monotonic() < end:
+            each = -(-(cases - told.cases) // (2 * len(operations)))
+            for operation in operations:
+                for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+                    try:
+                        strategy = operation.as_strategy(generation_mode=mode)
+                        _calls(strategy, each, seed, url, stored, rng, told, session, end)
+                    except (hypothesis.errors.Unsatisfiable, hypothesis.errors.HypothesisException):
+                        continue  # nothing to break in a route without parameters
+                    told.routes[operation.label] += 0
+            seed += 1  # routes that cannot be broken had fewer: the rest anew
     return told
 
 

@@ -1,6 +1,6 @@
 """The service killed (SIGKILL) while it is written to, and started again: nothing is lost.
 
-    uv run --extra all python benchmarks/kill_service.py [CYCLES] [SEED]
+    uv run --extra all python benchmarks/kill_service.py [CYCLES] [SEED] [SECONDS]
 
 A real `hemaseek serve` takes shards from four writers over HTTP, one of them sending again what
 was taken before, and is killed at a random moment. After each start every point that was ever
@@ -49,6 +49,7 @@ class Ledger:
     acknowledged: dict[str, str] = field(default_factory=dict)
     kept: list[bytes] = field(default_factory=list)
     """Shards that were acknowledged, to be sent again."""
+    kills: int = 0
     lost: int = 0
     duplicates: int = 0
     phantoms: int = 0
@@ -129,14 +130,17 @@ def check(url: str, ledger: Ledger) -> None:
             ledger.wrong += hit["item"]["id"] != id or hit["score"] < 0.9999
 
 
-def cycles(folder: Path, count: int, seed: int) -> Ledger:
-    """Write, kill, start, check; as often as asked."""
+def cycles(folder: Path, count: int, seed: int, seconds: float = 1e9) -> Ledger:
+    """Write, kill, start, check; as often as asked, or until the time is over."""
     rng, ledger = random.Random(seed), Ledger()
     settings = Settings(library=folder / "library", port=free_port())
     process = start(settings)
     assert httpx.put(f"{settings.url}/v1/collections/cells", content=CARD.to_json()).is_success
     try:
+        end = time.monotonic() + seconds
         for cycle in range(count):
+            if time.monotonic() > end:
+                break
             cut: list[int] = []
             threads = [
                 threading.Thread(
@@ -160,6 +164,7 @@ def cycles(folder: Path, count: int, seed: int) -> Ledger:
             for thread in threads:
                 thread.join()
             ledger.torn += bool(cut)
+            ledger.kills += 1
             process = start(settings)
             check(settings.url, ledger)
             if cycle % 10 == 9:
@@ -174,13 +179,14 @@ def cycles(folder: Path, count: int, seed: int) -> Ledger:
 def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 1e9
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        told = cycles(Path(folder), count, seed)
+        told = cycles(Path(folder), count, seed, seconds)
     print("| kills | in a write | acknowledged points | lost | duplicates | phantoms | wrong | s |")
     print("|---|---|---|---|---|---|---|---|")
     print(
-        f"| {count} | {told.torn} | {len(told.acknowledged):,} | **{told.lost}** "
+        f"| {told.kills} | {told.torn} | {len(told.acknowledged):,} | **{told.lost}** "
         f"| **{told.duplicates}** | **{told.phantoms}** | **{told.wrong}** "
         f"| {time.perf_counter() - started:.0f} |"
     )

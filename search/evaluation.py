@@ -475,6 +475,8 @@ def _by_probe(
     plan: EvaluationPlan,
     steps: _Steps,
 ) -> Told:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     rows, shares, folds, notes = [], [], [], []
     each = max(1, len(asked) // 4)
     for fold in split.probe:
@@ -487,7 +489,8 @@ def _by_probe(
             raise CannotEvaluate(f"fold {fold.name}: fewer than two labels teach the probe")
         steps.look(0)
         if len(test):
-            fitted = linear_probe(cells.vectors[teach], truth[teach], cells.vectors[test])
+            with threadpool_limits(1, "blas"):  # questions are answered beside it, equal sums
+                fitted = linear_probe(cells.vectors[teach], truth[teach], cells.vectors[test])
             part = np.zeros((len(test), classes))
             part[:, fitted.classes] = fitted.shares
             rows.append(test)
