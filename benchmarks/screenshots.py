@@ -9,18 +9,25 @@ Pictures of real cells never go into the repository: their folder is one that gi
 from __future__ import annotations
 
 import argparse
+import csv
 import io
+import math
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from encoder.registry import default_encoder, load
-from ingest.synthetic import draw_cell
+from ingest.layouts import scan
+from ingest.scan import Options, Scan
+from ingest.synthetic import DATASET, draw_cell
 from search.client import Client
+from search.client_evaluations import wait_for
+from search.evaluation_records import EvaluationPlan
 from search.records import Question
 from search.settings import Settings
 from ui.demo import drawn, free_port, from_real, page, running
@@ -52,6 +59,7 @@ def main() -> None:
             query = Path(scratch) / "eosinophil.png"
             Image.fromarray(draw_cell("eosinophil", 4242, patient=9, size=224)).save(query)
             field = next(iter(sorted((Path(scratch) / "cells" / "fields").rglob("*.png"))))
+            cells.scans.append(drawn_fields(Path(scratch) / "cells"))
         name = default_encoder()
         run_ingest(cells.scans, settings, load(name), name)
         with running(settings) as client:
@@ -79,6 +87,27 @@ def main() -> None:
                 browser.close()
 
 
+def drawn_fields(folder: Path) -> Scan:
+    """The drawn fields, each with its case, so that there are boxes to be drawn on them."""
+    found = scan(folder / "fields", None, Options(dataset=DATASET))
+    with (folder / "fields.csv").open() as handle:
+        rows = {Path(row["path"]).name: row for row in csv.DictReader(handle)}
+    names = ("case", "patient", "site", "stain")
+    found.tasks = [
+        replace(
+            task,
+            facts=replace(
+                task.facts,
+                um_per_px=float(rows[task.path.name]["um_per_px"]),
+                um_per_px_origin="manifest",
+                **{name: rows[task.path.name][name] for name in names},
+            ),
+        )
+        for task in found.tasks
+    ]
+    return found
+
+
 def small(content: bytes, path: Path) -> None:
     """Write a picture in 256 colours: a third of the bytes, and the eye does not miss the rest."""
     with Image.open(io.BytesIO(content)) as image:
@@ -92,6 +121,7 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
     item = next((hit.item for hit in found.hits if hit.item.case), found.hits[0].item)
     others = client.search(Question(item=item.id, k=3)).hits
     ids = ",".join(hit.item.id for hit in others)
+    by = "patient" if client.facets("cells", "patient", 1) else "source"
 
     def find_similar(page: Page, address: str) -> None:
         page.goto(address)
@@ -114,18 +144,40 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         page.get_by_role("button", name="Causal").click()
         page.locator(".hs-overlay, .hs-withheld").first.wait_for()
 
+    plan = EvaluationPlan(collection="cells", ks=(1, 5, 20), ask=600, probe=False)
+    wait_for(client.evaluation, client.evaluate(plan).id)
+
     def case(page: Page, address: str) -> None:
-        page.goto(f"{address}/case?case={item.case or ''}&collection=cells")
-        page.locator(".hs-title").wait_for()
-        page.wait_for_timeout(6000)
+        page.goto(f"{address}/case?by={by}&collection=cells")
+        page.locator(".hs-card").first.wait_for()
 
-    def plain(name: str) -> Callable[[Page, str], None]:
-        def act(page: Page, address: str) -> None:
-            page.goto(f"{address}/{name}?collection=cells")
-            page.locator(".hs-title").wait_for()
-            page.wait_for_timeout(6000)
+    def slide(page: Page, address: str) -> None:
+        case(page, address)
+        page.get_by_text("Slide", exact=True).first.click()
+        page.locator(".hs-viewer[data-open=true]").wait_for()
+        page.mouse.wheel(0, 300)
 
-        return act
+    def atlas(page: Page, address: str) -> None:
+        page.goto(f"{address}/atlas?collection=cells")
+        canvas = page.locator(".hs-scatter canvas")
+        canvas.wait_for()
+        box = canvas.bounding_box() or {"x": 0, "y": 0, "width": 0, "height": 0}
+        x, y = box["x"] + box["width"] * 0.62, box["y"] + box["height"] * 0.35
+        page.mouse.move(x + 90, y)
+        page.mouse.down()
+        for at in range(1, 24):
+            turn = at * math.pi / 12
+            page.mouse.move(x + 90 * math.cos(turn), y + 90 * math.sin(turn))
+        page.mouse.up()
+        page.get_by_text("Show the cells of").wait_for()
+
+    def evaluate(page: Page, address: str) -> None:
+        page.goto(f"{address}/evaluate?collection=cells")
+        page.locator(".hs-matrix").wait_for()
+
+    def library(page: Page, address: str) -> None:
+        page.goto(f"{address}/library?collection=cells")
+        page.get_by_text("Its encoder").wait_for()
 
     return {
         "begin": begin,
@@ -133,9 +185,10 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         "choose-cell": choose,
         "compare": compare,
         "case": case,
-        "atlas": plain("atlas"),
-        "evaluate": plain("evaluate"),
-        "library": plain("library"),
+        "case-slide": slide,
+        "atlas": atlas,
+        "evaluate": evaluate,
+        "library": library,
     }
 
 
