@@ -1,12 +1,17 @@
-"""The parts of a run on Ray that need no cluster: shares, a worker's work, and taking it in."""
+"""A run on Ray: shares, a worker's work, taking it in, and all of it on two workers."""
 
 from __future__ import annotations
 
+import gc
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from benchmarks.made import blob, level_of, svs_description, write_tiff
 from encoder.registry import load
 from ingest.layouts import scan
 from ingest.ledger import Ledger
@@ -16,6 +21,10 @@ from ingest.report import Report
 from ingest.sink import LibrarySink
 from ingest.task import Task, Whole
 from search.library import Library
+from search.reconcile import reconcile
+from search.settings import Settings
+from ui.ingesting import Request, perform
+from ui.jobs import tell_runs
 
 
 def test_sources_that_children_read_are_shares_of_their_own() -> None:
@@ -46,3 +55,64 @@ def test_what_a_worker_gives_is_stored_once(tmp_path: Path, rng: np.random.Gener
         assert (first.stored, again.stored, again.unchanged) == (5, 0, 5)
         assert ledger.counts()["done"] == 5
         assert ledger.unbuilt
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_on_two_workers_is_a_run_like_any_other(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed; `uv sync --extra ray`")
+    root = tmp_path / "lab"
+    root.mkdir()
+    for at in range(6):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(root / f"{at}.png")
+    picture = blob(256, 384, rng, share=0.5)
+    write_tiff(root / "a.svs", [level_of(picture)], description=svs_description(384, 256))
+    (root / "broken.svs").write_bytes((root / "a.svs").read_bytes()[:900])
+    request = Request(paths=[str(root)], tile_px=64, stain_norm="macenko", engine="ray", find=False)
+    settings = Settings(library=tmp_path / "library", encoder="colour", _env_file=None)
+    plain = replace(request, stain_norm=None)  # a photograph is refused together with slides
+    started = True
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except Exception as error:  # Ray raises nothing narrower
+        if "timed out during startup" not in str(error):
+            raise
+        started = False
+    if not started:
+        ray.shutdown()
+        gc.collect()  # what it left is told here, where warnings are not errors
+        pytest.skip("Ray did not start within its 30 s: the machine is too busy")
+    try:
+        first = perform(plain, settings).report
+        again = perform(plain, settings).report
+        stained = perform(
+            replace(request, paths=[str(root / "a.svs")]),
+            settings.model_copy(update={"collection": "stained"}),
+        ).report
+    finally:
+        ray.shutdown()
+        gc.collect()
+    local = perform(
+        replace(plain, engine="local"),
+        settings.model_copy(update={"library": tmp_path / "local"}),
+    ).report
+
+    assert (first.stored, first.quarantined) == (local.stored, local.quarantined)
+    assert (first.stored > 10, first.quarantined) == (True, 1)
+    assert (again.stored, again.unchanged) == (0, first.stored)
+    assert stained.stored == first.stored - 6
+    assert digest(settings.library) == digest(tmp_path / "local")
+    tell_runs(settings)
+    newest, oldest, sources = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (oldest["state"], oldest["request"]["engine"]) == ("done", "ray")
+    assert oldest["summary"] == str(first)
+    assert newest["state"] == "done"
+    assert sources["sources"] == {"done": 7, "pending": 0, "quarantined": 1}
+
+
+def digest(library: Path) -> str:
+    with Library.open(library).collection("cells") as held:
+        found = reconcile(held, mend=False)
+    assert found.equal
+    return found.index
