@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ui.asking import refine, search, vote
 from ui.keys import LibraryOption
 from ui.operate import CollectionOption, mount
 
 if TYPE_CHECKING:
-    from search.records import Question
     from search.settings import Settings
 
 app = typer.Typer(
@@ -30,13 +30,6 @@ EncoderOption = Annotated[
         "--encoder", help="Encoder: a name of `hemaseek encoders`, or an exported folder."
     ),
 ]
-Neighbours = Annotated[int, typer.Option("-k", min=1, max=1000, help="How many neighbours.")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where", help="Only items with FIELD=VALUE; repeat for more.", metavar="FIELD=VALUE"
-    ),
-]
 
 
 def settings_for(**given: Any) -> Settings:
@@ -51,41 +44,6 @@ def compact(report: str, **more: Any) -> str:
     import json
 
     return json.dumps(json.loads(report) | more)
-
-
-def question_for(
-    query: str, k: int, where: list[str] | None, collection: str | None
-) -> tuple[Question, bytes | None]:
-    """A query argument as a question: an image file, or the id of a stored item."""
-    from uuid import UUID
-
-    from search.records import Filter, Question
-
-    words: dict[str, list[str]] = {}
-    for condition in where or []:
-        name, sign, value = condition.partition("=")
-        if not sign or not value:
-            raise typer.BadParameter(
-                f"expected FIELD=VALUE, got {condition!r}", param_hint="--where"
-            )
-        words.setdefault(name, []).append(value)
-    known = Filter.model_fields
-    for name in words:
-        if name not in known:
-            raise typer.BadParameter(
-                f"no field {name!r}; there are {', '.join(known)}", param_hint="--where"
-            )
-    asked: dict[str, Any] = {"k": k, "where": words, "collection": collection}
-    path = Path(query)
-    if path.is_file():
-        return Question.model_validate(asked), path.read_bytes()
-    try:
-        item = str(UUID(query))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{query!r} is neither an image file nor the id of an item", param_hint="QUERY"
-        ) from None
-    return Question.model_validate({**asked, "item": item}), None
 
 
 @app.command()
@@ -260,53 +218,9 @@ def samples(
         raise typer.Exit(1)
 
 
-@app.command()
-def search(
-    query: Annotated[str, typer.Argument(help="An image file, or the id of a stored item.")],
-    k: Neighbours = 10,
-    where: Where = None,
-    collection: CollectionOption = None,
-    library: LibraryOption = None,
-) -> None:
-    """Find the stored items most similar to an image or to a stored item.
-
-    Example: hemaseek search cell.jpg -k 5 --where site=Bergen
-    """
-    from ui.backend import answers
-    from ui.output import for_people, hits_table, warn
-
-    settings = settings_for(library=library)
-    question, image = question_for(query, k, where, collection)
-    with answers(settings) as backend:
-        answer = backend.search(question, image)
-    if for_people():
-        hits_table(answer)
-        return
-    warn(answer)
-    for hit in answer.hits:
-        typer.echo(hit.model_dump_json())
-
-
-@app.command()
-def vote(
-    query: Annotated[str, typer.Argument(help="An image file, or the id of a stored item.")],
-    k: Neighbours = 20,
-    where: Where = None,
-    collection: CollectionOption = None,
-    library: LibraryOption = None,
-) -> None:
-    """Ask the neighbours of an image which label they carry."""
-    from ui.backend import answers
-    from ui.output import for_people, vote_table
-
-    settings = settings_for(library=library)
-    question, image = question_for(query, k, where, collection)
-    with answers(settings) as backend:
-        found = backend.vote(question, image)
-    if for_people():
-        vote_table(found)
-    else:
-        typer.echo(found.model_dump_json())
+app.command()(search)
+app.command()(refine)
+app.command()(vote)
 
 
 @app.command()

@@ -67,15 +67,15 @@ def evaluate(
     Example: hemaseek evaluate --split leave-one-site-out -k 1 -k 20 --report evaluation.md
     """
     from search.evaluation_records import EvaluationPlan
+    from ui.asking import conditions
     from ui.backend import serving
     from ui.operate import opened
     from ui.output import for_people
 
     _, _, settings = opened(library, collection)
-    words = _words(where)
     asked: dict[str, Any] = {
         "collection": settings.collection,
-        "where": words,
+        "where": conditions(where),
         "split": split,
         "folds": folds,
         "cutoff": cutoff,
@@ -160,15 +160,3 @@ def _calibration(backend: Client | Service, collection: str) -> Calibration | No
     except (ServiceError, NoSuchItem):
         return None
     return None if stale else fitted
-
-
-def _words(where: list[str] | None) -> dict[str, list[str]]:
-    words: dict[str, list[str]] = {}
-    for condition in where or []:
-        name, sign, value = condition.partition("=")
-        if not sign or not value:
-            raise typer.BadParameter(
-                f"expected FIELD=VALUE, got {condition!r}", param_hint="--where"
-            )
-        words.setdefault(name, []).append(value)
-    return words
