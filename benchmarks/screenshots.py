@@ -141,7 +141,7 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
     def compare(page: Page, address: str) -> None:
         page.goto(f"{address}/compare?item={item.id}&collection=cells&with={ids}")
         page.locator(".hs-lens").first.wait_for()
-        page.get_by_role("button", name="Causal").click()
+        page.get_by_text("Causal", exact=True).click()
         page.locator(".hs-overlay, .hs-withheld").first.wait_for()
 
     plan = EvaluationPlan(collection="cells", ks=(1, 5, 20), ask=600, probe=False)

@@ -202,6 +202,6 @@ def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
     assert lenses.count() == 3
     assert len(moved) == 1
     assert "scale(1)" not in str(moved)
-    page.get_by_role("button", name="Causal").click()
+    page.get_by_text("Causal", exact=True).click()
     page.locator(".hs-overlay, .hs-withheld").nth(2).wait_for()
     holds(page)
