@@ -123,9 +123,11 @@ def _depth(state_dict: Mapping[str, Tensor]) -> int:
 
 def _check_card(card: EncoderCard, model: nn.Module, img_size: int) -> None:
     """The card must promise what the model gives."""
+    parts: Any = dict(model.named_children())
+    width: Any = model.num_features
     patch = model.patch_embed.patch_size[0]  # type: ignore[union-attr, index]
     facts = (
-        ("dim", card.dim, model.num_features),
+        ("dim", card.dim, parts["project"].out_features if "project" in parts else width),
         ("input_px", card.input_px, img_size),
         ("patch_px", card.patch_px, patch),
     )

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from encoder import colour, published
+from encoder import colour, measured, published
 from encoder.card import EncoderCard
 from encoder.encoder import Encoder, EncoderError, Network
 
@@ -44,6 +44,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.card.id: recipe
     for recipe in (
         Recipe(card=colour.CARD, build=colour.build),
+        Recipe(card=measured.CARD, build=measured.build),
         *(Recipe(card=one.card, build=one.build) for one in published.ALL),
     )
 }

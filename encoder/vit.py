@@ -48,7 +48,17 @@ class Forward(nn.Module):
             pooled = features[:, 0]
         else:
             pooled = features[:, self.prefix :].mean(dim=1)
-        return (pooled, features[:, self.prefix :]) if self.patches else (pooled,)
+        if not self.patches:
+            return (self._projected(pooled),)
+        return self._projected(pooled), self._projected(features[:, self.prefix :])
+
+    def _projected(self, rows: Tensor) -> Tensor:
+        """Rows through the model's own linear projection, if it has one.
+
+        Patch tokens take the same way: the mean of projected patches is the projected mean.
+        """
+        projection: nn.Module | None = getattr(self.model, "project", None)
+        return rows if projection is None else projection(rows)
 
 
 class Vit:
@@ -131,8 +141,9 @@ def timm_model(timm_name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.M
     Args:
         timm_name: Such as `vit_small_patch14_dinov2`.
         img_size: Side of the input, in pixels.
-        kwargs: What differs from timm's model. `stem: "conv"` is ours: small convolutions in
-            place of the patch projection.
+        kwargs: What differs from timm's model. Two are ours: `stem: "conv"` puts small
+            convolutions in place of the patch projection, and `project: n` adds a linear layer
+            `project` after the pooling, to vectors of n numbers.
     """
     import timm
 
@@ -141,9 +152,12 @@ def timm_model(timm_name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.M
         from encoder.stem import ConvStem
 
         given["embed_layer"] = ConvStem
+    width = given.pop("project", None)
     model: nn.Module = timm.create_model(
         timm_name, pretrained=False, num_classes=0, img_size=img_size, **given
     )
+    if width is not None:
+        model.project = nn.Linear(int(model.num_features), int(width))  # type: ignore[arg-type]
     return model
 
 

@@ -153,3 +153,12 @@ def test_decoding_squashes_to_the_asked_side(cells):
     assert image is not None
     assert image.shape == (20, 20, 3)
     assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("hold", ["disk", "memory"])
+def test_a_batch_says_which_images_it_holds(spoiled, hold):
+    source = feed(spoiled, hold)
+    batch = source.batch(0, len(source.images))
+    assert len(source.numbers) == len(batch) < len(source.images)
+    again = [source.images.decode(int(at)) for at in source.numbers]
+    assert np.array_equal(batch.permute(0, 2, 3, 1).numpy(), np.stack(again))

@@ -74,7 +74,7 @@ def test_one_command_packs_trains_evaluates_and_refuses_what_colours_do_as_well(
     assert any("does not beat colours" in line for line in said)
     record = json.loads((cells / "work" / "toy" / "record.json").read_text())
     encoders = record["sets"]["pbc, held-out quarter"]["encoders"]
-    assert list(encoders) == ["raw pixels", "colour", "toy-xs"]
+    assert list(encoders) == ["raw pixels", "colour", "measured", "toy-xs"]
     assert record["sets"]["pbc, held-out quarter"]["asked"] == 8
     assert {loss["shift"] for loss in record["robustness"]["toy-xs"]} >= {"hue +10 %"}
     assert record["training"]["seconds"] > 0

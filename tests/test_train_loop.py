@@ -254,3 +254,64 @@ def test_smoke_trains_is_killed_resumes_exports_loads_and_evaluates(tmp_path):
     report = smoke(tmp_path)
     assert 0 < report.killed_at < report.steps
     assert report.accuracy > 0.5
+
+
+GUIDED = {"dino_weight": 0.0, "ibot_weight": 0.0, "koleo_weight": 0.0, "contrast_weight": 0.5}
+
+
+@pytest.fixture(name="guide")
+def _guide(tmp_path: Path) -> Path:
+    rows = np.random.default_rng(0).normal(size=(8 * len(KINDS), 5)).astype(np.float32)
+    np.save(tmp_path / "guide.npy", rows)
+    return tmp_path / "guide.npy"
+
+
+def test_an_encoder_can_learn_from_a_guide_and_pairs_of_views_without_a_teacher(
+    cells, tmp_path, guide
+):
+    out = tmp_path / "out"
+    train(settings(cells, out, **GUIDED, guide=guide, guide_weight=4.0, steps=60, lr=3e-3))
+
+    steps = [line for line in read_log(out) if line["kind"] == "step"]
+    assert "dino_global" not in steps[-1]
+    assert steps[-1]["guide"] < 0.9 * steps[0]["guide"]
+    encoder = registry.load(str(out), device="cpu")
+    assert (encoder.card.pooling, encoder.card.dim) == ("mean", 5)
+
+
+def test_the_vector_is_what_the_guides_head_says_of_the_mean_patch(cells, tmp_path, guide):
+    config = settings(cells, tmp_path / "out", **GUIDED, guide=guide)
+    train(config)
+    image = draw_cell("eosinophil", 40, np.random.default_rng(5))
+    encoder = registry.load(str(tmp_path / "out"), device="cpu")
+    vectors, patches = encoder.tokens([image])
+    mean = patches[0].reshape(-1, 5).mean(axis=0)
+    assert vectors[0] @ mean / np.linalg.norm(mean) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_guided_run_that_is_killed_and_resumed_equals_an_undisturbed_one(
+    cells, tmp_path, guide, monkeypatch
+):
+    def config(name: str) -> TrainConfig:
+        return settings(cells, tmp_path / name, **GUIDED, guide=guide, checkpoint_every=2)
+
+    train(config("whole"))
+    killed_after(3, monkeypatch, config("killed"))
+    train(config("killed"))
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("rows", [3, 8 * len(KINDS)])
+def test_a_guide_that_does_not_fit_the_images_is_refused(cells, tmp_path, rows):
+    table = np.full((rows, 5), 1.0 if rows == 3 else np.nan, np.float32)
+    np.save(tmp_path / "guide.npy", table)
+    with pytest.raises(DataError, match=r"a row for each of 32 images"):
+        train(settings(cells, tmp_path / "out", **GUIDED, guide=tmp_path / "guide.npy"))
+
+
+def test_a_guide_that_is_no_table_is_named(cells, tmp_path):
+    (tmp_path / "guide.npy").write_text("not numbers")
+    with pytest.raises(DataError, match=r"guide .*guide\.npy is no \.npy file"):
+        train(settings(cells, tmp_path / "out", **GUIDED, guide=tmp_path / "guide.npy"))

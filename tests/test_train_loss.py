@@ -7,8 +7,10 @@ import torch
 
 from train.loss import (
     MovingAverage,
+    contrastive_loss,
     cross_entropy,
     dino_loss,
+    guide_loss,
     ibot_loss,
     koleo_loss,
     sinkhorn_knopp,
@@ -138,3 +140,28 @@ def test_the_moving_average_centres_with_the_past_and_then_moves(scores):
     assert torch.allclose(centring.center, 0.1 * mean, atol=1e-6)
     second = centring(scores, 0.1)
     assert torch.allclose(second, torch.softmax((scores - 0.1 * mean) / 0.1, dim=1), atol=1e-5)
+
+
+def test_the_contrastive_loss_is_the_cross_entropy_of_finding_the_other_view():
+    rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
+    unit = [[v / sum(w * w for w in row) ** 0.5 for v in row] for row in rows.tolist()]
+    slow = 0.0
+    for at, one in enumerate(unit):
+        cosines = {
+            other: sum(a * b for a, b in zip(one, unit[other], strict=True)) / 0.5
+            for other in range(6)
+            if other != at
+        }
+        slow -= cosines[(at + 3) % 6] - log(sum(exp(c) for c in cosines.values()))
+    assert float(contrastive_loss(rows, 0.5)) == pytest.approx(slow / 6, rel=1e-5)
+
+
+def test_equal_views_of_different_images_leave_little_to_contrast():
+    rows = torch.eye(4).repeat(2, 1)
+    assert float(contrastive_loss(rows, 0.05)) < 1e-6
+
+
+def test_the_guide_loss_is_one_for_predicting_nothing_and_nothing_for_the_truth():
+    wanted = torch.randn(5, 3, generator=torch.Generator().manual_seed(4))
+    assert float(guide_loss(torch.zeros(5, 3), wanted)) == pytest.approx(1.0)
+    assert float(guide_loss(wanted, wanted)) == 0.0

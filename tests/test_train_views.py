@@ -11,6 +11,7 @@ from train.config import TrainConfig
 from train.smoke import KINDS, draw_cell
 from train.views import (
     Draw,
+    _view,
     brightness,
     contrast,
     crop,
@@ -147,3 +148,19 @@ def test_probability_zero_leaves_and_one_takes_all_colour(cells):
     assert float((gray[:, 0] - gray[:, 1]).abs().max()) < 1e-5
     colour = views(cells, **PLAIN).globals_
     assert float((colour[:, 0] - colour[:, 1]).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("kind", [0, 2])
+def test_views_that_keep_to_the_middle_show_the_middle(kind):
+    spot = torch.zeros(64, 3, 40, 40)
+    spot[:, :, 18:22, 18:22] = 1.0
+    area = (0.2, 0.2)
+    plain = {"flip": 0.0, "jitter": 0.0, "grayscale": 0.0, "blur": (0, 0, 0), "solarise": (0, 0, 0)}
+
+    def shown(centre: float) -> float:
+        config = settings(**plain, global_centre=centre, local_centre=centre)
+        seen = _view(spot, config, 16, area, kind, draw())[:, 0].amax(dim=(1, 2)) > 0.9
+        return float(seen.float().mean())
+
+    assert shown(1.0) == 1.0
+    assert shown(0.0) < 0.9

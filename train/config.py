@@ -113,8 +113,10 @@ class TrainConfig(BaseModel):
     """Area of a global view as a share of the image."""
     local_scale: Range = (0.05, 0.32)
     """Area of a local view as a share of the image."""
+    global_centre: Share = 0.0
+    """How far global views keep to the middle of the image: 0 anywhere, 1 in the middle only."""
     local_centre: Share = 0.0
-    """How far local views keep to the middle of the image: 0 anywhere, 1 in the middle only."""
+    """The same for local views."""
     flip: Share = 0.5
     """Probability of each of the horizontal and the vertical flip."""
     rotate90: Share = 0.0
@@ -157,6 +159,16 @@ class TrainConfig(BaseModel):
     """Scale of the global part of the DINO loss; `None`: 2 / (2 + 2 x local crops)."""
     ibot_weight: float = Field(default=1.0, ge=0)
     """Weight of the iBOT loss on masked patches; 0 masks nothing."""
+    contrast_weight: float = Field(default=0.0, ge=0)
+    """Weight of the contrastive loss between the two global views (NT-Xent, on the mean of the
+    patch tokens); with `dino_weight` and `ibot_weight` 0 the teacher is only a running mean."""
+    contrast_temperature: float = Field(default=0.2, gt=0)
+    """Its temperature."""
+    guide: Path | None = None
+    """Numbers that the mean of the patch tokens is to predict, whatever the view: an .npy of one
+    row per image of all sources, in their order (`train.descriptors`)."""
+    guide_weight: float = Field(default=1.0, gt=0)
+    """Weight of that mean squared error, over the rows' own mean square."""
     koleo_weight: float = Field(default=0.1, ge=0)
     """Weight of the KoLeo regulariser; 0 leaves it out."""
     centering: Literal["sinkhorn_knopp", "moving_average"] = "sinkhorn_knopp"
@@ -286,8 +298,11 @@ class TrainConfig(BaseModel):
             )
         if self.micro_batch and any(s.batch % self.micro_batch for s in self.plan()):
             raise ValueError(f"every batch must be a multiple of micro_batch {self.micro_batch}")
-        if not (self.dino_weight or self.ibot_weight):
-            raise ValueError("dino_weight and ibot_weight are both 0: nothing is left to learn")
+        if not (self.distils or self.contrast_weight or self.guide):
+            raise ValueError(
+                "dino_weight, ibot_weight and contrast_weight are all 0 and there is no guide: "
+                "nothing is left to learn"
+            )
         if max(self.mask_ratio) > 1 or max(self.global_scale) > 1 or max(self.local_scale) > 1:
             raise ValueError("mask_ratio, global_scale and local_scale end at 1")
         if self.koleo_weight and min(s.batch for s in self.plan()) < 2:
@@ -308,6 +323,11 @@ class TrainConfig(BaseModel):
             given = {k: v for k, v in stage.model_dump().items() if v is not None}
             parts.append(Part(**{**parts[-1].model_dump(), **given}))
         return parts
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher's scores are learned from."""
+        return bool(self.dino_weight or self.ibot_weight)
 
     @property
     def total_steps(self) -> int:

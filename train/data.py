@@ -235,6 +235,8 @@ class Feed:
         self.order = order
         self.device = device
         self.waited = 0.0
+        self.numbers = np.empty(0, np.int64)
+        """Of the images in the last batch, counted over all sources."""
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._ahead: dict[tuple[int, int], list[Future[NDArray[np.uint8] | None]]] = {}
         self._held: Tensor | None = None
@@ -283,7 +285,9 @@ class Feed:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _from(self, held: Tensor, position: int, n: int) -> Tensor:
-        rows = self._row[self.order.take(position, n)]
+        numbers = self.order.take(position, n)
+        rows = self._row[numbers]
+        self.numbers = numbers[rows >= 0]
         index = torch.from_numpy(rows[rows >= 0])
         return held[index.to(held.device, non_blocking=True)]
 
@@ -291,5 +295,7 @@ class Feed:
         self.expect(position, n)
         images = [future.result() for future in self._ahead.pop((position, n))]
         good = [image for image in images if image is not None]
+        found = np.array([image is not None for image in images], bool)
+        self.numbers = self.order.take(position, n)[found]
         rows = torch.from_numpy(np.stack(good)) if good else torch.empty(0, 1, 1, 3)
         return rows.pin_memory() if self.device.type == "cuda" else rows

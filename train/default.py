@@ -14,15 +14,20 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from encoder.card import EncoderCard
 from encoder.registry import SHIPPED
 from train.config import TrainConfig, read_config
 from train.default_recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MORE = 4
 """Exit status: stopped in time, run the same command again."""
@@ -79,8 +84,15 @@ def train_config(config: DefaultConfig, packs: dict[str, Path]) -> TrainConfig:
     """The recipe as a run over these packs."""
     recipe = RECIPES[config.recipe]
     used = {name: path for name, path in packs.items() if name in recipe.shares}
+    if recipe.guided:
+        from train.default_data import guide_for
+
+        guide = {"guide": guide_for(used, recipe.px, recipe.guided)}
+    else:
+        guide = {}
     values: dict[str, Any] = {
         **recipe.values,
+        **guide,
         "data": tuple(used.values()),
         "weights": tuple(recipe.shares[name] for name in used),
         "out": config.run_folder,
@@ -118,7 +130,9 @@ def train_step(config: DefaultConfig, packs: dict[str, Path], say: Any = None) -
 
 def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
     """Write the run's last kept teacher as an encoder: half precision, with our card."""
+    from encoder import checkpoint as published
     from encoder.export import save
+    from encoder.vit import bare_model
     from train import checkpoint
     from train.model import load_start
 
@@ -129,24 +143,70 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
         raise checkpoint.CheckpointError(f"{config.run_folder} holds no trained encoder; train it")
     start = load_start(run)
     norm = start.parent or EncoderCard(id="random", architecture=start.timm_name, dim=1)
+    tensors, kwargs = dict(state["vit"]), dict(start.kwargs)
+    side = recipe.input_px or start.img_size
+    resampled = published.fit_positions(
+        tensors, bare_model(start.timm_name, side, kwargs), str(config.run_folder)
+    )
     card = EncoderCard(
         id=recipe.id + ("-external" if config.external else ""),
         architecture=start.timm_name,
-        dim=int(state["vit"]["norm.weight"].shape[0]),
-        input_px=start.img_size,
+        dim=int(tensors["norm.weight"].shape[0]),
+        input_px=side,
         mean=norm.mean,
         std=norm.std,
         resample=run.resample,
         pooling=recipe.pooling,
         patch_px=run.patch_px,
+        pos_embed_interp=resampled,
         licence="Apache-2.0",
         source="trained from random weights by train/default.py; see MODEL.md",
         notes=f"{recipe.about}; step {state['step']} of {run.total_steps}. Research use only.",
     )
-    return save(
-        folder, card, state["vit"], timm_name=start.timm_name, img_size=start.img_size,
-        dtype="fp16", model_kwargs=start.kwargs,
-    )  # fmt: skip
+
+    def write(where: Path) -> EncoderCard:
+        return save(
+            where, card, tensors, timm_name=start.timm_name, img_size=side,
+            dtype="fp16", model_kwargs=kwargs,
+        )  # fmt: skip
+
+    if recipe.even:
+        write(folder)
+        projection = evening(folder, run.data[0], run.decoded_px, *recipe.even)
+        tensors |= projection
+        kwargs["project"] = len(projection["project.bias"])
+        card = replace(card, dim=kwargs["project"])
+    return write(folder)
+
+
+def evening(folder: Path, source: Path, px: int, dim: int, power: float) -> dict[str, Tensor]:
+    """A linear layer that evens out an encoder's vectors (`encoder.descriptors.evened`).
+
+    Args:
+        folder: Of the encoder.
+        source: The images that decide; no label is read.
+        px: Side at which they are decoded.
+        dim: Components kept.
+        power: Of the spread that each is divided by.
+    """
+    import torch
+
+    from encoder.descriptors import evened
+    from encoder.export import build
+    from train.data import Images, open_source
+
+    _, network = build(folder, "auto")
+    images = Images([open_source(source)], px, "lanczos")
+    rows = []
+    for at in range(0, len(images), 256):
+        found = [images.decode(n) for n in range(at, min(at + 256, len(images)))]
+        rows.append(network.vectors([image for image in found if image is not None]))
+    table = np.concatenate(rows)
+    made = evened(table, dim, power)
+    return {
+        "project.weight": torch.from_numpy(np.ascontiguousarray(made.axes.T)),
+        "project.bias": torch.from_numpy(-made.mean @ made.axes),
+    }
 
 
 def run(config: DefaultConfig, say: Any = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.descriptors import WEIGHTS, fit, in_a_row, measure
 from encoder.encoder import RGB
 from encoder.image import read_rgb
 from train import datasets
@@ -189,6 +190,55 @@ def sources(data: Path, names: Sequence[str] = SETS, *, pbc: bool = True) -> dic
     if not chosen:
         raise DataError("nothing is left to learn from without PBC; take a recipe of several sets")
     return {name: readers[name](data / name) for name in chosen}
+
+
+def guide_for(packs: dict[str, Path], px: int, dim: int) -> Path:
+    """Measure every packed image once; what a network is to predict, in the packs' order.
+
+    Args:
+        packs: Name and folder, in the order in which a run reads them.
+        px: Side at which they were packed.
+        dim: Numbers per image.
+
+    Returns:
+        The table, an .npy of n x dim.
+    """
+    from train.data import Images, open_source
+
+    folder = next(iter(packs.values())).parent
+    out = folder / f"guide-{'-'.join(path.name for path in packs.values())}-{dim}.npy"
+    if out.is_file():
+        return out
+    tables = []
+    for path in packs.values():
+        images = Images([open_source(path)], px, "lanczos")
+        decoded = (images.decode(at) for at in range(len(images)))
+        tables.append(measure_all(image for image in decoded if image is not None))
+    axes = fit(tables[0], widths(), dim)
+    part = out.with_suffix(".part.npy")
+    np.save(part, axes.vectors(np.concatenate(tables)))
+    part.replace(out)
+    return out
+
+
+def measured_row(image: RGB) -> NDArray[np.float32]:
+    """All numbers that are measured on an image."""
+    return in_a_row(measure(image))
+
+
+def widths() -> dict[str, int]:
+    """How many numbers each measured group has."""
+    groups = measure(np.zeros((8, 8, 3), np.uint8))
+    return {name: len(groups[name]) for name in WEIGHTS}
+
+
+def measure_all(images: Iterable[RGB]) -> NDArray[np.float32]:
+    """n x numbers, measured on every core, in order."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        return np.stack(list(pool.map(measured_row, images, chunksize=64)))
 
 
 def pack_all(

@@ -52,6 +52,14 @@ class Recipe:
     """Of the packed images."""
     form: Literal["jpeg", "webp"] = "jpeg"
     """Of the packed images."""
+    input_px: int | None = None
+    """Side at which the encoder is used; `None`: that of the last stage. Views are crops and so
+    show cells larger than whole images do; a larger input makes up for it (Touvron et al. 2019)."""
+    even: tuple[int, float] | None = None
+    """Components and power of the linear layer that evens the vectors out, fitted without labels
+    (`encoder.descriptors.evened`)."""
+    guided: int = 0
+    """How many measured numbers are predicted (`train.descriptors`); 0 for none."""
 
 
 SHARES = MappingProxyType({"pbc": 0.7, "chula": 0.15, "bccd": 0.1, "aslan": 0.05})
@@ -102,39 +110,48 @@ def _gpu(size: str, mild: bool) -> Recipe:
 
 
 CPU = {
-    # What half an hour of two shared cores can do: small patches, few of them, no iBOT. With
-    # 14-pixel patches the views hardly agreed after three times as many images.
+    # What an hour of two cores can do: convolutions down to patches of 16, four blocks, and a
+    # guide. Without one, 2,000 steps of DINO left a network behind colours (docs/encoder.md).
     **VIEWS,
     **MILD,
     "preset": "scratch",
-    "embed_dim": 128,
-    "depth": 3,
-    "heads": 2,
-    "patch_px": 7,
+    "embed_dim": 192,
+    "depth": 4,
+    "heads": 3,
+    "stem": "conv",
+    "patch_px": 16,
     "layer_scale": 1.0,
     "drop_path": 0.0,
-    "steps": 2_000,
-    "batch": 64,
-    "global_px": 49,
+    "steps": 1_800,
+    "batch": 128,
+    "global_px": 112,
     "local_crops": 0,
-    "image_px": 80,
-    "blur": (0.0, 0.0, 0.0),
+    "image_px": 144,
+    "global_scale": (0.5, 1.0),
+    "global_centre": 0.5,
+    "brightness": 0.25,
+    "contrast": 0.25,
+    "saturation": 0.25,
+    "hue": 0.06,
+    "blur": (0.2, 0.2, 0.0),
+    "dino_weight": 0.0,
     "ibot_weight": 0.0,
-    "koleo_weight": 0.05,
-    "prototypes": 256,
-    "head_hidden": 256,
-    "head_bottleneck": 64,
-    "lr": 6e-3,
-    "warmup_steps": 60,
-    "weight_decay": (0.04, 0.1),
-    "momentum": (0.98, 1.0),
-    "teacher_temperature": (0.03, 0.05),
-    "teacher_warmup_steps": 1_000,
+    "koleo_weight": 0.0,
+    "contrast_weight": 0.5,
+    "contrast_temperature": 0.2,
+    "guide_weight": 4.0,
+    "prototypes": 8,  # unused: nothing is distilled
+    "head_hidden": 512,
+    "head_bottleneck": 128,
+    "lr": 3e-3,
+    "warmup_steps": 100,
+    "weight_decay": (0.05, 0.05),
+    "momentum": (0.95, 0.995),
     "freeze_last_layer_steps": 0,
     "precision": "bf16",
     "hold": "memory",
-    "watch_every": 200,
-    "checkpoint_every": 200,
+    "watch_every": 250,
+    "checkpoint_every": 100,
     "log_every": 50,
     "workers": 2,
 }
@@ -142,11 +159,17 @@ CPU = {
 RECIPES: dict[str, Recipe] = {
     "cpu": Recipe(
         id="hemaseek-xs",
-        about="A tiny ViT/7 at 49 px on a CPU",
+        about="A small ViT/16 with a stem of convolutions at 112 px, on a CPU",
         values=MappingProxyType(CPU),
-        px=112,
-        shares=MappingProxyType({"pbc": 1.0}),
+        px=160,
+        shares=MappingProxyType({"pbc": 0.8, "chula": 0.1, "bccd": 0.07, "aslan": 0.03}),
         tested=True,
+        pooling="mean",
+        quality=80,
+        form="webp",
+        guided=128,
+        input_px=144,
+        even=(96, 0.8),
     ),
     "gpu-ti-mild": _gpu("ti", True),
     "gpu-ti-strong": _gpu("ti", False),

@@ -75,6 +75,7 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
 
     own = registry.load(str(folder), device="auto")
     colour = registry.load("colour")
+    measured = registry.load("measured")
     cache = config.work / "vectors"
     record: dict[str, Any] = {
         "encoder": own.card.id,
@@ -93,6 +94,7 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
         "encoders": {
             "raw pixels": scored(raw_pixels(pbc), pbc, quarter(pbc), probe=False),
             "colour": scored(vectors_of(colour, pbc, cache), pbc, quarter(pbc)),
+            "measured": scored(vectors_of(measured, pbc, cache), pbc, quarter(pbc)),
             own.card.id: scored(vectors_of(own, pbc, cache), pbc, quarter(pbc)),
         },
     }
@@ -109,7 +111,7 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
             "asked": len(labelled),
             "encoders": {
                 encoder.card.id: scored(vectors_of(encoder, labelled, cache), labelled, folds)
-                for encoder in (colour, own)
+                for encoder in (colour, measured, own)
             },
         }
         say(table(record["sets"][f"{labelled.name}, {split}"]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -54,8 +56,29 @@ def guard(config: TrainConfig, parent: Look, chosen: Look, collapse: str | None)
         )
 
 
+def with_guide(
+    state: Mapping[str, Tensor], guide: Mapping[str, Tensor], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and arguments of a transformer whose vector is what the guide's head predicts.
+
+    Args:
+        state: The transformer's tensors.
+        guide: The head's weight and bias; empty without a guide.
+        kwargs: What differs from timm's model.
+    """
+    if not guide:
+        return dict(state), dict(kwargs)
+    head = {f"project.{name}": tensor for name, tensor in guide.items()}
+    return {**state, **head}, {**kwargs, "project": len(guide["bias"])}
+
+
 def export(
-    folder: Path, config: TrainConfig, start: Start, state: dict[str, Tensor], note: str
+    folder: Path,
+    config: TrainConfig,
+    start: Start,
+    state: Mapping[str, Tensor],
+    note: str,
+    guide: Mapping[str, Tensor] | None = None,
 ) -> EncoderCard:
     """Write `weights.safetensors` and, last, `card.json`.
 
@@ -65,17 +88,20 @@ def export(
         start: What the run started from.
         state: The transformer's tensors (`merged`).
         note: For the card: what was trained and how it scored.
+        guide: The head that predicts the guide's numbers, if there was one.
     """
+    tensors, kwargs = with_guide(state, guide or {}, start.kwargs)
     parent = start.parent
     facts = parent or EncoderCard(id="random", architecture=start.timm_name, dim=1)
     card = EncoderCard(
         id=config.name or config.out.resolve().name,
         architecture=start.timm_name,
-        dim=int(state["norm.weight"].shape[0]),
+        dim=kwargs.get("project") or int(tensors["norm.weight"].shape[0]),
         input_px=start.img_size,
         mean=facts.mean,
         std=facts.std,
         resample=config.resample,
+        pooling="cls" if config.distils else "mean",  # the token that the losses taught
         patch_px=int(start.vit.patch_embed.patch_size[0]),  # type: ignore[union-attr, index]
         field_of_view_um=config.field_of_view_um,
         licence=config.licence,
@@ -83,6 +109,6 @@ def export(
         notes=note,
     )
     return save(
-        folder, card, state, timm_name=start.timm_name, img_size=start.img_size,
-        model_kwargs=start.kwargs,
+        folder, card, tensors, timm_name=start.timm_name, img_size=start.img_size,
+        model_kwargs=kwargs,
     )  # fmt: skip

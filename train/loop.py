@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from train import checkpoint, loss, schedule
 from train.config import TrainConfig, read_config
-from train.data import Feed, Images, Order, open_source
+from train.data import DataError, Feed, Images, Order, open_source
 from train.export import WorseThanParent, export, guard, merged
 from train.masking import Masks, draw_masks
 from train.model import (
@@ -65,6 +65,7 @@ class Run:
     optimizer: torch.optim.AdamW
     feed: Feed
     probe: Probe
+    guide: Tensor | None = None
     step: int = 0
     looks: list[Look] = field(default_factory=list)
     best: Look | None = None
@@ -144,7 +145,9 @@ def prepare(config: TrainConfig) -> Run:
     )  # fmt: skip
     order = Order([len(s) for s in images.sources], config.weights, config.seed)
     start = load_start(config)
-    student, teacher = (n.to(device) for n in build_networks(start, config))
+    guide = load_guide(config, len(images))
+    width = 0 if guide is None else guide.shape[1]
+    student, teacher = (n.to(device) for n in build_networks(start, config, width))
     if device.type == "cpu":
         plain_attention(student, teacher)
     if config.compile:
@@ -157,16 +160,38 @@ def prepare(config: TrainConfig) -> Run:
     feed = Feed(images, order, device, config.hold, config.workers)
     probe = load_probe(config, config.plan()[-1].global_px) or plain_probe(images, order)
     run = Run(
-        config, device, rank, start, student, teacher, student, centers, optimizer, feed, probe
-    )
+        config, device, rank, start, student, teacher, student, centers, optimizer, feed, probe,
+        None if guide is None else guide.to(device),
+    )  # fmt: skip
     if loss.world() > 1:
         run.parallel = nn.parallel.DistributedDataParallel(
             student, device_ids=[device.index] if device.type == "cuda" else None,
-            find_unused_parameters=config.head_warmup_steps > 0, broadcast_buffers=False,
+            find_unused_parameters=config.head_warmup_steps > 0 or not config.distils,
+            broadcast_buffers=False,
         )  # fmt: skip
     if state is not None:
         restore(run, state)
     return run
+
+
+def load_guide(config: TrainConfig, images: int) -> Tensor | None:
+    """The rows of `config.guide`, one for each image.
+
+    Raises:
+        DataError: no table of finite numbers, or of another length.
+    """
+    if config.guide is None:
+        return None
+    try:
+        rows = np.load(config.guide, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"guide {config.guide} is no .npy file that can be read: {error}") from None
+    if rows.ndim != 2 or len(rows) != images or not np.isfinite(rows).all():
+        raise DataError(
+            f"guide {config.guide} has to hold finite numbers, a row for each of {images} images; "
+            f"its shape is {rows.shape}. Measure the same sources in the same order"
+        )
+    return torch.from_numpy(rows.astype(np.float32))
 
 
 def machine(config: TrainConfig) -> tuple[torch.device, int]:
@@ -236,9 +261,10 @@ def one_step(run: Run) -> tuple[dict[str, Tensor], int]:
     pieces = own // micro
     for piece in range(pieces):
         pixels = run.feed.batch(place + piece * micro, micro)
+        wanted = None if run.guide is None else run.guide[torch.from_numpy(run.feed.numbers)]
         announce(run, place, own, micro, piece, part.batch)
         last = piece == pieces - 1
-        value, parts = forward(run, pixels, part, now, generator)
+        value, parts = forward(run, pixels, part, now, generator, wanted)
         with synced(run.parallel, last):
             (value / pieces).backward()
         for name, one in parts.items():
@@ -267,7 +293,12 @@ def announce(run: Run, place: int, own: int, micro: int, piece: int, batch: int)
 
 
 def forward(
-    run: Run, pixels: Tensor, part: Any, now: schedule.Now, generator: torch.Generator
+    run: Run,
+    pixels: Tensor,
+    part: Any,
+    now: schedule.Now,
+    generator: torch.Generator,
+    wanted: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Views, teacher, student and losses of one micro-batch."""
     config = run.config
@@ -283,13 +314,15 @@ def forward(
         ).to(run.device)
     index = masks.index if masks else None
     with autocast(config, run.device):
-        with torch.no_grad():
-            teacher = run.teacher(views.globals_, None, index)
+        teacher = {}
+        if config.distils:
+            with torch.no_grad():
+                teacher = run.teacher(views.globals_, None, index)
         student = run.parallel(
             views.globals_, masks.patches if masks else None, index, views.locals_,
             config.drop_path, now.backbone_frozen,
         )  # fmt: skip
-    return losses(config, run.centers, student, teacher, masks, now.teacher_temperature)
+    return losses(config, run.centers, student, teacher, masks, now.teacher_temperature, wanted)
 
 
 def losses(
@@ -299,6 +332,7 @@ def losses(
     teacher: dict[str, Tensor],
     masks: Masks | None,
     temperature: float,
+    wanted: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum, and its parts for the log.
 
@@ -306,13 +340,41 @@ def losses(
     plus 1 / (2 + 2 L) times the sum over the local views with both (L local views per image);
     KoLeo is summed over the two global views (DINOv2, ssl_meta_arch.py).
     """
+    parts: dict[str, Tensor] = {}
+    value = student["cls"].new_zeros((), dtype=torch.float32)
+    if config.distils:
+        value = distillation(config, centers, student, teacher, masks, temperature, parts)
+    if config.contrast_weight:
+        parts["contrast"] = loss.contrastive_loss(student["contrast"], config.contrast_temperature)
+        value = value + config.contrast_weight * parts["contrast"]
+    if wanted is not None:
+        parts["guide"] = loss.guide_loss(student["guide"], wanted.repeat(2, 1))
+        value = value + config.guide_weight * parts["guide"]
+    if config.koleo_weight:
+        one, two = student["cls"].chunk(2)
+        parts["koleo"] = loss.koleo_loss(one) + loss.koleo_loss(two)
+        value = value + config.koleo_weight * parts["koleo"]
+    parts["loss"] = value
+    return value, {name: one.detach() for name, one in parts.items()}
+
+
+def distillation(
+    config: TrainConfig,
+    centers: nn.ModuleDict,
+    student: dict[str, Tensor],
+    teacher: dict[str, Tensor],
+    masks: Masks | None,
+    temperature: float,
+    parts: dict[str, Tensor],
+) -> Tensor:
+    """The weighted DINO and iBOT losses; their parts go into `parts`."""
     tau = config.student_temperature
     targets = centers["dino"](teacher["dino"], temperature)
     first, second = targets.chunk(2)
     scale = 1 / (2 + 2 * config.local_crops)
     global_scale = config.dino_global_scale
     crossed = loss.dino_loss([student["dino"]], [torch.cat([second, first])], tau)
-    parts = {"dino_global": crossed * (2 * scale if global_scale is None else global_scale)}
+    parts["dino_global"] = crossed * (2 * scale if global_scale is None else global_scale)
     if "local" in student:
         local = list(student["local"].chunk(config.local_crops))
         parts["dino_local"] = loss.dino_loss(local, [first, second], tau) * scale
@@ -322,12 +384,7 @@ def losses(
         views = len(masks.patches)
         parts["ibot"] = loss.ibot_loss(student["ibot"], patches, masks.weights, views, tau)
         value = value + config.ibot_weight * parts["ibot"]
-    if config.koleo_weight:
-        one, two = student["cls"].chunk(2)
-        parts["koleo"] = loss.koleo_loss(one) + loss.koleo_loss(two)
-        value = value + config.koleo_weight * parts["koleo"]
-    parts["loss"] = value
-    return value, {name: one.detach() for name, one in parts.items()}
+    return value
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
@@ -348,7 +405,13 @@ def clip(run: Run) -> Tensor:
     """Limit the gradients' norm of the backbone and of each head; returns the backbone's."""
     norms = [
         nn.utils.clip_grad_norm_(part.parameters(), run.config.clip or float("inf"))
-        for part in (run.student.backbone, run.student.dino_head, run.student.ibot_head)
+        for part in (
+            run.student.backbone,
+            run.student.dino_head,
+            run.student.ibot_head,
+            run.student.contrast_head,
+            run.student.guide_head,
+        )
         if part is not None
     ]
     return norms[0].detach()
@@ -375,7 +438,11 @@ def watch(run: Run, log: Progress) -> None:
         x = pixels.to(run.device).float() / 255
         x = (x - mean[:, None, None]) / std[:, None, None]
         with torch.no_grad(), autocast(run.config, run.device):
-            return run.teacher.backbone(x)[:, 0]  # type: ignore[no-any-return]
+            tokens = run.teacher.backbone(x)
+        if run.config.distils:
+            return tokens[:, 0]  # type: ignore[no-any-return]
+        # Nothing taught the class token: the mean of the patches is what was learned.
+        return tokens[:, run.teacher.backbone.prefix :].mean(dim=1)  # type: ignore[no-any-return]
 
     seen = look(run.step, run.probe, embed, run.config.probe_k)
     run.looks.append(seen)
@@ -385,7 +452,10 @@ def watch(run: Run, log: Progress) -> None:
         run.best = seen
         if run.rank == 0:
             state = merged(run.teacher.backbone.vit)
-            checkpoint.save(run.config.out, {"step": run.step, "vit": state}, "best.pt")
+            head = run.teacher.guide_head.state_dict() if run.teacher.guide_head else {}
+            checkpoint.save(
+                run.config.out, {"step": run.step, "vit": state, "guide": head}, "best.pt"
+            )
     log.write("watch", run.step, **{k: v for k, v in asdict(seen).items() if k != "step"})
     score = "" if seen.knn is None else f", kNN {seen.knn:.4f}"
     log.say(f"step {run.step}: rank {seen.rank:.1f}, mean cosine {seen.cosine:.4f}{score}")
@@ -492,5 +562,5 @@ def export_best(run: Run, collapse: str | None = None) -> bool:
         raise checkpoint.CheckpointError(f"{run.config.out} has no best.pt to export")
     score = "" if best.knn is None else f", kNN {best.knn:.4f} (start: {run.looks[0].knn:.4f})"
     note = f"Preset {run.config.preset}, step {best.step} of {run.config.total_steps}{score}."
-    export(run.config.out, run.config, run.start, state["vit"], note)
+    export(run.config.out, run.config, run.start, state["vit"], note, state["guide"])
     return True

@@ -73,6 +73,36 @@ def ibot_loss(
     return (cross_entropy(student, targets, temperature) * weights).sum() / views
 
 
+def contrastive_loss(rows: Tensor, temperature: float) -> Tensor:
+    """NT-Xent: each view has to find the other view of its image among all (Chen et al. 2020).
+
+    Args:
+        rows: 2n x dim; the first views of n images, then the second. Scaled to length 1 here.
+        temperature: Cosines are divided by it.
+
+    Returns:
+        Mean cross-entropy over the 2n views. Other images of this process are the negatives.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        unit = functional.normalize(rows.float(), dim=-1)
+        scores = unit @ unit.T / temperature
+        scores.fill_diagonal_(-torch.inf)
+        n = len(rows) // 2
+        other = torch.arange(2 * n, device=rows.device).roll(n)
+        return functional.cross_entropy(scores, other)
+
+
+def guide_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error over the mean square of what is wanted: 1 for predicting nothing.
+
+    Args:
+        predicted: n x numbers.
+        wanted: n x numbers, centred over the whole set.
+    """
+    wanted = wanted.float()
+    return (predicted.float() - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
+
+
 def koleo_loss(tokens: Tensor, eps: float = 1e-8) -> Tensor:
     """-mean log distance to the nearest other row (Sablayrolles et al. 2019, eq. 2).
 

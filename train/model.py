@@ -244,10 +244,11 @@ class Head(nn.Module):
 class Network(nn.Module):
     """Backbone and heads, as the student and as the teacher have them."""
 
-    def __init__(self, backbone: Backbone, config: TrainConfig) -> None:
+    def __init__(self, backbone: Backbone, config: TrainConfig, guide_dim: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
         dim = int(backbone.vit.embed_dim)
+        self.guide_head = nn.Linear(dim, guide_dim) if guide_dim else None
         self.dino_head = Head(
             dim,
             config.head_hidden,
@@ -255,6 +256,14 @@ class Network(nn.Module):
             config.head_layers,
             config.prototypes,
         )
+        self.distils = config.distils
+        self.contrast_head: nn.Sequential | None = None
+        if config.contrast_weight:
+            self.contrast_head = nn.Sequential(
+                nn.Linear(dim, config.head_hidden),
+                nn.GELU(),
+                nn.Linear(config.head_hidden, config.head_bottleneck),
+            )
         self.ibot_head: Head | None = None
         if config.separate_ibot_head and config.ibot_weight:
             self.ibot_head = Head(
@@ -286,19 +295,29 @@ class Network(nn.Module):
 
         Returns:
             `cls`: class tokens of the global views; `dino`: their scores; `local`: scores of
-            the local views; `ibot`: scores of the masked patches.
+            the local views; `ibot`: scores of the masked patches; `contrast`: rows to compare
+            the global views by; `guide`: predicted numbers. Without a distilling loss there are
+            no scores.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             tokens = self.backbone(globals_, hidden, drop)
             local = self.backbone(locals_, None, drop)[:, 0] if locals_ is not None else None
         cls = tokens[:, 0]
+        out = {"cls": cls}
+        mean = tokens[:, self.backbone.prefix :].mean(dim=1)
+        if self.guide_head is not None:
+            out["guide"] = self.guide_head(mean)
+        if self.contrast_head is not None:
+            out["contrast"] = self.contrast_head(mean)
+        if not self.distils:
+            return out
         parts = [cls] + ([local] if local is not None else [])
         if index is not None:
             patches = tokens[:, self.backbone.prefix :].flatten(0, 1)[index]
             if self.ibot_head is None:
                 parts.append(patches)
         scores = list(self.dino_head(torch.cat(parts)).split([len(part) for part in parts]))
-        out = {"cls": cls, "dino": scores.pop(0)}
+        out["dino"] = scores.pop(0)
         if local is not None:
             out["local"] = scores.pop(0)
         if index is not None:
@@ -319,13 +338,21 @@ def add_lora(vit: nn.Module, config: TrainConfig) -> nn.Module:
     return changed
 
 
-def build_networks(start: Start, config: TrainConfig) -> tuple[Network, Network]:
-    """Student and teacher, equal at the start; the teacher takes no gradients."""
+def build_networks(
+    start: Start, config: TrainConfig, guide_dim: int = 0
+) -> tuple[Network, Network]:
+    """Student and teacher, equal at the start; the teacher takes no gradients.
+
+    Args:
+        start: The transformer.
+        config: Of the run.
+        guide_dim: How many numbers a guide has; 0 without one.
+    """
     from copy import deepcopy
 
     torch.manual_seed(config.seed + 1)
     vit = add_lora(start.vit, config) if config.tuning == "lora" else start.vit
-    student = Network(Backbone(vit), config)
+    student = Network(Backbone(vit), config, guide_dim)
     teacher = deepcopy(student).requires_grad_(False)
     return student, teacher
 

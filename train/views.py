@@ -107,7 +107,8 @@ def _view(
     images: Tensor, config: TrainConfig, px: int, area: Range, kind: int, draw: Draw
 ) -> Tensor:
     """One view per image. `kind` is 0 or 1 for the global views, 2 for a local one."""
-    x = crop(images, config, px, area, draw, config.local_centre if kind == 2 else 0.0)
+    centre = config.local_centre if kind == 2 else config.global_centre
+    x = crop(images, config, px, area, draw, centre)
     n = len(x)
     apply_to(x, draw.chosen(n, config.hed), lambda y: hed_jitter(y, config.hed_factor, draw))
     apply_to(x, draw.chosen(n, config.jitter), lambda y: colour_jitter(y, config, draw))

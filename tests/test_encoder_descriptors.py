@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from encoder.descriptors import SIDE, WEIGHTS, find_nucleus, fit, in_a_row, measure
+from train.smoke import KINDS, draw_cell
+
+
+def drawn(kind: str, seed: int = 0) -> np.ndarray:
+    return draw_cell(kind, SIDE, np.random.default_rng(seed))
+
+
+@pytest.fixture(name="many", scope="module")
+def _many() -> list[dict[str, np.ndarray]]:
+    return [measure(drawn(kind, seed)) for kind in KINDS for seed in range(6)]
+
+
+def test_every_group_that_counts_is_measured_and_finite() -> None:
+    found = measure(drawn("neutrophil"))
+    assert found.keys() >= WEIGHTS.keys()
+    assert all(np.isfinite(found[name]).all() for name in WEIGHTS)
+
+
+@pytest.mark.parametrize("turn", [1, 2, 3])
+def test_a_quarter_turn_and_a_mirror_change_nothing_that_matters(turn: int) -> None:
+    image = drawn("eosinophil")
+    turned = np.ascontiguousarray(np.rot90(image, turn)[:, ::-1])
+    before, after = measure(image), measure(turned)
+    for name in ("middle", "nucleus", "shape", "gradients", "nucleus colour"):
+        assert before[name] == pytest.approx(after[name], abs=0.06), name
+
+
+def test_the_nucleus_of_a_drawn_lymphocyte_is_found_in_the_middle() -> None:
+    green = drawn("lymphocyte")[..., 1].astype(np.float32) / 255
+    nucleus = find_nucleus(green)
+    rows, columns = np.nonzero(nucleus)
+    assert 0.02 < nucleus.mean() < 0.5
+    assert abs(rows.mean() / SIDE - 0.5) < 0.15
+    assert abs(columns.mean() / SIDE - 0.5) < 0.15
+
+
+def test_an_empty_picture_has_no_nucleus_and_still_gives_numbers() -> None:
+    blank = np.full((40, 50, 3), 230, np.uint8)
+    found = measure(blank)
+    assert not found["shape"].any()
+    assert all(np.isfinite(found[name]).all() for name in WEIGHTS)
+
+
+def test_fitted_vectors_have_length_one_and_tell_drawn_kinds_apart(
+    many: list[dict[str, np.ndarray]],
+) -> None:
+    table = np.stack([in_a_row(one) for one in many])
+    widths = {name: len(many[0][name]) for name in WEIGHTS}
+
+    vectors = fit(table, widths, dim=8).vectors(table)
+
+    assert vectors.shape == (len(many), 8)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+    kinds = np.repeat(np.arange(len(KINDS)), 6)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1)
+    assert (kinds[cosines.argmax(axis=1)] == kinds).mean() > 0.9
+
+
+def test_no_group_counts_for_more_because_its_numbers_are_larger(
+    many: list[dict[str, np.ndarray]],
+) -> None:
+    widths = {name: len(many[0][name]) for name in WEIGHTS}
+    table = np.stack([in_a_row(one) for one in many])
+    louder = [one | {"rings": one["rings"] * 1000} for one in many]
+    loud = np.stack([in_a_row(one) for one in louder])
+
+    plain, scaled = fit(table, widths, 6).vectors(table), fit(loud, widths, 6).vectors(loud)
+
+    assert scaled @ scaled.T == pytest.approx(plain @ plain.T, abs=1e-2)
