@@ -297,7 +297,7 @@ def differences(known: Item | None, search: Searching, items: list[Item]) -> str
         own = '<td class="hs-none">unknown</td>' if mine is None else f"<td>{escape(mine)}</td>"
         rows.append(f"<tr><th>{escape(name)}</th>{own}{''.join(cells)}</tr>")
     return (
-        '<div class="hs-wide"><table class="hs-table"><thead><tr><th></th><th>Query</th>'
+        '<div class="hs-wide"><table class="hs-table hs-known"><thead><tr><th></th><th>Query</th>'
         f"{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -68,4 +68,4 @@ def facts_table(item: Item) -> str:
         else f'<tr><th>{escape(name)}</th><td class="hs-none">unknown</td></tr>'
         for name, value in rows
     )
-    return f'<table class="hs-table">{cells}</table>'
+    return f'<table class="hs-table hs-known">{cells}</table>'
