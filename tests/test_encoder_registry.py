@@ -93,7 +93,7 @@ def _source(
         save_for_hf(model, tmp_path, model_args=args, safe_serialization=True)
         return f"timm:local-dir:{tmp_path}", None
     recipe = registry.RECIPES[id]
-    if id == "colour":
+    if id in ("colour", "measured"):
         return id, None
     one = next(one for one in published.ALL if one.card.id == id)
     one = replace(one, kwargs={"depth": 1, "init_values": 0.5})

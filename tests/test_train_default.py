@@ -34,6 +34,7 @@ TOY: dict[str, Any] = {
     "checkpoint_every": 1,
     "log_every": 1,
     "patch_px": 7,
+    "stem": "patch",
     "precision": "fp32",
     "hold": "memory",
     "compile": False,
@@ -106,7 +107,7 @@ def test_what_beats_colours_is_exported_with_a_card_that_says_how(cells: Path) -
         "CC BY 4.0",
         "## Limits",
         "--recipe toy",
-        '"hue": 0.04',
+        '"hue": 0.06',
         "asked about PBC",
     ):
         assert part in text
@@ -181,3 +182,24 @@ def test_a_gpu_recipe_trains_at_toy_size(
     assert run(config) == 0
     card = default.trained(config, cells / "made")
     assert card.input_px == 42
+
+
+def test_a_guided_recipe_measures_every_image_and_evens_its_vectors_out(
+    cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = Recipe(
+        "toy-xs", "a toy", {**RECIPES["cpu"].values, **TOY}, 32, {"pbc": 1.0}, True,
+        pooling="mean", guided=6, even=(8, 0.8), input_px=35,
+    )  # fmt: skip
+    monkeypatch.setitem(RECIPES, "toy", toy)
+    config = _config(cells, steps=("pack", "train"))
+
+    assert run(config) == 0
+    (table,) = (cells / "work" / "packs").glob("guide-*.npy")
+    card = default.trained(config, cells / "made")
+
+    assert np.load(table).shape == (24, 6)  # three quarters of 32 cells
+    assert (card.dim, card.input_px, card.pooling) == (8, 35, "mean")
+    assert card.pos_embed_interp is not None
+    encoder = registry.load(str(cells / "made"), device="cpu")
+    assert encoder.embed([np.zeros((40, 40, 3), np.uint8)]).shape == (1, 8)

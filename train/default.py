@@ -80,19 +80,15 @@ class DefaultConfig(BaseModel):
         return self.work / (self.recipe + ("-external" if self.external else ""))
 
 
-def train_config(config: DefaultConfig, packs: dict[str, Path]) -> TrainConfig:
-    """The recipe as a run over these packs."""
+def train_config(
+    config: DefaultConfig, packs: dict[str, Path], guide: Path | None = None
+) -> TrainConfig:
+    """The recipe as a run over these packs, with the numbers that it is to predict."""
     recipe = RECIPES[config.recipe]
     used = {name: path for name, path in packs.items() if name in recipe.shares}
-    if recipe.guided:
-        from train.default_data import guide_for
-
-        guide = {"guide": guide_for(used, recipe.px, recipe.guided)}
-    else:
-        guide = {}
     values: dict[str, Any] = {
         **recipe.values,
-        **guide,
+        "guide": guide,
         "data": tuple(used.values()),
         "weights": tuple(recipe.shares[name] for name in used),
         "out": config.run_folder,
@@ -118,10 +114,14 @@ def pack_step(config: DefaultConfig) -> dict[str, Path]:
 
 def train_step(config: DefaultConfig, packs: dict[str, Path], say: Any = None) -> bool:
     """One slice of training; true when the run is over. Seconds of all slices are noted."""
+    from train.default_data import guide_for
     from train.loop import train
 
     begun = time.monotonic()
-    outcome = train(train_config(config, packs), say)
+    recipe = RECIPES[config.recipe]
+    used = {name: path for name, path in packs.items() if name in recipe.shares}
+    guide = guide_for(used, recipe.px, recipe.guided) if recipe.guided else None
+    outcome = train(train_config(config, packs, guide), say)
     spent = config.run_folder / "seconds.json"
     slices: list[float] = json.loads(spent.read_text()) if spent.exists() else []
     spent.write_text(json.dumps([*slices, round(time.monotonic() - begun, 1)]))
