@@ -104,6 +104,8 @@ def ask(client: TestClient, method: str, path: str, stored: Stored, key: str) ->
             body = {"json": {"items": stored.ids[:3]}}
         elif "{name}" in path or path == "/v1/evaluations":
             body = {"json": {}}
+        elif path == "/v1/explain":
+            body = {"json": {"item": stored.ids[0], "hits": stored.ids[1:2]}}
         else:
             body = {"json": {"item": stored.ids[0]}}
     if path.endswith("/answers"):

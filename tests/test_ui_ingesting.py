@@ -32,7 +32,7 @@ from search.service import Service
 from search.settings import Settings
 from search.store import StoreDown, StoreError, scroll_all
 from ui.backend import running_service
-from ui.ingesting import Request, perform, run_ingest
+from ui.ingesting import Request, encoder_of, perform, run_ingest
 
 
 def slide(path: Path, rng: np.random.Generator) -> Path:
@@ -208,3 +208,17 @@ def test_an_ingest_whose_service_is_killed_says_so_and_goes_on(
     again = run_ingest([scan(found.root, None, found.options)], settings, load("colour"), "colour")
     assert again.report.ok
     assert state(settings)[0] == 12
+
+
+def test_a_collection_grows_with_its_own_encoder_where_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from encoder import registry
+
+    settings = Settings(library=tmp_path / "library")
+    monkeypatch.setattr(registry, "default_encoder", lambda: "measured")
+    assert encoder_of(settings) == "measured"
+    encoder = registry.load("colour")
+    Library.open(settings.library).create(settings.collection, encoder.card, "colour").close()
+
+    assert encoder_of(settings) == "colour"

@@ -191,7 +191,7 @@ def _cells(place: Place, found: CaseCount) -> None:
             mark="hs-chosen" if cell.item.id in chosen else "",
             actions=(
                 Action("choose", "✓", "Choose for relabelling", key="x", on=cell.item.id in chosen),
-                Action("slide", "⌖", "Show on its slide", key="s"),
+                Action("slide", "◎", "Show on its slide", key="s"),
             ),
         )
         for cell in shown

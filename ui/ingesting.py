@@ -105,17 +105,28 @@ class Request:
 
 def perform(request: Request, settings: Settings) -> Run:
     """Find, read, embed and store what was asked."""
-    from encoder.registry import default_encoder, load
+    from encoder.registry import load
     from encoder.stained import stained
 
     options = request.options()
     scans = find([Path(path) for path in request.paths], request.layout, options)
-    name = request.encoder or settings.encoder or default_encoder()
+    name = request.encoder or settings.encoder or encoder_of(settings)
     request = replace(request, encoder=name)  # a retry must take the same
     encoder = load(name, device=settings.device)
     if options.slides.stain is not None:
         encoder = stained(encoder, options.slides.stain, done=True)
     return run_ingest(scans, settings, encoder, name, request)
+
+
+def encoder_of(settings: Settings) -> str:
+    """The encoder of the collection if it is there, so that it can grow; else the default one."""
+    from encoder.registry import default_encoder
+    from search.library import Library
+
+    library = Library(settings.library)
+    if settings.collection in library.names():
+        return library.reference(settings.collection)
+    return default_encoder()
 
 
 def run_ingest(
