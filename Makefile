@@ -46,7 +46,7 @@ check: install ## style, types, layers
 	$(RUN) mypy
 	$(RUN) lint-imports
 
-bench: install ## the figures of docs/benchmarks.md
+bench: install ## every figure that docs/ gives
 	for script in $(filter-out benchmarks/screenshots.py benchmarks/evaluate_served.py,$(wildcard benchmarks/*.py)); do $(RUN) python $$script; done
 
 clean:
