@@ -4,7 +4,7 @@ SHELL := /bin/bash
 ifneq ($(wildcard ../shared/data),)
 export HEMASEEK_DATA ?= $(abspath ../shared/data)
 endif
-RECIPE ?= gpu-s-mild
+RECIPE ?= cpu
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --extra all
 
