@@ -57,6 +57,11 @@ def ask(page: Page) -> None:
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
 
 
+def settles(page: Page) -> None:
+    """Wait until nothing of the page is being drawn."""
+    page.locator("[data-test-script-state='notRunning']").wait_for()
+
+
 def holds(page: Page) -> None:
     """What every page keeps: no scrolling sideways, no silent picture, no traceback."""
     wide = page.evaluate(
@@ -160,12 +165,13 @@ def test_a_filter_narrows_the_gallery_and_a_link_reproduces_it(page: Page) -> No
     page.get_by_role("option").nth(1).click()
     page.wait_for_url("**where=**")
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
-    page.wait_for_timeout(500)
+    settles(page)
     shown = page.locator(".hs-card").all_inner_texts()
     address = page.url
     page.goto("about:blank")
     page.goto(address)
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+    settles(page)
 
     assert len(set(page.locator(".hs-label span:first-child").all_inner_texts())) == 1
     assert page.locator(".hs-card").all_inner_texts() == shown

@@ -12,9 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import streamlit as st
+
+STALE_S = 30.0
+"""A press that no run has taken for this long is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,19 @@ def _component() -> Callable[..., Any]:
 def board(html: str, key: str) -> Act | None:
     """Draw HTML, and say what was pressed on it in the run that follows; else `None`.
 
+    A press is kept where the run that it began is ended by another before it comes to the board.
+
     Args:
         html: Escaped HTML.
         key: A name that no other board on the page has.
     """
-    result = _component()(data={"html": html}, key=key, on_act_change=lambda: None)
-    pressed = result.act
-    if not pressed:
+    held = f"{key}-pressed"
+
+    def keep() -> None:
+        st.session_state[held] = (monotonic(), st.session_state[key].act)
+
+    _component()(data={"html": html}, key=key, on_act_change=keep)
+    at, pressed = st.session_state.pop(held, (0.0, None))
+    if not pressed or monotonic() - at > STALE_S:
         return None
     return Act(str(pressed["act"]), str(pressed.get("id", "")))
