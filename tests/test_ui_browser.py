@@ -9,6 +9,7 @@ import pytest
 from live import Live
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
+from test_ui_report import words
 
 from ui.demo import page as page_process
 
@@ -186,6 +187,17 @@ def test_the_answer_can_be_downloaded(page: Page) -> None:
     text = Path(waited.value.path()).read_text("utf-8-sig")
     assert text.startswith("rank,score,id")
     assert len(text.splitlines()) > 3
+
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="PDF").click()
+    said = words(Path(waited.value.path()).read_bytes())
+    item = page.url.partition("item=")[2].partition("&")[0]
+    for part in ("Research use only", "encoder", "colour", item, "UTC", "cells of each"):
+        assert part in said.lower() or part in said
+    for line in text.splitlines()[1:]:
+        rank, score, id, *_ = line.split(",")
+        assert f"{float(score):.3f}" in said, rank
+        assert id in said
 
 
 def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:

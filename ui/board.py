@@ -8,17 +8,9 @@ the focus. All text must be escaped by whoever makes the HTML.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from time import monotonic
-from typing import Any
 
-import streamlit as st
-
-STALE_S = 30.0
-"""A press that no run has taken for this long is forgotten."""
+from ui.mounting import mount
 
 
 @dataclass(frozen=True)
@@ -30,31 +22,12 @@ class Act:
     """`data-id`; empty where there is none."""
 
 
-@cache
-def _component() -> Callable[..., Any]:
-    script = Path(__file__).with_name("board.js").read_text()
-    made: Callable[..., Any] = st.components.v2.component(
-        "hemaseek.board", html='<div class="hs-board"></div>', js=script, isolate_styles=False
-    )
-    return made
-
-
 def board(html: str, key: str) -> Act | None:
     """Draw HTML, and say what was pressed on it in the run that follows; else `None`.
-
-    A press is kept where the run that it began is ended by another before it comes to the board.
 
     Args:
         html: Escaped HTML.
         key: A name that no other board on the page has.
     """
-    held = f"{key}-pressed"
-
-    def keep() -> None:
-        st.session_state[held] = (monotonic(), st.session_state[key].act)
-
-    _component()(data={"html": html}, key=key, on_act_change=keep)
-    at, pressed = st.session_state.pop(held, (0.0, None))
-    if not pressed or monotonic() - at > STALE_S:
-        return None
-    return Act(str(pressed["act"]), str(pressed.get("id", "")))
+    pressed = mount("board", {"html": html}, key, "act").get("act")
+    return None if pressed is None else Act(str(pressed["act"]), str(pressed.get("id", "")))

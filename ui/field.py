@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from hashlib import sha256
 from io import BytesIO
-from pathlib import Path
-from typing import Any
 
 import streamlit as st
 from PIL import Image
@@ -15,19 +12,11 @@ from PIL import Image
 from search.found import FoundCell
 from search.records import Box
 from ui.card import data_url
+from ui.mounting import mount
 
 SHOWN_PX = 1400
 """Longer side of a picture as it is sent to the browser."""
 NAMES = {"white": "white cell", "red": "red cell", "platelet": "platelet"}
-
-
-@cache
-def _component() -> Callable[..., Any]:
-    script = Path(__file__).with_name("field.js").read_text()
-    made: Callable[..., Any] = st.components.v2.component(
-        "hemaseek.field", html='<div class="hs-field"></div>', js=script, isolate_styles=False
-    )
-    return made
 
 
 def field(
@@ -63,8 +52,8 @@ def field(
         "cells": offered,
         "box": None if box is None else box.model_dump(),
     }
-    pressed = _component()(data=data, key=key, on_box_change=lambda: None).box
-    if not pressed:
+    pressed = mount("field", data, key, "box").get("box")
+    if pressed is None:
         return None
     return Box.model_validate({side: int(pressed[side]) for side in ("x", "y", "w", "h")})
 

@@ -17,7 +17,17 @@ from ui.detail import detail
 from ui.downloads import as_csv, as_json
 from ui.gallery import facts, gallery, keys, query_card, vote_panel, warned
 from ui.place import Place, guarded, opened
-from ui.querying import Looked, compared, counted, looked_at, mark, pictures, stored_item, uploads
+from ui.querying import (
+    Looked,
+    compared,
+    counted,
+    full_picture,
+    looked_at,
+    mark,
+    pictures,
+    stored_item,
+    uploads,
+)
 from ui.rooms import goto
 from ui.scalebar import scale_bar, side_um
 from ui.searching import MOST_COMPARED, Searching
@@ -76,10 +86,11 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
         finally:
             waiting.empty()
     with left:
-        pinned.html(query_picture(place, search, upload) + vote_panel(found.voted))
+        asked = asked_with(place, search, upload)
+        pinned.html(query_picture(place, search, upload, asked) + vote_panel(found.voted))
         queried(search, upload)
     with right:
-        neighbours(place, search, found, shown)
+        neighbours(place, search, found, shown, asked)
 
 
 def _pictured(found: Looked) -> list[str]:
@@ -160,15 +171,20 @@ def queried(search: Searching, upload: Upload | None) -> None:
         start_again(search)
 
 
-def query_picture(place: Place, search: Searching, upload: Upload | None) -> str:
+def asked_with(place: Place, search: Searching, upload: Upload | None) -> bytes:
+    """The JPEG of what is asked with."""
+    if upload is None:
+        return full_picture(place.client, str(search.item), place.name)
+    return upload.part(search.crop)
+
+
+def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: bytes) -> str:
     """The query with its scale bar."""
     if upload is None:
         item = stored_item(place.client, str(search.item), place.name)
-        jpeg = place.client.image(item.id, place.name, "full")
         bar = scale_bar(side_um(item, max(_size(jpeg))), item.um_per_px_origin == "estimate")
         said = " · ".join(part for part in ("stored item", item.label, item.dataset) if part)
         return query_card(jpeg, said, bar, f"The query: a stored item, {item.label or 'no label'}")
-    jpeg = upload.part(search.crop)
     size = upload.size if search.crop is None else (search.crop.w, search.crop.h)
     um = search.um_per_px
     bar = None if um is None or size is None else scale_bar(max(size) * um)
@@ -181,7 +197,9 @@ def _size(jpeg: bytes) -> tuple[int, int]:
         return image.size
 
 
-def neighbours(place: Place, search: Searching, found: Looked, shown: dict[str, bytes]) -> None:
+def neighbours(
+    place: Place, search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes
+) -> None:
     """The gallery, and what can be done with it."""
     answer = found.answer
     if beware := warned(answer):
@@ -204,7 +222,7 @@ def neighbours(place: Place, search: Searching, found: Looked, shown: dict[str, 
             goto("compare")
         if search.refined and st.button("Forget examples", icon=":material/undo:"):
             change(search, like=(), unlike=())
-        downloads(search, found)
+        downloads(search, found, shown, asked)
     if pressed is None:
         return
     if pressed.act in {"like", "unlike"}:
@@ -220,8 +238,18 @@ def neighbours(place: Place, search: Searching, found: Looked, shown: dict[str, 
             detail(place, search, items[pressed.id])
 
 
-def downloads(search: Searching, found: Looked) -> None:
+def downloads(search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes) -> None:
     """The answer as files, and the link that reproduces it."""
+    st.download_button(
+        "PDF",
+        partial(_report, search, found, shown, asked),
+        "similar-cells.pdf",
+        "application/pdf",
+        on_click="ignore",
+        icon=":material/picture_as_pdf:",
+        help="A report to keep: the query, its neighbours with their scores, the encoder and the "
+        "date. It names no file, case or patient.",
+    )
     st.download_button(
         "CSV",
         as_csv(found.answer),
@@ -243,3 +271,20 @@ def downloads(search: Searching, found: Looked) -> None:
         st.html(f'<p class="hs-reason">Opens this search again; it names no patient.{kept}</p>')
         base = str(st.context.url or "").split("?")[0]
         st.code(f"{base}?{urlencode(search.address())}", language=None, wrap_lines=True)
+
+
+def _report(search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes) -> bytes:
+    """The PDF, made when it is asked for."""
+    from ui.report import search_report
+
+    what = "a stored item" if search.item else "an uploaded picture"
+    if search.upload and search.crop is not None:
+        what = "a cell of an uploaded picture"
+    answer = found.answer
+    return search_report(
+        found.voted.model_copy(update={"answer": answer}),
+        [shown[hit.item.id] for hit in answer.hits],
+        asked,
+        f"{what}, {search.item or str(search.upload)[:16]}",
+        found.made,
+    )

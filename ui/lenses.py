@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
-import streamlit as st
+from ui.mounting import mount
 
 
 @dataclass(frozen=True)
@@ -47,15 +44,6 @@ class Pane:
     dots: tuple[Dot, ...] = field(default=())
 
 
-@cache
-def _component() -> Callable[..., Any]:
-    script = Path(__file__).with_name("lenses.js").read_text()
-    made: Callable[..., Any] = st.components.v2.component(
-        "hemaseek.lenses", html='<div class="hs-lenses"></div>', js=script, isolate_styles=False
-    )
-    return made
-
-
 def lenses(panes: Sequence[Pane], key: str) -> None:
     """Draw pictures that zoom and move together: wheel, drag, +, -, 0 and the arrow keys.
 
@@ -70,4 +58,4 @@ def lenses(panes: Sequence[Pane], key: str) -> None:
         told.append(facts)
     digest = sha256(repr(told).encode()).hexdigest()
     span = max((pane.span for pane in panes if pane.span), default=1.0)
-    _component()(data={"key": digest, "panes": told, "span": span}, key=key)
+    mount("lenses", {"key": digest, "panes": told, "span": span}, key)

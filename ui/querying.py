@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 
 import streamlit as st
 from PIL import Image
 
-from search.client import Client, ServiceError
+from search.client import Client
 from search.found import FoundCells
 from search.records import Answer, Filter, Item, Keyword, Question, VoteAnswer
+from ui.pictures import pictures as there
 from ui.searching import MOST_COMPARED, Searching
 from ui.uploads import Uploads
 
@@ -40,6 +42,8 @@ class Looked:
     """The vote of the single nearest neighbours, whatever the gallery shows."""
     answer: Answer
     """What the gallery shows: grouped, or more and less like examples."""
+    made: datetime
+    """When the service was asked, UTC."""
 
 
 @st.cache_resource
@@ -57,9 +61,10 @@ def looked_at(client: Client, search: Searching, image: bytes | None) -> Looked:
 def _looked_at(_client: Client, asked: str, image: bytes | None) -> Looked:
     search = Searching.model_validate_json(asked)
     voted = _client.vote(search.question(), image)
+    answer = voted.answer
     if search.grouped or search.refined:
-        return Looked(voted, _client.refine(search.shown(), image))
-    return Looked(voted, voted.answer)
+        answer = _client.refine(search.shown(), image)
+    return Looked(voted, answer, datetime.now(UTC))
 
 
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)
@@ -68,26 +73,16 @@ def stored_item(_client: Client, id: str, collection: str) -> Item:
     return _client.item(id.strip(), collection)
 
 
-@st.cache_data(max_entries=4000, ttl=600, show_spinner=False)
-def _picture(_client: Client, id: str, collection: str) -> bytes:
-    return _client.image(id, collection)
+@st.cache_data(max_entries=64, ttl=600, show_spinner=False)
+def full_picture(_client: Client, id: str, collection: str) -> bytes:
+    """The picture of a stored item in full size."""
+    return _client.image(id, collection, "full")
 
 
 def pictures(client: Client, ids: Sequence[str], collection: str) -> dict[str, bytes]:
     """The small pictures of items; a grey one for an item that was deleted in between."""
-
-    def one(id: str) -> bytes:
-        try:
-            return _picture(client, id, collection)
-        except ServiceError as error:
-            if error.status != 404:
-                raise
-            return grey()
-
-    if not ids:
-        return {}
-    with ThreadPoolExecutor(min(8, len(ids))) as pool:
-        return dict(zip(ids, pool.map(one, ids), strict=True))
+    found = there(client, ids, collection)
+    return {id: found.get(id) or grey() for id in ids}
 
 
 def grey(side: int = 16) -> bytes:

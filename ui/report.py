@@ -83,7 +83,7 @@ def search_report(
         Paragraph("How the labels of the neighbours vote", HEAD),
         *_vote(found),
         Spacer(1, 3 * mm),
-        Paragraph(f"The {len(answer.hits)} most similar stored cells", HEAD),
+        Paragraph(_heading(answer), HEAD),
         _hits(answer.hits, pictures, pseudonyms=pseudonyms),
     ]
 
@@ -127,6 +127,13 @@ def _query(found: VoteAnswer, query: bytes | None, name: str, made: datetime) ->
         TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)])
     )
     return whole
+
+
+def _heading(answer: Answer) -> str:
+    if not answer.groups:
+        return f"The {len(answer.hits)} most similar stored cells"
+    most = max(len(group.hits) for group in answer.groups)
+    return f"The {len(answer.groups)} most similar {answer.group_by}s, up to {most} cells of each"
 
 
 def _conditions(answer: Answer) -> str:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import streamlit as st
 from numpy.typing import NDArray
+
+from ui.mounting import mount
 
 Polygon = tuple[tuple[float, float], ...]
 """Corners of a gate, in the coordinates of the map."""
@@ -58,17 +56,6 @@ class Drawn:
     """A point that was just clicked."""
 
 
-@cache
-def _component() -> Callable[..., Any]:
-    made: Callable[..., Any] = st.components.v2.component(
-        "hemaseek.scatter",
-        html='<div class="hs-scatter"></div>',
-        js=Path(__file__).with_name("scatter.js").read_text(),
-        isolate_styles=False,
-    )
-    return made
-
-
 def scatter(
     x: Sequence[float],
     y: Sequence[float],
@@ -104,9 +91,7 @@ def scatter(
         "what": what,
         "tall": height,
     }
-    result = _component()(
-        data=data, key=key, on_lasso_change=lambda: None, on_point_change=lambda: None
-    )
-    lasso = result.lasso
+    told = mount("scatter", data, key, "lasso", "point")
+    lasso, point = told.get("lasso"), told.get("point")
     corners = None if not lasso else tuple((float(a), float(b)) for a, b in lasso["corners"])
-    return Drawn(corners, int(result.point["at"]) if result.point else None)
+    return Drawn(corners, int(point["at"]) if point else None)

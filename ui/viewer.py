@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import streamlit as st
-
 from search.records import Item
+from ui.mounting import mount
 
 MOST_BOXES = 4000
 """Boxes on one picture; more would not be told apart."""
@@ -39,17 +36,6 @@ def mark(item: Item, colour: str, text: str, *, strong: bool = False) -> Mark | 
     if box is None:
         return None
     return Mark(item.id, box.x, box.y, box.w, box.h, colour, text, strong)
-
-
-@cache
-def _component() -> Callable[..., Any]:
-    made: Callable[..., Any] = st.components.v2.component(
-        "hemaseek.viewer",
-        html='<div class="hs-viewer"></div>',
-        js=Path(__file__).with_name("viewer.js").read_text(),
-        isolate_styles=False,
-    )
-    return made
 
 
 def viewer(
@@ -84,5 +70,5 @@ def viewer(
         "picked": picked,
         "tall": height,
     }
-    result = _component()(data=data, key=key, on_pick_change=lambda: None)
-    return str(result.pick["id"]) if result.pick else None
+    pick = mount("viewer", data, key, "pick").get("pick")
+    return None if pick is None else str(pick["id"])
