@@ -56,11 +56,17 @@ def ask(page: Page) -> None:
     page.locator(".hs-open").first.click()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+    settles(page)
 
 
 def settles(page: Page) -> None:
-    """Wait until nothing of the page is being drawn."""
-    page.locator("[data-test-script-state='notRunning']").wait_for()
+    """Wait until nothing is being drawn, nor begins to be: one run may lead to another."""
+    idle = page.locator("[data-test-script-state='notRunning']")
+    while True:
+        idle.wait_for()
+        page.wait_for_timeout(200)
+        if idle.count():
+            return
 
 
 def holds(page: Page) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from live import Live
 from playwright.sync_api import Page, sync_playwright
-from test_ui_browser import FLAGS
+from test_ui_browser import FLAGS, settles
 
 from search.client import Client
+from search.records import Filter, Question
 from ui.demo import page as page_process
+from ui.theme import DARK, LIGHT
 
 LONG = 150_000
 pytestmark = pytest.mark.browser
@@ -120,6 +123,44 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
     page.locator(".hs-matrix button").first.click()
     page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()
     holds(page)
+
+
+def test_every_page_fits_and_is_legible_by_day_and_by_night(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    audit = Path(__file__).with_name("contrast.js").read_text()
+    with Client(live.url) as client:
+        item = next(iter(client.items_page("cells", Filter(), 1)[0])).id
+        others = ",".join(hit.item.id for hit in client.search(Question(item=item, k=2)).hits)
+    bad = []
+    for path, there in {
+        "": "[aria-label='Samples'] .hs-card",
+        f"?item={item}&collection=cells": ".hs-grid .hs-acts",
+        f"compare?item={item}&collection=cells&with={others}": ".hs-table",
+        "case?by=patient": ".hs-card",
+        "atlas": ".hs-scatter canvas",
+        "evaluate": ".hs-matrix",
+        "library": ".hs-table",
+    }.items():
+        page.goto(f"{address}/{path}")
+        page.locator(there).first.wait_for()
+        settles(page)
+        for scheme, tokens in (("light", LIGHT), ("dark", DARK)):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            ground = tuple(int(tokens["paper"][at : at + 2], 16) for at in (1, 3, 5))
+            page.wait_for_function(
+                "ground => getComputedStyle(document.querySelector('.stApp'))"
+                ".backgroundColor === ground",
+                arg=f"rgb{ground}",
+            )
+            bad += [(path, scheme, one) for one in page.evaluate(audit)]
+            for width, height in ((1920, 1080), (1280, 720)):
+                page.set_viewport_size({"width": width, "height": height})
+                holds(page)
+    page.emulate_media(color_scheme="light")
+
+    assert not bad, "\n".join(sorted({f"{path} {scheme}: {one}" for path, scheme, one in bad})[:20])
 
 
 def test_a_version_is_built_beside_the_one_that_answers_and_then_answers(

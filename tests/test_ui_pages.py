@@ -40,7 +40,7 @@ def test_a_case_is_counted_by_source_reviewers_and_neighbours(
 
     assert not app.exception
     assert "Differential count" in shown
-    assert all(f">{head}</th>" in shown for head in ("Source", "Reviewed", "Neighbours"))
+    assert all(f">{head}</th>" in shown for head in ("Source", "After review", "Neighbours"))
     assert "own patient left out" in shown
     assert any(button.label == "Save the review" and button.disabled for button in app.button)
 
@@ -54,7 +54,7 @@ def test_a_map_is_shown_with_the_counts_that_it_is_made_of(
     assert not app.exception
     assert "102 of 102 items" in shown
     assert "No gate yet" in shown
-    assert "On the whole map." in shown
+    assert "On the whole map, the 12 most frequent of " in shown
 
 
 def test_the_library_shows_what_is_in_it_and_by_which_encoder(

@@ -36,6 +36,8 @@ COLUMNS = {
 ORIGINS = ("site", "scanner", "stain", "dataset", "patient")
 METHODS = {"pca": "PCA", "tsne": "t-SNE"}
 MOST_GATES = 6
+LISTED = 12
+"""Values of a column that are counted beside the map."""
 SHOWN = 24
 """Pictures of a gate that are shown at once."""
 NAMED = 16
@@ -361,12 +363,13 @@ def _by_value(found: dict[str, Any], by: str, inside: dict[str, NDArray[np.bool_
         return
     column = found["columns"][by]
     counts = Counter(column["codes"])
+    named = [(at, n) for at, n in counts.most_common() if at >= 0]
     rows = [
         [escape(column["values"][at]), plain(n), f"{n / len(found['ids']):.1%}"]
-        for at, n in counts.most_common(12)
-        if at >= 0
+        for at, n in named[:LISTED]
     ]
-    st.html(table([COLUMNS[by], "Items", "Share"], rows, "On the whole map."))
+    said = f", the {LISTED} most frequent of {len(named)}" if len(named) > LISTED else ""
+    st.html(table([COLUMNS[by], "Items", "Share"], rows, f"On the whole map{said}."))
 
 
 def _counted(found: dict[str, Any], by: str, inside: dict[str, NDArray[np.bool_]]) -> str:
@@ -441,8 +444,8 @@ def _pictures(
             images[id],
             mark="hs-chosen" if patient is not None and patient["mine"][at] else "",
             actions=(
-                Action("search", "⌕", "Find what looks like it", key="f"),
-                Action("case", "▤", "Open its case", key="o"),
+                Action("search", "lens", "Find what looks like it", key="f"),
+                Action("case", "sheet", "Open its case", key="o"),
             ),
         )
         for id, at in zip(ids, shown, strict=True)

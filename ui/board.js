@@ -3,6 +3,16 @@ const typing = (target) =>
   target instanceof HTMLElement &&
   (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
 
+// Boards in the order in which they were drawn last. While a page is drawn anew, what it showed
+// before still stands there: a key then belongs to the board that was drawn last.
+const boards = (window.hsBoards ??= new Set());
+const holding = (key) =>
+  [...boards]
+    .filter((one) => one.isConnected && one.offsetParent !== null)
+    .map((one) => one.querySelector(`[data-key="${CSS.escape(key)}"]`))
+    .filter(Boolean)
+    .pop();
+
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".hs-board");
   if (root.hsHtml !== data.html) {
@@ -35,8 +45,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
       event.preventDefault();
       event.stopImmediatePropagation(); // Streamlit has keys of its own, c among them
     };
-    const wanted = root.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+    const wanted = holding(event.key);
     if (wanted) {
+      if (!root.contains(wanted)) return;
       take();
       wanted.focus();
       wanted.scrollIntoView({ block: "nearest" });
@@ -68,9 +79,12 @@ export default function ({ data, parentElement, setTriggerValue }) {
     }
   };
 
+  boards.delete(root);
+  boards.add(root);
   root.addEventListener("click", clicked);
   window.addEventListener("keydown", keyed, true);
   return () => {
+    boards.delete(root);
     root.removeEventListener("click", clicked);
     window.removeEventListener("keydown", keyed, true);
   };

@@ -12,6 +12,7 @@ from PIL import Image
 
 from search.records import Item
 from ui.scalebar import bar_html, scale_bar, side_um
+from ui.theme import GLYPHS
 
 THUMBNAIL_PX = 160
 """A thumbnail with this many pixels a side may have been shrunk, so it says nothing of size."""
@@ -24,7 +25,8 @@ class Action:
     act: str
     """What the board reports."""
     text: str
-    """What is shown, one or two characters; `name` says it in words."""
+    """What is shown: one or two characters, or the name of a drawing of `ui.theme.GLYPHS`; `name`
+    says it in words."""
     name: str
     key: str = ""
     """A key that does the same while the card has the focus."""
@@ -108,25 +110,25 @@ def _button(action: Action, id: str) -> str:
     pressed = "" if action.on is None else f' aria-pressed="{str(action.on).lower()}"'
     key = f' data-card-key="{escape(action.key)}"' if action.key else ""
     hint = f"{action.name} (key {action.key})" if action.key else action.name
+    shown = escape(action.text)
+    if action.text in GLYPHS:
+        shown = f'<i class="hs-glyph hs-icon-{action.text}" aria-hidden="true"></i>'
     return (
         f'<button data-act="{escape(action.act)}" data-id="{id}"{pressed}{key} '
-        f'aria-label="{escape(action.name)}" title="{escape(hint)}">{escape(action.text)}</button>'
+        f'aria-label="{escape(action.name)}" title="{escape(hint)}">{shown}</button>'
     )
 
 
 def origin(item: Item) -> str:
     """Where an item comes from, in short lines of HTML."""
+    unknown = [] if item.case else ["case"]
+    unknown += ["scale"] if item.um_per_px is None else []
+    place = (item.site or item.dataset, item.stain)
     lines = [
-        f"case {item.case}" if item.case else "case unknown",
-        " · ".join(part for part in (item.site or item.dataset, item.stain) if part),
-        " · ".join(
-            part
-            for part in (
-                item.acquired.isoformat() if item.acquired else "",
-                "scale unknown" if item.um_per_px is None else "",
-            )
-            if part
-        ),
+        f"case {item.case}" if item.case else "",
+        " · ".join(part for part in place if part),
+        item.acquired.isoformat() if item.acquired else "",
+        f"{' and '.join(unknown)} unknown" if unknown else "",
     ]
     return "<br>".join(escape(line) for line in lines if line)
 

@@ -93,14 +93,15 @@ def _choose(place: Place) -> tuple[str, str] | None:
             )
         )
         return None
-    names = sorted(counts)
+    # Names of sources are digests, which nobody looks for: the one with most cells comes first.
+    names = sorted(counts, key=lambda one: (-counts[one] if by == "source" else 0, one))
     asked = st.query_params.get("case", "")
     with middle:
         value = st.selectbox(
             BY[by],
             names,
             index=names.index(asked) if asked in names else 0,
-            format_func=lambda one: f"{one}  ({counts[one]:,} items)",
+            format_func=lambda one: f"{one}  ({_items(counts[one])})",
             key=f"case-value-{by}",
             help="Type to search. Beyond a thousand, the most frequent are listed.",
         )
@@ -124,7 +125,7 @@ def _count(place: Place, by: str, value: str) -> CaseCount:
 
 def _counts(found: CaseCount) -> None:
     facts = [
-        f"{found.items:,} items",
+        _items(found.items),
         f"{found.recorded:,} labelled by their source",
         f"{found.reviewed:,} reviewed",
         EXCLUSION[found.patient_exclusion],
@@ -142,8 +143,9 @@ def _counts(found: CaseCount) -> None:
         for row in found.rows
     ]
     rows.append(["Not sure", "", "", plain(found.not_sure)])
-    caption = f"Each vote is of the {found.k} most similar cells of other patients."
-    heads = ["Label", "Source", "Reviewed", "Neighbours"]
+    others = "patients" if found.patient_exclusion == "applied" else "sources"
+    caption = f"Each vote is of the {found.k} most similar cells of other {others}."
+    heads = ["Label", "Source", "After review", "Neighbours"]
     agreement = ""
     if found.agreement is not None:
         agreement = (
@@ -156,6 +158,10 @@ def _counts(found: CaseCount) -> None:
         + table(heads, rows, caption)
         + agreement
     )
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"
 
 
 # ---------------------------------------------------------------- cells, and what they are called
@@ -191,7 +197,7 @@ def _cells(place: Place, found: CaseCount) -> None:
             mark="hs-chosen" if cell.item.id in chosen else "",
             actions=(
                 Action("choose", "✓", "Choose for relabelling", key="x", on=cell.item.id in chosen),
-                Action("slide", "◎", "Show on its slide", key="s"),
+                Action("slide", "target", "Show on its slide", key="s"),
             ),
         )
         for cell in shown

@@ -51,8 +51,9 @@ def show() -> None:
                     "Search first, then mark up to four neighbours with ⇄ or the key c.",
                 )
             )
-            if st.button("Find similar cells", type="primary", icon=":material/search:"):
-                goto("")
+            with st.container(horizontal=True, horizontal_alignment="center"):
+                if st.button("Find similar cells", type="primary", icon=":material/search:"):
+                    goto("")
             return
         if not ids:
             found = looked_at(place.client, search, None if upload is None else upload.content)

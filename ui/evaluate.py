@@ -17,6 +17,7 @@ from search.evaluation_records import (
     SplitName,
 )
 from search.records import Filter
+from search.settings import Settings
 from ui import states
 from ui.board import board
 from ui.card import card
@@ -111,6 +112,7 @@ def _begin(place: Place) -> None:
         labelled = st.file_uploader(
             "Ask a set of your own",
             type=["zip", "parquet"],
+            max_upload_size=int(Settings().max_shard_mb),
             help="A ZIP of pictures whose folders are labels, or a shard. It is not kept.",
         )
         sent = st.form_submit_button("Begin", type="primary")
@@ -391,7 +393,8 @@ def _cell(
     if not n:
         return '<td><span class="hs-nought" aria-label="none">·</span></td>'
     ground = shade(share, SEQUENCE)
-    ink = "#14171c" if contrast(ground, "#14171c") > contrast(ground, "#ffffff") else "#ffffff"
+    # Between black and white one is always legible; a dark grey is not on the middle of the ramp.
+    ink = max("#000000", "#ffffff", key=lambda one: contrast(ground, one))
     name = f"{n} of {truth}, called {said}: {share:.0%}"
     here = (truth, "" if said == "unanswered" else said) == open
     return (

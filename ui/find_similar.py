@@ -212,17 +212,23 @@ def neighbours(
         )
         return
     chosen = compared()
-    actions = st.container(horizontal=True, key="hs-actions", vertical_alignment="center")
+    actions = st.container(
+        horizontal=True, key="hs-actions", vertical_alignment="center", wrap=False
+    )
     pressed = board(gallery(answer, shown, search, chosen) + keys(), "gallery")
     with actions:
         st.html(facts(answer), width="stretch")
-        if chosen and st.button(
-            f"Compare {len(chosen)}", type="primary", icon=":material/view_column:", key="compare"
-        ):
-            goto("compare")
-        if search.refined and st.button("Forget examples", icon=":material/undo:"):
-            change(search, like=(), unlike=())
-        downloads(search, found, shown, asked)
+        with st.container(horizontal=True, width="content", gap="xsmall"):
+            if chosen and st.button(
+                f"Compare {len(chosen)}",
+                type="primary",
+                icon=":material/view_column:",
+                key="compare",
+            ):
+                goto("compare")
+            if search.refined and st.button("Forget examples", icon=":material/undo:"):
+                change(search, like=(), unlike=())
+            downloads(search, found, shown, asked)
     if pressed is None:
         return
     if pressed.act in {"like", "unlike"}:

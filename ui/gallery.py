@@ -171,7 +171,7 @@ def _group_card(
 ) -> str:
     first, *others = group.hits
     strip = "".join(
-        f'<button class="hs-small" data-act="open" data-id="{escape(hit.item.id)}" '
+        f'<button class="hs-mini" data-act="open" data-id="{escape(hit.item.id)}" '
         f'aria-label="Open {escape(hit.item.label or "no label")}, similarity {hit.score:.3f}">'
         f'<img src="{data_url(pictures[hit.item.id])}" '
         f'alt="Of the same patient: {escape(hit.item.label or "no label")}, '

@@ -24,6 +24,8 @@ from ui.theme import LIGHT
 PICTURE = 18 * mm
 """Side of the picture of a neighbour."""
 QUERY = 42 * mm
+FRAME = 6
+"""What ReportLab keeps free inside a frame, in points."""
 SIDE_PX = 400
 """Longest side of a picture in the file; a report is to be sent by mail."""
 INK, QUIET, LINE, ACCENT = (HexColor(LIGHT[name]) for name in ("ink", "quiet", "line", "accent"))
@@ -32,6 +34,7 @@ SMALL = ParagraphStyle("small", BODY, fontSize=7.5, leading=10, textColor=QUIET)
 HEAD = ParagraphStyle("head", BODY, fontName="Helvetica-Bold", fontSize=12, leading=16)
 TITLE = ParagraphStyle("title", HEAD, fontSize=18, leading=22)
 NUMBER = ParagraphStyle("number", BODY, alignment=TA_RIGHT)
+SMALL_NUMBER = ParagraphStyle("small-number", SMALL, alignment=TA_RIGHT)
 
 
 def search_report(
@@ -63,8 +66,8 @@ def search_report(
     page = SimpleDocTemplate(
         out,
         pagesize=A4,
-        leftMargin=18 * mm,
-        rightMargin=18 * mm,
+        leftMargin=18 * mm - FRAME,
+        rightMargin=18 * mm - FRAME,
         topMargin=18 * mm,
         bottomMargin=20 * mm,
         title="Similar cells",
@@ -157,7 +160,13 @@ def _vote(found: VoteAnswer) -> list[Any]:
         table = Table(rows, colWidths=[70 * mm, 20 * mm], hAlign="LEFT")
         table.setStyle(_style())
         parts += [Spacer(1, 2 * mm), table]
-    parts.append(Paragraph("Shares are shares of similar cells, not probabilities.", SMALL))
+    said = "Shares are shares of similar cells, not probabilities."
+    if found.probability is not None:
+        said += (
+            f" Calibrated: of votes like this one, {found.probability:.0%} named the label of the "
+            "source."
+        )
+    parts.append(Paragraph(said, SMALL))
     return parts
 
 
@@ -165,7 +174,10 @@ def _hits(hits: Sequence[Hit], pictures: Sequence[bytes], *, pseudonyms: bool) -
     if not hits:
         return Paragraph("No stored cell meets the conditions.", BODY)
     rows: list[list[Any]] = [
-        [Paragraph(f"<b>{one}</b>", SMALL) for one in ("", "", "Label", "Where from", "Cosine")]
+        [
+            *(Paragraph(f"<b>{one}</b>", SMALL) for one in ("", "", "Label", "Where from")),
+            Paragraph("<b>Cosine</b>", SMALL_NUMBER),
+        ]
     ]
     for at, (hit, content) in enumerate(zip(hits, pictures, strict=True), 1):
         item = hit.item

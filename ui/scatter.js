@@ -126,6 +126,7 @@ function draw(held) {
       outline(kind.shape, ctx, px, py, kind.strong ? r * 1.5 : r);
       ctx.fill();
       if (kind.strong) { ctx.strokeStyle = panel; ctx.lineWidth = 1; ctx.stroke(); }
+      else if (r >= 2.5 && !kind.faint) { ctx.strokeStyle = edge; ctx.lineWidth = 0.5; ctx.stroke(); }
     }
   };
   layer(0); layer(1); layer(2);
@@ -229,7 +230,7 @@ function listen(held) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".hs-scatter");
-  root.style.height = `${data.tall}px`;
+  root.style.height = `clamp(360px, calc(100vh - 312px), ${data.tall}px)`; // in view at once
   root.hsHeld ??= build(root);
   const held = root.hsHeld;
   held.data = data;

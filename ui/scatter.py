@@ -66,7 +66,7 @@ def scatter(
     gates: Sequence[Gate] = (),
     placed: Sequence[tuple[float, float]] = (),
     what: str = "items",
-    height: int = 560,
+    height: int = 760,
 ) -> Drawn:
     """Draw points, and say what was done on them in the run that follows.
 
@@ -79,7 +79,7 @@ def scatter(
         gates: Outlines on the map.
         placed: Cells that are not part of the map, drawn as stars.
         what: What the points are, for those who do not see them.
-        height: In CSS pixels.
+        height: In CSS pixels, at most; less where the window is lower.
     """
     data = {
         "x": list(x),

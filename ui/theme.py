@@ -133,6 +133,13 @@ ICONS = {
     "down": '<path d="M9 32h30M13 32V20h22v12M24 20v-5M17 41l14-14M31 41 17 27"/>',
 }
 """Line drawings of `ui.states`, 48 x 48; used as masks, so that they take any colour."""
+GLYPHS = {
+    "target": '<circle cx="24" cy="24" r="14"/><circle cx="24" cy="24" r="3"/>'
+    '<path d="M24 3v9M24 36v9M3 24h9M36 24h9"/>',
+    "lens": '<circle cx="20" cy="20" r="13"/><path d="m30 30 13 13"/>',
+    "sheet": '<path d="M10 5h28v38H10zM17 15h14M17 24h14M17 33h9"/>',
+}
+"""Drawings on buttons, of the same kind: no letter of a font that a browser may lack."""
 SHEETS = tuple(Path(__file__).with_name(name) for name in ("theme.css", "data.css"))
 """Everything that Streamlit's theme cannot say."""
 
@@ -141,16 +148,17 @@ def css() -> str:
     """The whole style sheet: the colours as variables, for light and dark, then the rules."""
     names = " ".join(f"--hs-{name}: light-dark({LIGHT[name]}, {DARK[name]});" for name in LIGHT)
     icons = "\n".join(
-        f'.hs-icon-{name} {{ mask-image: url("{_drawing(shape)}"); }}'
-        for name, shape in ICONS.items()
+        f'.hs-icon-{name} {{ mask-image: url("{_drawing(shape, width)}"); }}'
+        for shapes, width in ((ICONS, 2), (GLYPHS, 4))
+        for name, shape in shapes.items()
     )
     rules = "\n".join(sheet.read_text() for sheet in SHEETS)
     return f":root {{ {names} }}\n{rules}\n{icons}\n"
 
 
-def _drawing(shape: str) -> str:
+def _drawing(shape: str, width: int) -> str:
     svg = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 48 48" fill="none" stroke="#000" '
-        f'stroke-width="2" stroke-linecap="round">{shape}</svg>'
+        f'stroke-width="{width}" stroke-linecap="round">{shape}</svg>'
     )
     return "data:image/svg+xml," + quote(svg)

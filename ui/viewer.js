@@ -165,7 +165,7 @@ function show(held) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".hs-viewer");
-  root.style.height = `${data.tall}px`;
+  root.style.height = `clamp(360px, calc(100vh - 312px), ${data.tall}px)`; // in view at once
   let gone = false;
   load(data.script)
     .then(() => {

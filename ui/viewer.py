@@ -44,7 +44,7 @@ def viewer(
     key: str,
     *,
     picked: str | None = None,
-    height: int = 520,
+    height: int = 760,
 ) -> str | None:
     """Draw a source with boxes; the id of the box that was clicked, in the run that follows.
 
@@ -53,7 +53,7 @@ def viewer(
         marks: Boxes in its pixels.
         key: A name that no other component on the page has.
         picked: The box that is shown as chosen, and brought into view when it changes.
-        height: In CSS pixels.
+        height: In CSS pixels, at most; less where the window is lower.
     """
     data = {
         "source": source["source"],
