@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ingest import direct
-from ingest.child import Piece, ReaderPool, Refusal, SourceError, Task
-from ingest.slides import UNREADABLE, Slide, SlideFacts, open_slide
+from ingest.child import Piece, ReaderPool, SourceError, Task
+from ingest.slides import UNREADABLE, Slide, SlideFacts, kept_open, open_slide
 
 TILE = 254
 """Side of a tile without what it shares with its neighbours, in pixels."""
@@ -33,8 +33,6 @@ OVERLAP = 1
 MOST_READ = 36_000_000
 """Pixels that may be read for one tile; coarser levels of a slide without a pyramid are not
 offered."""
-OPEN = 3
-"""Sources that a child keeps open."""
 KEPT_BYTES = 64 << 20
 """Encoded tiles that are kept."""
 WORKERS = 2
@@ -224,8 +222,6 @@ class DeepZoom:
 
 # ---------------------------------------------------------------- the child's side
 
-_OPEN: OrderedDict[tuple[object, ...], Slide] = OrderedDict()
-
 
 def pyramid_of(facts: SlideFacts) -> Pyramid:
     """The pyramid of an open slide."""
@@ -259,7 +255,7 @@ def describe(source: str) -> Iterator[Piece]:
 
 def cut(source: str, level: int, column: int, row: int, stamp: list[int]) -> Iterator[Piece]:
     """Reader: one tile. The file stays open for the next one, while its stamp is the same."""
-    slide = _opened(source, stamp)
+    slide = kept_open(source, stamp)
     pyramid = pyramid_of(slide.facts)
     yield Piece(images=[cut_tile(slide, pyramid, level, pyramid.region(level, column, row))])
 
@@ -291,16 +287,3 @@ def cut_tile(
     inside = (left - x, top - y, min(right - x, w), min(bottom - y, h))
     shrunk = Image.fromarray(block).resize(size, Image.Resampling.BOX, box=inside)
     return np.asarray(shrunk)
-
-
-def _opened(source: str, stamp: list[int]) -> Slide:
-    key = (source, *stamp)
-    if key in _OPEN:
-        _OPEN.move_to_end(key)
-        return _OPEN[key]
-    if [Path(source).stat().st_size, Path(source).stat().st_mtime_ns] != stamp:
-        raise Refusal("the file was changed in the meantime")
-    while len(_OPEN) >= OPEN:
-        _OPEN.popitem(last=False)[1].close()
-    _OPEN[key] = open_slide(Path(source))
-    return _OPEN[key]

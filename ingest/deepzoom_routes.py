@@ -6,7 +6,7 @@ whoever starts it (`search.api.create_app(routers=...)`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path as FilePath
 from typing import Annotated
@@ -52,16 +52,17 @@ class SourceFacts(Record):
     max_level: int
 
 
-def deepzoom_router() -> APIRouter:
+def deepzoom_router(*stop: Callable[[], None]) -> APIRouter:
     """These routes and those of `ingest.ledger_routes`, with the children that both read in; they
-    stop with the application."""
+    stop with the application, and `stop` is called then."""
     zoom = DeepZoom()
     router = api_router()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await run_in_threadpool(zoom.close)
+        for close in (zoom.close, *stop):
+            await run_in_threadpool(close)
 
     router.lifespan_context = lifespan
 

@@ -230,6 +230,6 @@ def read(
         yield from fields.cells(source, **cells)
     except Refusal as error:
         raise Refusal(
-            f"{error} OpenSlide does not take it for a slide either; if it is one, say so: "
-            "--layout slides --um-per-px"
+            f"{error} OpenSlide does not take it for a slide either; if it is one, ingest it with "
+            "--layout slides --um-per-px and its micrometres per pixel"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from encoder.stain import Normaliser
 from ingest import child
 from ingest.quality import SCORES, QualityLimits
 from ingest.task import ChildReader, Facts, Planned, Source, Taken, make_item, recipe_of
-from ingest.tiles import TilePlan
+from ingest.tiles import MicronsPerPixel, TilePixels, TilePlan
 from ingest.tiling import SlideResult, TileBatch, as_tiles, tile_task
 from search.records import Box
 
@@ -21,6 +22,7 @@ SLIDES = frozenset(
 BATCH_BYTES = 16 << 20
 """Pixels of one batch of tiles."""
 MOST_BATCH = 64
+NOTE = re.compile(r"(\d{2,4}) px at ([\d.e-]+) um/px(?:, overlap ([\d.e-]+))?")
 VERSION = 1
 """Counts up when the same slide and parameters would give other tiles."""
 
@@ -87,7 +89,25 @@ class SlideReader(ChildReader):
 
     def _notes(self, scores: Sequence[float], unstained: bool) -> dict[str, str]:
         notes = {name: f"{score:.4g}" for name, score in zip(SCORES, scores, strict=True)}
-        notes["tile"] = f"{self.tiles.size} px at {self.tiles.um_per_px:g} um/px"
+        notes["tile"] = tile_note(self.tiles)
         if self.stain is not None:
             notes["stain normalisation"] = "failed, as scanned" if unstained else self.stain.name
         return notes
+
+
+def tile_note(plan: TilePlan) -> str:
+    """What a stored tile says of its plan: all that it takes to cut it again."""
+    overlap = f", overlap {float(plan.overlap)!r}" if plan.overlap else ""
+    return f"{int(plan.size)} px at {float(plan.um_per_px)!r} um/px{overlap}"
+
+
+def noted_plan(note: str) -> TilePlan | None:
+    """The plan that `tile_note` wrote down; `None` if it did not."""
+    found = NOTE.fullmatch(note)
+    if found is None:
+        return None
+    return TilePlan(
+        size=TilePixels(int(found[1])),
+        um_per_px=MicronsPerPixel(float(found[2])),
+        overlap=float(found[3] or 0),
+    )

@@ -7,6 +7,7 @@ about itself only `SlideFacts` leaves the child. Label and macro images are neve
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -39,6 +40,8 @@ UNREADABLE = (213, 94, 0)
 MAX_SIDE = 4_000_000
 """A slide with a longer side than this has a lying header."""
 OPENSLIDE_CACHE = 64 * 1024 * 1024
+KEPT_OPEN = 3
+"""Slides that a child keeps open."""
 SCREEN_DPI_UM = 50.0
 """A resolution tag in inches coarser than this is a screen default such as 72 dpi, no scale."""
 
@@ -319,6 +322,31 @@ def open_slide(path: Path, max_pixels: int = MAX_PIXELS, *, short_way: bool = Tr
             "it is neither a slide that OpenSlide reads nor a complete image; accepted are SVS, "
             "TIFF, NDPI, MRXS, SCN, BIF, VMS, SVSLIDE, ZVI, DICOM, and PNG, JPEG, BMP, WebP"
         ) from error
+
+
+_OPEN: OrderedDict[tuple[object, ...], Slide] = OrderedDict()
+
+
+def kept_open(source: str, stamp: Sequence[int]) -> Slide:
+    """An open slide that stays open for the next question while its file is the same.
+
+    Args:
+        source: Path of the file.
+        stamp: Its size in bytes and its time of change in nanoseconds.
+
+    Raises:
+        Refusal: the file was changed, or is no slide and no image.
+    """
+    key = (source, *stamp)
+    if key in _OPEN:
+        _OPEN.move_to_end(key)
+        return _OPEN[key]
+    if [Path(source).stat().st_size, Path(source).stat().st_mtime_ns] != list(stamp):
+        raise Refusal("the file was changed in the meantime")
+    while len(_OPEN) >= KEPT_OPEN:
+        _OPEN.popitem(last=False)[1].close()
+    _OPEN[key] = open_slide(Path(source))
+    return _OPEN[key]
 
 
 def on_white(rgba: NDArray[np.uint8], out: RGB) -> None:

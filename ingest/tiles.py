@@ -41,7 +41,8 @@ class TooCoarse(Refusal):
         super().__init__(
             f"the finest level has {finest:.4g} um per pixel, far too coarse for tiles at "
             f"{asked:.4g} um per pixel: enlarging would invent detail. Ask for "
-            f"{finest / MAX_ENLARGED:.4g} um per pixel or more, or scan at a higher power"
+            f"{finest / MAX_ENLARGED:.4g} um per pixel or more (--tile-um-per-px), or scan at a "
+            "higher power"
         )
 
 
@@ -165,6 +166,29 @@ def boxes(starts: NDArray[np.float64], cut: Cut, downsample: tuple[float, float]
     out[:, 0], out[:, 1] = np.rint(left), np.rint(top)
     out[:, 2], out[:, 3] = max(1, round(width)), max(1, round(height))
     return out
+
+
+def start_of(
+    box: Sequence[int], plan: TilePlan, cut: Cut, downsample: tuple[float, float]
+) -> tuple[float, float]:
+    """Where in its level a tile begins whose box in pixels of level 0 is known: `boxes` reversed.
+
+    Raises:
+        Refusal: no tile of this plan lies there.
+    """
+    starts: list[float] = []
+    for place, side, down in zip(box[:2], (cut.width, cut.height), downsample, strict=True):
+        step = side * (1 - plan.overlap)
+        if cut.exact:
+            step = max(1, round(step))
+        starts.append(max(0, round(place / (step * down))) * step)
+    here = boxes(np.array([starts]), cut, downsample)[0].tolist()
+    if here != list(box):
+        raise Refusal(
+            f"no tile of {plan.size} px at {plan.um_per_px:g} um per pixel and overlap "
+            f"{plan.overlap:g} lies at {box[0]}, {box[1]}, {box[2]} px wide; ingest the slide anew"
+        )
+    return starts[0], starts[1]
 
 
 def window(start: float, side: float, extent: int, margin: int = 4) -> tuple[int, int, float]:

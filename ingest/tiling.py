@@ -234,26 +234,41 @@ def tiles(
 
 def _prepare(slide: Slide, plan: TilePlan, limits: QualityLimits, um_per_px: float | None) -> _Run:
     """Scale, level and grid."""
-    facts = slide.facts
-    scale, origin = facts.um_per_px, "file"
-    if um_per_px is not None:
-        given = check_scale(um_per_px, "the manifest's scale")
-        scale, origin = (given, given), "manifest"
-    if scale is None:
-        raise NoScale
-    downsamples = [slide.downsample(level) for level in range(len(facts.levels))]
-    cut = choose_level(plan, scale, [(x + y) / 2 for x, y in downsamples])
-    starts = grid(plan, cut, facts.levels[cut.level])
+    scale, cut = scale_and_cut(slide, plan, um_per_px)
+    starts = grid(plan, cut, slide.facts.levels[cut.level])
     return _Run(
         slide=slide,
         plan=plan,
         limits=limits,
         scale=scale,
-        origin="manifest" if origin == "manifest" else "file",
+        origin="file" if um_per_px is None else "manifest",
         cut=cut,
         starts=starts,
-        boxes=boxes(starts, cut, downsamples[cut.level]),
+        boxes=boxes(starts, cut, slide.downsample(cut.level)),
     )
+
+
+def scale_and_cut(
+    slide: Slide, plan: TilePlan, um_per_px: float | None
+) -> tuple[tuple[MicronsPerPixel, MicronsPerPixel], Cut]:
+    """The scale of level 0 along x and y, and how tiles are cut.
+
+    Args:
+        slide: An open slide.
+        plan: Which tiles.
+        um_per_px: Of level 0, from the manifest; goes before what the file says.
+
+    Raises:
+        Refusal: no scale, or one far too coarse.
+    """
+    scale = slide.facts.um_per_px
+    if um_per_px is not None:
+        given = check_scale(um_per_px, "the manifest's scale")
+        scale = (given, given)
+    if scale is None:
+        raise NoScale
+    downsamples = [slide.downsample(level) for level in range(len(slide.facts.levels))]
+    return scale, choose_level(plan, scale, [(x + y) / 2 for x, y in downsamples])
 
 
 def _overview_size(run: _Run) -> tuple[int, int]:
@@ -295,7 +310,8 @@ def _read(run: _Run, wanted: NDArray[np.int64], batch: int) -> Iterator[Piece]:
             threads = last.enter_context(ThreadPoolExecutor(child.threads()))
         for start in range(0, len(wanted), batch):
             if threads is not None:
-                areas = [_area(run, number)[0] for number in wanted[start : start + batch].tolist()]
+                some = run.starts[wanted[start : start + batch]].tolist()
+                areas = [_area(run.slide, run.cut, run.plan.size, one)[0] for one in some]
                 run.slide.ahead(run.cut.level, areas, threads)
             yield from _batch(run, wanted, start, batch, tally)
     if tally.damaged > MOST_DAMAGED * tally.tried:
@@ -310,7 +326,7 @@ def _batch(
     numbers: list[int] = []
     for number in wanted[start : start + batch].tolist():
         try:
-            _cut_tile(run, number, images[len(numbers)])
+            cut_tile(run.slide, run.cut, run.starts[number].tolist(), images[len(numbers)])
         except Damaged:
             run.reasons[number] = "damaged"
             tally.add(True)
@@ -352,29 +368,39 @@ def _judge(
     return kept, scores
 
 
-def _area(run: _Run, number: int) -> tuple[tuple[int, int, int, int], tuple[float, float]]:
+def _area(
+    slide: Slide, cut: Cut, size: int, start: Sequence[float]
+) -> tuple[tuple[int, int, int, int], tuple[float, float]]:
     """What is read for one tile in whole pixels of its level, and where in it the tile begins."""
-    x, y = run.starts[number]
-    cut = run.cut
+    x, y = start
     if cut.exact:
-        return (int(x), int(y), run.plan.size, run.plan.size), (0.0, 0.0)
-    level_width, level_height = run.slide.facts.levels[cut.level]
+        return (int(x), int(y), size, size), (0.0, 0.0)
+    level_width, level_height = slide.facts.levels[cut.level]
     left, width, from_x = window(x, cut.width, level_width)
     top, height, from_y = window(y, cut.height, level_height)
     return (left, top, width, height), (from_x, from_y)
 
 
-def _cut_tile(run: _Run, number: int, out: RGB) -> None:
-    """One tile, as it is or resampled."""
-    (left, top, width, height), (from_x, from_y) = _area(run, number)
-    cut = run.cut
+def cut_tile(slide: Slide, cut: Cut, start: Sequence[float], out: RGB) -> None:
+    """One tile into `out` (size x size x 3), as it is or resampled.
+
+    Args:
+        slide: An open slide.
+        cut: From which level, and how large there.
+        start: Left and top in pixels of that level.
+        out: Where it goes.
+
+    Raises:
+        Damaged: the bytes of that place are damaged.
+    """
+    (left, top, width, height), (from_x, from_y) = _area(slide, cut, out.shape[0], start)
     if cut.exact:
-        run.slide.read(cut.level, left, top, width, height, out)
+        slide.read(cut.level, left, top, width, height, out)
         return
     pixels = np.empty((height, width, 3), np.uint8)
-    run.slide.read(cut.level, left, top, width, height, pixels)
+    slide.read(cut.level, left, top, width, height, pixels)
     place = (from_x, from_y, min(from_x + cut.width, width), min(from_y + cut.height, height))
-    size = (int(run.plan.size), int(run.plan.size))
+    size = (out.shape[1], out.shape[0])
     image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=place)
     out[...] = np.asarray(image)
 

@@ -29,6 +29,7 @@ from search.problems import PROBLEMS, Expected, Problem, add_handlers
 from search.records import DISCLAIMER, Question, Record
 from search.service import Service, announce
 from search.settings import Settings
+from search.sources import ReadPixels
 from search.store import StoreDown
 
 ROUTERS: Sequence[APIRouter] = (
@@ -94,6 +95,7 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     models: Sequence[type[BaseModel]] = (),
     problems: Sequence[Expected] = (),
+    read_pixels: ReadPixels | None = None,
 ) -> FastAPI:
     """Assemble the application.
 
@@ -104,13 +106,16 @@ def create_app(
         routers: More routers under `/v1`, from parts that this one does not know.
         models: Bodies that those routers read by hand.
         problems: Errors that those routers raise, with status and title.
+        read_pixels: Reads stored items again; `None` reads plain images alone, not slides.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         chosen = settings or (service.settings if service else Settings())
         with ExitStack() as last:
-            parts = await run_in_threadpool(Parts.of, chosen, lambda: Service.open(chosen))
+            parts = await run_in_threadpool(
+                Parts.of, chosen, lambda: Service.open(chosen, read_pixels)
+            )
             last.callback(parts.audit.close)
             app.state.parts = parts
             if service is not None:

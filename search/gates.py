@@ -175,7 +175,7 @@ def golden_vectors(
     """
     images, stored, reasons = [], [], []
     for entry in entries:
-        image = read_again(read_pixels, entry.path, entry.item)
+        image = read_again(read_pixels, entry.path, entry.item, entry.notes)
         if isinstance(image, str):
             reasons.append(image)
         else:

@@ -338,6 +338,14 @@ class Collection:
         path: str | None = self._shard(place[0]).cell(place[1], "path")
         return path
 
+    def notes(self, id: str) -> dict[str, str]:
+        """What the ingest noted beside an item; empty if it is not stored."""
+        place = self._place(id)
+        if place is None:
+            return {}
+        notes = self._shard(place[0]).cell(place[1], "notes")
+        return dict(json.loads(notes)) if notes else {}
+
     def build(self) -> BuildReport:
         """Build the search graph and measure its recall."""
         with in_disk_words(self.folder):

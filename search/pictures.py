@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from encoder.card import EncoderCard
 from encoder.encoder import RGB
 from encoder.stained import normaliser_of, seen
 from search.records import Hit, Item
-from search.sources import PlainImages, read_again
+from search.sources import NO_NOTES, ReadPixels, read_again
 
 SMALL_PX = 24
 """A query image with a side below this has too little in it to be trusted."""
@@ -94,12 +94,14 @@ def scale_warnings(query_um: float | None, hits: Sequence[Hit]) -> list[str]:
     ]
 
 
-def cut(path: Path, item: Item) -> bytes | None:
-    """An item's own pixels as JPEG, as the encoder saw them.
+def cut(
+    read_pixels: ReadPixels, path: Path, item: Item, notes: Mapping[str, str] = NO_NOTES
+) -> bytes | None:
+    """An item's own pixels as JPEG, as its file has them.
 
-    `None` if the file is gone, changed or unreadable, or a slide, which only ingest reads.
+    `None` if the file is gone, changed or unreadable.
     """
-    pixels = read_again(PlainImages(), str(path), item)
+    pixels = read_again(read_pixels, str(path), item, notes)
     if isinstance(pixels, str):
         return None
     out = BytesIO()

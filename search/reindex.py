@@ -128,7 +128,8 @@ def reindex(
         encoder: What embeds; a stain normalisation of the served version goes before it.
         reference: What loads the encoder again, where that is not its id.
         plan: What is wanted.
-        read_pixels: Reads a stored item again; `None` reads plain images, not slides.
+        read_pixels: Reads a stored item again; `None` reads plain images alone, and
+            `ingest.rereading.Rereader` tiles of slides too.
         progress: Told after every shard.
         stop: Asked after every shard; true ends the run with `Stopped`.
 
@@ -333,7 +334,7 @@ class _Run:
     def _pictures(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[RGB]]:
         some, images = [], []
         for entry in entries:
-            image = read_again(self._read, entry.path, entry.item)
+            image = read_again(self._read, entry.path, entry.item, entry.notes)
             if isinstance(image, str):
                 id = entry.item.id
                 self.missing[UUID(id).bytes] = Missing(id, entry.path, image)

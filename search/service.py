@@ -32,6 +32,7 @@ from search.records import Answer, BagField, Filter, Item, Keyword, Question, Vo
 from search.refine import Refinement
 from search.settings import Settings
 from search.shards import write_durably
+from search.sources import PlainImages, ReadPixels
 from search.store import NoSuchCollection, StoreError, Vectors, WrongEncoder
 
 REMEMBERED = 1000
@@ -51,8 +52,11 @@ class Service:
         library: Library,
         settings: Settings,
         load_encoder: Callable[[str], Encoder] | None = None,
+        read_pixels: ReadPixels | None = None,
     ) -> None:
         self.settings = settings
+        self.read_pixels = read_pixels or PlainImages()
+        """Reads stored items again."""
         self.library = library
         self._load = load_encoder or (lambda id: load(id, device=settings.device))
         self._encoders: dict[str, Encoder] = {}
@@ -68,8 +72,10 @@ class Service:
             self.collection(name)
 
     @classmethod
-    def open(cls, settings: Settings) -> Service:
+    def open(cls, settings: Settings, read_pixels: ReadPixels | None = None) -> Service:
         """Open the library that the settings name, and hold all of its collections.
+
+        `read_pixels` reads stored items again; `None` reads plain images alone.
 
         Raises:
             StoreBusy: another process holds one of them.
@@ -79,7 +85,7 @@ class Service:
             make = on_server(settings.qdrant_url, key.get_secret_value() if key else None)
         else:
             make = embedded
-        return cls(Library.open(settings.library, make), settings)
+        return cls(Library.open(settings.library, make), settings, read_pixels=read_pixels)
 
     def close(self) -> None:
         """Stop the jobs and release every collection."""
@@ -358,7 +364,9 @@ class Service:
         held = self.collection(collection)
         item = self.item(id, held.name)
         path = held.path(id)
-        content = None if path is None else cut(Path(path), item)
+        content = None
+        if path is not None:
+            content = cut(self.read_pixels, Path(path), item, held.notes(id))
         return (content, True) if content else (self.thumbnail(id, held.name), False)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +24,24 @@ class SourceGone(ValueError):
     """Pixels that cannot be had again, and why."""
 
 
-ReadPixels = Callable[[Path, Item], RGB]
-"""File and item to the picture that the encoder saw; raises `SourceGone`, `ImageError` or
-`OSError` where that is not to be had. It verifies the file against `item.source`."""
+NO_NOTES: Mapping[str, str] = MappingProxyType({})
+
+
+class ReadPixels(Protocol):
+    """How the pixels of a stored item are read again."""
+
+    def __call__(self, path: Path, item: Item, notes: Mapping[str, str] = NO_NOTES) -> RGB:
+        """The picture that was ingested, before any stain normalisation.
+
+        Args:
+            path: The file, which is verified against `item.source`.
+            item: What is wanted.
+            notes: What the ingest noted beside it; of a tile they name its size and scale.
+
+        Raises:
+            SourceGone, ImageError, OSError: it is not to be had.
+        """
+        ...
 
 
 class PlainImages:
@@ -36,16 +53,18 @@ class PlainImages:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._last: tuple[Path, str, RGB] | None = None
+        self._last: tuple[tuple[object, ...], RGB] | None = None
 
-    def __call__(self, path: Path, item: Item) -> RGB:
+    def __call__(self, path: Path, item: Item, notes: Mapping[str, str] = NO_NOTES) -> RGB:
         """The picture of an item; see `ReadPixels`."""
         if item.kind == "tile":
             raise SourceGone("a tile of a slide is read again only by the slide reader")
+        facts = path.stat()
+        key = (path, facts.st_size, facts.st_mtime_ns, item.source)
         with self._turn:
-            if self._last is None or self._last[:2] != (path, item.source):
-                self._last = (path, item.source, _read(path, item.source))
-            image = self._last[2]
+            if self._last is None or self._last[0] != key:
+                self._last = (key, _read(path, item.source))
+            image = self._last[1]
         return image if item.bbox is None else crop(image, item.bbox)
 
 
@@ -58,12 +77,14 @@ def _read(path: Path, source: str) -> RGB:
     return read_rgb(content, name=path.name)
 
 
-def read_again(read_pixels: ReadPixels, path: str | None, item: Item) -> RGB | str:
+def read_again(
+    read_pixels: ReadPixels, path: str | None, item: Item, notes: Mapping[str, str] = NO_NOTES
+) -> RGB | str:
     """The picture of an item, or in words why it cannot be had."""
     if path is None:
         return "no file is known"
     try:
-        return read_pixels(Path(path), item)
+        return read_pixels(Path(path), item, notes)
     except (SourceGone, ImageError) as error:
         return str(error)
     except OSError as error:

@@ -215,6 +215,7 @@ def start_reindex(
             encoder,
             reference=wanted.encoder,
             plan=plan,
+            read_pixels=service.read_pixels,
             progress=run.progress,
             stop=run.stop,
         )

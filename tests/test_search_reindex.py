@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -229,9 +229,9 @@ def test_other_settings_of_the_index_need_no_sources(tmp_path: Path, library: Li
 def test_a_reader_of_slides_can_be_passed_in(tmp_path: Path, library: Library) -> None:
     plain, asked = PlainImages(), []
 
-    def reader(path: Path, item: Item) -> np.ndarray:
+    def reader(path: Path, item: Item, notes: Mapping[str, str]) -> np.ndarray:
         asked.append(item.id)
-        return plain(path, item)
+        return plain(path, item, notes)
 
     reindex(library, "cells", mixed(1), plan=PLAN, read_pixels=reader)
     assert set(asked) == set(vectors(library))

@@ -46,7 +46,15 @@ def tell_runs(settings: Settings) -> None:
         _lines([{"sources": counts}])
         return
     rows = [
-        (run.id, run.started, run.ended, run.state, _what(run.request), run.summary) for run in runs
+        (
+            run.id,
+            _short(run.started),
+            _short(run.ended),
+            run.state,
+            _what(run.request),
+            run.summary,
+        )
+        for run in runs
     ]
     table("Runs", ("run", "started", "ended", "state", "what", "summary"), rows)
     table("Sources", ("state", "n"), list(counts.items()))
@@ -104,6 +112,11 @@ def _lines(facts: Sequence[dict[str, object]]) -> None:
 
     for fact in facts:
         sys.stdout.write(json.dumps(fact) + "\n")
+
+
+def _short(when: str) -> str:
+    """A time of the ledger to the minute."""
+    return when[:16].replace("T", " ")
 
 
 def _what(request: dict[str, object]) -> str:

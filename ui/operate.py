@@ -69,17 +69,20 @@ def reindex(
     Killed at any point, the same command goes on where it was. Exits 1 if a gate refuses.
     """
     from encoder.registry import load
+    from ingest.rereading import Rereader
     from search.reindex import ReindexPlan
     from search.reindex import reindex as run
 
     held, name, settings = opened(library, collection)
-    done = run(
-        held,
-        name,
-        load(encoder, device=settings.device),
-        reference=encoder,
-        plan=ReindexPlan(allow_missing=allow_missing, force=force),
-    )
+    with Rereader() as reader:
+        done = run(
+            held,
+            name,
+            load(encoder, device=settings.device),
+            reference=encoder,
+            plan=ReindexPlan(allow_missing=allow_missing, force=force),
+            read_pixels=reader,
+        )
     show(done)
     if done.refused_by and not force:
         raise typer.Exit(1)

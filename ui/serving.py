@@ -19,11 +19,14 @@ def application(settings: Settings) -> FastAPI:
 
     try:
         from ingest import deepzoom_routes, finder_routes
+        from ingest.rereading import Rereader
     except ModuleNotFoundError:
         return create_app(settings=settings)
+    reader = Rereader()
     return create_app(
         settings=settings,
-        routers=[deepzoom_routes.deepzoom_router(), finder_routes.router],
+        read_pixels=reader,
+        routers=[deepzoom_routes.deepzoom_router(reader.close), finder_routes.router],
         models=finder_routes.MODELS,
         problems=[*deepzoom_routes.PROBLEMS, *finder_routes.PROBLEMS],
     )
