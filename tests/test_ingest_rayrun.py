@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from qdrant_standin import standin
 
 from benchmarks.made import blob, level_of, svs_description, write_tiff
 from encoder.registry import load
@@ -20,9 +28,10 @@ from ingest.rayrun import ids_of, shares, take_in, work
 from ingest.report import Report
 from ingest.sink import LibrarySink
 from ingest.task import Task, Whole
-from search.library import Library
+from search.library import Library, Stores, embedded, on_server
 from search.reconcile import reconcile
 from search.settings import Settings
+from ui.demo import free_port
 from ui.ingesting import Request, perform
 from ui.jobs import tell_runs
 
@@ -72,27 +81,13 @@ def test_a_run_on_two_workers_is_a_run_like_any_other(
     request = Request(paths=[str(root)], tile_px=64, stain_norm="macenko", engine="ray", find=False)
     settings = Settings(library=tmp_path / "library", encoder="colour", _env_file=None)
     plain = replace(request, stain_norm=None)  # a photograph is refused together with slides
-    started = True
-    try:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    except Exception as error:  # Ray raises nothing narrower
-        if "timed out during startup" not in str(error):
-            raise
-        started = False
-    if not started:
-        ray.shutdown()
-        gc.collect()  # what it left is told here, where warnings are not errors
-        pytest.skip("Ray did not start within its 30 s: the machine is too busy")
-    try:
+    with started(ray):
         first = perform(plain, settings).report
         again = perform(plain, settings).report
         stained = perform(
             replace(request, paths=[str(root / "a.svs")]),
             settings.model_copy(update={"collection": "stained"}),
         ).report
-    finally:
-        ray.shutdown()
-        gc.collect()
     local = perform(
         replace(plain, engine="local"),
         settings.model_copy(update={"library": tmp_path / "local"}),
@@ -111,8 +106,70 @@ def test_a_run_on_two_workers_is_a_run_like_any_other(
     assert sources["sources"] == {"done": 7, "pending": 0, "quarantined": 1}
 
 
-def digest(library: Path) -> str:
-    with Library.open(library).collection("cells") as held:
+@pytest.mark.filterwarnings("ignore")
+def test_on_two_workers_a_killed_one_costs_nothing_and_a_vector_server_gets_all(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed; `uv sync --extra ray`")
+    root = tmp_path / "lab" / "EO"
+    root.mkdir(parents=True)
+    for at in range(200):
+        Image.fromarray(rng.integers(0, 255, (24, 24, 3), np.uint8)).save(root / f"{at}.png")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = Settings(
+        library=tmp_path / "library", encoder="colour", qdrant_url=url, _env_file=None
+    )
+    request = Request(paths=[str(root.parent)], engine="ray")
+    killed: list[int] = []
+    hunter = threading.Thread(target=kill_one, args=(killed,), daemon=True)
+    with standin(port, tmp_path / "server"):
+        with started(ray):
+            hunter.start()
+            run = perform(request, settings).report
+            hunter.join(60)
+            again = perform(request, settings).report
+        on_the_server = digest(settings.library, on_server(url))
+    plain = settings.model_copy(update={"library": tmp_path / "local", "qdrant_url": None})
+    perform(replace(request, engine="local"), plain)
+
+    assert len(killed) == 1
+    assert (run.stored, again.stored, again.unchanged) == (200, 0, 200)
+    assert on_the_server == digest(plain.library)
+
+
+def kill_one(killed: list[int]) -> None:
+    """Kill the first worker of Ray that is at work on a share."""
+    while not killed:
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (folder / "cmdline").read_bytes().startswith(b"ray::work"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+                    killed.append(int(folder.name))
+                    return
+        time.sleep(0.01)
+
+
+@contextmanager
+def started(ray: Any) -> Iterator[None]:
+    """Ray with two workers on this machine, or a skipped test where it does not start."""
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    except Exception as error:  # Ray raises nothing narrower
+        ray.shutdown()
+        gc.collect()  # what it left is told here, where warnings are not errors
+        if "timed out during startup" not in str(error):
+            raise
+        pytest.skip("Ray did not start within its 30 s: the machine is too busy")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        gc.collect()
+
+
+def digest(library: Path, stores: Stores = embedded) -> str:
+    with Library.open(library, stores).collection("cells") as held:
         found = reconcile(held, mend=False)
     assert found.equal
     return found.index

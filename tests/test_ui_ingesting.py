@@ -16,6 +16,7 @@ import pytest
 from disks import small_disk
 from numpy.typing import NDArray
 from PIL import Image
+from qdrant_standin import standin
 
 from benchmarks.made import blob, glass, level_of, svs_description, write_tiff
 from encoder.encoder import RGB, Encoder, NoPatchTokens
@@ -24,7 +25,7 @@ from ingest.layouts import scan
 from ingest.ledger import Ledger, RunRow, ledger_path
 from ingest.scan import Options
 from ingest.sink import ServiceSink
-from search.library import Library
+from search.library import Library, on_server
 from search.reconcile import reconcile
 from search.records import Question
 from search.room import RESERVE, DiskTrouble
@@ -32,6 +33,7 @@ from search.service import Service
 from search.settings import Settings
 from search.store import StoreDown, StoreError, scroll_all
 from ui.backend import running_service
+from ui.demo import free_port
 from ui.ingesting import Request, encoder_of, perform, run_ingest
 
 
@@ -222,3 +224,36 @@ def test_a_collection_grows_with_its_own_encoder_where_none_is_named(
     Library.open(settings.library).create(settings.collection, encoder.card, "colour").close()
 
     assert encoder_of(settings) == "colour"
+
+
+def test_a_run_whose_vector_server_is_killed_says_so_and_goes_on_where_it_was(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    root = tmp_path / "lab" / "EO"
+    root.mkdir(parents=True)
+    for at in range(1100):  # more than a shard
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).save(root / f"{at}.bmp")
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    settings = settings_of(tmp_path).model_copy(update={"qdrant_url": url})
+    request = Request(paths=[str(root.parent)])
+
+    with (
+        standin(port, tmp_path / "server", die_after=2),
+        pytest.raises(StoreDown, match="the vector server does not answer"),
+    ):
+        perform(request, settings)
+    with pytest.raises(StoreDown, match="is it running"):
+        perform(request, settings)
+    with standin(port, tmp_path / "server"):
+        done = perform(request, settings).report
+        again = perform(request, settings).report
+        with Library.open(settings.library, on_server(url)).collection("cells") as held:
+            found = reconcile(held, mend=False)
+            stored = held.store.count()
+
+    assert done.stored + done.unchanged == stored == 1100
+    assert (again.stored, again.unchanged) == (0, 1100)
+    assert found.equal
+    with Ledger(ledger_path(settings.library), "cells") as ledger:
+        assert [run.state for run in ledger.runs()] == ["done", "done", "failed"]
