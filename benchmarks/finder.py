@@ -33,6 +33,7 @@ from ingest.finder import finder
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("HEMASEEK_DATA", ROOT / ".." / "shared" / "data"))
+REVIEWED = Path(__file__).parent / "reviewed_red_cells.csv"
 SHEETS = ROOT / "reports" / "finder"
 NAMES = {"RBC": "red", "WBC": "white", "Platelets": "platelet", "rbc": "red", "wbc": "white"}
 CHULA_UM_PER_PX = 0.19
@@ -147,6 +148,67 @@ def score(result: Result, counts: dict[tuple[str, str], Counter[str]]) -> None:
         result.beyond += [box for at, box in enumerate(boxes) if at not in used]
 
 
+def reviewed() -> dict[int, dict[str, list[Box]]]:
+    """What a person said of BCCD fields: by field and verdict, boxes that no label has.
+
+    16 odd fields, drawn by `numpy.random.default_rng(2026)` from the 186. In each, every red box
+    of the finder of 2026-11-26 without a label was looked at, enlarged twice, and called `cell`,
+    `no cell` (dirt, a platelet, two cells in one box, a second box on one cell) or `unsure`
+    (inside of piles); cells that can be seen and had neither box nor label were added by hand,
+    roughly. One pair of eyes.
+    """
+    said: dict[int, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
+    with REVIEWED.open(newline="") as handle:
+        for row in csv.DictReader(handle):
+            box = tuple(float(row[side]) for side in ("left", "top", "right", "bottom"))
+            said[int(row["field"])][row["said"]].append(box)  # type: ignore[arg-type]
+    return said
+
+
+def against_review(results: list[Result]) -> None:
+    """Red cells of the reviewed fields: precision and recall with intervals over fields."""
+    said, tallies = reviewed(), []
+    for result in results:
+        number = result.labelled.number
+        if result.labelled.name != "BCCD" or number not in said:
+            continue
+        boxes = corners(result.found, "red")
+        truth = [
+            *result.labelled.boxes["red"],
+            *said[number]["cell"],
+            *said[number]["cell without a box"],
+        ]
+        overlap = ious(truth, boxes)
+        matched = pairs(overlap >= 0.5, overlap)
+        used = {c for _, c in matched}
+        rest = [box for at, box in enumerate(boxes) if at not in used]
+        overlap = ious(said[number]["unsure"], rest)
+        unsure = len(pairs(overlap >= 0.5, overlap))
+        labels = len(result.labelled.boxes["red"])
+        by_label = sum(1 for r, _ in matched if r < labels)
+        tallies.append((len(boxes), len(matched), unsure, len(truth), by_label))
+    if not tallies:
+        return
+    table = np.array(tallies, float)
+    rng = np.random.default_rng(0)
+    drawn = table[rng.integers(0, len(table), (10_000, len(table)))].sum(axis=1)
+    total = table.sum(axis=0)
+    boxes_n, right_n, unsure_n, _, by_label_n = total
+    print(
+        f"\nRed cells of {len(table)} reviewed BCCD fields: {boxes_n:.0f} boxes, of which "
+        f"{by_label_n:.0f} match a label, {right_n - by_label_n:.0f} a cell without one, "
+        f"{unsure_n:.0f} are unsure"
+    )
+    for name, right, of in (
+        ("precision, unsure ones wrong", (1,), 0),
+        ("precision, unsure ones right", (1, 2), 0),
+        ("recall of all cells that can be seen", (1,), 3),
+    ):
+        value = sum(total[at] for at in right) / total[of]
+        low, high = np.percentile(sum(drawn[:, at] for at in right) / drawn[:, of], [2.5, 97.5])
+        print(f"- {name}: {value:.3f} (95 % over fields: {low:.3f} to {high:.3f})")
+
+
 def sheet(results: list[Result], path: Path) -> None:
     """Labels black, boxes found red / blue / green, missed labels yellow and thick."""
     colours = {"red": (220, 0, 0), "white": (0, 0, 255), "platelet": (0, 150, 0)}
@@ -251,6 +313,7 @@ def main() -> None:
             score(results[-1], counts)
     print(f"Finder {find.id}, {wanted.half} fields, {len(results)} pictures\n")
     table(counts)
+    against_review(results)
     scales(results)
     for name in dict.fromkeys(result.labelled.name for result in results):
         mine = [result for result in results if result.labelled.name == name]

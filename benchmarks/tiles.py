@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,9 +59,19 @@ if torch.cuda.is_available():
     SHIFT_THERE, SCALE_THERE = SHIFT.cuda(), SCALE.cuda()
 
 
-def made_slide(side: int, kind: str) -> Path:
-    """A slide with tissue within a wavy blob that covers about 30 % of it."""
-    path = REPORTS / f"made-{side}.{'svs' if kind == 'svs' else 'tif'}"
+def made_slide(
+    side: int, kind: str, *, levels: Sequence[int] = (0, 2, 4), shared: bool = False
+) -> Path:
+    """A slide with tissue within a wavy blob that covers about 30 % of it.
+
+    Args:
+        side: Pixels across and down.
+        kind: `svs` or `tiff`.
+        levels: Powers of two by which each level is coarser than the slide.
+        shared: Store equal tiles once, so that a slide of any size is a small file.
+    """
+    name = f"made-{side}" + ("-shared" if shared else "") + ("-flat" if len(levels) == 1 else "")
+    path = REPORTS / f"{name}.{'svs' if kind == 'svs' else 'tif'}"
     if path.exists():
         return path
     REPORTS.mkdir(exist_ok=True)
@@ -91,10 +101,11 @@ def made_slide(side: int, kind: str) -> Path:
     half = path.with_suffix(".part")
     write_tiff(
         half,
-        [level(0), level(2), level(4)],
+        [level(times) for times in levels],
         description=svs_description(side, side) if kind == "svs" else "",
         um_per_px=0.5,
         abbreviated=kind == "svs",
+        shared=shared,
     )
     half.replace(path)
     return path

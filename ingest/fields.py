@@ -12,7 +12,7 @@ from ingest.child import Piece, Refusal
 from ingest.task import ChildReader, Facts, Plan, Planned, Source, Taken, make_item, recipe_of
 from search.records import Box, ScaleOrigin
 
-VERSION = 1
+VERSION = 2
 """Counts up when the same photograph would give other cells."""
 BATCH = 64
 """Cells sent at once."""

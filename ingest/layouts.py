@@ -161,11 +161,9 @@ def recognise(path: Path) -> str:
         raise LayoutError(f"{path} looks like {' and '.join(sure)}; choose one with --layout")
     if sure:
         return sure[0]
-    if mixed.holds_slides(path):
-        return "mixed"
+    if mixed.holds_slides(path) or (path.is_file() and path.suffix.lower() in IMAGES):
+        return "mixed"  # one image may be a slide, a field or a cell: its reader looks
     if path.is_file():
-        if path.suffix.lower() in IMAGES:
-            raise LayoutError(f"{path} is one image; name --layout cells if it shows one cell")
         raise LayoutError(f"{path} is no folder, no CSV manifest and no COCO file")
     return "labels"
 

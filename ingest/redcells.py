@@ -37,6 +37,8 @@ class RedRule:
     """Greatest area of a patch of cover that may be one cell, in red-cell discs."""
     solid: float = 0.96
     """And its least share of its convex hull."""
+    dye: float = 0.35
+    """Greatest share of nuclear dye, or of grey, in what covers the inside: platelets and dirt."""
     rim: float = 0.04
     """From the steepest point of the edge to its foot."""
 
@@ -140,6 +142,8 @@ def _alone(
             continue
         if taken[part][mask].mean() > 0.3 or _solidity(mask) < rule.solid:
             continue
+        if _dye(planes, part, mask) > rule.dye:
+            continue
         rim = mask & ~ndimage.binary_erosion(mask)
         top, bottom, left, right = part[0].start, part[0].stop, part[1].start, part[1].stop
         score = float(np.clip(slopes.length[part][rim] / cap, 0, 1).mean())
@@ -148,6 +152,13 @@ def _alone(
         taken[part] |= mask
         kept.append(Red((left, top, min(right, width), min(bottom, height)), score))
     return kept
+
+
+def _dye(planes: Planes, part: tuple[slice, slice], mask: Mask) -> float:
+    """How much of the density of a place is not haemoglobin's: 0 for red cells."""
+    covered = mask & planes.covered[part]
+    density = float(planes.cover[part][covered].sum())
+    return float(planes.nuclear[part][covered].sum()) / density if density > 0 else 0.0
 
 
 def _solidity(mask: Mask) -> float:
@@ -199,6 +210,7 @@ def _chosen(
             mask.sum() < least
             or planes.covered[part][mask].mean() < rule.covered
             or 1 - taken[part][mask].mean() < rule.new
+            or _dye(planes, part, mask & ~taken[part]) > rule.dye
         ):
             continue
         taken[part] |= mask
