@@ -9,11 +9,13 @@ from datetime import date
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from ingest.crops import Mark, Marked
+from ingest.fields import FieldReader
 from ingest.scan import LayoutError, Scan, read_text
-from ingest.task import NOTHING, Facts, Whole
+from ingest.slide_source import SLIDES
+from ingest.task import NOTHING, Facts, Reader, Whole
 from search.records import Kind
 
 WORDS = ("label", "case", "patient", "site", "stain", "scanner")
@@ -30,6 +32,9 @@ COLUMNS = (
     *CORNERS,
 )
 """Every column that a manifest may have; only `path` must be there."""
+SLIDE, SMEAR = "slide", "smear"
+"""Values of `kind` beside those of an item: a file that is cut into tiles, and one whose cells are
+found."""
 
 
 class BadRow(ValueError):
@@ -41,7 +46,9 @@ def manifest(scan: Scan) -> None:
 
     A box is given by `x, y, w, h` or by `xmin, ymin, xmax, ymax` in pixels, a point by `x, y`
     alone; without them the whole image is the item. An empty value says nothing. `acquired` is
-    a day (2024-03-01).
+    a day (2024-03-01). `kind` says what the item is (cell, tile, field), or that the file is a
+    `slide` to be cut into tiles (so are files that end like one), or a `smear` whose cells are
+    to be found.
 
     Raises:
         LayoutError: not a table of this kind, or with columns of another name.
@@ -56,7 +63,7 @@ def manifest(scan: Scan) -> None:
         raise LayoutError(f"{scan.root} is not a CSV table: {error}") from error
     check_columns(header, scan.root)
     marks: dict[tuple[Path, str | None], list[Mark]] = {}
-    rows: list[tuple[Path, str | None, Facts, Kind, Mark | None]] = []
+    rows: list[tuple[Path, str | None, Facts, str, Mark | None]] = []
     try:
         for values in reader:
             if any(value.strip() for value in values):
@@ -65,13 +72,19 @@ def manifest(scan: Scan) -> None:
         scan.fail(scan.root, f"the rest cannot be read: {error}", f"line {reader.line_num}")
     for path, dataset, facts, kind, mark in rows:
         if mark is None:
-            scan.add(path, Whole(kind), facts, dataset)
+            scan.add(path, _reader(scan, path, kind), facts, dataset)
             continue
         held = marks.get((path, dataset))
         if held is None:  # one task per file, so that it is read once
             held = marks[path, dataset] = []
             scan.add(path, Marked(held, scan.options.rule), NOTHING, dataset)
-        held.append(replace(mark, facts=facts, kind=kind))
+        held.append(replace(mark, facts=facts, kind=cast(Kind, kind)))
+
+
+def _reader(scan: Scan, path: Path, kind: str) -> Reader:
+    if kind == SMEAR:
+        return FieldReader()
+    return scan.options.slides if kind == SLIDE else Whole(cast(Kind, kind))
 
 
 def check_columns(header: list[str], path: Path) -> None:
@@ -110,7 +123,7 @@ def _row(
     header: list[str],
     values: list[str],
     where: str,
-    rows: list[tuple[Path, str | None, Facts, Kind, Mark | None]],
+    rows: list[tuple[Path, str | None, Facts, str, Mark | None]],
 ) -> None:
     try:
         if len(values) != len(header):
@@ -121,8 +134,12 @@ def _row(
         path = scan.root.parent / row["path"]
         if not path.is_file():
             raise BadRow(f"the image {row['path']} does not exist")
-        kind = _kind(row.get("kind", ""), scan.options.kind)
-        rows.append((path, row.get("dataset") or None, _facts(row), kind, _mark(row, where)))
+        slide = path.suffix.lower() in SLIDES
+        kind = _kind(row.get("kind", ""), SLIDE if slide else scan.options.kind)
+        mark = _mark(row, where)
+        if kind in (SLIDE, SMEAR) and mark is not None:
+            raise BadRow(f"a {kind} has no box; leave it empty, or name what the box holds")
+        rows.append((path, row.get("dataset") or None, _facts(row), kind, mark))
     except BadRow as error:
         scan.fail(scan.root, str(error), where)
 
@@ -177,10 +194,8 @@ def _number(row: dict[str, str], name: str) -> float | None:
     return number
 
 
-def _kind(value: str, default: Kind) -> Kind:
-    if not value:
-        return default
-    for kind in get_args(Kind):
-        if value == kind:
-            return kind  # type: ignore[no-any-return]
-    raise BadRow(f"kind {value!r} is not known; use {', '.join(get_args(Kind))}")
+def _kind(value: str, default: str) -> str:
+    known = (*get_args(Kind), SLIDE, SMEAR)
+    if value and value not in known:
+        raise BadRow(f"kind {value!r} is not known; use {', '.join(known)}")
+    return value or default

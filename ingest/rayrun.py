@@ -28,6 +28,16 @@ AHEAD = 2
 """Shares per worker that may be under way."""
 
 
+class NoCluster(RuntimeError):
+    """Ray does not start, or its cluster does not answer."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"Ray does not start, or the cluster of RAY_ADDRESS does not answer: {why.strip()}; "
+            "nothing was ingested. Start it, or use --engine local"
+        )
+
+
 @dataclass
 class Basket:
     """What a worker collects in place of a collection and a ledger."""
@@ -106,11 +116,15 @@ def ingest_on_ray(
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
+        NoCluster: it does not start or answer.
     """
     import ray
 
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+        try:
+            ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+        except Exception as error:  # Ray raises nothing narrower
+            raise NoCluster(str(error)) from error
     remote_plan = ray.remote(ids_of)
     remote_work = ray.remote(work)
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))

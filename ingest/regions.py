@@ -68,13 +68,25 @@ class Regions:
 
     @classmethod
     def read(cls, path: Path) -> Regions:
-        """Read a GeoJSON file."""
+        """Read a GeoJSON file; see `text_of` and `from_geojson`."""
+        return cls.from_geojson(text_of(path))
+
+
+def text_of(path: Path) -> str:
+    """The text of a GeoJSON file.
+
+    Raises:
+        RegionError: it is not there, may not be read, is too large, or is no text.
+    """
+    try:
         if path.stat().st_size > MAX_BYTES:
             raise RegionError(f"the regions are over {MAX_BYTES // 2**20} MiB; simplify them")
-        try:
-            return cls.from_geojson(path.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise RegionError("the regions are not UTF-8 text; export them as GeoJSON") from error
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RegionError("the regions are not UTF-8 text; export them as GeoJSON") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise RegionError(f"the regions {path} cannot be read: {why}") from error
 
 
 def in_ring(ring: Ring, points: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -94,10 +94,24 @@ class Scan:
 
     def left_alone(self, others: Iterable[Path]) -> None:
         """Count the files that are no images and that the layout does not know."""
+        others = list(others)
         kinds = Counter(path.suffix.lower() or path.name for path in others)
+        tables = [path for path in others if path.suffix.lower() == ".csv" and names_files(path)]
         if kinds:
             told = ", ".join(f"{name} {count}" for name, count in sorted(kinds.items()))
             self.warn(f"{kinds.total()} files in {self.root} are no images and stay out: {told}")
+        for path in tables:
+            self.warn(f"{path} looks like a manifest, which is read only when it is named itself")
+
+
+def names_files(path: Path) -> bool:
+    """Whether the first line of a CSV file has the column `path`, as a manifest has."""
+    try:
+        with path.open("rb") as handle:
+            first = handle.readline(4096)
+    except OSError:
+        return False
+    return b"path" in [name.strip().strip(b'"\xef\xbb\xbf') for name in first.split(b",")]
 
 
 def walk(root: Path) -> tuple[list[Path], list[Path]]:

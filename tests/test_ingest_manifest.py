@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 
 from ingest.crops import Marked
+from ingest.fields import FieldReader
 from ingest.layouts import scan
 from ingest.scan import LayoutError, Options, Scan
+from ingest.slide_source import SlideReader
 from ingest.task import Facts, Whole
 
 
@@ -133,3 +135,36 @@ def test_a_row_that_cannot_be_used_is_reported_with_its_line(
 def test_a_box_with_a_missing_side_is_reported(tmp_path: Path) -> None:
     found = table(tmp_path, "path,xmin,ymin,xmax,ymax\na.png,1,2,,4\n")
     assert "a part of the box is empty" in found.report.failures[0].reason
+
+
+def test_slides_and_smears_are_read_as_what_they_are_at_the_scale_of_their_row(
+    tmp_path: Path,
+) -> None:
+    for name in ("a.svs", "b.tif", "c.png", "d.png", "e.ndpi"):
+        (tmp_path / name).touch()
+    table = tmp_path / "items.csv"
+    table.write_text(
+        "path,kind,um_per_px,patient,x,y\n"
+        "a.svs,,,p1,,\nb.tif,slide,0.25,p2,,\nc.png,smear,0.1,p3,,\nd.png,,,p4,,\n"
+        "e.ndpi,,,p5,3,4\n"
+    )
+    found = scan(table)
+
+    readers = [type(task.reader) for task in found.tasks]
+    assert readers == [SlideReader, SlideReader, FieldReader, Whole]
+    job = found.tasks[1].reader.job(tmp_path / "b.tif", found.tasks[1].facts)  # type: ignore[attr-defined]
+    assert job.args["um_per_px"] == 0.25
+    assert [task.facts.patient for task in found.tasks] == ["p1", "p2", "p3", "p4"]
+    (failure,) = found.report.failures
+    assert "a slide has no box" in failure.reason
+
+
+def test_a_manifest_in_a_folder_that_was_named_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").touch()
+    (tmp_path / "items.csv").write_text("path,um_per_px\na.svs,0.5\n")
+    (tmp_path / "other.csv").write_text("name,path_length\n")
+
+    warnings = scan(tmp_path).report.warnings
+
+    assert any("items.csv looks like a manifest" in warning for warning in warnings)
+    assert not any("other.csv looks" in warning for warning in warnings)

@@ -69,3 +69,5 @@ def test_a_file_that_is_not_text_is_refused(tmp_path):
 
     with pytest.raises(RegionError, match="UTF-8"):
         Regions.read(path)
+    with pytest.raises(RegionError, match=r"gone\.geojson cannot be read: No such file"):
+        Regions.read(tmp_path / "gone.geojson")

@@ -69,7 +69,7 @@ class Request:
         """
         from encoder.stain import by_name
         from ingest.crops import CropRule
-        from ingest.regions import Regions
+        from ingest.regions import Regions, text_of
         from ingest.scan import Options
         from ingest.slide_source import SlideReader
         from ingest.task import Facts
@@ -80,7 +80,7 @@ class Request:
             normaliser.check(self.stain)
         regions = None
         if self.regions is not None:
-            regions = Path(self.regions).read_text(encoding="utf-8")
+            regions = text_of(Path(self.regions))
             Regions.from_geojson(regions)
         facts = Facts(
             site=self.site,

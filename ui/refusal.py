@@ -16,6 +16,9 @@ EXTRAS = {
     "pyarrow": "search",
     "skimage": "ingest",
     "openslide": "ingest",
+    "ray": "ray",
+    "cellpose": "cellpose",
+    "instanseg": "instanseg",
     "sklearn": "train",
     "streamlit": "ui",
 }
