@@ -37,7 +37,7 @@ CARD = load("colour").card
 ROWS = 40
 WRITERS = 4
 START_S = 900
-"""Patience with a start: other work may have the machine."""
+"""Patience with a start, and with any answer: other work may have the machine."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def write_until_killed(
     url: str, ledger: Ledger, numbers: range, again: bool, rng: random.Random, cut: list[int]
 ) -> None:
     """Send shards until nobody answers; what is acknowledged goes into the ledger."""
-    with httpx.Client(base_url=url, timeout=30) as client:
+    with httpx.Client(base_url=url, timeout=START_S) as client:
         for number in numbers:
             repeat = again and ledger.kept and rng.random() < 0.7
             content, digests = (rng.choice(ledger.kept), {}) if repeat else shard(number, CARD.dim)
@@ -113,7 +113,7 @@ def write_until_killed(
 
 def check(url: str, ledger: Ledger) -> None:
     """Compare what is served with the ledger."""
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with httpx.Client(base_url=url, timeout=START_S) as client:
         known: dict[str, str] = {}
         ids = list(ledger.sent)
         for at in range(0, len(ids), 5000):
@@ -135,7 +135,10 @@ def cycles(folder: Path, count: int, seed: int, seconds: float = 1e9) -> Ledger:
     rng, ledger = random.Random(seed), Ledger()
     settings = Settings(library=folder / "library", port=free_port())
     process = start(settings)
-    assert httpx.put(f"{settings.url}/v1/collections/cells", content=CARD.to_json()).is_success
+    made = httpx.put(
+        f"{settings.url}/v1/collections/cells", content=CARD.to_json(), timeout=START_S
+    )
+    assert made.is_success, made.text
     try:
         end = time.monotonic() + seconds
         for cycle in range(count):

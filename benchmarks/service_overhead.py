@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from search_index import like_cells
 
 from encoder.card import EncoderCard
 from search.library import Collection, Library
@@ -33,9 +34,9 @@ WARM = 20
 
 
 def make_library(folder: Path, points: int) -> list[str]:
-    """A collection of Gaussian clusters, with five sites and a patient for every 20 items."""
+    """A collection of made-up cells, with five sites and a patient for every 20 items."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(200, DIM))
+    vectors = like_cells(points, DIM)
     card = EncoderCard(id="made-up", architecture="made-up-v1", dim=DIM)
     ids = []
     pictures = [make_thumbnail(rng.integers(0, 256, (96, 96, 3), np.uint8)) for _ in range(64)]
@@ -53,8 +54,7 @@ def make_library(folder: Path, points: int) -> list[str]:
                     case=f"C{n // 20}",
                     site=f"site {n % 5}",
                 )
-                vector = centres[n % 200] + rng.normal(size=DIM)
-                entries.append(Entry(item, vector.astype(np.float32), pictures[n % 64]))
+                entries.append(Entry(item, vectors[n], pictures[n % 64]))
                 ids.append(item.id)
             cells.add_shard(make_shard_bytes(entries, card))
         cells.build()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +81,7 @@ class EncoderCard:
         if any(s <= 0 for s in self.std):
             raise CardError(f"card {self.id!r}: std must be positive, got {self.std}")
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when any fact that changes the vectors changes."""
         facts = {k: v for k, v in asdict(self).items() if k not in NOT_IN_FINGERPRINT}

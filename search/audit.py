@@ -21,6 +21,8 @@ NOTED = ("collection", "query", "k", "where", "exclude", "items", "written")
 """What a call may say of itself, beside who, when, which route and how it ended: names, numbers
 and item ids. Never pixels, filter values, file names, free text or pseudonyms."""
 SYNC_SECONDS = 1.0
+HEAD = "head"
+"""The file beside the log that says how far it went."""
 
 
 class AuditError(ValueError):
@@ -68,6 +70,8 @@ class AuditLog:
         try:
             torn = mend(folder)
             self._seq, self._head = end(folder)
+            missing = max(0, _read_head(folder)[0] - self._seq)
+            self._noted = os.open(folder / HEAD, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except BaseException:
             self._held.close()
             raise
@@ -77,7 +81,6 @@ class AuditLog:
         self._stop = threading.Event()
         self._syncer = threading.Thread(target=self._sync_often, daemon=True, name="audit")
         self._syncer.start()
-        missing = max(0, _read_head(folder)[0] - self._seq)
         self.add({"event": "opened", "torn_bytes": torn, "missing": missing}, durable=True)
 
     @property
@@ -108,7 +111,7 @@ class AuditLog:
                 os.ftruncate(self._file, start)  # a full disk: half a line is no line
                 raise OSError(28, "the audit log cannot be written: no space left")
             self._seq, self._head, self._dirty = self._seq + 1, hash, True
-            _write_head(self.folder, self._seq, hash)
+            _write_head(self._noted, self._seq, hash)
             if durable:
                 self._sync()
 
@@ -124,6 +127,7 @@ class AuditLog:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
+            os.close(self._noted)
             self._held.close()
 
     def _turn_to(self, day: str) -> None:
@@ -261,20 +265,17 @@ def tail(path: Path) -> bytes:
             take *= 2
 
 
-def _write_head(folder: Path, seq: int, hash: str) -> None:
+def _write_head(handle: int, seq: int, hash: str) -> None:
     """Note the end beside the log, so that a cut tail is seen; in place, so never torn."""
-    handle = os.open(folder / "head", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        os.pwrite(handle, f"{seq:020d} {hash}\n".encode(), 0)
-    finally:
-        os.close(handle)
+    os.pwrite(handle, f"{seq:020d} {hash}\n".encode(), 0)
 
 
 def _read_head(folder: Path) -> tuple[int, str]:
     try:
-        seq, hash = (folder / "head").read_text().split()
+        text = (folder / HEAD).read_text()
+        seq, hash = text.split() if text else ("0", FIRST)  # made, and not yet written to
         return int(seq), hash
     except FileNotFoundError:
         return 0, FIRST
     except ValueError as error:
-        raise AuditError(f"{folder / 'head'} is damaged") from error
+        raise AuditError(f"{folder / HEAD} is damaged") from error

@@ -72,7 +72,7 @@ class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
 
     def search(self, question: Question, image: bytes | Path | None = None) -> Answer:
         """Neighbours of an image, a stored item or a vector."""
-        return Answer.model_validate(self._ask("/v1/search", question, image))
+        return Answer.model_validate_json(self._ask("/v1/search", question, image).content)
 
     def vote(
         self,
@@ -83,7 +83,8 @@ class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
     ) -> VoteAnswer:
         """The label that the neighbours carry."""
         params = {"weighting": weighting, "temperature": temperature}
-        return VoteAnswer.model_validate(self._ask("/v1/vote", question, image, params))
+        answer = self._ask("/v1/vote", question, image, params)
+        return VoteAnswer.model_validate_json(answer.content)
 
     def item(self, id: str, collection: str | None = None) -> Item:
         """One stored item."""
@@ -128,14 +129,14 @@ class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
         question: Question,
         image: bytes | Path | None,
         params: dict[str, Any] | None = None,
-    ) -> Any:
+    ) -> httpx.Response:
         body = question.model_dump_json(exclude_defaults=True)
         if image is None:
             headers = {"Content-Type": "application/json"}
-            return self._call("POST", path, params=params, content=body, headers=headers).json()
+            return self._call("POST", path, params=params, content=body, headers=headers)
         content = image.read_bytes() if isinstance(image, Path) else image
         files = {"image": ("query", content, "application/octet-stream")}
-        return self._call("POST", path, params=params, files=files, data={"question": body}).json()
+        return self._call("POST", path, params=params, files=files, data={"question": body})
 
     def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:

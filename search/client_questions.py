@@ -35,12 +35,12 @@ class QuestionCalls:
         question: Any,
         image: bytes | Path | None,
         params: dict[str, Any] | None = None,
-    ) -> Any:
+    ) -> httpx.Response:
         raise NotImplementedError
 
     def refine(self, refinement: Refinement, image: bytes | Path | None = None) -> Answer:
         """More like these, less like those, or by a region of the uploaded image."""
-        return Answer.model_validate(self._ask("/v1/refine", refinement, image))
+        return Answer.model_validate_json(self._ask("/v1/refine", refinement, image).content)
 
     def find_cells(
         self, image: bytes | Path, um_per_px: float | None = None, most: int = 500
@@ -63,7 +63,8 @@ class QuestionCalls:
         """Why some stored items are near a query."""
         from search.explanation import Explanation
 
-        return Explanation.model_validate(self._ask("/v1/explain", question, image))
+        answer = self._ask("/v1/explain", question, image)
+        return Explanation.model_validate_json(answer.content)
 
     def similar_cases(
         self, question: CaseQuestion, images: Sequence[bytes | Path] = ()
@@ -72,7 +73,8 @@ class QuestionCalls:
         from search.case_records import CaseAnswer
 
         if not images:
-            return CaseAnswer.model_validate(self._ask("/v1/cases/similar", question, None))
+            answer = self._ask("/v1/cases/similar", question, None)
+            return CaseAnswer.model_validate_json(answer.content)
         files = [
             ("images", (f"cell-{at}", content(image), "application/octet-stream"))
             for at, image in enumerate(images)

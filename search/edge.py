@@ -51,6 +51,7 @@ from search.store import (
     checked_vectors,
     exclusions,
     is_id,
+    mixed,
 )
 
 TURN = 32
@@ -206,7 +207,9 @@ class EdgeStore:
         hits: list[list[Hit]] = []
         for start in range(0, len(rows), TURN):
             queries = [
-                ShardQuery(row, filter_of(met, conditions(without)), self.settings, exact)
+                ShardQuery(
+                    row, filter_of(met, conditions(without)), self.settings, exact, mixed(where)
+                )
                 for row, without in zip(
                     rows[start : start + TURN], excludes[start : start + TURN], strict=True
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, nextafter
 from time import perf_counter
 from uuid import UUID
 
@@ -49,10 +49,13 @@ class Probe:
         ids = tuple(drawn)
         vectors = np.array(list(drawn.values()), np.float32).reshape(-1, store.card.dim)
         filters: dict[float, Filter | None] = {1.0: None}
-        for share in SHARES:
-            found = filter_of_share(store, share)
-            if found is not None:
-                filters[found[0]] = found[1]
+        of_one = [filter_of_share(store, share) for share in SHARES]
+        for found in (*of_one, filter_of_share(store, SHARES[0], several=True)):
+            if found is not None and found[1] not in filters.values():
+                share = found[0]
+                while share in filters:  # two filters that leave as much keep both their figures
+                    share = nextafter(share, 1)
+                filters[share] = found[1]
         truth = {
             share: _others(store.nearest_batch(vectors, k + 1, where, exact=True), ids, k)
             for share, where in filters.items()
@@ -106,23 +109,34 @@ def agreement(truth: Sequence[Sequence[Hit]], found: Sequence[Sequence[Hit]]) ->
     return right / total if total else 1.0
 
 
-def filter_of_share(store: Store, share: float) -> tuple[float, Filter] | None:
+def filter_of_share(
+    store: Store, share: float, *, several: bool = False
+) -> tuple[float, Filter] | None:
     """The filter on one keyword field that leaves nearest to a share of the points.
+
+    One value where there is one: that is what is asked most. Else a set of rare values, which
+    is harder for a graph and says little about the common question.
+
+    Args:
+        store: With what is to be filtered.
+        share: Of the points, above 0 and below 1.
+        several: Only a set of values will do.
 
     Returns:
         The share it leaves and the filter; `None` where no field comes within a factor of 3.
     """
     total = store.count()
     options = [
-        (abs(log(part / share)), part, name, values)
+        (len(values) > 1, distance, part, name, values)
         for name in KEYWORDS
         for part, values in _value_sets(store, name, share, total)
-        if part < 1
+        if part < 1 and (distance := abs(log(part / share))) <= log(3)
+        if len(values) > 1 or not several
     ]
     if not options:
         return None
-    distance, part, name, values = min(options)
-    return (part, Filter.model_validate({name: values})) if distance <= log(3) else None
+    _, _, part, name, values = min(options)
+    return part, Filter.model_validate({name: values})
 
 
 def _value_sets(

@@ -38,6 +38,7 @@ from search.store import (
     clamp,
     exclusions,
     is_id,
+    mixed,
     settled,
 )
 
@@ -219,7 +220,7 @@ class ServerStore:
         for start in range(0, len(rows), ASKED_AT_ONCE):
             end = start + ASKED_AT_ONCE
             queries = [
-                _Query(row, _filter(where, without), self.settings, exact)
+                _Query(row, _filter(where, without), self.settings, exact, mixed(where))
                 for row, without in zip(rows[start:end], excludes[start:end], strict=True)
             ]
             found = self._ask(queries, k + 1)
@@ -435,6 +436,8 @@ class _Query:
     filter: models.Filter | None
     settings: IndexSettings
     exact: bool
+    mixed: bool = False
+    """Whether the filter has no graph of its own; see `search.store.mixed`."""
 
     def request(self, limit: int) -> models.QueryRequest:
         rescored = None
@@ -447,7 +450,10 @@ class _Query:
             limit=limit,
             filter=self.filter,
             params=models.SearchParams(
-                hnsw_ef=max(self.settings.ef, limit), exact=self.exact, quantization=rescored
+                hnsw_ef=max(self.settings.ef, limit),
+                exact=self.exact,
+                quantization=rescored,
+                acorn=models.AcornSearchParams(enable=True) if self.mixed else None,
             ),
             with_payload=True,
         )

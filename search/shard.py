@@ -25,6 +25,8 @@ class ShardQuery:
     filter: Any
     settings: IndexSettings
     exact: bool
+    mixed: bool = False
+    """Whether the filter has no graph of its own; see `search.store.mixed`."""
 
     def request(self, limit: int) -> Any:
         """As the engine takes it."""
@@ -38,7 +40,10 @@ class ShardQuery:
             query=engine.Query.Nearest(self.row),
             filter=self.filter,
             params=engine.SearchParams(
-                hnsw_ef=max(self.settings.ef, limit), exact=self.exact, quantization=rescored
+                hnsw_ef=max(self.settings.ef, limit),
+                exact=self.exact,
+                quantization=rescored,
+                acorn=engine.AcornSearchParams(enable=True) if self.mixed else None,
             ),
             with_payload=True,
         )

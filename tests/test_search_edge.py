@@ -21,6 +21,7 @@ import qdrant_edge as engine
 from encoder.card import EncoderCard
 from search.edge import EdgeStore
 from search.manifest import Manifest, collections
+from search.recall import agreement
 from search.records import KEYWORDS, RANGES, Filter, Item, item_id, source_id
 from search.store import (
     IndexSettings,
@@ -218,13 +219,41 @@ def test_a_build_makes_a_graph_and_measures_it_with_and_without_filters(folder: 
         assert store._shard.info().indexed_vectors_count == 3000
         assert report.points == 3000
         assert report.sample > 90
-        assert sorted(report.by_share) == [pytest.approx(0.01), pytest.approx(0.1)]
+        tenth = pytest.approx(0.1)  # one label, and a set of cases
+        assert sorted(report.by_share) == [pytest.approx(0.01), tenth, tenth]
         assert report.enough
         assert report.filtered_recall == min(report.by_share.values())
         assert [s.item for s in store.get([item.id for item in items])] == items
     assert len(list(folder.glob("shard-*"))) == 1
     with EdgeStore.open(folder, "cells", CARD) as store:
         assert store._shard.info().indexed_vectors_count == 3000
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        Filter(patient=tuple(f"P{at}" for at in range(0, 600, 10))),
+        Filter(case=("case 1", "case 2"), patient=tuple(f"P{at}" for at in range(0, 600, 2))),
+        Filter(um_per_px_max=0.05),
+    ],
+    ids=["a set of rare values", "two fields", "a range"],
+)
+def test_a_filter_without_links_of_its_own_finds_its_true_neighbours(
+    folder: Path, where: Filter
+) -> None:
+    rows = make_vectors(3000)
+    items = [
+        make_item(at, patient=f"P{at % 600}", case=f"case {at % 7}", um_per_px=(at % 100 + 1) / 100)
+        for at in range(3000)
+    ]
+    with EdgeStore.create(folder, "cells", CARD, replace(GRAPH, ef=16)) as store:
+        store.upsert(items, rows)
+        store._optimize()
+
+        found = store.nearest_batch(rows[:100], 10, where)
+
+        truth = store.nearest_batch(rows[:100], 10, where, exact=True)
+        assert agreement(truth, found) >= 0.98
 
 
 def test_a_walk_that_finds_too_little_is_widened_and_stays_so(folder: Path) -> None:

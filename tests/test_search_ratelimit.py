@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from search.ratelimit import RateLimit
@@ -26,6 +29,32 @@ def test_a_refusal_says_when_to_come_back() -> None:
     assert headers["RateLimit-Limit"] == "1"
     assert 1 <= int(headers["Retry-After"]) <= 3600
     assert headers["Retry-After"] == headers["RateLimit-Reset"]
+
+
+def test_the_calls_of_the_window_before_count_by_the_share_that_is_still_in_sight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit, now = RateLimit("10/minute"), 6000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert [limit.call("a").allowed for _ in range(11)] == [True] * 10 + [False]
+
+    now = 6060 + 30.0  # half of the ten are still in sight
+    verdicts = [limit.call("a") for _ in range(6)]
+    assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False]
+    assert verdicts[0].headers["RateLimit-Remaining"] == "4"
+    assert verdicts[5].headers["Retry-After"] == "6"  # then the next of the ten is gone
+
+    now = 6200.0  # a window without a call lies between
+    assert limit.call("a").headers["RateLimit-Remaining"] == "9"
+
+
+def test_counting_starts_no_thread() -> None:
+    limit, before = RateLimit("100/second"), set(threading.enumerate())
+
+    for at in range(200):
+        limit.call(f"key {at % 3}")
+
+    assert set(threading.enumerate()) <= before
 
 
 def test_an_empty_limit_is_none() -> None:

@@ -67,6 +67,18 @@ def test_rare_values_are_joined_to_reach_a_share() -> None:
         assert len(found[1].case) == values
 
 
+def test_one_value_is_asked_before_a_set_that_comes_nearer_to_the_share() -> None:
+    cases = {f"{at:04}": 1 for at in range(1000)}
+    counts = cast(Store, Counts(1000, label={"a": 910, "b": 90}, case=cases))
+
+    one = filter_of_share(counts, 0.1)
+    some = filter_of_share(counts, 0.1, several=True)
+
+    assert one == (0.09, Filter(label=("b",)))
+    assert some is not None
+    assert len(some[1].case) == 100
+
+
 @pytest.mark.parametrize("facets", [{}, {"kind": {"cell": 1000}}])
 def test_where_nothing_sets_items_apart_there_is_no_filter(facets: dict[str, Any]) -> None:
     assert share(0.1, **facets) is None
