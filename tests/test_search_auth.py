@@ -16,8 +16,8 @@ from search.access import api_router
 from search.api import LISTING, ROLE, create_app
 from search.auth import ROLES, Auth, Caller, Keys, KeysError, NotAllowed, Role, parse_roles
 from search.ratelimit import RateLimit
-from search.service import Service
 from search.settings import Settings
+from ui.serving import application
 
 OPEN = {"GET /health"}
 """All that answers without a key."""
@@ -46,12 +46,10 @@ def _texts(library: tuple[Path, Stored]) -> dict[str, str]:
 
 @pytest.fixture(name="app", scope="module")
 def _app(library: tuple[Path, Stored], texts: dict[str, str]) -> Iterator[tuple[FastAPI, Any]]:
-    service = Service.open(Settings(library=library[0]))
-    app = create_app(service)
+    app = application(Settings(library=library[0]))  # with the routes of every part
     with TestClient(app) as client:
         app.state.parts.wrong_keys = RateLimit("")  # the matrix knocks more often than one may
         yield app, client
-    service.close()
 
 
 @pytest.fixture(name="client")
@@ -60,7 +58,7 @@ def _client(app: tuple[FastAPI, TestClient]) -> TestClient:
 
 
 def operations() -> list[tuple[str, str, dict[str, Any]]]:
-    document = create_app(settings=Settings()).openapi()
+    document = application(Settings()).openapi()
     return [
         (method.upper(), path, operation)
         for path, methods in document["paths"].items()
@@ -87,9 +85,17 @@ def expected(who: str, operation: dict[str, Any], name: str) -> set[int]:
 
 def ask(client: TestClient, method: str, path: str, stored: Stored, key: str) -> Any:
     """A call about the collection `cells` that would be answered, were it allowed."""
-    filled = (
-        path.replace("{name}", "cells").replace("{id}", stored.ids[0]).replace("{case}", "C0")
-    ).replace("{field}", "label")
+    filled = path
+    for name, value in {
+        "name": "cells",
+        "id": "0" * 32 if "/sources/" in path else stored.ids[0],
+        "case": "C0",
+        "field": "label",
+        "key": "0" * 16,
+        **dict.fromkeys(("level", "column", "row"), "0"),
+    }.items():
+        filled = filled.replace(f"{{{name}}}", value)
+    assert "{" not in filled, f"{path} has a part that this matrix does not fill"
     body: dict[str, Any] = {}
     if method in {"POST", "PUT", "PATCH"}:
         if path.endswith("/shards"):
@@ -104,6 +110,8 @@ def ask(client: TestClient, method: str, path: str, stored: Stored, key: str) ->
             body = {"json": {"items": stored.ids[:3]}}
         elif "{name}" in path or path == "/v1/evaluations":
             body = {"json": {}}
+        elif path == "/v1/cells":
+            body = {"files": {"image": stored.image}}
         elif path == "/v1/explain":
             body = {"json": {"item": stored.ids[0], "hits": stored.ids[1:2]}}
         else:
@@ -143,6 +151,13 @@ def test_a_collection_that_a_body_names_is_guarded_too(
         assert client.post(path, json=asked, headers=headers).status_code == 403
         own = client.post(path, json={**asked, "collection": "other"}, headers=headers)
         assert own.status_code == 200, own.text
+
+
+def test_the_matrix_has_the_routes_of_every_part() -> None:
+    paths = {path for _, path, _ in operations()}
+
+    assert {"/v1/search", "/v1/cells", "/v1/sources/{id}/dzi"} <= paths
+    assert {"/v1/explain", "/v1/evaluations", "/v1/collections/{name}/ingests"} <= paths
 
 
 def test_lists_show_only_the_collections_of_the_key(
