@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel
@@ -14,11 +14,12 @@ from encoder.image import read_rgb
 from ingest.cells import FinderError
 from ingest.finder import DEFAULT, finder
 from ingest.smears import FieldOfView, placed
-from search.access import Reads, api_router
+from search.access import Lists, api_router
 from search.found import FoundCell, FoundCells
 from search.problems import Expected
 from search.questions_routes import read_question
 from search.records import Box, Record, ScaleOrigin
+from search.uploads import picture_form
 
 PROBLEMS: Sequence[Expected] = ((FinderError, 422, "Cells cannot be found in this picture"),)
 """What this route raises, for the service's table of refusals."""
@@ -35,31 +36,12 @@ class Field(Record):
 
 MODELS: tuple[type[BaseModel], ...] = (Field,)
 """Bodies that are parsed by hand, for the OpenAPI file."""
-BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A smear field: JPEG, PNG, TIFF, BMP, WebP, GIF.",
-                        },
-                        "question": {"type": "string", "description": "A Field as JSON."},
-                    },
-                }
-            }
-        },
-    }
-}
+FORM = {"schema": picture_form("A smear field", "A Field as JSON.")}
+BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": FORM}}}
 router = api_router()
 
 
-async def field(request: Request, service: Reads) -> tuple[Field, list[bytes]]:
+async def field(request: Request, service: Lists) -> tuple[Field, list[bytes]]:
     """The field in a request, with its picture."""
     return await read_question(request, Field, "image", 1, service.settings.max_upload_mb)
 
@@ -67,10 +49,10 @@ async def field(request: Request, service: Reads) -> tuple[Field, list[bytes]]:
 @router.post("/cells", openapi_extra=BODY)
 async def cells(
     asked: Annotated[tuple[Field, list[bytes]], Depends(field)],
-    service: Reads,
+    service: Lists,
     most: Annotated[int, Query(ge=1, le=5000, description="Cells that are told.")] = MOST,
 ) -> FoundCells:
-    """Find the cells of a smear field; nothing is stored."""
+    """Find the cells of a smear field; nothing is stored, and no collection is looked at."""
     known, images = asked
     if not images:
         raise FinderError("send the field as a picture, in the form field 'image'")

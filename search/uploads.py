@@ -84,6 +84,22 @@ def _once(body: bytes) -> Callable[[], Any]:
     return receive
 
 
+def picture_form(picture: str, question: str) -> dict[str, Any]:
+    """The schema of a form with one image and the question beside it, each described in words."""
+    return {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": {
+                "type": "string",
+                "format": "binary",
+                "description": f"{picture}: JPEG, PNG, TIFF, BMP, WebP, GIF.",
+            },
+            "question": {"type": "string", "description": question},
+        },
+    }
+
+
 QUESTION_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -93,21 +109,7 @@ QUESTION_BODY: dict[str, Any] = {
                 "example": {"item": "3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11", "k": 10},
             },
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "A crop of one cell: JPEG, PNG, TIFF, BMP, WebP, GIF.",
-                        },
-                        "question": {
-                            "type": "string",
-                            "description": "A Question as JSON; {} if left out.",
-                        },
-                    },
-                }
+                "schema": picture_form("A crop of one cell", "A Question as JSON; {} if left out.")
             },
         },
     }

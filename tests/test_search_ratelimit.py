@@ -38,11 +38,11 @@ def test_the_calls_of_the_window_before_count_by_the_share_that_is_still_in_sigh
     monkeypatch.setattr(time, "time", lambda: now)
     assert [limit.call("a").allowed for _ in range(11)] == [True] * 10 + [False]
 
-    now = 6060 + 30.0  # half of the ten are still in sight
-    verdicts = [limit.call("a") for _ in range(6)]
-    assert [verdict.allowed for verdict in verdicts] == [True] * 5 + [False]
-    assert verdicts[0].headers["RateLimit-Remaining"] == "4"
-    assert verdicts[5].headers["Retry-After"] == "6"  # then the next of the ten is gone
+    now = 6060 + 33.0  # 4.5 of the ten are still in sight
+    verdicts = [limit.call("a") for _ in range(7)]
+    assert [verdict.allowed for verdict in verdicts] == [True] * 6 + [False]
+    assert verdicts[0].headers["RateLimit-Remaining"] == "5"
+    assert verdicts[6].headers["Retry-After"] == "3"  # then 4 of them are
 
     now = 6200.0  # a window without a call lies between
     assert limit.call("a").headers["RateLimit-Remaining"] == "9"
