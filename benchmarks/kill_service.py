@@ -77,14 +77,15 @@ def start(settings: Settings) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "HEMASEEK_RATE_LIMIT": ""}
     process = subprocess.Popen(service_command(settings), env=environment)
     end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"{settings.url}/health", timeout=5).is_success:
-                return process
-        except httpx.HTTPError:
-            time.sleep(0.05)
-        if process.poll() is not None:
-            break
+    with httpx.Client(base_url=settings.url, timeout=START_S) as client:  # one for each try costs
+        while time.monotonic() < end:
+            try:
+                if client.get("/health").is_success:
+                    return process
+            except httpx.HTTPError:
+                time.sleep(0.05)
+            if process.poll() is not None:
+                break
     process.kill()
     raise RuntimeError(f"the service did not start again: exit code {process.poll()}")
 

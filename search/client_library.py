@@ -151,6 +151,12 @@ class LibraryCalls:
         body = {"version": version, "force": force}
         return self._post(f"/v1/collections/{collection}/rollback", body, SLOW_S)
 
+    def prune(self, collection: str, keep: int = 1) -> list[str]:
+        """Delete old versions for good; which."""
+        path = f"/v1/collections/{collection}/prune"
+        found = self._call("POST", path, params={"keep": keep}, timeout=SLOW_S).json()
+        return [str(id) for id in found["pruned"]]
+
     def jobs(self) -> list[JSON]:
         """The jobs on collections that this key may read, oldest first."""
         found: list[JSON] = self._call("GET", "/v1/jobs").json()

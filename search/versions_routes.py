@@ -250,6 +250,7 @@ def prune_versions(
 ) -> Pruned:
     """Delete old versions for good; the one that answers, and those that did last, stay."""
     called = service.collection(name).name
+    service.follow(called)  # a version that only this service holds on to, after a switch elsewhere
     done = prune(service.library, called, keep, unfinished=unfinished)
     return Pruned(pruned=tuple(done))
 

@@ -140,6 +140,17 @@ def test_items_are_removed_and_the_index_is_proved_and_old_versions_pruned(
     assert len(client.get("/v1/collections/cells/versions").json()) == 1
 
 
+def test_what_was_left_by_a_switch_elsewhere_is_pruned_at_once(
+    client: TestClient, library: Library
+) -> None:
+    build(client, "mixed-1", force=True)
+    assert rollback(library, "cells").served == "1"  # the service has not been asked since
+
+    pruned = client.post("/v1/collections/cells/prune?keep=0")
+
+    assert pruned.json() == {"pruned": ["2"]}
+
+
 def test_only_an_administrator_changes_versions_and_readers_see_their_own_jobs(
     library: Library, service: Service
 ) -> None:

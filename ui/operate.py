@@ -107,10 +107,22 @@ def prune(
     keep: Annotated[int, typer.Option(min=0, help="Older versions to keep.")] = 1,
 ) -> None:
     """Delete old versions; the one that answers always stays."""
+    from search.store import StoreBusy
     from search.switching import prune as run
+    from ui.backend import running_service
 
-    held, name, _ = opened(library, collection)
-    show({"pruned": run(held, name, keep)})
+    held, name, settings = opened(library, collection)
+    before = {version.id for version in held.versions(name).all()}
+    try:
+        run(held, name, keep)
+    except StoreBusy:  # a service holds what it served before a switch until it is asked again
+        client = running_service(settings)
+        if client is None:
+            raise
+        with client:
+            client.prune(name, keep)
+    gone = before - {version.id for version in held.versions(name).all()}
+    show({"pruned": sorted(gone, key=int)})
 
 
 def reconcile(
