@@ -35,6 +35,8 @@ from ui.ingesting import run_ingest
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 LONG = 180_000
+BESIDE = "colours"
+"""A second collection of the same cells with another encoder, to be held against the first."""
 
 
 def main() -> None:
@@ -62,6 +64,8 @@ def main() -> None:
             cells.scans.append(drawn_fields(Path(scratch) / "cells"))
         name = default_encoder()
         run_ingest(cells.scans, settings, load(name), name)
+        beside = settings.model_copy(update={"collection": BESIDE})
+        run_ingest(cells.scans, beside, load("colour"), "colour")
         with running(settings) as client:
             client.calibrate(None, "cells")
             shots = pictures(client, query, field)
@@ -79,12 +83,20 @@ def main() -> None:
                         if asked.only and shot not in asked.only:
                             continue
                         act(opened, address)
-                        opened.wait_for_timeout(1500)
+                        quiet(opened)
                         name = f"{shot}.png" if scheme == "light" else f"{shot}-dark.png"
                         small(opened.screenshot(), folder / name)
                         print(folder / name, flush=True)
                     context.close()
                 browser.close()
+
+
+def quiet(page: Page) -> None:
+    """Wait until nothing is being drawn any more, nor moves."""
+    idle = page.locator("[data-test-script-state='notRunning']")
+    for _ in range(3):
+        idle.wait_for()
+        page.wait_for_timeout(500)
 
 
 def drawn_fields(folder: Path) -> Scan:
@@ -144,8 +156,9 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         page.get_by_text("Causal", exact=True).click()
         page.locator(".hs-overlay, .hs-withheld").first.wait_for()
 
-    plan = EvaluationPlan(collection="cells", ks=(1, 5, 20), ask=600, probe=False)
-    wait_for(client.evaluation, client.evaluate(plan).id)
+    for name in (BESIDE, "cells"):
+        plan = EvaluationPlan(collection=name, ks=(1, 5, 20), ask=600, probe=False)
+        wait_for(client.evaluation, client.evaluate(plan).id)
 
     def case(page: Page, address: str) -> None:
         page.goto(f"{address}/case?by={by}&collection=cells")
@@ -175,6 +188,13 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         page.goto(f"{address}/evaluate?collection=cells")
         page.locator(".hs-matrix").wait_for()
 
+    def pair(page: Page, address: str) -> None:
+        evaluate(page, address)
+        quiet(page)
+        page.get_by_role("combobox", name="Beside it").click()
+        page.get_by_role("option").nth(1).click()
+        page.get_by_text("drawn for both").scroll_into_view_if_needed()
+
     def library(page: Page, address: str) -> None:
         page.goto(f"{address}/library?collection=cells")
         page.get_by_text("Its encoder").wait_for()
@@ -188,6 +208,7 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         "case-slide": slide,
         "atlas": atlas,
         "evaluate": evaluate,
+        "evaluate-pair": pair,
         "library": library,
     }
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import httpx
 
     from search.evaluation_records import EvaluationPlan, EvaluationRecord, ItemAnswers
+    from search.pairing_records import PairedResult
 
 UPLOAD_S = 600
 """Seconds that sending a labelled set may take."""
@@ -59,6 +60,23 @@ class EvaluationCalls:
 
         found = self._call("DELETE", f"/v1/evaluations/{id}").json()
         return EvaluationRecord.model_validate(found)
+
+    def paired(
+        self, id: str, other: str, method: str, other_method: str | None = None
+    ) -> PairedResult:
+        """Two evaluations over the items that both asked.
+
+        Args:
+            id: Of the first evaluation.
+            other: Of the second.
+            method: Of the first: `20-NN`, `linear probe`.
+            other_method: Of the second; the same where it is left out.
+        """
+        from search.pairing_records import PairedResult
+
+        params = {"method": method} | ({"other_method": other_method} if other_method else {})
+        found = self._call("GET", f"/v1/evaluations/{id}/against/{other}", params=params).json()
+        return PairedResult.model_validate(found)
 
     def evaluation_answers(self, id: str, method: str, **conditions: Any) -> ItemAnswers:
         """What single items were called by one method, the surest first.

@@ -107,6 +107,8 @@ class Outcome:
     result: EvaluationResult
     cells: Cells
     told: Sequence[Told]
+    clusters: Rows
+    """For each cell the number of its patient or source: what the intervals are drawn by."""
 
 
 @dataclass
@@ -165,7 +167,7 @@ def evaluate(
     notes = _checked(cells, asked, labelled)
     if same:
         notes.append(
-            f"{same} pairs of near-duplicates joined"
+            f"{same} pair{'' if same == 1 else 's'} of near-duplicates joined"
             if same > 0
             else f"near-duplicates were not looked for among {len(cells)} pictures"
         )
@@ -219,7 +221,7 @@ def evaluate(
         notes=(*notes, *split.notes, *_unit_notes(unit)),
         seconds=steps.seconds,
     )
-    return Outcome(result, cells, told)
+    return Outcome(result, cells, told, clusters)
 
 
 def _data(

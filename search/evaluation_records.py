@@ -310,6 +310,8 @@ class EvaluationRecord(Record):
     """Of the collection that was evaluated."""
     content: str | None = None
     """Digest of the collection's content then."""
+    encoder: str | None = None
+    """Id of the encoder; `None` until done."""
     headline: Headline | None = None
     result: EvaluationResult | None = None
     """`None` until it is done, and in lists."""

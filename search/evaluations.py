@@ -156,6 +156,7 @@ def _keep(folder: Path, record: EvaluationRecord, outcome: Outcome) -> Headline:
         "headline": headline,
         "version": outcome.result.data.version,
         "content": outcome.result.data.content,
+        "encoder": outcome.result.encoder.id,
     }
     _write(folder / RECORD, record.model_copy(update=changes))
     return headline
@@ -184,6 +185,7 @@ def _table(outcome: Outcome) -> bytes:
                     "share": pa.array(one.shares.max(axis=1), pa.float64()),
                     "margin": pa.array(one.margin, pa.float64()),
                     "right": pa.array(np.asarray(called == truth, bool)),
+                    "cluster": pa.array(outcome.clusters[one.rows], pa.int64()),
                 }
             ).sort_by([("margin", "descending"), ("item", "ascending")])
         )
@@ -249,6 +251,24 @@ def end(service: Service, id: str) -> EvaluationRecord:
     return record
 
 
+def answers_table(service: Service, id: str, method: str) -> pa.Table:
+    """Every answer of one method, the surest first: the columns of `ItemAnswer`, and `cluster`, a
+    number that the items of one patient or source share.
+
+    Raises:
+        NoSuchEvaluation: it is not known.
+        BadQuestion: it is not done, or has no such method.
+    """
+    record = evaluation(service, id, whole=False)
+    if record.state != "done":
+        raise BadQuestion(f"evaluation {id} is {record.state}; only one that is done has answers")
+    table = pq.read_table(BytesIO((_folder(service, id) / ANSWERS).read_bytes()))
+    methods = pc.unique(table["method"]).to_pylist()
+    if method not in methods:
+        raise BadQuestion(f"no method {method!r} in evaluation {id}; it has {', '.join(methods)}")
+    return table.filter(pc.equal(table["method"], method))
+
+
 def answers(
     service: Service,
     id: str,
@@ -277,21 +297,14 @@ def answers(
         NoSuchEvaluation: it is not known.
         BadQuestion: it is not done, or has no such method.
     """
-    record = evaluation(service, id, whole=False)
-    if record.state != "done":
-        raise BadQuestion(f"evaluation {id} is {record.state}; only one that is done has answers")
-    table = pq.read_table(BytesIO((_folder(service, id) / ANSWERS).read_bytes()))
-    methods = pc.unique(table["method"]).to_pylist()
-    if method not in methods:
-        raise BadQuestion(f"no method {method!r} in evaluation {id}; it has {', '.join(methods)}")
-    table = table.filter(pc.equal(table["method"], method))
+    table = answers_table(service, id, method)
     for column, value in (("truth", truth), ("said", said), ("right", right)):
         if value is not None:
             table = table.filter(pc.fill_null(pc.equal(table[column], value), False))
     if unanswered is not None:
         silent = pc.is_null(table["said"])
         table = table.filter(silent if unanswered else pc.invert(silent))
-    rows = table.slice(offset, limit).drop_columns(["method"]).to_pylist()
+    rows = table.select(list(ItemAnswer.model_fields)).slice(offset, limit).to_pylist()
     return ItemAnswers(
         method=method, total=table.num_rows, answers=tuple(ItemAnswer(**row) for row in rows)
     )

@@ -13,6 +13,7 @@ from search.access import Lists, Reads, Writes, api_router
 from search.evaluation_records import EvaluationPlan, EvaluationRecord, ItemAnswers
 from search.evaluations import KIND
 from search.jobs import ENDED
+from search.pairing_records import PairedResult
 from search.problems import TooMany
 from search.questions_routes import body_of, read_question
 from search.routes import CollectionName
@@ -77,6 +78,18 @@ def evaluation(id: Id, service: Reads) -> EvaluationRecord:
 def end_evaluation(id: Id, service: Writes) -> EvaluationRecord:
     """Stop an evaluation that runs; forget one that has ended."""
     return service.end_evaluation(id)
+
+
+@router.get("/evaluations/{id}/against/{other}")
+def paired_evaluations(
+    id: Id,
+    other: Annotated[str, "Id of the evaluation that it is held against."],
+    service: Reads,
+    method: Annotated[str, Query(max_length=50, examples=["20-NN"])],
+    other_method: Annotated[str | None, Query(max_length=50)] = None,
+) -> PairedResult:
+    """Two evaluations over the items that both asked: differences with paired intervals."""
+    return service.paired(id, other, method, other_method)
 
 
 @router.get("/evaluations/{id}/answers")

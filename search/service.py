@@ -26,6 +26,7 @@ from search.jobs import Jobs
 from search.judgement import judged
 from search.knn import Weighting, vote
 from search.library import Collection, Library, embedded, on_server
+from search.pairing_records import PairedResult
 from search.pictures import cut
 from search.questions import BadQuestion, NoCalibration, NoSuchItem
 from search.records import Answer, BagField, Filter, Item, Keyword, Question, VoteAnswer
@@ -280,6 +281,14 @@ class Service:
     def end_evaluation(self, id: str) -> EvaluationRecord:
         """Stop an evaluation that runs; forget one that has ended."""
         return evaluations.end(self, id)
+
+    def paired(
+        self, id: str, other: str, method: str, other_method: str | None = None
+    ) -> PairedResult:
+        """Two evaluations over the items that both asked; see `search.pairing.paired`."""
+        from search.pairing import paired
+
+        return paired(self, id, other, method, other_method)
 
     def evaluation_answers(self, id: str, method: str, **conditions: Any) -> ItemAnswers:
         """What single items were called; conditions as in `search.evaluations.answers`."""

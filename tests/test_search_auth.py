@@ -89,6 +89,7 @@ def ask(client: TestClient, method: str, path: str, stored: Stored, key: str) ->
     for name, value in {
         "name": "cells",
         "id": "0" * 32 if "/sources/" in path else stored.ids[0],
+        "other": "0" * 32,
         "case": "C0",
         "field": "label",
         "key": "0" * 16,
@@ -116,7 +117,7 @@ def ask(client: TestClient, method: str, path: str, stored: Stored, key: str) ->
             body = {"json": {"item": stored.ids[0], "hits": stored.ids[1:2]}}
         else:
             body = {"json": {"item": stored.ids[0]}}
-    if path.endswith("/answers"):
+    if path.endswith(("/answers", "/against/{other}")):
         body = {"params": {"method": "1-NN"}}
     headers = {"X-API-Key": key} if key else {}
     return client.request(method, filled, headers=headers, **body)

@@ -102,6 +102,11 @@ def test_an_evaluation_is_a_job_with_progress_and_a_result_that_can_be_run_again
     assert again.model_copy(update={"seconds": {}}) == record.result.model_copy(
         update={"seconds": {}}
     )
+    pair = client.paired(record.id, second.id, "5-NN")
+    assert (pair.asked, pair.verdict) == (record.result.data.asked, "not shown")
+    assert (pair.first.id, pair.second.encoder) == (record.id, record.encoder)
+    with pytest.raises(ServiceError, match="no method '7-NN'"):
+        client.paired(record.id, second.id, "5-NN", "7-NN")
     listed = client.evaluations("cells")
     assert {one.id for one in listed} == {record.id, second.id}
     assert len(listed) == 2
@@ -298,6 +303,9 @@ def test_readers_read_and_writers_evaluate_their_own_collections(service: Servic
         assert call("reader", "GET", f"{where}/answers?method=5-NN").status_code == 200
         assert call("stranger", "GET", where).status_code == 404
         assert call("stranger", "GET", f"{where}/answers?method=5-NN").status_code == 404
+        against = f"{where}/against/{where.rpartition('/')[2]}?method=5-NN"
+        assert call("stranger", "GET", against).status_code == 404
+        assert call("reader", "GET", f"{against}&other_method=1-NN").status_code == 200
         assert call("stranger", "DELETE", where).status_code == 404
         assert call("stranger", "GET", "/v1/evaluations").json() == []
         assert call("reader", "DELETE", where).status_code == 403

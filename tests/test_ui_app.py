@@ -327,6 +327,32 @@ def test_an_empty_library_says_how_to_fill_it(bare: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["compare", "case", "atlas", "evaluate", "library"])
+def test_every_page_says_that_the_key_is_wrong_or_that_nothing_is_there(
+    bare: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HEMASEEK_SERVICE_URL", bare)
+    app = AppTest.from_string(f"from ui import {name}\n{name}.show()", default_timeout=60)
+    for key, words in (("wrong", "The service wants a key"), ("right", "hemaseek ingest PATH")):
+        monkeypatch.setenv("HEMASEEK_API_KEY", key)
+        app.run()
+        connect().close()
+        st.cache_resource.clear()
+
+        assert not app.exception
+        assert words in html(app)
+
+
+def test_a_case_that_is_gone_is_said_to_be(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
+    app = AppTest.from_string("from ui import case\ncase.show()", default_timeout=60)
+    app.query_params["case"] = "case-17"
+    app.run()
+
+    assert not app.exception
+    assert "There is no case case-17 here; it may have been deleted." in html(app)
+
+
+@pytest.mark.parametrize("name", ["compare", "case", "atlas", "evaluate", "library"])
 def test_every_page_opens(live: Live, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
     script = f"from ui import {name}\n{name}.show()"

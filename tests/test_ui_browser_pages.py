@@ -118,7 +118,8 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
     page.get_by_text("A linear probe too").click()
     page.get_by_text("The index beside exact search").click()
     page.get_by_role("button", name="Begin").click()
-    page.locator(".hs-matrix button").first.wait_for(timeout=4 * LONG)
+    page.get_by_text("The evaluation is done.").wait_for(timeout=4 * LONG)
+    page.locator(".hs-matrix button").first.wait_for()
 
     page.locator(".hs-matrix button").first.click()
     page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()

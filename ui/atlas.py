@@ -85,7 +85,7 @@ def show() -> None:
             _map(found, by, gates, patient)
         with right:
             if view == "Effects of origin":
-                _effects(place)
+                _effects(place, found)
             else:
                 _inside(place, found, by, gates, patient)
 
@@ -478,9 +478,14 @@ def _measured(_place: Place, collection: str, field: str, _items: int) -> dict[s
     return _place.client.batch_effects(collection, field)
 
 
-def _effects(place: Place) -> None:
+def _effects(place: Place, drawn: dict[str, Any]) -> None:
+    known = [name for name in ORIGINS if len(drawn["columns"][name]["values"]) > 1]
     field = st.selectbox(
-        "Held against the label", ORIGINS, format_func=str.capitalize, key="atlas-field"
+        "Held against the label",
+        ORIGINS,
+        index=ORIGINS.index(known[0]) if known else 0,
+        format_func=str.capitalize,
+        key="atlas-field",
     )
     found = _measured(place, place.name, field, place.facts["items"])
     if found["notes"]:

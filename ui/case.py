@@ -12,7 +12,7 @@ import streamlit as st
 from search.case_count import CaseCount, CountedCell
 from search.case_records import CaseAnswer, CaseMatch, CaseQuestion
 from search.client import ServiceError
-from search.records import Filter, Question
+from search.records import BagField, Filter, Question
 from ui import states
 from ui.board import board
 from ui.card import Action, card, data_url
@@ -23,7 +23,7 @@ from ui.place import Place, guarded, opened
 from ui.tables import legend, meter, plain, table
 from ui.viewer import Mark, mark, viewer
 
-BY = {"case": "Case", "patient": "Patient", "source": "Slide or field"}
+BY: dict[BagField, str] = {"case": "Case", "patient": "Patient", "source": "Slide or field"}
 PAGE = 48
 """Cells that are shown at once."""
 FOUND = 60
@@ -96,6 +96,13 @@ def _choose(place: Place) -> tuple[str, str] | None:
     # Names of sources are digests, which nobody looks for: the one with most cells comes first.
     names = sorted(counts, key=lambda one: (-counts[one] if by == "source" else 0, one))
     asked = st.query_params.get("case", "")
+    if asked and asked not in counts:  # beyond those that are listed, or not there any more
+        where = Filter.model_validate({by: (asked,)})
+        counts = {**place.client.facet(by, where, place.name, 1), **counts}
+        names = [asked, *names] if asked in counts else names
+        if asked not in counts:
+            said = f"There is no {BY[by].lower()} {asked[:60]} here; it may have been deleted."
+            st.html(states.notes([f"{said} Choose another."], "bad"))
     with middle:
         value = st.selectbox(
             BY[by],

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-SIDE = 300
-EDGE = 40
+SIDE = 320
+EDGE = 52
 """Room for the axes, in units of the drawing."""
 
 
@@ -77,8 +77,8 @@ def chart(
         f'<svg class="hs-chart" viewBox="0 0 {SIDE} {SIDE}" role="img" '
         f'aria-label="{escape(f"{up} against {across}. {said}")}">{"".join(parts)}'
         f'<text x="{SIDE / 2}" y="{SIDE - 4}" text-anchor="middle">{escape(across)}</text>'
-        f'<text x="12" y="{SIDE / 2}" text-anchor="middle" '
-        f'transform="rotate(-90 12 {SIDE / 2})">{escape(up)}</text></svg>'
+        f'<text x="10" y="{SIDE / 2}" text-anchor="middle" '
+        f'transform="rotate(-90 10 {SIDE / 2})">{escape(up)}</text></svg>'
     )
 
 

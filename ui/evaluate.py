@@ -23,6 +23,7 @@ from ui.board import board
 from ui.card import card
 from ui.curves import Line, chart
 from ui.jobbar import follow, told
+from ui.paired import side_by_side
 from ui.palette import SEQUENCE, shade
 from ui.pictures import pictures
 from ui.place import Place, guarded, opened
@@ -74,6 +75,11 @@ def show() -> None:
             if not done:
                 st.html(
                     states.empty(
+                        "The first evaluation is under way",
+                        "Its figures will be shown here. You may leave this page meanwhile.",
+                    )
+                    if going
+                    else states.empty(
                         "No evaluation yet",
                         "Choose who teaches whom at the left, and begin. Nothing is changed by it.",
                     )
@@ -170,6 +176,10 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     name = st.segmented_control("Look closer at", list(methods), default=best) or best
     method = methods[name]
     twin = next((one for one in other.methods if one.method == name), None) if other else None
+    if other and twin is None:
+        st.html(states.notes([f"The evaluation beside it has no {name}."]))
+    elif other:
+        side_by_side(place.client, id, beside, name)
     _closer(place, record, result, method, twin)
     st.download_button(
         "Download the figures as JSON",
@@ -183,6 +193,7 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
 def _called(one: EvaluationRecord) -> str:
     head = f", F1 {one.headline.weighted_f1:.3f}" if one.headline else ""
     version = f" version {one.version}" if one.version else ""
+    version += f", {one.encoder}" if one.encoder else ""
     when = one.made.replace("T", " ").split("+")[0][:16]
     return f"{one.collection}{version}{head} ({when})"
 

@@ -126,6 +126,7 @@ function bar(lens, pane, span, k) {
   const words = ruler.querySelector("b");
   if (!pane.span) {
     words.textContent = "scale unknown";
+    ruler.style.outline = "none";
     ruler.style.setProperty("--hs-bar", "0%");
     return;
   }

@@ -397,7 +397,7 @@ def _set_aside(place: Place, found: dict[str, Any]) -> None:
             _thumbnail(place, one["key"]) if at < PICTURES else "",
             f"{escape(one['reason'])}<br><span class='hs-faint'>{escape(one['dataset'])}, "
             f"{escape(one['ending'] or 'no ending')}, {_size(one['bytes'])}, read "
-            f"{one['attempts']} times, {escape(one['key'])}</span>",
+            f"{_times(one['attempts'])}, {escape(one['key'])}</span>",
         ]
         for at, one in enumerate(found["set_aside"][:50])
     ]
@@ -416,6 +416,10 @@ def _set_aside(place: Place, found: dict[str, Any]) -> None:
             return
         st.session_state[NOTE] = (f"{n:,} files will be read again by the next run.", "good")
         st.rerun()
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 @st.cache_data(max_entries=200, ttl=600, show_spinner=False)

@@ -60,11 +60,15 @@ def looked_at(client: Client, search: Searching, image: bytes | None) -> Looked:
 @st.cache_data(max_entries=32, ttl=300, show_spinner=False)
 def _looked_at(_client: Client, asked: str, image: bytes | None) -> Looked:
     search = Searching.model_validate_json(asked)
-    voted = _client.vote(search.question(), image)
-    answer = voted.answer
-    if search.grouped or search.refined:
-        answer = _client.refine(search.shown(), image)
-    return Looked(voted, answer, datetime.now(UTC))
+    if not search.grouped and not search.refined:
+        voted = _client.vote(search.question(), image)
+        return Looked(voted, voted.answer, datetime.now(UTC))
+    with ThreadPoolExecutor(2) as pool:
+        both = (
+            pool.submit(_client.vote, search.question(), image),
+            pool.submit(_client.refine, search.shown(), image),
+        )
+        return Looked(both[0].result(), both[1].result(), datetime.now(UTC))
 
 
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)

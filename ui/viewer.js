@@ -94,6 +94,7 @@ function build(root, data) {
       bar.innerHTML = `<b>${length >= 1000 ? `${length / 1000} mm` : `${length} µm`}</b>`;
     } else {
       bar.style.width = "0";
+      bar.style.outline = "none";
       bar.innerHTML = "<b>scale unknown</b>";
     }
   };
