@@ -1,31 +1,56 @@
 """What can be measured on a cell: colours of nucleus and cytoplasm, shape, and texture.
 
-They make an encoder of their own (`encoder.measured`), and a guide for a network that is trained
-on few images: one that tells these numbers from a turned, cropped and recoloured view has to find
-the nucleus and cannot get by with the background. Predicting measured features of the unspoilt
-image is masked feature prediction without the mask (Wei et al. 2022, MaskFeat).
+They make an encoder of their own (`encoder.measured`), stand beside a network in a joint one
+(`encoder.joint`), and guide a network that is trained on few images: one that tells these numbers
+from a turned, cropped and recoloured view has to find the nucleus and cannot get by with the
+background. Predicting measured features of the unspoilt image is masked feature prediction
+without the mask (Wei et al. 2022, MaskFeat).
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.encoder import RGB
 from encoder.image import resize
 
+cv2.setNumThreads(1)  # images are small: threads cost more than they save
 SIDE = 112
 """Images are measured at this side, whatever they come in."""
 LEVELS = 8
 """Of each colour channel in a joint histogram."""
-WEIGHTS: Mapping[str, float] = {
+HUE = 0.765
+"""Where the nucleus's hue is turned to, in turns of the colour circle: the violet of most
+leucocytes in PBC."""
+WEIGHTS: Mapping[str, float] = MappingProxyType({
     # Share of each group in the whole; chosen by the vote among training cells (docs/encoder.md)
+    "middle": 1.0,
+    "nucleus": 1.0,
+    "cytoplasm": 0.5,
+    "shape": 0.8,
+    "moments": 0.3,
+    "lobes": 1.0,
+    "concavities": 0.5,
+    "outline": 0.3,
+    "rings": 0.6,
+    "shells": 0.6,
+    "gradients": 0.5,
+    "texture": 0.8,
+    "texture red": 0.5,
+    "texture blue": 0.5,
+    "nucleus colour": 1.2,
+    "cytoplasm colour": 0.5,
+})  # fmt: skip
+GUIDE: Mapping[str, float] = MappingProxyType({
+    # What a network is guided by
     "middle": 1.0,
     "nucleus": 1.0,
     "shape": 0.8,
@@ -34,113 +59,344 @@ WEIGHTS: Mapping[str, float] = {
     "gradients": 0.5,
     "nucleus colour": 0.5,
     "cytoplasm colour": 0.5,
-}
+})  # fmt: skip
+RINGS, RING_PX = 10, 4
+SHELLS = np.array([0.5, 2, 4, 6, 9, 12, 16, 21, 27, 34], np.float32)
+"""Distances from the nucleus between which the cytoplasm is measured, in pixels."""
+RADII = (1, 2, 4)
+"""Of local binary patterns, in pixels."""
+DEPTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Shares of a nucleus's half-width down to which it is worn away to see its lobes part."""
+ANGLES = 48
+GREYS = 128
+"""Steps of brightness between which a cut is sought."""
+SMALL = 30
+"""A nucleus of no more pixels has no shape."""
 Groups = dict[str, NDArray[np.float32]]
 Mask = NDArray[np.bool_]
+Marked = NDArray[np.uint8]
+"""A mask of 0 and 1, as OpenCV takes it."""
 
 
-def measure(image: RGB) -> Groups:
+def measure(image: RGB, *, turn: bool = True) -> Groups:
     """Everything that is measured on one cell in the middle of its image.
 
     Args:
         image: height x width x 3, uint8, red first.
+        turn: Whether the hue of the nucleus is turned to `HUE` first (`turn_to`).
 
     Returns:
         Group and numbers; the keys are those of `WEIGHTS`. Turning or mirroring the image
         changes them only by resampling.
     """
-    from scipy import ndimage
-    from skimage.color import rgb2lab
-
     pixels = resize(image, SIDE, "lanczos")
-    x = pixels.astype(np.float32) / 255
-    lab = rgb2lab(x).astype(np.float32)
-    green = ndimage.gaussian_filter(x[..., 1], 1)
-    from_middle = _from(SIDE / 2, SIDE / 2)
-    nucleus = find_nucleus(green)
-    shape, moments, (row, column) = _shape(nucleus)
-    if not nucleus.any():
-        nucleus = from_middle < 0.15 * SIDE
-    away = ndimage.distance_transform_edt(~nucleus)
+    return measured(turned(pixels, turn_to(pixels)) if turn else pixels)
+
+
+def turn_to(pixels: RGB) -> float:
+    """By how much of the colour circle the hues are turned so that the nucleus has `HUE`.
+
+    The hue of a nucleus is the mean over the middle of the image, weighted by chroma and by the
+    cube of darkness. A turn of all hues leaves saturation and value, and so the weights, as they
+    are: queries whose hue was shifted as a whole, by stain or by camera, come out the same.
+
+    Args:
+        pixels: side x side x 3, uint8.
+    """
+    side = pixels.shape[0]
+    hue, saturation, value = cv2.split(_hsv(pixels))
+    weights = saturation * value * (1 - value) ** 3 * (_from_middle(side) < 0.3 * side)
+    angles = hue * np.float32(np.pi / 180)
+    x, y = float((weights * np.cos(angles)).sum()), float((weights * np.sin(angles)).sum())
+    if np.hypot(x, y) < 1e-7 * side * side:  # nothing has a colour
+        return 0.0
+    return HUE - float(np.arctan2(y, x)) / (2 * np.pi)
+
+
+def turned(pixels: RGB, by: float) -> RGB:
+    """The image with every hue moved along the colour circle.
+
+    Args:
+        pixels: height x width x 3, uint8.
+        by: In turns; whole turns change nothing.
+    """
+    hsv = _hsv(pixels)
+    hsv[..., 0] = np.mod(hsv[..., 0] + np.float32(360 * (by % 1)), np.float32(360))
+    rgb = np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255)
+    return np.asarray(rgb.clip(0, 255), np.uint8)
+
+
+def _hsv(pixels: RGB) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2HSV), np.float32)
+
+
+def measured(pixels: RGB) -> Groups:
+    """The numbers of an image as it is.
+
+    Args:
+        pixels: `SIDE` x `SIDE` x 3, uint8, red first.
+    """
+    x = np.asarray(pixels, np.float32) / np.float32(255)
+    lab = np.asarray(cv2.cvtColor(x, cv2.COLOR_RGB2Lab), np.float32)
+    green = np.ascontiguousarray(x[..., 1])
+    smooth = np.asarray(cv2.GaussianBlur(green, (0, 0), 1), np.float32)
+    nucleus = find_nucleus(smooth)
+    area = int(nucleus.sum())
+    mask = nucleus if area else (_from_middle(SIDE) < 0.15 * SIDE).astype(np.uint8)
+    inside = mask.astype(bool)
+    away = np.asarray(cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5), np.float32)
     cytoplasm = (away > 1) & (away < 9)
-    steps = pixels // (256 // LEVELS)
-    joint = (steps[..., 0].astype(int) * LEVELS + steps[..., 1]) * LEVELS + steps[..., 2]
-    slope = np.minimum(ndimage.gaussian_gradient_magnitude(x[..., 1], 1) * 60, 15).astype(int)
-    inside = from_middle < 0.35 * SIDE
-    from_nucleus = _from(row, column)
-    rings = [_mean_and_spread(lab[(from_nucleus // 4) == ring]) for ring in range(10)]
-    return {
-        "middle": _histogram(joint[from_middle < 0.3 * SIDE], LEVELS**3),
-        "nucleus": _histogram(joint[nucleus], LEVELS**3),
-        "shape": shape,
-        "moments": moments,
-        "rings": np.concatenate(rings),
+    rows, columns = np.nonzero(inside)
+    centre = float(rows.mean()) + 0.5, float(columns.mean()) + 0.5
+    steps = (pixels // (256 // LEVELS)).astype(np.int64)
+    joint = (steps[..., 0] * LEVELS + steps[..., 1]) * LEVELS + steps[..., 2]
+    slope = _slope(smooth)
+    rings = (_from(*centre, SIDE) / RING_PX).astype(np.int64)
+    shells = np.searchsorted(SHELLS, away, side="right") - 1
+    parts = _means_and_spreads(np.where(inside, 0, np.where(cytoplasm, 1, -1)), 2, lab)
+    found = {
+        "middle": _histogram(joint[_from_middle(SIDE) < 0.3 * SIDE], LEVELS**3),
+        "nucleus": _histogram(joint[inside], LEVELS**3),
+        "cytoplasm": _histogram(joint[cytoplasm], LEVELS**3),
+        "rings": _means_and_spreads(rings, RINGS, lab),
+        "shells": _means_and_spreads(shells, len(SHELLS) - 1, lab),
         "gradients": np.concatenate(
-            [_histogram(slope[where], 16) for where in (nucleus, cytoplasm, inside)]
+            [
+                _histogram(slope[where], 16)
+                for where in (inside, cytoplasm, _from_middle(SIDE) < 0.35 * SIDE)
+            ]
         ),
-        "nucleus colour": _mean_and_spread(lab[nucleus]),
-        "cytoplasm colour": _mean_and_spread(lab[cytoplasm]),
+        "texture": _texture(green, inside, cytoplasm),
+        "texture red": _texture(np.ascontiguousarray(x[..., 0]), inside, cytoplasm),
+        "texture blue": _texture(np.ascontiguousarray(x[..., 2]), inside, cytoplasm),
+        "nucleus colour": parts[:6],
+        "cytoplasm colour": parts[6:],
     }
+    return found | _form(nucleus, area, rows, columns, centre, away)
 
 
-def find_nucleus(green: NDArray[np.float32]) -> Mask:
+def find_nucleus(green: NDArray[np.float32]) -> Marked:
     """The dark parts near the middle of a smoothed green channel; empty where there are none.
 
     Green is darkest in chromatin. Of three classes of brightness (Otsu) the darkest is taken,
     and of its parts those of over 25 pixels whose own middle is within 0.28 of the image's side.
+
+    Args:
+        green: `SIDE` x `SIDE`, 0 to 1.
     """
-    from scipy import ndimage
-    from skimage.filters import threshold_multiotsu
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            dark = green < threshold_multiotsu(green[_from(SIDE / 2, SIDE / 2) < 0.45 * SIDE], 3)[0]
-    except ValueError:  # fewer than three grey values
-        return np.zeros(green.shape, bool)
-    parts, count = ndimage.label(dark)
-    numbers = range(1, count + 1)
-    sizes = ndimage.sum(dark, parts, numbers)
-    middles = np.reshape(ndimage.center_of_mass(dark, parts, numbers), (-1, 2)) / SIDE - 0.5
-    kept = [n for n, size, at in zip(numbers, sizes, middles, strict=True)
-            if size > 25 and np.hypot(*at) < 0.28]  # fmt: skip
-    return np.isin(parts, kept)
+    cut = darkest_of_three(green[_from_middle(SIDE) < 0.45 * SIDE])
+    if cut is None:
+        return np.zeros(green.shape, np.uint8)
+    dark = (green < cut).astype(np.uint8)
+    _, parts, facts, middles = cv2.connectedComponentsWithStats(dark, connectivity=4)
+    off = np.hypot(middles[:, 0] / SIDE - 0.5, middles[:, 1] / SIDE - 0.5)
+    kept = (facts[:, cv2.CC_STAT_AREA] > 25) & (off < 0.28)
+    kept[0] = False  # what is not dark
+    return np.asarray(kept[parts], np.uint8)
 
 
-def _shape(nucleus: Mask) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[float, float]]:
-    """Nine numbers of size and shape, seven moments (Hu), and the nucleus's middle."""
-    from skimage.measure import label, regionprops
+def darkest_of_three(values: NDArray[np.float32]) -> float | None:
+    """The lower of the two cuts that part values best into three classes (Otsu 1979).
 
-    if nucleus.sum() <= 30:
-        return np.zeros(9, np.float32), np.zeros(7, np.float32), (SIDE / 2, SIDE / 2)
-    whole = regionprops(nucleus.astype(np.uint8))[0]
-    lobes = regionprops(label(nucleus))
-    largest = max(lobes, key=lambda lobe: lobe.area)
-    numbers = [
-        10 * whole.area / SIDE**2,
-        2 * whole.solidity,
-        whole.eccentricity,
-        np.log1p(len(lobes)),
-        whole.perimeter**2 / (4 * np.pi * whole.area) / 5,
-        2 * largest.solidity,
-        largest.eccentricity,
-        whole.extent,
-        largest.area / whole.area,
-    ]
-    hu = np.asarray(whole.moments_hu)
-    moments = np.sign(hu) * np.log10(np.abs(hu) + 1e-7) / 7
-    row, column = whole.centroid
-    return np.array(numbers, np.float32), moments.astype(np.float32), (row, column)
+    Args:
+        values: Any number, any range.
+
+    Returns:
+        The cut; `None` where there are fewer than three values.
+    """
+    low, high = float(values.min()), float(values.max())
+    counts = np.histogram(values, GREYS, (low, high))[0].astype(np.float64)
+    if high <= low or np.count_nonzero(counts) < 3:
+        return None
+    many = np.concatenate([[0], counts.cumsum()])
+    total = np.concatenate([[0], (counts * np.arange(GREYS)).cumsum()])
+    first, second = _cuts()
+    between = (
+        _squared(total[first], many[first])
+        + _squared(total[second] - total[first], many[second] - many[first])
+        + _squared(total[GREYS] - total[second], many[GREYS] - many[second])
+    )
+    return low + (float(first[between.argmax()]) - 0.5) * (high - low) / GREYS
 
 
 @lru_cache(maxsize=1)
-def _grid() -> NDArray[np.float32]:
-    return np.mgrid[:SIDE, :SIDE].astype(np.float32)
+def _cuts() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    first, second = np.triu_indices(GREYS - 1, 1)
+    return first + 1, second + 1
 
 
-def _from(row: float, column: float) -> NDArray[np.float32]:
-    rows, columns = _grid()
-    return np.asarray(np.hypot(rows + 0.5 - row, columns + 0.5 - column), np.float32)
+def _squared(total: NDArray[np.float64], many: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(total * total / np.maximum(many, 1e-9), np.float64)
+
+
+def _form(
+    nucleus: Marked,
+    area: int,
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    centre: tuple[float, float],
+    away: NDArray[np.float32],
+) -> Groups:
+    """Size, shape, lobes, concavities and outline of a nucleus; zeros where there is none."""
+    if area <= SMALL:
+        widths = {"shape": 9, "moments": 7, "lobes": 24, "concavities": 8, "outline": 28}
+        return {name: np.zeros(width, np.float32) for name, width in widths.items()}
+    count, parts, facts, _ = cv2.connectedComponentsWithStats(nucleus, connectivity=8)
+    largest = 1 + int(facts[1:, cv2.CC_STAT_AREA].argmax())
+    largest_area = float(facts[largest, cv2.CC_STAT_AREA])
+    main = (parts == largest).astype(np.uint8)
+    edges, _ = cv2.findContours(nucleus, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    edge = max(cv2.findContours(main, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], key=len)
+    points = np.stack([columns, rows], axis=1).astype(np.int32)
+    hull, main_hull = _hull_area(points), _hull_area(edge)
+    whole, alone = cv2.moments(nucleus, True), cv2.moments(main, True)
+    _, _, width, height = cv2.boundingRect(points)
+    around = sum(cv2.arcLength(one, True) for one in edges)
+    hu = cv2.HuMoments(whole).ravel()
+    radius = float(np.sqrt(area / np.pi))
+    row, column = centre
+    middle = away[min(int(row), SIDE - 1), min(int(column), SIDE - 1)] / radius
+    off = np.hypot(row - SIDE / 2, column - SIDE / 2) / SIDE
+    found = {
+        "shape": [
+            10 * area / SIDE**2,
+            2 * area / hull,
+            _eccentricity(whole),
+            np.log1p(count - 2),
+            around**2 / (4 * np.pi * area) / 5,
+            2 * largest_area / main_hull,
+            _eccentricity(alone),
+            area / (width * height),
+            largest_area / area,
+        ],
+        "moments": np.sign(hu) * np.log10(np.abs(hu) + 1e-7) / 7,
+        "lobes": _lobes(nucleus, area),
+        "concavities": [
+            *_bays(edge, area),
+            middle,
+            5 * off,
+            10 * (hull - area) / SIDE**2,
+            10 * main_hull / SIDE**2,
+        ],
+        "outline": _outline(rows + 0.5 - row, columns + 0.5 - column, radius),
+    }
+    return {name: np.asarray(numbers, np.float32) for name, numbers in found.items()}
+
+
+def _hull_area(points: NDArray[np.int32]) -> float:
+    """Of the convex hull, in whole pixels: its corners are the middles of pixels."""
+    hull = cv2.convexHull(points)
+    return float(cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2 + 1)
+
+
+def _eccentricity(moments: Mapping[str, float]) -> float:
+    size = moments["m00"]
+    a, b, c = moments["mu20"] / size, moments["mu02"] / size, moments["mu11"] / size
+    apart = np.sqrt((a - b) ** 2 / 4 + c * c)
+    long, short = (a + b) / 2 + apart, (a + b) / 2 - apart
+    return float(np.sqrt(max(0.0, 1 - short / max(long, 1e-9))))
+
+
+def _lobes(nucleus: Marked, area: int) -> list[float]:
+    """How a nucleus falls apart as it is worn away: a band stays one, a segmented one does not."""
+    deep = np.asarray(cv2.distanceTransform(nucleus, cv2.DIST_L2, 5), np.float32)
+    most = float(deep.max())
+    numbers: list[float] = []
+    for depth in DEPTHS:
+        left = (deep > depth * most).astype(np.uint8)
+        count, _, facts, _ = cv2.connectedComponentsWithStats(left, connectivity=8)
+        sizes = facts[1:, cv2.CC_STAT_AREA]
+        numbers += [
+            float(np.log(max(count - 1, 1))),
+            float(sizes.sum() / area),
+            float(sizes.max() / sizes.sum()),
+        ]
+    inside = deep[nucleus.astype(bool)]
+    spread = float(inside.std() / inside.mean())
+    return [*numbers, 10 * most / SIDE, 2 * most / float(np.sqrt(area)), spread]
+
+
+def _bays(edge: NDArray[np.int32], area: int) -> list[float]:
+    """Depths of the four deepest bays of an outline, as shares of the nucleus's width."""
+    try:
+        corners = np.sort(cv2.convexHull(edge, returnPoints=False), axis=0)[::-1]
+        bays = cv2.convexityDefects(edge, corners)
+    except cv2.error:  # fewer than three corners, or an outline that crosses itself
+        bays = None
+    deep = [] if bays is None else np.sort(bays.reshape(-1, 4)[:, 3] / 256)[::-1][:4].tolist()
+    return [3 * one / float(np.sqrt(area)) for one in [*deep, *[0.0] * (4 - len(deep))]]
+
+
+def _outline(
+    down: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]], radius: float
+) -> NDArray[np.float64]:
+    """Farthest, total and nearest along each direction from the middle, as waves about it."""
+    turn = (np.arctan2(down, right) + np.pi) / (2 * np.pi)
+    sector = (turn * ANGLES).astype(np.int64) % ANGLES
+    reach = np.hypot(down, right)
+    far = np.zeros(ANGLES)
+    np.maximum.at(far, sector, reach)
+    near = np.full(ANGLES, np.inf)
+    np.minimum.at(near, sector, reach)
+    near[np.isinf(near)] = 0
+    much = np.bincount(sector, minlength=ANGLES).astype(np.float64)
+    waves = [np.abs(np.fft.rfft(one)) for one in (far, much, near)]
+    return np.asarray(
+        3 * np.concatenate([waves[0][:11], waves[1][1:10], waves[2][:8]]) / (ANGLES * radius)
+    )
+
+
+def _texture(channel: NDArray[np.float32], *where: Mask) -> NDArray[np.float32]:
+    """Histograms of uniform local binary patterns (Ojala et al. 2002), whichever way they turn."""
+    kinds = [_patterns(channel, radius) for radius in RADII]
+    return np.concatenate([_histogram(one[part], 10) for one in kinds for part in where])
+
+
+def _patterns(channel: NDArray[np.float32], radius: int) -> NDArray[np.uint8]:
+    """The pattern about each pixel: 0 to 8 brighter neighbours in a row, or 9 for no such."""
+    smooth = np.asarray(cv2.GaussianBlur(channel, (0, 0), radius / 2), np.float32)
+    wide = cv2.copyMakeBorder(smooth, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
+    least = smooth - np.float32(0.004)  # a grey value of 255: noise is no pattern
+    codes = np.zeros(smooth.shape, np.uint8)
+    for bit, (down, right) in enumerate(_AROUND):
+        top, left = radius * (1 + down), radius * (1 + right)
+        beside = wide[top : top + SIDE, left : left + SIDE]
+        codes |= (beside >= least).view(np.uint8) << bit
+    return _kinds()[codes]
+
+
+_AROUND = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> NDArray[np.uint8]:
+    """The number of brighter neighbours where they lie together, else 9."""
+    bits = (np.arange(256)[:, None] >> np.arange(8)) & 1
+    changes = (bits != np.roll(bits, 1, axis=1)).sum(axis=1)
+    return np.where(changes <= 2, bits.sum(axis=1), 9).astype(np.uint8)
+
+
+def _slope(smooth: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Steepness in 16 steps."""
+    across = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8)
+    down = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
+    return np.asarray(np.minimum(cv2.magnitude(across, down) * 60, 15), np.int64)
+
+
+@lru_cache(maxsize=4)
+def _grid(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    rows, columns = np.mgrid[:side, :side].astype(np.float32) + np.float32(0.5)
+    return rows, columns
+
+
+def _from(row: float, column: float, side: int) -> NDArray[np.float32]:
+    rows, columns = _grid(side)
+    return np.asarray(np.hypot(rows - row, columns - column), np.float32)
+
+
+@lru_cache(maxsize=4)
+def _from_middle(side: int) -> NDArray[np.float32]:
+    return _from(side / 2, side / 2, side)
 
 
 def _histogram(values: NDArray[np.integer[Any]], bins: int) -> NDArray[np.float32]:
@@ -149,15 +405,31 @@ def _histogram(values: NDArray[np.integer[Any]], bins: int) -> NDArray[np.float3
     return np.asarray(np.sqrt(counts / max(float(counts.sum()), 1.0)), np.float32)
 
 
-def _mean_and_spread(colours: NDArray[np.float32]) -> NDArray[np.float32]:
-    if not len(colours):
-        return np.zeros(6, np.float32)
-    return np.concatenate([colours.mean(axis=0) / 20, colours.std(axis=0) / 10]).astype(np.float32)
+def _means_and_spreads(
+    parts: NDArray[np.integer[Any]], count: int, colours: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Mean and spread of three channels in each part: count x 6 in a row, 0 for empty parts.
+
+    Args:
+        parts: Which part each pixel is of; others than 0 to count - 1 are left out.
+        count: Of parts.
+        colours: The same shape x 3.
+    """
+    kept = np.where((parts >= 0) & (parts < count), parts, count).ravel()
+    many = np.maximum(np.bincount(kept, minlength=count + 1)[:count], 1)
+    numbers = np.empty((count, 6), np.float32)
+    for at in range(3):
+        channel = colours[..., at].ravel().astype(np.float64)
+        mean = np.bincount(kept, channel, count + 1)[:count] / many
+        square = np.bincount(kept, channel * channel, count + 1)[:count] / many
+        numbers[:, at] = mean / 20
+        numbers[:, 3 + at] = np.sqrt(np.maximum(square - mean * mean, 0)) / 10
+    return numbers.ravel()
 
 
-def in_a_row(groups: Groups) -> NDArray[np.float32]:
-    """All numbers of one image behind each other, in the order of `WEIGHTS`."""
-    return np.concatenate([np.nan_to_num(groups[name]) for name in WEIGHTS]).astype(np.float32)
+def in_a_row(groups: Groups, weights: Mapping[str, float] = WEIGHTS) -> NDArray[np.float32]:
+    """All numbers of one image behind each other, in the order of the weights."""
+    return np.concatenate([np.nan_to_num(groups[name]) for name in weights]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -171,36 +443,45 @@ class Axes:
 
     def vectors(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """n x numbers (`in_a_row`) to n x dim, rows of length 1."""
-        turned = (rows - self.mean) @ self.axes
-        lengths = np.linalg.norm(turned, axis=1, keepdims=True)
-        return np.asarray(turned / np.maximum(lengths, 1e-9), np.float32)
+        rotated = (rows - self.mean) @ self.axes
+        lengths = np.linalg.norm(rotated, axis=1, keepdims=True)
+        return np.asarray(rotated / np.maximum(lengths, 1e-9), np.float32)
 
 
-def fit(rows: NDArray[np.float32], widths: Mapping[str, int], dim: int = 128) -> Axes:
+def fit(
+    rows: NDArray[np.float32],
+    widths: Mapping[str, int],
+    dim: int = 128,
+    *,
+    power: float = 0.5,
+    weights: Mapping[str, float] = WEIGHTS,
+) -> Axes:
     """Axes that let every group count by its weight, and rare differences more than common ones.
 
     Each group is centred, given equal spread and its weight; of the whole, the first principal
-    components are kept, each divided by the square root of its spread. That lies half-way
-    between raw numbers, where brightness drowns the number of lobes, and whitened ones, where
-    noise counts as much as anything. No label is used.
+    components are kept, each divided by a power of its spread. That lies between raw numbers,
+    where brightness drowns the number of lobes, and whitened ones, where noise counts as much as
+    anything. No label is used.
 
     Args:
         rows: n x numbers of the cells that decide (`in_a_row`). Other kinds of cells spread along
             other axes: where red cells decide too, white cells are told apart less well.
         widths: Numbers in each group.
         dim: Components kept.
+        power: Of the spread; see `evened`.
+        weights: Of each group, in the order of the rows.
     """
     mean = rows.mean(axis=0)
     scale = np.empty(rows.shape[1])
     start = 0
-    for name, weight in WEIGHTS.items():
+    for name, weight in weights.items():
         part = slice(start, start + widths[name])
         spread = float(np.sqrt(((rows[:, part] - mean[part]) ** 2).sum(axis=1).mean()))
         scale[part] = weight / max(spread, 1e-9)
         start = part.stop
-    inner = evened((rows - mean) * scale, dim, 0.5)
-    turned = scale[:, None] * inner.axes
-    return Axes(mean.astype(np.float32), turned.astype(np.float32))
+    inner = evened((rows - mean) * scale, dim, power)
+    axes = scale[:, None] * inner.axes
+    return Axes(mean.astype(np.float32), axes.astype(np.float32))
 
 
 def evened(rows: NDArray[np.floating[Any]], dim: int, power: float) -> Axes:
@@ -219,5 +500,5 @@ def evened(rows: NDArray[np.floating[Any]], dim: int, power: float) -> Axes:
     values, axes = np.linalg.eigh(even.T @ even / len(even))
     values, axes = values[::-1][:dim], axes[:, ::-1][:, :dim]
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    turned = axes * signs / np.maximum(values, 1e-9) ** (power / 2)
-    return Axes(mean.astype(np.float32), turned.astype(np.float32))
+    rotated = axes * signs / np.maximum(values, 1e-9) ** (power / 2)
+    return Axes(mean.astype(np.float32), rotated.astype(np.float32))

@@ -16,7 +16,11 @@ from encoder.encoder import Encoder, EncoderError, Network
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from encoder.joint import Beside
+
 WEIGHTS, MODEL, CARD = "weights.safetensors", "model.json", "card.json"
+MEASURED = "measured"
+"""In `model.json`: the version of the numbers that stand beside the network."""
 
 
 def save(
@@ -28,6 +32,7 @@ def save(
     img_size: int,
     dtype: Literal["fp32", "fp16"] = "fp32",
     model_kwargs: Mapping[str, Any] | None = None,
+    beside: Beside | None = None,
 ) -> EncoderCard:
     """Write an encoder so that `registry.load(folder)` gives the same vectors anywhere.
 
@@ -40,6 +45,7 @@ def save(
         dtype: How floating-point tensors are stored; they are computed with in float32 again.
         model_kwargs: Whatever differs from timm's model: depth, embed_dim, num_heads, ... Depth
             alone need not be given: the tensors tell it.
+        beside: Measured numbers that stand beside the network's vector, see `encoder.joint`.
 
     Returns:
         The card as written.
@@ -47,7 +53,10 @@ def save(
     Raises:
         EncoderError: tensors, model and card do not belong together.
     """
+    import torch
+
     from encoder import checkpoint, vit
+    from encoder.joint import VERSION, tables
 
     kwargs = dict(model_kwargs or {})
     kwargs.setdefault("depth", _depth(state_dict))
@@ -56,13 +65,18 @@ def save(
     model = vit.bare_model(timm_name, img_size, kwargs)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     checkpoint.load_strict(model, state, f"the state dict for {folder}")
-    _check_card(card, model, img_size)
+    _check_card(card, model, img_size, beside)
+    facts = {"format": 1, "timm_name": timm_name, "img_size": img_size, "kwargs": kwargs}
+    architecture = timm_name
+    if beside is not None:
+        state |= {name: torch.from_numpy(table) for name, table in tables(beside).items()}
+        facts[MEASURED] = VERSION
+        architecture = f"{timm_name}+{VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
     _write_weights(folder / WEIGHTS, state, dtype)
-    facts = {"format": 1, "timm_name": timm_name, "img_size": img_size, "kwargs": kwargs}
     _write_text(folder / MODEL, json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    card = replace(card, architecture=timm_name, weights_sha256=digest_of(folder / WEIGHTS))
+    card = replace(card, architecture=architecture, weights_sha256=digest_of(folder / WEIGHTS))
     _write_text(folder / CARD, card.to_json())
     return card
 
@@ -80,24 +94,42 @@ def load_folder(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -
 def build(folder: Path, device: str) -> tuple[EncoderCard, Network]:
     """Card and network of an exported folder."""
     from encoder import vit
+    from encoder.joint import Joint
 
-    card, model = load_model(folder)
+    card, model, beside = _load(folder)
     pool: vit.Pool = "mean" if card.pooling == "mean" else "cls"
-    return card, vit.network(card, model, pool, device)
+    if beside is None:
+        return card, vit.network(card, model, pool, device)
+    return card, Joint(card, vit.network(_alone(card, beside), model, pool, device), beside)
 
 
 def load_model(folder: Path) -> tuple[EncoderCard, nn.Module]:
     """Card and bare timm model (float32, CPU) of an exported folder, to train it further.
 
+    Of a joint encoder it is the network alone.
+
     Raises:
         EncoderError: unfinished, damaged, or not written by `save`.
     """
+    card, model, beside = _load(folder)
+    return (card if beside is None else _alone(card, beside)), model
+
+
+def _alone(card: EncoderCard, beside: Beside) -> EncoderCard:
+    """The card of the network without what is measured beside it."""
+    return replace(
+        card, dim=card.dim - beside.dim, architecture=card.architecture.partition("+")[0]
+    )
+
+
+def _load(folder: Path) -> tuple[EncoderCard, nn.Module, Beside | None]:
     missing = [name for name in (CARD, MODEL, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise EncoderError(
             f"{folder} has no {' and no '.join(missing)}: it is no finished export; export again"
         )
     from encoder import checkpoint, vit
+    from encoder.joint import TABLES, from_tables
 
     card = EncoderCard.read(folder / CARD)
     got = digest_of(folder / WEIGHTS)
@@ -111,23 +143,29 @@ def load_model(folder: Path) -> tuple[EncoderCard, nn.Module]:
         name, img_size, kwargs = facts["timm_name"], facts["img_size"], facts["kwargs"]
     except (ValueError, KeyError, TypeError) as error:
         raise EncoderError(f"{folder / MODEL} cannot be read: {error!r}; export again") from error
+    state = checkpoint.read(folder / WEIGHTS)
+    beside = None
+    if MEASURED in facts:
+        held = {key: state.pop(key).float().numpy() for key in TABLES if key in state}
+        beside = from_tables(held, str(facts[MEASURED]), str(folder))
     model = vit.bare_model(name, img_size, kwargs)
-    checkpoint.load_strict(model, checkpoint.read(folder / WEIGHTS), str(folder / WEIGHTS))
-    _check_card(card, model, img_size)
-    return card, model
+    checkpoint.load_strict(model, state, str(folder / WEIGHTS))
+    _check_card(card, model, img_size, beside)
+    return card, model, beside
 
 
 def _depth(state_dict: Mapping[str, Tensor]) -> int:
     return len({name.split(".")[1] for name in state_dict if name.startswith("blocks.")})
 
 
-def _check_card(card: EncoderCard, model: nn.Module, img_size: int) -> None:
+def _check_card(card: EncoderCard, model: nn.Module, img_size: int, beside: Beside | None) -> None:
     """The card must promise what the model gives."""
     parts: Any = dict(model.named_children())
     width: Any = model.num_features
+    out = parts["project"].out_features if "project" in parts else width
     patch = model.patch_embed.patch_size[0]  # type: ignore[union-attr, index]
     facts = (
-        ("dim", card.dim, parts["project"].out_features if "project" in parts else width),
+        ("dim", card.dim, out + (beside.dim if beside else 0)),
         ("input_px", card.input_px, img_size),
         ("patch_px", card.patch_px, patch),
     )

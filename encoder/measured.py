@@ -22,8 +22,8 @@ AXES = Path(__file__).with_name("measured.npz")
 """Mean and axes, fitted without labels by `python -m train.measured`."""
 CARD = EncoderCard(
     id="measured",
-    architecture="measured-cells-v1",
-    dim=128,
+    architecture="measured-cells-v2",
+    dim=256,
     input_px=SIDE,
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
@@ -44,7 +44,7 @@ class Measured:
         self._axes = axes
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
-        """n x 128, rows of length 1."""
+        """n x 256, rows of length 1."""
         return self._axes.vectors(np.stack([in_a_row(measure(image)) for image in images]))
 
     def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

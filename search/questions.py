@@ -14,7 +14,14 @@ from search.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_pict
 from search.finder import Finder, Rank
 from search.pictures import image_warnings, span_um
 from search.records import About, Box, Exclusion, Filter, Hit, Item, Question, source_id
-from search.refine import BestScore, Refinement, average_vector, region_vector
+from search.refine import (
+    BestScore,
+    Refinement,
+    average_vector,
+    joined,
+    region_vector,
+    silent_part,
+)
 from search.shards import make_thumbnail
 from search.sources import crop
 from search.store import Stored, checked_vectors
@@ -192,6 +199,9 @@ def _embedded(service: Service, collection: Collection, question: Question, pixe
     try:
         _, patches = encoder.tokens([pixels])
         row = region_vector(patches[0], region, *pixels.shape[:2])
+        silent = silent_part(patches[0])
+        if silent.any():  # what is measured beside a network is measured on the region alone
+            row = joined(row, encoder.embed([crop(pixels, region)])[0], silent)
     except (NoPatchTokens, ValueError) as error:
         raise BadQuestion(str(error)) from error
     return np.asarray(checked_vectors(row[None], collection.card.dim, 1)[0])

@@ -142,6 +142,34 @@ def region_vector(patches: Patches, region: Box, height: int, width: int) -> Vec
     return np.asarray(total / weights.sum(), np.float32)
 
 
+def silent_part(patches: Patches) -> NDArray[np.bool_]:
+    """Which numbers of a vector no patch token has: those measured beside a network.
+
+    Args:
+        patches: rows x columns x dim.
+
+    Returns:
+        Length dim.
+    """
+    return np.asarray(~patches.any(axis=(0, 1)))
+
+
+def joined(row: Vectors, measured: Vectors, silent: NDArray[np.bool_]) -> Vectors:
+    """The patches' part of one vector and the measured part of another, as an encoder joins them.
+
+    Args:
+        row: Length dim, of patch tokens.
+        measured: Length dim, of an image as a whole.
+        silent: Which numbers are measured.
+    """
+    spoken = ~silent
+    length = float(np.linalg.norm(row[spoken]))
+    share = float(np.linalg.norm(measured[spoken]))
+    both = measured.copy()
+    both[spoken] = row[spoken] * (share / length if length > 0 else 0.0)
+    return both
+
+
 def _cover(start: float, end: float, cells: int) -> NDArray[np.float64]:
     """How much of each of `cells` equal parts of 0 to 1 lies between start and end."""
     edges = np.arange(cells + 1) / cells

@@ -3,7 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoder.descriptors import SIDE, WEIGHTS, find_nucleus, fit, in_a_row, measure
+from encoder.descriptors import (
+    GUIDE,
+    HUE,
+    SIDE,
+    WEIGHTS,
+    darkest_of_three,
+    find_nucleus,
+    fit,
+    in_a_row,
+    measure,
+    turn_to,
+    turned,
+)
 from train.smoke import KINDS, draw_cell
 
 
@@ -38,6 +50,48 @@ def test_the_nucleus_of_a_drawn_lymphocyte_is_found_in_the_middle() -> None:
     assert 0.02 < nucleus.mean() < 0.5
     assert abs(rows.mean() / SIDE - 0.5) < 0.15
     assert abs(columns.mean() / SIDE - 0.5) < 0.15
+
+
+@pytest.mark.parametrize("by", [-0.3, -0.1, 0.02, 0.1])
+def test_a_shift_of_all_hues_is_taken_back(by: float) -> None:
+    image = drawn("neutrophil")
+    before, after = measure(image), measure(turned(image, by))
+    for name in WEIGHTS:
+        assert before[name] == pytest.approx(after[name], abs=0.25), name
+    assert (turn_to(turned(image, by)) - turn_to(image) + by + 0.5) % 1 == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+def test_a_turned_nucleus_has_the_one_hue() -> None:
+    image = drawn("basophil") if "basophil" in KINDS else drawn(next(iter(KINDS)))
+    seen = turned(image, turn_to(image))
+    assert (turn_to(seen) + 0.5) % 1 == pytest.approx(0.5, abs=0.01)
+    assert 0 < HUE < 1
+
+
+def test_grey_images_are_not_turned() -> None:
+    grey = np.full((SIDE, SIDE, 3), 90, np.uint8)
+    assert turn_to(grey) == 0.0
+    assert np.array_equal(turned(grey, 0.3), grey)
+
+
+def test_the_darkest_of_three_classes_is_the_cut_of_scikit_image(
+    rng: np.random.Generator,
+) -> None:
+    from skimage.filters import threshold_multiotsu
+
+    values = np.concatenate([rng.normal(at, 0.03, 2000) for at in (0.2, 0.55, 0.85)])
+    expected = threshold_multiotsu(values, 3)[0]
+    assert darkest_of_three(values.astype(np.float32)) == pytest.approx(expected, abs=0.02)
+
+
+def test_two_grey_values_have_no_three_classes() -> None:
+    assert darkest_of_three(np.array([0.1, 0.9] * 8, np.float32)) is None
+
+
+def test_a_guide_is_of_numbers_that_are_measured() -> None:
+    assert WEIGHTS.keys() >= GUIDE.keys()
 
 
 def test_an_empty_picture_has_no_nucleus_and_still_gives_numbers() -> None:

@@ -18,7 +18,7 @@ def cells(kind: str, count: int = 3) -> list[np.ndarray]:
 
 def test_it_needs_no_download_and_says_what_it_is() -> None:
     encoder = registry.load("measured")
-    assert encoder.card.dim == 128
+    assert encoder.card.dim == 256
     assert encoder.card.weights_sha256
     assert "No network" in encoder.card.notes
     assert encoder.card.fingerprint == registry.load("measured").card.fingerprint

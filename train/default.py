@@ -29,6 +29,8 @@ from train.default_recipes import RECIPES, Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from encoder.joint import Beside
+
 MORE = 4
 """Exit status: stopped in time, run the same command again."""
 REFUSED = 3
@@ -164,22 +166,50 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
         notes=f"{recipe.about}; step {state['step']} of {run.total_steps}. Research use only.",
     )
 
-    def write(where: Path) -> EncoderCard:
+    def write(where: Path, beside: Beside | None = None) -> EncoderCard:
         return save(
             where, card, tensors, timm_name=start.timm_name, img_size=side,
-            dtype="fp16", model_kwargs=kwargs,
+            dtype="fp16", model_kwargs=kwargs, beside=beside,
         )  # fmt: skip
 
     if recipe.even:
         write(folder)
-        projection = evening(folder, run.data[0], run.decoded_px, *recipe.even)
+        projection = evening(
+            folder, run.data[0], run.decoded_px, *recipe.even, turn=recipe.beside is not None
+        )
         tensors |= projection
         kwargs["project"] = len(projection["project.bias"])
         card = replace(card, dim=kwargs["project"])
-    return write(folder)
+    if recipe.beside is None:
+        return write(folder)
+    beside = measured_beside(config)
+    card = replace(card, dim=card.dim + beside.dim)
+    return write(folder, beside)
 
 
-def evening(folder: Path, source: Path, px: int, dim: int, power: float) -> dict[str, Tensor]:
+def measured_beside(config: DefaultConfig) -> Beside:
+    """The measured half: axes decided by the set that is drawn most often."""
+    from encoder.joint import VERSION, Beside
+    from encoder.measured import read_axes, write_axes
+    from train.default_data import axes_for, sources
+
+    recipe = RECIPES[config.recipe]
+    if recipe.beside is None:
+        raise ValueError(f"recipe {config.recipe} has nothing measured beside it")
+    dim, power, weight = recipe.beside
+    names = [name for name in recipe.shares if name != "pbc" or not config.external]
+    first = max(names, key=lambda name: recipe.shares[name])
+    held = config.work / "packs" / f"axes-{first}-{VERSION}-{dim}-{power}.npz"
+    if not held.exists():
+        held.parent.mkdir(parents=True, exist_ok=True)
+        (source,) = sources(config.root, [first]).values()
+        write_axes(held, axes_for(source, dim, power))
+    return Beside(read_axes(held), weight)
+
+
+def evening(
+    folder: Path, source: Path, px: int, dim: int, power: float, *, turn: bool = False
+) -> dict[str, Tensor]:
     """A linear layer that evens out an encoder's vectors (`encoder.descriptors.evened`).
 
     Args:
@@ -188,11 +218,13 @@ def evening(folder: Path, source: Path, px: int, dim: int, power: float) -> dict
         px: Side at which they are decoded.
         dim: Components kept.
         power: Of the spread that each is divided by.
+        turn: Whether hues are turned first, as a joint encoder does.
     """
     import torch
 
-    from encoder.descriptors import evened
+    from encoder.descriptors import SIDE, evened, turn_to, turned
     from encoder.export import build
+    from encoder.image import resize
     from train.data import Images, open_source
 
     _, network = build(folder, "auto")
@@ -200,7 +232,10 @@ def evening(folder: Path, source: Path, px: int, dim: int, power: float) -> dict
     rows = []
     for at in range(0, len(images), 256):
         found = [images.decode(n) for n in range(at, min(at + 256, len(images)))]
-        rows.append(network.vectors([image for image in found if image is not None]))
+        known = [image for image in found if image is not None]
+        if turn:
+            known = [turned(one, turn_to(resize(one, SIDE, "lanczos"))) for one in known]
+        rows.append(network.vectors(known))
     table = np.concatenate(rows)
     made = evened(table, dim, power)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.descriptors import WEIGHTS, fit, in_a_row, measure
+from encoder.descriptors import GUIDE, WEIGHTS, Axes, fit, in_a_row, measure
 from encoder.encoder import RGB
 from encoder.image import read_rgb
 from train import datasets
@@ -213,17 +213,26 @@ def guide_for(packs: dict[str, Path], px: int, dim: int) -> Path:
     for path in packs.values():
         images = Images([open_source(path)], px, "lanczos")
         decoded = (images.decode(at) for at in range(len(images)))
-        tables.append(measure_all(image for image in decoded if image is not None))
-    axes = fit(tables[0], widths(), dim)
+        known = (image for image in decoded if image is not None)
+        tables.append(measure_all(known, GUIDE, turn=False))
+    axes = fit(tables[0], widths(), dim, weights=GUIDE)
     part = out.with_suffix(".part.npy")
     np.save(part, axes.vectors(np.concatenate(tables)))
     part.replace(out)
     return out
 
 
-def measured_row(image: RGB) -> NDArray[np.float32]:
+def axes_for(source: Source, dim: int, power: float) -> Axes:
+    """Axes of the measured numbers, decided by the images of one set; no label is read."""
+    images = (read_rgb(source.content(at)) for at in range(len(source)))
+    return fit(measure_all(images), widths(), dim, power=power)
+
+
+def measured_row(
+    image: RGB, weights: Mapping[str, float] | None = None, *, turn: bool = True
+) -> NDArray[np.float32]:
     """All numbers that are measured on an image."""
-    return in_a_row(measure(image))
+    return in_a_row(measure(image, turn=turn), weights or WEIGHTS)
 
 
 def widths() -> dict[str, int]:
@@ -232,13 +241,17 @@ def widths() -> dict[str, int]:
     return {name: len(groups[name]) for name in WEIGHTS}
 
 
-def measure_all(images: Iterable[RGB]) -> NDArray[np.float32]:
+def measure_all(
+    images: Iterable[RGB], weights: Mapping[str, float] = WEIGHTS, *, turn: bool = True
+) -> NDArray[np.float32]:
     """n x numbers, measured on every core, in order."""
     from concurrent.futures import ProcessPoolExecutor
+    from functools import partial
     from multiprocessing import get_context
 
+    one = partial(measured_row, weights=dict(weights), turn=turn)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        return np.stack(list(pool.map(measured_row, images, chunksize=64)))
+        return np.stack(list(pool.map(one, images, chunksize=64)))
 
 
 def pack_all(

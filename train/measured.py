@@ -10,10 +10,11 @@ import os
 import sys
 from pathlib import Path
 
-from encoder.descriptors import fit
-from encoder.image import read_rgb
 from encoder.measured import AXES, CARD, write_axes
-from train.default_data import measure_all, pbc_files, widths
+from train.default_data import axes_for, pbc_files
+
+POWER = 0.8
+"""Of the spread that each axis is divided by (`encoder.descriptors.evened`)."""
 
 
 def make(root: Path, out: Path = AXES) -> int:
@@ -24,9 +25,8 @@ def make(root: Path, out: Path = AXES) -> int:
         out: The file to write.
     """
     files = pbc_files(root / "pbc")
-    rows = measure_all(read_rgb(path) for path in files.paths)
-    write_axes(out, fit(rows, widths(), CARD.dim))
-    return len(rows)
+    write_axes(out, axes_for(files, CARD.dim, POWER))
+    return len(files)
 
 
 if __name__ == "__main__":
