@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from search import screen
 from search.exact import BadSearch, search, top
 from search.knn import vote_many
 
@@ -51,8 +52,10 @@ def test_equal_rows_come_in_order_of_position_however_many_there_are(rng, route)
     assert np.array_equal(places, _oracle(queries, library, 20)[0])
 
 
+@pytest.mark.parametrize("tiles", [True, False])
 @pytest.mark.parametrize("noise", [0.3, 0.8, 1.5])
-def test_screening_gives_the_same_answer_as_every_score(rng, noise):
+def test_screening_gives_the_same_answer_as_every_score(rng, noise, tiles, monkeypatch):
+    monkeypatch.setattr(screen, "tiles_work", lambda: tiles)
     queries, library = _clusters(rng, 700, noise, 384), _clusters(rng, 3000, noise, 384)
 
     screened = search(queries, library, 20, route="screen")
@@ -68,6 +71,16 @@ def test_queries_between_the_lists_and_small_lists_are_answered_too(rng):
 
     assert np.array_equal(
         search(queries, library, 30, route="screen")[0], _oracle(queries, library, 30)[0]
+    )
+
+
+def test_queries_unlike_everything_are_answered_by_another_route(rng, monkeypatch):
+    monkeypatch.setattr(screen, "tiles_work", lambda: True)
+    library = _clusters(rng, 2500, 0.4)
+    queries = np.concatenate([_clusters(rng, 600, 0.4), -library.mean(axis=0, keepdims=True)])
+
+    assert np.array_equal(
+        search(queries, library, 5, route="screen")[0], _oracle(queries, library, 5)[0]
     )
 
 
