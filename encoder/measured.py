@@ -1,7 +1,7 @@
-"""An encoder of measured numbers: colours of nucleus and cytoplasm, shape and texture.
+"""An encoder of measured numbers: colours of nucleus and cytoplasm, shape, lobes and texture.
 
-It has no network. What it compares can be named, and it needs no more than a processor; a learned
-encoder with as good neighbours says more about cells that it was not made for.
+It has no network. What it compares can be named, and it needs no more than a processor; joined
+with a network (`encoder.joint`) it says more about cells that it was not made for.
 """
 
 from __future__ import annotations

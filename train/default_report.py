@@ -21,6 +21,7 @@ from train import datasets
 from train.confusions import commonest, sheets
 from train.datasets import Labelled
 from train.default_data import held_out
+from train.default_recipes import RECIPES
 from train.evaluate import EvaluateConfig, evaluate, make_folds
 from train.robustness import SHIFTS, SLIGHT, robustness
 from train.vectors import vectors_of
@@ -273,6 +274,17 @@ def model_card(
         *(
             f"**{name}** ({entry['asked']} cells asked; unit: {entry['unit']})\n\n{table(entry)}"
             for name, entry in record["sets"].items()
+        ),
+        *(
+            [
+                "Beside the network's vector stand measured numbers of the same image "
+                "(`encoder.joint`), on axes fitted without labels to the largest set trained on: "
+                f"{beside[0]} numbers, each divided by its spread to the power {beside[1]}, of "
+                f"{beside[2]} times the network's length. Figures are of both together; `measured` "
+                "is the second half alone."
+            ]
+            if (beside := RECIPES[config.recipe].beside)
+            else []
         ),
         "### The same recipe without any image of PBC (external protocol)",
         "Not run." if external is None else _external(external),
