@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from search.store import StoreBusy
 
@@ -42,6 +42,30 @@ class Checked:
     in a power cut, or cut off."""
 
 
+def need_free(folder: Path) -> None:
+    """Ask, before anything is started, whether a log may be written here.
+
+    Raises:
+        StoreBusy: another process writes there.
+    """
+    if folder.is_dir():
+        _held(folder).close()
+
+
+def _held(folder: Path) -> IO[str]:
+    """The lock of a log, held until it is closed."""
+    held = (folder / "held.lock").open("a")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        held.close()
+        raise StoreBusy(
+            f"another process writes the audit log in {folder}: a service is running on this "
+            "library. Use that one, or stop it first"
+        ) from error
+    return held
+
+
 class AuditLog:
     """The log of one service: one file a day, one chain through all of them.
 
@@ -61,12 +85,7 @@ class AuditLog:
         self.folder = folder
         self._now = now
         self._lock = threading.Lock()
-        self._held = (folder / "held.lock").open("a")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._held.close()
-            raise StoreBusy(f"another process writes the audit log in {folder}") from error
+        self._held = _held(folder)
         try:
             torn = mend(folder)
             self._seq, self._head = end(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search.audit import FIRST, AuditError, AuditLog, files, hash_of, verify
+from search.audit import FIRST, AuditError, AuditLog, files, hash_of, need_free, verify
 from search.store import StoreBusy
 
 
@@ -203,3 +203,12 @@ def test_a_line_longer_than_the_window_is_still_the_last(tmp_path: Path) -> None
     assert json.loads(path.read_text().splitlines()[2])["prev"] == head
     assert again.head[0] == seq + 1
     again.close()
+
+
+def test_a_second_service_is_refused_before_it_starts(tmp_path: Path) -> None:
+    need_free(tmp_path / "none yet")
+    log = AuditLog(tmp_path)
+    with pytest.raises(StoreBusy, match="a service is running on this library"):
+        need_free(tmp_path)
+    log.close()
+    need_free(tmp_path)

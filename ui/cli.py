@@ -233,6 +233,7 @@ def serve(
     """Serve the library over HTTP until Ctrl-C; the documentation is at /docs."""
     import uvicorn
 
+    from search.audit import need_free
     from search.library import Library
     from search.room import try_to_write
     from ui.serving import application
@@ -240,6 +241,7 @@ def serve(
     settings = settings_for(host=host, port=port, library=library, collection=collection)
     Library.open(settings.library)  # says what is wrong before the server starts
     try_to_write(settings.audit or settings.library)  # no call without its line in the log
+    need_free(settings.audit or settings.library / "audit")
     if settings.host not in {"127.0.0.1", "localhost", "::1"} and settings.api_key is None:
         typer.echo(
             f"warning: listening on {settings.host} without a key; set HEMASEEK_API_KEY", err=True

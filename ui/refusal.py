@@ -9,6 +9,7 @@ from contextlib import contextmanager
 EXTRAS = {
     "torch": "encoder",
     "timm": "encoder",
+    "cv2": "encoder",
     "qdrant_edge": "search",
     "qdrant_client": "search",
     "fastapi": "search",
