@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Literal
 
 from search.store import StoreError
@@ -74,7 +76,7 @@ class RunRow:
     request: dict[str, Any]
     """What was asked, enough to ask it again."""
     summary: str
-    """The counts of its report, or what stopped it."""
+    """The counts of its report, or what stopped it; how far it is while it runs."""
 
 
 class Ledger:
@@ -137,7 +139,16 @@ class Ledger:
                 (self.collection, _now(), json.dumps(request)),
             )
             self._run = int(cursor.lastrowid or 0)
+            write.execute(
+                "INSERT OR REPLACE INTO processes VALUES (?, ?, ?)",
+                (self._run, gethostname(), os.getpid()),
+            )
         return self._run
+
+    def tell(self, progress: str) -> None:
+        """How far the run is, for those who look at it."""
+        with self._writing() as write:
+            write.execute("UPDATE runs SET summary = ? WHERE id = ?", (progress, self._run))
 
     def end(self, state: RunState, summary: str) -> None:
         """Note that the run has ended."""
@@ -207,13 +218,19 @@ class Ledger:
         return len(rows)
 
     def runs(self, last: int = 20) -> list[RunRow]:
-        """The last runs, newest first."""
+        """The last runs, newest first; one whose process is gone from this machine has failed."""
         query = "SELECT id, collection, started, ended, state, request, summary FROM runs"
         query += " WHERE collection = ? OR ? = '' ORDER BY id DESC LIMIT ?"
         with self._lock:
             found = self._file.execute(query, (self.collection, self.collection, last)).fetchall()
+            of = {run: (host, pid) for run, host, pid in self._file.execute(PROCESSES)}
         names = ("id", "collection", "started", "ended", "state", "request", "summary")
         facts = [dict(zip(names, row, strict=True)) for row in found]
+        for fact in facts:
+            host, pid = of.get(fact["id"], ("", 0))
+            if fact["state"] == "running" and host == gethostname() and not _lives(pid):
+                fact["state"] = "failed"
+                fact["summary"] = f"its process is gone, after: {fact['summary'] or 'nothing'}"
         return [RunRow(**{**fact, "request": json.loads(fact["request"])}) for fact in facts]
 
     @property
@@ -234,6 +251,7 @@ class Ledger:
             write.execute("DELETE FROM unbuilt WHERE collection = ? AND fingerprint = ?", self._of)
 
 
+PROCESSES = "SELECT run, host, pid FROM processes"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
     id INTEGER PRIMARY KEY, collection TEXT NOT NULL, started TEXT NOT NULL, ended TEXT NOT NULL,
@@ -246,6 +264,9 @@ CREATE TABLE IF NOT EXISTS sources (
     sample TEXT NOT NULL, run INTEGER NOT NULL, updated TEXT NOT NULL,
     PRIMARY KEY (collection, fingerprint, path, dataset)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS processes (
+    run INTEGER PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL
+);
 CREATE TABLE IF NOT EXISTS unbuilt (
     collection TEXT NOT NULL, fingerprint TEXT NOT NULL, PRIMARY KEY (collection, fingerprint)
 ) WITHOUT ROWID;
@@ -259,3 +280,14 @@ def ledger_path(library: Path) -> Path:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is a process of that number here."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True

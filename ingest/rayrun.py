@@ -15,7 +15,7 @@ from encoder.card import EncoderCard
 from ingest.child import TIMEOUT_S
 from ingest.ledger import Ledger, Row
 from ingest.reading import plan_source
-from ingest.report import Failure, Report
+from ingest.report import Clock, Failure, OnProgress, Report
 from ingest.sink import Sink
 from ingest.task import Task, child_reader
 from search.records import Item
@@ -100,6 +100,7 @@ def ingest_on_ray(
     ledger: Ledger,
     *,
     reports: Path | None = None,
+    progress: OnProgress | None = None,
 ) -> None:
     """Ingest over a Ray cluster: the one that `RAY_ADDRESS` names, or one of this machine.
 
@@ -113,6 +114,7 @@ def ingest_on_ray(
         report: Counts of all workers are added to it.
         ledger: States of sources.
         reports: Folder for the reports of slides, seen by every worker.
+        progress: Told how far the run is, after each share.
 
     Raises:
         ModuleNotFoundError: Ray is not installed.
@@ -136,8 +138,11 @@ def ingest_on_ray(
         known = sink.known(ids) if ids else {}
         return remote_work.remote(share, card, reference, known, rows, reports)
 
+    clock = Clock(report, len(tasks), progress)
     for given in _ahead(shares(tasks), asked, ray.get, AHEAD * workers):
         take_in(given, sink, report, ledger)
+        clock.tick(report.items)  # by the clock, not the sum of the workers' seconds
+    clock.tick(report.items, last=True)
 
 
 def shares(tasks: Sequence[Task], size: int = SHARE_TASKS) -> Iterator[list[Task]]:

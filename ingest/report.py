@@ -40,6 +40,11 @@ class Progress:
     eta: float | None
     """Seconds left at the pace so far; `None` where it cannot be said."""
 
+    def __str__(self) -> str:
+        of = "" if self.total is None else f" of {self.total:,}"
+        left = "" if self.eta is None else f", about {self.eta / 60:.0f} min left"
+        return f"{self.done:,}{of} files, {self.items:,} items, {self.rate:.0f}/s{left}"
+
 
 OnProgress = Callable[[Progress], None]
 """Called from the thread that runs `ingest`, a few times a second at most."""

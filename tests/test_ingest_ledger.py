@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,23 @@ def test_a_run_that_was_killed_is_not_shown_as_running(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.sqlite", "cells", "f") as ledger:
         ledger.begin({})
         assert [run.state for run in ledger.runs()] == ["running", "failed"]
+
+
+def test_a_run_tells_how_far_it_is_and_one_whose_process_is_gone_has_failed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "l.sqlite"
+    begin = (
+        "import sys; from pathlib import Path; from ingest.ledger import Ledger;"
+        "ledger = Ledger(Path(sys.argv[1]), 'cells', 'f'); ledger.begin({}); ledger.tell('3 of 9')"
+    )
+    subprocess.run([sys.executable, "-c", begin, str(path)], check=True)
+
+    with Ledger(path, "cells", "f") as ledger:
+        (gone,) = ledger.runs()
+        ledger.begin({})
+        ledger.tell("1 of 9 files")
+        mine = ledger.runs()[0]
+
+    assert (gone.state, gone.summary) == ("failed", "its process is gone, after: 3 of 9")
+    assert (mine.state, mine.summary) == ("running", "1 of 9 files")

@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from encoder.encoder import Encoder
     from ingest.ledger import Ledger
-    from ingest.report import OnProgress, Report
+    from ingest.report import OnProgress, Progress, Report
     from ingest.scan import Options, Scan
     from ingest.sink import Sink
     from ingest.task import Task
     from search.settings import Settings
     from search.store import BuildReport
 
+NOTED_S = 2.0
+"""How often `hemaseek jobs` learns how far a run is."""
 SHOWN_FAILURES = 20
 """How many failures are printed; the report file has all."""
 
@@ -187,11 +190,21 @@ def _go(
     from ingest.pipeline import ingest
 
     reports = settings.library / "reports"
-    with progress_bar() as tell:
+    with progress_bar() as show:
+        tell = noted(show, ledger)
         if request is not None and request.engine == "ray":
             from ingest.rayrun import ingest_on_ray
 
-            ingest_on_ray(tasks, encoder.card, reference, sink, report, ledger, reports=reports)
+            ingest_on_ray(
+                tasks,
+                encoder.card,
+                reference,
+                sink,
+                report,
+                ledger,
+                reports=reports,
+                progress=tell,
+            )
         else:
             ingest(
                 tasks, encoder, sink, progress=tell, report=report, ledger=ledger, reports=reports
@@ -233,6 +246,20 @@ def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[
         yield sink
     finally:
         sink.close()
+
+
+def noted(show: OnProgress, ledger: Ledger) -> OnProgress:
+    """Tell the progress to the ledger too, every `NOTED_S` seconds at most."""
+    told = 0.0
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        show(progress)
+        if monotonic() - told >= NOTED_S:
+            ledger.tell(str(progress))
+            told = monotonic()
+
+    return tell
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ui.output import for_people, table
+from ui.output import for_people, say, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +98,9 @@ def retry_quarantined(settings: Settings, paths: Sequence[str]) -> None:
 def _tell(title: str, found: Sequence[Row]) -> None:
     if not for_people():
         _lines([asdict(row) for row in found])
+        return
+    if not found:
+        say("none")
         return
     rows = [
         (row.state, Path(row.path).name, row.dataset, row.items, row.attempts, row.reason)
