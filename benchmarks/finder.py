@@ -149,13 +149,13 @@ def score(result: Result, counts: dict[tuple[str, str], Counter[str]]) -> None:
 
 
 def reviewed() -> dict[int, dict[str, list[Box]]]:
-    """What a person said of BCCD fields: by field and verdict, boxes that no label has.
+    """What was judged by eye on BCCD fields: by field and verdict, boxes that no label has.
 
     16 odd fields, drawn by `numpy.random.default_rng(2026)` from the 186. In each, every red box
     of the finder of 2026-11-26 without a label was looked at, enlarged twice, and called `cell`,
     `no cell` (dirt, a platelet, two cells in one box, a second box on one cell) or `unsure`
     (inside of piles); cells that can be seen and had neither box nor label were added by hand,
-    roughly. One pair of eyes.
+    roughly. Judged once, by no hematologist.
     """
     said: dict[int, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
     with REVIEWED.open(newline="") as handle:
