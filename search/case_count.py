@@ -14,7 +14,7 @@ from search.knn import vote
 from search.lineage import spread
 from search.questions import NoSuchCase
 from search.records import DISCLAIMER, BagField, Exclusion, Filter, Hit, Item, Record, Text
-from search.store import Stored, scroll_all
+from search.store import Store, Stored, Vectors, scroll_all
 
 if TYPE_CHECKING:
     from search.library import Collection
@@ -123,8 +123,7 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
     own = _own(cells)
     said = reviews.of([cell.item.id for cell in cells])
     rows = np.stack([cell.vector for cell in cells])
-    where = None if question.where.empty else question.where
-    lists = store.nearest_batch(rows, question.k, where, own)
+    lists = _voters(store, cells, rows, question, own)
     counted = tuple(
         _counted(cell.item, hits, said.get(cell.item.id))
         for cell, hits in zip(cells, lists, strict=True)
@@ -151,6 +150,22 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         patient_exclusion=exclusion,
         warnings=tuple(warnings),
     )
+
+
+def _voters(
+    store: Store, cells: Sequence[Stored], rows: Vectors, question: CountQuestion, own: Filter
+) -> list[list[Hit]]:
+    """Neighbours of each cell, of its own kind: a tile of tissue is called nothing by cells."""
+    lists: list[list[Hit]] = [[] for _ in cells]
+    kinds = question.where.kind
+    for kind in sorted({cell.item.kind for cell in cells}):
+        if kinds and kind not in kinds:
+            continue
+        at = [n for n, cell in enumerate(cells) if cell.item.kind == kind]
+        where = question.where.model_copy(update={"kind": (kind,)})
+        for n, hits in zip(at, store.nearest_batch(rows[at], question.k, where, own), strict=True):
+            lists[n] = list(hits)
+    return lists
 
 
 def _own(cells: Sequence[Stored]) -> Filter:

@@ -53,9 +53,9 @@ class Connected(QuestionCalls):
         body = question.model_dump_json(exclude_defaults=True)
         if image is None:
             kind = {"Content-Type": "application/json"}
-            return self._call("POST", path, content=body, headers=kind, params=params).json()
+            return self._call("POST", path, content=body, headers=kind, params=params)
         files = {"image": ("query", image)}
-        return self._call("POST", path, files=files, data={"question": body}).json()
+        return self._call("POST", path, files=files, data={"question": body})
 
 
 @pytest.fixture(name="entries")

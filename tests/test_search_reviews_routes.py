@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ from versioned import fill
 
 from search.api import create_app
 from search.auth import Keys
+from search.case_count import CountQuestion, count_case
 from search.library import Library
+from search.records import Filter, Item, item_id, source_id
+from search.reviews import Reviews
 from search.service import Service
 from search.settings import Settings
+from search.store import scroll_all
 
 CELLS = "/v1/collections/cells"
 
@@ -119,3 +124,23 @@ def test_a_case_that_is_not_there_is_named(client: TestClient) -> None:
 
     assert answer.status_code == 404
     assert "no item of case 'C-9'" in answer.json()["detail"]
+
+
+def test_a_tile_of_tissue_is_called_nothing_by_cells(library: Library) -> None:
+    service = Service(library, Settings(library=library.folder))
+    with closing(service):
+        collection = service.collection("cells")
+        (cell,) = list(scroll_all(collection.store, Filter()))[:1]
+        source = source_id(b"a slide")
+        tile = Item(
+            id=item_id("wsi", source, None, "tile"), dataset="wsi", source=source, kind="tile",
+            case="slide 1",
+        )  # fmt: skip
+        collection.store.upsert([tile], cell.vector[None])
+
+        told = count_case(
+            collection, Reviews(collection.versions), CountQuestion(case="slide 1", k=5)
+        )
+
+    assert [one.voted for one in told.cells] == [None]
+    assert told.not_sure == 1
