@@ -49,7 +49,6 @@ from importlib import import_module
 from math import prod
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -57,6 +56,7 @@ from numpy.typing import NDArray
 
 from encoder.encoder import RGB
 from encoder.image import ImageError
+from search.closing import Closing
 
 JSON = dict[str, Any]
 GIB = 1024**3
@@ -271,7 +271,7 @@ class _Child:
         return status
 
 
-class ReaderPool:
+class ReaderPool(Closing):
     """A few children that read files, replaced when they die."""
 
     def __init__(
@@ -295,17 +295,6 @@ class ReaderPool:
         self._idle: list[_Child] = []
         self._busy: list[_Child] = []
         self._closed = False
-
-    def __enter__(self) -> ReaderPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop every child; safe to call twice."""

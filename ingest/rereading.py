@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -17,11 +16,12 @@ from ingest.slides import kept_open
 from ingest.task import Source
 from ingest.tiles import TilePlan, start_of
 from ingest.tiling import cut_tile, scale_and_cut
+from search.closing import Closing
 from search.records import Item
 from search.sources import NO_NOTES, PlainImages, SourceGone
 
 
-class Rereader:
+class Rereader(Closing):
     """Reads every kind of item again; see `search.sources.ReadPixels`.
 
     Tiles are cut in an expendable child by the code and the plan of their ingest, so that they
@@ -34,17 +34,6 @@ class Rereader:
         self._turn = threading.Lock()
         self._pool: ReaderPool | None = None
         self._verified: dict[tuple[Path, int, int], str] = {}
-
-    def __enter__(self) -> Rereader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop the child; safe to call twice, and the next tile starts another."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx
 
 from encoder.card import EncoderCard
+from search.closing import Closing
 from search.library import Collection, Library
 from search.records import Item
 from search.shards import Entry, make_shard_bytes
@@ -52,26 +52,7 @@ class Sink(Protocol):
         ...
 
 
-class _Closing:
-    """A sink in a `with` statement."""
-
-    def close(self) -> None:
-        """Release the collection."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class LibrarySink(_Closing):
+class LibrarySink(Closing):
     """A collection that this process opens itself."""
 
     def __init__(self, collection: Collection) -> None:
@@ -117,7 +98,7 @@ class LibrarySink(_Closing):
         self._collection.close()
 
 
-class ServiceSink(_Closing):
+class ServiceSink(Closing):
     """A collection of a running service, over HTTP.
 
     A request that meets a broken connection or an overloaded service is sent again; writes

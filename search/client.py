@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import httpx
@@ -12,6 +11,7 @@ import httpx
 from search.client_evaluations import EvaluationCalls
 from search.client_library import LibraryCalls
 from search.client_questions import QuestionCalls
+from search.closing import Closing
 from search.knn import Weighting
 from search.records import Answer, Filter, Item, Question, VoteAnswer
 
@@ -34,7 +34,7 @@ class ServiceDown(RuntimeError):
         super().__init__(f"no service answers at {url}{reason}; start it with `hemaseek serve`")
 
 
-class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
+class Client(QuestionCalls, EvaluationCalls, LibraryCalls, Closing):
     """A connection to one service.
 
     Args:
@@ -111,17 +111,6 @@ class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
     def close(self) -> None:
         """Drop the connection."""
         self._http.close()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _ask(
         self,

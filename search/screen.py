@@ -318,12 +318,8 @@ def _halves(q: Tensor, x: Tensor) -> Halves:
     short_q, short_x = q.to(torch.bfloat16), x.to(torch.bfloat16)
     lost_q = torch.linalg.vector_norm(q - short_q.float(), dim=1)
     lost_x = max(
-        float(
-            torch.linalg.vector_norm(
-                x[at : at + 65536] - short_x[at : at + 65536].float(), dim=1
-            ).max()
-        )
-        for at in range(0, len(x), 65536)
+        float(torch.linalg.vector_norm(whole - short.float(), dim=1).max())
+        for whole, short in zip(torch.split(x, 65536), torch.split(short_x, 65536), strict=True)
     )
     slack = lost_q + (1 + lost_q) * lost_x + 2.0**-9 + 4 * single_error(q.shape[1])
     return Halves(short_q, short_x, slack)

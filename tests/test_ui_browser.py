@@ -6,37 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browsing import browsed, holds, settles
 from live import Live
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from test_ui_report import words
 
-from ui.demo import page as page_process
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 LONG = 60_000
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(name="opened", scope="module")
 def _opened(live: Live, chromium: str) -> Iterator[tuple[str, Page]]:
-    settings = live.settings.model_copy(update={"service_url": live.url})
-    with page_process(settings) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1280, "height": 720})
-        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
-        page = context.new_page()
-        page.set_default_timeout(LONG)
-        yield address, page
-        browser.close()
+    with browsed(live, chromium, LONG) as opened:
+        yield opened
 
 
 @pytest.fixture(name="page")
@@ -57,25 +40,6 @@ def ask(page: Page) -> None:
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
     settles(page)
-
-
-def settles(page: Page) -> None:
-    """Wait until nothing is being drawn, nor begins to be: one run may lead to another."""
-    idle = page.locator("[data-test-script-state='notRunning']")
-    while True:
-        idle.wait_for()
-        page.wait_for_timeout(200)
-        if idle.count():
-            return
-
-
-def holds(page: Page) -> None:
-    """What every page keeps: no scrolling sideways, no silent picture, no traceback."""
-    wide = page.evaluate(
-        "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
-    silent = page.evaluate("() => [...document.images].filter(one => !one.alt).length")
-    assert (wide, silent, page.locator("[data-testid='stException']").count()) == (0, 0, 0)
 
 
 def test_an_upload_is_answered_by_a_gallery_in_view(live: Live, page: Page) -> None:

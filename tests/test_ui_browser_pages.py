@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browsing import browsed, holds, settles
 from live import Live
-from playwright.sync_api import Page, sync_playwright
-from test_ui_browser import FLAGS, settles
+from playwright.sync_api import Page
 
 from search.client import Client
 from search.records import Filter, Question
-from ui.demo import page as page_process
 from ui.theme import DARK, LIGHT
 
 LONG = 150_000
@@ -22,28 +21,14 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(name="opened", scope="module")
 def _opened(live: Live, chromium: str) -> Iterator[tuple[str, Page]]:
-    settings = live.settings.model_copy(update={"service_url": live.url})
-    with page_process(settings) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 720})
-        page.set_default_timeout(LONG)
-        yield address, page
-        browser.close()
+    with browsed(live, chromium, LONG) as opened:
+        yield opened
 
 
 def view(page: Page, name: str) -> None:
     page.get_by_role("radio", name=name, exact=True).or_(
         page.get_by_role("button", name=name, exact=True)
     ).first.click()
-
-
-def holds(page: Page) -> None:
-    """Nothing scrolls sideways, and every picture has alternative text."""
-    wide, silent = page.evaluate(
-        "() => [document.documentElement.scrollWidth - document.documentElement.clientWidth,"
-        " [...document.images].filter(image => !image.alt).length]"
-    )
-    assert (wide, silent) == (0, 0)
 
 
 def test_a_reviewer_relabels_a_cell_and_its_source_keeps_its_word(
