@@ -15,7 +15,7 @@ from train import default
 from train.config import TrainConfig
 from train.default import MORE, REFUSED, DefaultConfig, main, run, train_config
 from train.default_recipes import RECIPES, Recipe
-from train.default_report import beats_colour
+from train.default_report import beats_colour, costly
 
 TOY: dict[str, Any] = {
     "embed_dim": 16,
@@ -203,3 +203,14 @@ def test_a_guided_recipe_measures_every_image_and_evens_its_vectors_out(
     assert card.pos_embed_interp is not None
     encoder = registry.load(str(cells / "made"), device="cpu")
     assert encoder.embed([np.zeros((40, 40, 3), np.uint8)]).shape == (1, 8)
+
+
+def test_a_shift_that_costs_too_much_is_a_limit_in_words() -> None:
+    losses = [
+        {"shift": name, "lost": {"weighted_f1": lost}}
+        for name, lost in (("hue +10 %", 0.2), ("brightness -10 %", 9.51))
+    ]
+
+    (line,) = costly(losses)
+
+    assert "brightness -10 % lose 9.5 points" in line

@@ -293,9 +293,19 @@ def model_card(
         "### Commonest confusions at 20-NN on the held-out quarter",
         "\n".join(f"- {kind['words']}" for kind in record["confusions"]),
         "## Limits",
-        LIMITS.strip(),
+        "\n".join([*costly(record["robustness"][record["encoder"]]), LIMITS.strip()]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def costly(losses: list[dict[str, Any]], points: float = 3.0) -> list[str]:
+    """A line for each shift of stain that costs more points of weighted F1 than it may."""
+    return [
+        f"- Queries of {one['shift']} lose {one['lost']['weighted_f1']:.1f} points of weighted F1: "
+        "do not compare images that differ so."
+        for one in losses
+        if one["lost"]["weighted_f1"] > points
+    ]
 
 
 def _external(record: Mapping[str, Any]) -> str:
