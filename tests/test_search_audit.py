@@ -22,8 +22,8 @@ class Clock:
         return self.now
 
 
-def written(folder: Path, lines: int = 5) -> AuditLog:
-    log = AuditLog(folder)
+def written(folder: Path, lines: int = 5, now: Clock | None = None) -> AuditLog:
+    log = AuditLog(folder, now) if now else AuditLog(folder)
     for at in range(lines):
         log.add({"caller": "k1", "route": "/v1/search", "k": at})
     return log
@@ -90,8 +90,10 @@ def test_an_end_that_was_cut_off_is_found(tmp_path: Path) -> None:
 
 
 def test_a_log_written_anew_does_not_hold_the_hash_that_was_kept(tmp_path: Path) -> None:
-    written(tmp_path / "a").close()
-    written(tmp_path / "b").close()
+    clock = Clock()
+    written(tmp_path / "a", now=clock).close()
+    clock.now += timedelta(milliseconds=1)  # the same lines of one instant are the same chain
+    written(tmp_path / "b", now=clock).close()
 
     with pytest.raises(AuditError, match="no line has the hash"):
         verify(tmp_path / "b", verify(tmp_path / "a").head)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from benchmarks.fuzz_api import Stored, small_library
+from search import ratelimit
 from search.api import create_app
 from search.audit import AuditLog, verify
 from search.gate import Parts
@@ -18,6 +20,12 @@ from search.service import Service
 from search.settings import Settings
 from search.store import StoreDown
 from ui.demo import free_port
+
+
+@pytest.fixture(autouse=True)
+def _one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No window of the rate limit ends while a test counts calls."""
+    monkeypatch.setattr(ratelimit, "time", SimpleNamespace(time=lambda: 6000.0))
 
 
 @pytest.fixture(name="stored")
