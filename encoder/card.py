@@ -87,6 +87,12 @@ class EncoderCard:
         facts = {k: v for k, v in asdict(self).items() if k not in NOT_IN_FINGERPRINT}
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def title(self) -> str:
+        """The encoder as errors name it: two that differ never read the same."""
+        after = f" after {self.stain}" if self.stain else ""
+        return f"{self.id}{after} ({self.fingerprint})"
+
     def to_json(self) -> str:
         """The card as JSON, with its fingerprint beside the facts."""
         return json.dumps({**asdict(self), "fingerprint": self.fingerprint}, indent=2) + "\n"

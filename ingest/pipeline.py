@@ -93,8 +93,7 @@ def ingest(
         EncoderError: the encoder fails on every image of a batch.
     """
     if sink.card.fingerprint != encoder.card.fingerprint:
-        held, came = (f"{card.id} ({card.fingerprint})" for card in (sink.card, encoder.card))
-        raise WrongEncoder("of this sink", held, came)
+        raise WrongEncoder("of this sink", sink.card.title, encoder.card.title)
     if batch_size < 1 or shard_items < 1:
         raise ValueError(f"batch_size and shard_items must be 1 or more: {batch_size, shard_items}")
     report = report if report is not None else Report()

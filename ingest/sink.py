@@ -205,8 +205,7 @@ class ServiceSink(Closing):
             return dict(body)
         detail = _detail(answer)
         if answer.status_code == 409:
-            came = f"{self.card.id} ({self.card.fingerprint})"
-            wrong = WrongEncoder(self.name, "another make", came)
+            wrong = WrongEncoder(self.name, "another make", self.card.title)
             wrong.add_note(f"The service says: {detail}")
             raise wrong
         if answer.status_code == 404:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoder.card import EncoderCard
 from search.balance import balanced, quotas, site_share
 from search.counting import facet
 from search.diversity import mmr
@@ -38,7 +37,7 @@ def answer(service: Service, question: Question, image: bytes | None) -> Answer:
     collection = service.collection(question.collection)
     card = collection.card
     if question.fingerprint is not None and question.fingerprint != card.fingerprint:
-        raise WrongEncoder(collection.name, called(card), question.fingerprint)
+        raise WrongEncoder(collection.name, card.title, question.fingerprint)
     started = perf_counter()
     query = resolve(service, collection, question, image)
     embedded_at = perf_counter()
@@ -126,11 +125,6 @@ def shortage(question: Question, hits: Sequence[Hit], groups: Sequence[Group]) -
 def different(hits: Sequence[Hit], name: str) -> int:
     """How many values of a field there are among hits; those without one do not count."""
     return len({value for hit in hits if (value := getattr(hit.item, name)) is not None})
-
-
-def called(card: EncoderCard) -> str:
-    """An encoder as errors name it."""
-    return f"{card.id} ({card.fingerprint})"
 
 
 def _one_order(question: Question) -> None:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
+from threading import Thread
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -126,6 +127,10 @@ def create_app(
                 except StoreDown as error:
                     parts.log.warning("store down", error=type(error).__name__)
                 last.callback(lambda: parts.held.close() if parts.held else None)
+                if chosen.preload and parts.held:
+                    ahead = Thread(target=_preload, args=(parts, parts.held), name="preload")
+                    ahead.start()
+                    last.callback(ahead.join)
                 announced = announce(chosen, os.getpid())
                 last.callback(lambda: announced.unlink(missing_ok=True))
             yield
@@ -154,6 +159,14 @@ def create_app(
     add_handlers(app, problems)
     _complete_openapi(app, (*MODELS, *models))
     return app
+
+
+def _preload(parts: Parts, service: Service) -> None:
+    """Load an encoder beside the first questions; one that cannot be loaded is refused later."""
+    try:
+        service.preload()
+    except Exception as error:
+        parts.log.warning("no encoder loaded ahead", error=type(error).__name__)
 
 
 ROLE, LISTING = "x-hemaseek-role", "x-hemaseek-listing"

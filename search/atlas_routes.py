@@ -303,7 +303,7 @@ def _place(service: Scoped, name: str, question: PlaceQuestion, images: list[byt
     card = collection.card
     patients = {question.about.patient} - {None}
     if question.fingerprint not in (None, card.fingerprint):
-        raise WrongEncoder(collection.name, card.fingerprint, str(question.fingerprint))
+        raise WrongEncoder(collection.name, card.title, str(question.fingerprint))
     if images:
         cap = int(service.settings.max_megapixels * 1e6)
         pictures = [read_rgb(content, max_pixels=cap) for content in images]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoder.image import read_rgb
-from search.answering import called
 from search.bags import (
     directions,
     histogram_distance,
@@ -71,7 +70,7 @@ def similar_cases(service: Service, question: CaseQuestion, images: Sequence[byt
     collection = service.collection(question.collection)
     card, store = collection.card, collection.store
     if question.fingerprint is not None and question.fingerprint != card.fingerprint:
-        raise WrongEncoder(collection.name, called(card), question.fingerprint)
+        raise WrongEncoder(collection.name, card.title, question.fingerprint)
     started = perf_counter()
     bag = _query(service, collection, question, images)
     embedded_at = perf_counter()

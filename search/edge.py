@@ -133,11 +133,7 @@ class EdgeStore:
         if held.name != name:
             raise NoSuchCollection(name, collections(folder.parent))
         if held.card.fingerprint != card.fingerprint:
-            raise WrongEncoder(
-                name,
-                f"{held.card.id} {held.card.fingerprint}",
-                f"{card.id} {card.fingerprint}",
-            )
+            raise WrongEncoder(name, held.card.title, card.title)
         lock = FolderLock(folder, f"collection {name!r}")
         try:
             held = Manifest.read(folder)  # a build may have ended in between

@@ -146,9 +146,7 @@ class Library:
         versions = self.versions(name)
         held = versions.current()
         if card is not None and held.card.fingerprint != card.fingerprint:
-            raise WrongEncoder(
-                name, f"{held.card.id} ({held.card.fingerprint})", f"{card.id} ({card.fingerprint})"
-            )
+            raise WrongEncoder(name, held.card.title, card.title)
         versions.settle_down()
         return Collection(versions, held, self.stores)
 

@@ -157,9 +157,7 @@ class ServerStore:
         """
         held, settings = described(client, name)
         if held.fingerprint != card.fingerprint:
-            raise WrongEncoder(
-                name, f"{held.id} {held.fingerprint}", f"{card.id} {card.fingerprint}"
-            )
+            raise WrongEncoder(name, held.title, card.title)
         with _answers(name):
             info = client.get_collection(name)
         missing = set(INDEXES) - set(info.payload_schema)

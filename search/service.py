@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from encoder.card import EncoderCard
 from encoder.encoder import Encoder
 from encoder.registry import load
 from encoder.stained import as_carded
 from search import calibration as calibrations
 from search import evaluations
-from search.answering import answer, called
+from search.answering import answer
 from search.calibration import Calibration, CalibrationPlan
 from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
 from search.cases import case_facts, fit_prototypes, similar_cases
@@ -63,6 +65,7 @@ class Service:
         self._encoders: dict[str, Encoder] = {}
         self._collections = Holding(library, self._prepare)
         self._opening = threading.RLock()
+        self._loading = threading.Lock()
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._site_counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._calibrations: dict[str, tuple[tuple[int, int], Calibration | None, bool]] = {}
@@ -125,7 +128,7 @@ class Service:
             if held is None:
                 held = self._collections[name] = self.library.create(name, card, encoder)
             elif held.card.fingerprint != card.fingerprint:
-                raise WrongEncoder(name, called(held.card), called(card))
+                raise WrongEncoder(name, held.card.title, card.title)
             return held
 
     def names(self) -> list[str]:
@@ -167,14 +170,23 @@ class Service:
             NoSuchNormaliser: its images went through a normalisation that is not installed.
         """
         card = collection.card
-        with self._opening:
+        with self._loading:  # takes seconds; questions that need no encoder go on meanwhile
             held = self._encoders.get(card.fingerprint)
             if held is None:
                 held = self._loaded(collection)
                 if held.card.fingerprint != card.fingerprint:
-                    raise WrongEncoder("of this query", called(card), called(held.card))
+                    raise WrongEncoder("of this query", card.title, held.card.title)
                 self._encoders[card.fingerprint] = held
             return held
+
+    def preload(self) -> None:
+        """Load the encoder of the default collection, if there is one and it is installed.
+
+        Raises:
+            EncoderError, StoreError: it cannot be loaded; whoever needs it is told the same.
+        """
+        if self.names():
+            self.encoder(self.collection()).embed([np.zeros((64, 64, 3), np.uint8)])
 
     def _loaded(self, collection: Collection) -> Encoder:
         """What makes the vectors of a collection: the encoder, after its stain normalisation."""

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     """The encoder for new collections; empty for the one that ships."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where encoders run."""
+    preload: bool = True
+    """Load the encoder of the default collection while the service starts, so that nobody waits
+    for it; false where only stored items are asked about, and memory is short."""
     weights: Path | None = None
     """Folder with downloaded weights; empty for the user's cache."""
     data: Path | None = None

@@ -203,11 +203,7 @@ class Shard:
             raise ShardError(f"{self.name} is a Parquet file, but not a shard of embeddings")
         self.card = EncoderCard.from_json(metadata[b"hemaseek.card"].decode(), self.name)
         if card is not None and self.card.fingerprint != card.fingerprint:
-            raise WrongEncoder(
-                self.name,
-                f"{self.card.id} ({self.card.fingerprint})",
-                f"{card.id} ({card.fingerprint})",
-            )
+            raise WrongEncoder(self.name, self.card.title, card.title)
 
         self.tombstone = TOMBSTONE in metadata
 

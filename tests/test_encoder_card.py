@@ -19,6 +19,12 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 
 
+def test_a_title_tells_a_stain_normalisation() -> None:
+    plain, after = CARD.title, replace(CARD, stain="macenko-1").title
+    assert plain == f"a-s ({CARD.fingerprint})"
+    assert after.startswith("a-s after macenko-1 (")
+
+
 @pytest.mark.parametrize("name", [field.name for field in fields(EncoderCard)])
 def test_a_fact_is_in_the_fingerprint_unless_it_changes_no_vector(name: str) -> None:
     changed = replace(CARD, **{name: OTHER[name]})

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 from typing import Any
 
 import numpy as np
@@ -371,7 +372,7 @@ def test_a_shard_or_card_of_another_encoder_is_refused(
 def test_an_encoder_that_changed_since_the_ingest_is_refused(
     service: Service, client: TestClient
 ) -> None:
-    service._load = lambda _: load("colour-changed") if False else _changed()
+    service._load = lambda _: _changed()
     service._encoders.clear()
 
     assert "cannot be compared" in refusal(upload(client, png(square((9, 9, 9), 1))), 409)
@@ -409,6 +410,33 @@ def test_the_service_says_in_the_library_that_it_owns_it(tmp_path: Path) -> None
         assert json.loads(note.read_text())["url"] == "http://127.0.0.1:8123"
 
     assert not note.exists()
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_the_encoder_is_there_before_the_first_question(
+    tmp_path: Path, entries: list[Entry], preload: bool
+) -> None:
+    folder = tmp_path / "library"
+    filled = Service.open(Settings(library=folder))
+    filled.create("cells", load("colour").card).add(entries)
+    filled.close()
+
+    app = create_app(settings=Settings(library=folder, preload=preload))
+    with TestClient(app):
+        ahead = [one for one in enumerate_threads() if one.name == "preload"]
+        for thread in ahead:
+            thread.join()
+        assert bool(app.state.parts.held._encoders) == preload
+
+
+def test_an_encoder_that_cannot_be_loaded_does_not_stop_the_start(tmp_path: Path) -> None:
+    folder = tmp_path / "library"
+    made = Service.open(Settings(library=folder))
+    made.create("cells", EncoderCard(id="gone", architecture="gone-v1", dim=4))
+    made.close()
+
+    with TestClient(create_app(settings=Settings(library=folder))) as client:
+        assert client.get("/health").status_code == 200
 
 
 def test_a_tile_of_a_slide_is_shown_as_its_thumbnail(
