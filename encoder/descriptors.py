@@ -30,6 +30,10 @@ LEVELS = 8
 HUE = 0.765
 """Where the nucleus's hue is turned to, in turns of the colour circle: the violet of most
 leucocytes in PBC."""
+GLASS = 0.9
+"""What the brightness of the glass is set to, in its green: that of PBC."""
+MOST_GAIN = 1.5
+"""An image without glass is made brighter or darker by no more."""
 WEIGHTS: Mapping[str, float] = MappingProxyType({
     # Share of each group in the whole; chosen by the vote among training cells (docs/encoder.md)
     "middle": 1.0,
@@ -78,52 +82,71 @@ Marked = NDArray[np.uint8]
 """A mask of 0 and 1, as OpenCV takes it."""
 
 
-def measure(image: RGB, *, turn: bool = True) -> Groups:
+@dataclass(frozen=True)
+class Cast:
+    """What stain, lamp and camera did to all colours of an image alike."""
+
+    turn: float
+    """By how much of the colour circle hues are turned to take it off."""
+    gain: float
+    """What every channel is multiplied by to take it off."""
+
+
+def measure(image: RGB, *, even: bool = True) -> Groups:
     """Everything that is measured on one cell in the middle of its image.
 
     Args:
         image: height x width x 3, uint8, red first.
-        turn: Whether the hue of the nucleus is turned to `HUE` first (`turn_to`).
+        even: Whether the cast of all colours is taken off first (`cast_of`).
 
     Returns:
         Group and numbers; the keys are those of `WEIGHTS`. Turning or mirroring the image
         changes them only by resampling.
     """
     pixels = resize(image, SIDE, "lanczos")
-    return measured(turned(pixels, turn_to(pixels)) if turn else pixels)
+    return measured(without(pixels, cast_of(pixels)) if even else pixels)
 
 
-def turn_to(pixels: RGB) -> float:
-    """By how much of the colour circle the hues are turned so that the nucleus has `HUE`.
+def cast_of(pixels: RGB) -> Cast:
+    """How to give the nucleus the hue `HUE`, and the glass the brightness `GLASS`.
 
     The hue of a nucleus is the mean over the middle of the image, weighted by chroma and by the
     cube of darkness. A turn of all hues leaves saturation and value, and so the weights, as they
-    are: queries whose hue was shifted as a whole, by stain or by camera, come out the same.
+    are. The glass is where green, once hues are turned, is at its 90th percentile: of the three
+    channels red is the first to be cut off at 255 when an image is bright. Queries whose hue or
+    brightness was shifted as a whole, by stain or by camera, come out nearly the same.
 
     Args:
         pixels: side x side x 3, uint8.
     """
     side = pixels.shape[0]
-    hue, saturation, value = cv2.split(_hsv(pixels))
+    hsv = _hsv(pixels)
+    hue, saturation, value = cv2.split(hsv)
     weights = saturation * value * (1 - value) ** 3 * (_from_middle(side) < 0.3 * side)
     angles = hue * np.float32(np.pi / 180)
     x, y = float((weights * np.cos(angles)).sum()), float((weights * np.sin(angles)).sum())
-    if np.hypot(x, y) < 1e-7 * side * side:  # nothing has a colour
-        return 0.0
-    return HUE - float(np.arctan2(y, x)) / (2 * np.pi)
+    coloured = np.hypot(x, y) >= 1e-7 * side * side
+    turn = HUE - float(np.arctan2(y, x)) / (2 * np.pi) if coloured else 0.0
+    glass = float(np.percentile(_turned(hsv, turn)[..., 1], 90))
+    return Cast(turn, float(np.clip(GLASS / max(glass, 1e-3), 1 / MOST_GAIN, MOST_GAIN)))
 
 
-def turned(pixels: RGB, by: float) -> RGB:
-    """The image with every hue moved along the colour circle.
+def without(pixels: RGB, cast: Cast) -> RGB:
+    """The image with its cast taken off.
 
     Args:
         pixels: height x width x 3, uint8.
-        by: In turns; whole turns change nothing.
+        cast: Of this image (`cast_of`), at whatever size it was found.
     """
-    hsv = _hsv(pixels)
-    hsv[..., 0] = np.mod(hsv[..., 0] + np.float32(360 * (by % 1)), np.float32(360))
-    rgb = np.rint(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255)
+    rgb = np.rint(_turned(_hsv(pixels), cast.turn) * np.float32(255 * cast.gain))
     return np.asarray(rgb.clip(0, 255), np.uint8)
+
+
+def _turned(hsv: NDArray[np.float32], by: float) -> NDArray[np.float32]:
+    """Red, green and blue, 0 to 1, with every hue moved along the colour circle."""
+    moved = hsv.copy()
+    moved[..., 0] = np.mod(hsv[..., 0] + np.float32(360 * (by % 1)), np.float32(360))
+    return np.asarray(cv2.cvtColor(moved, cv2.COLOR_HSV2RGB), np.float32)
 
 
 def _hsv(pixels: RGB) -> NDArray[np.float32]:
@@ -153,6 +176,7 @@ def measured(pixels: RGB) -> Groups:
     slope = _slope(smooth)
     rings = (_from(*centre, SIDE) / RING_PX).astype(np.int64)
     shells = np.searchsorted(SHELLS, away, side="right") - 1
+    red_texture, green_texture, blue_texture = _textures(x, inside, cytoplasm)
     parts = _means_and_spreads(np.where(inside, 0, np.where(cytoplasm, 1, -1)), 2, lab)
     found = {
         "middle": _histogram(joint[_from_middle(SIDE) < 0.3 * SIDE], LEVELS**3),
@@ -166,9 +190,9 @@ def measured(pixels: RGB) -> Groups:
                 for where in (inside, cytoplasm, _from_middle(SIDE) < 0.35 * SIDE)
             ]
         ),
-        "texture": _texture(green, inside, cytoplasm),
-        "texture red": _texture(np.ascontiguousarray(x[..., 0]), inside, cytoplasm),
-        "texture blue": _texture(np.ascontiguousarray(x[..., 2]), inside, cytoplasm),
+        "texture": green_texture,
+        "texture red": red_texture,
+        "texture blue": blue_texture,
         "nucleus colour": parts[:6],
         "cytoplasm colour": parts[6:],
     }
@@ -346,15 +370,26 @@ def _outline(
     )
 
 
-def _texture(channel: NDArray[np.float32], *where: Mask) -> NDArray[np.float32]:
-    """Histograms of uniform local binary patterns (Ojala et al. 2002), whichever way they turn."""
-    kinds = [_patterns(channel, radius) for radius in RADII]
-    return np.concatenate([_histogram(one[part], 10) for one in kinds for part in where])
+def _textures(x: NDArray[np.float32], *where: Mask) -> list[NDArray[np.float32]]:
+    """Histograms of uniform local binary patterns (Ojala et al. 2002), whichever way they turn.
+
+    Args:
+        x: side x side x 3.
+        where: Parts that are counted apart.
+
+    Returns:
+        One row for each channel.
+    """
+    kinds = [_patterns(x, radius) for radius in RADII]
+    return [
+        np.concatenate([_histogram(one[..., at][part], 10) for one in kinds for part in where])
+        for at in range(3)
+    ]
 
 
-def _patterns(channel: NDArray[np.float32], radius: int) -> NDArray[np.uint8]:
+def _patterns(x: NDArray[np.float32], radius: int) -> NDArray[np.uint8]:
     """The pattern about each pixel: 0 to 8 brighter neighbours in a row, or 9 for no such."""
-    smooth = np.asarray(cv2.GaussianBlur(channel, (0, 0), radius / 2), np.float32)
+    smooth = np.asarray(cv2.GaussianBlur(x, (0, 0), radius / 2), np.float32)
     wide = cv2.copyMakeBorder(smooth, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
     least = smooth - np.float32(0.004)  # a grey value of 255: noise is no pattern
     codes = np.zeros(smooth.shape, np.uint8)
@@ -415,16 +450,13 @@ def _means_and_spreads(
         count: Of parts.
         colours: The same shape x 3.
     """
-    kept = np.where((parts >= 0) & (parts < count), parts, count).ravel()
-    many = np.maximum(np.bincount(kept, minlength=count + 1)[:count], 1)
-    numbers = np.empty((count, 6), np.float32)
-    for at in range(3):
-        channel = colours[..., at].ravel().astype(np.float64)
-        mean = np.bincount(kept, channel, count + 1)[:count] / many
-        square = np.bincount(kept, channel * channel, count + 1)[:count] / many
-        numbers[:, at] = mean / 20
-        numbers[:, 3 + at] = np.sqrt(np.maximum(square - mean * mean, 0)) / 10
-    return numbers.ravel()
+    inside = (parts.ravel() == np.arange(count)[:, None]).astype(np.float64)
+    values = colours.reshape(-1, 3).astype(np.float64)
+    sums = inside @ np.concatenate([values, values * values], axis=1)
+    means = sums / np.maximum(inside.sum(axis=1, keepdims=True), 1)
+    mean, square = means[:, :3], means[:, 3:]
+    spread = np.sqrt(np.maximum(square - mean * mean, 0))
+    return np.concatenate([mean / 20, spread / 10], axis=1).astype(np.float32).ravel()
 
 
 def in_a_row(groups: Groups, weights: Mapping[str, float] = WEIGHTS) -> NDArray[np.float32]:

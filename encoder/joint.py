@@ -1,8 +1,9 @@
 """A network and measured numbers as one encoder: each says what the other does not see.
 
 The vector has the network's part first and the measured part behind it. Both see the image after
-its hues are turned so that the nucleus has one hue (`encoder.descriptors.turn_to`), so that a
-shift of all hues changes next to nothing. Patch tokens are the network's alone, with zeros behind.
+the cast of its colours is taken off (`encoder.descriptors.cast_of`: one hue of the nucleus, one
+brightness of the glass), so that a shift of them all changes little. Patch tokens are the
+network's alone, with zeros behind.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
-from encoder.descriptors import SIDE, Axes, in_a_row, measured, turn_to, turned
+from encoder.descriptors import SIDE, Axes, cast_of, in_a_row, measured, without
 from encoder.encoder import RGB, EncoderError, Network
 from encoder.image import resize
 
-VERSION = "measured-cells-v2"
+VERSION = "measured-cells-v3"
 """Of the numbers that are measured; part of the architecture, and so of the fingerprint."""
 MEAN, AXES, WEIGHT = TABLES = ("measured.mean", "measured.axes", "measured.weight")
 """Names of the three tables among the weights."""
@@ -40,7 +41,7 @@ class Beside:
         return int(self.axes.axes.shape[1])
 
 
-def turned_and_measured(image: RGB, side: int, how: Any) -> tuple[RGB, NDArray[np.float32]]:
+def evened_and_measured(image: RGB, side: int, how: Any) -> tuple[RGB, NDArray[np.float32]]:
     """One image as the network is to see it, and its measured numbers.
 
     Args:
@@ -52,8 +53,9 @@ def turned_and_measured(image: RGB, side: int, how: Any) -> tuple[RGB, NDArray[n
         side x side x 3, and one row of `in_a_row`.
     """
     small = resize(image, SIDE, "lanczos")
-    by = turn_to(small)
-    return turned(resize(image, side, how), by), in_a_row(measured(turned(small, by)))
+    cast = cast_of(small)
+    seen = without(resize(image, side, how), cast)
+    return seen, in_a_row(measured(without(small, cast)))
 
 
 class Joint:
@@ -86,7 +88,7 @@ class Joint:
 
     def _seen(self, images: Sequence[RGB]) -> tuple[list[RGB], NDArray[np.float32]]:
         card = self.card
-        both = [turned_and_measured(image, card.input_px, card.resample) for image in images]
+        both = [evened_and_measured(image, card.input_px, card.resample) for image in images]
         return [image for image, _ in both], np.stack([row for _, row in both])
 
     def _joined(

@@ -22,7 +22,7 @@ AXES = Path(__file__).with_name("measured.npz")
 """Mean and axes, fitted without labels by `python -m train.measured`."""
 CARD = EncoderCard(
     id="measured",
-    architecture="measured-cells-v2",
+    architecture="measured-cells-v3",
     dim=256,
     input_px=SIDE,
     mean=(0.0, 0.0, 0.0),

@@ -4,17 +4,20 @@ import numpy as np
 import pytest
 
 from encoder.descriptors import (
+    GLASS,
     GUIDE,
     HUE,
+    MOST_GAIN,
     SIDE,
     WEIGHTS,
+    Cast,
+    cast_of,
     darkest_of_three,
     find_nucleus,
     fit,
     in_a_row,
     measure,
-    turn_to,
-    turned,
+    without,
 )
 from train.smoke import KINDS, draw_cell
 
@@ -52,28 +55,54 @@ def test_the_nucleus_of_a_drawn_lymphocyte_is_found_in_the_middle() -> None:
     assert abs(columns.mean() / SIDE - 0.5) < 0.15
 
 
+def turned(image: np.ndarray, by: float) -> np.ndarray:
+    return without(image, Cast(turn=by, gain=1))
+
+
+def brightened(image: np.ndarray, factor: float) -> np.ndarray:
+    return np.rint(image.astype(np.float64) * factor).clip(0, 255).astype(np.uint8)
+
+
 @pytest.mark.parametrize("by", [-0.3, -0.1, 0.02, 0.1])
 def test_a_shift_of_all_hues_is_taken_back(by: float) -> None:
     image = drawn("neutrophil")
     before, after = measure(image), measure(turned(image, by))
     for name in WEIGHTS:
         assert before[name] == pytest.approx(after[name], abs=0.25), name
-    assert (turn_to(turned(image, by)) - turn_to(image) + by + 0.5) % 1 == pytest.approx(
-        0.5, abs=0.01
-    )
+    turn = cast_of(turned(image, by)).turn - cast_of(image).turn
+    assert (turn + by + 0.5) % 1 == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_turned_nucleus_has_the_one_hue() -> None:
-    image = drawn("basophil") if "basophil" in KINDS else drawn(next(iter(KINDS)))
-    seen = turned(image, turn_to(image))
-    assert (turn_to(seen) + 0.5) % 1 == pytest.approx(0.5, abs=0.01)
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shift_of_brightness_is_taken_back(kind: str, factor: float) -> None:
+    image = drawn(kind)
+    before, after = measure(image), measure(brightened(image, factor))
+    untaken = measure(brightened(image, factor), even=False)
+    raw = measure(image, even=False)
+
+    def apart(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+        return float(np.linalg.norm(in_a_row(a, {"middle": 1}) - in_a_row(b, {"middle": 1})))
+
+    assert apart(before, after) < 0.6 * apart(raw, untaken)
+
+
+def test_the_nucleus_has_one_hue_and_the_glass_one_brightness() -> None:
+    image = drawn(next(iter(KINDS)))
+    for dimmed in (image, brightened(image, 0.8)):
+        seen = without(dimmed, cast_of(dimmed))
+        again = cast_of(seen)
+        assert (again.turn + 0.5) % 1 == pytest.approx(0.5, abs=0.01)
+        assert np.percentile(seen[..., 1], 90) == pytest.approx(255 * GLASS, abs=1)
+        assert again.gain == pytest.approx(1, abs=0.01)
     assert 0 < HUE < 1
 
 
-def test_grey_images_are_not_turned() -> None:
-    grey = np.full((SIDE, SIDE, 3), 90, np.uint8)
-    assert turn_to(grey) == 0.0
-    assert np.array_equal(turned(grey, 0.3), grey)
+@pytest.mark.parametrize(("grey", "gain"), [(0, MOST_GAIN), (120, MOST_GAIN), (255, GLASS)])
+def test_grey_images_are_not_turned_and_gain_is_bounded(grey: int, gain: float) -> None:
+    plain = np.full((SIDE, SIDE, 3), grey, np.uint8)
+    assert cast_of(plain) == Cast(0.0, pytest.approx(gain))
+    assert np.array_equal(turned(plain, 0.3), plain)
 
 
 def test_the_darkest_of_three_classes_is_the_cut_of_scikit_image(

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from encoder import export, registry
 from encoder.card import EncoderCard
-from encoder.descriptors import SIDE, WEIGHTS, Axes, in_a_row, measure, turned
+from encoder.descriptors import SIDE, WEIGHTS, Axes, Cast, cast_of, in_a_row, measure, without
 from encoder.encoder import EncoderError
+from encoder.image import resize
 from encoder.joint import Beside
 from train.smoke import KINDS, draw_cell
 
@@ -59,18 +60,15 @@ def test_a_joint_encoder_comes_back_from_disk_with_both_halves(tmp_path: Path) -
     assert lengths == pytest.approx(2.0, rel=1e-3)
 
 
-def test_its_first_half_is_the_network_on_images_of_one_hue(tmp_path: Path) -> None:
+def test_its_first_half_is_the_network_on_images_without_their_cast(tmp_path: Path) -> None:
     written(tmp_path / "both", beside())
     written(tmp_path / "alone", None)
     both, alone = (registry.load(str(tmp_path / name), device="cpu") for name in ("both", "alone"))
     image = cells(1)[0]
 
     first = both.embed([image])[0, :DIM]
-    from encoder.descriptors import turn_to
-    from encoder.image import resize
-
-    by = turn_to(resize(image, SIDE, "lanczos"))
-    seen = turned(resize(image, 32, both.card.resample), by)
+    cast = cast_of(resize(image, SIDE, "lanczos"))
+    seen = without(resize(image, 32, both.card.resample), cast)
     assert first / np.linalg.norm(first) == pytest.approx(alone.embed([seen])[0], abs=2e-2)
 
 
@@ -80,7 +78,7 @@ def test_a_shift_of_all_hues_changes_next_to_nothing(tmp_path: Path) -> None:
     images = cells()
     plain = encoder.embed(images)
     for by in (-0.1, 0.1):
-        shifted = encoder.embed([turned(image, by) for image in images])
+        shifted = encoder.embed([without(image, Cast(by, 1)) for image in images])
         assert (plain * shifted).sum(axis=1).min() > 0.97
 
 

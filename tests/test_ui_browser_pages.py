@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 
 import pytest
 from browsing import browsed, holds, settles
@@ -12,6 +13,8 @@ from live import Live
 from playwright.sync_api import Page
 
 from search.client import Client
+from search.evaluation_records import EvaluationPlan, EvaluationRecord, SplitName
+from search.jobs import ENDED
 from search.records import Filter, Question
 from ui.theme import DARK, LIGHT
 
@@ -108,6 +111,37 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
 
     page.locator(".hs-matrix button").first.click()
     page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()
+    holds(page)
+
+
+def evaluated(live: Live, split: SplitName) -> EvaluationRecord:
+    plan = EvaluationPlan(collection="cells", split=split, ks=(1, 5), probe=False, ann=False)
+    with Client(live.url) as client:
+        begun = client.evaluate(plan)
+        for _ in range(600):
+            now = client.evaluation(begun.id)
+            if now.state in ENDED:
+                return now
+            sleep(0.1)
+    raise AssertionError(f"the evaluation did not end: {now.state}")
+
+
+def test_two_evaluations_are_held_against_each_other_cell_by_cell(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    one, other = (evaluated(live, at) for at in ("leave-one-patient-out", "leave-one-source-out"))
+    assert one.result is not None
+    assert other.result is not None
+    page.goto(f"{address}/evaluate")
+    beside = page.get_by_role("combobox", name="Beside it")
+    beside.click()
+    page.get_by_role("option").nth(1).click()
+    page.get_by_role("heading", name="Cell by cell").wait_for()
+    page.get_by_text(f"{one.result.data.asked:,} cells asked by both").wait_for()
+    page.get_by_text("By label", exact=True).click()
+    page.get_by_role("columnheader", name="Recall").wait_for()
+    settles(page)
     holds(page)
 
 

@@ -175,7 +175,7 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
     if recipe.even:
         write(folder)
         projection = evening(
-            folder, run.data[0], run.decoded_px, *recipe.even, turn=recipe.beside is not None
+            folder, run.data[0], run.decoded_px, *recipe.even, even=recipe.beside is not None
         )
         tensors |= projection
         kwargs["project"] = len(projection["project.bias"])
@@ -190,25 +190,25 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
 def measured_beside(config: DefaultConfig) -> Beside:
     """The measured half: axes decided by the set that is drawn most often."""
     from encoder.joint import VERSION, Beside
-    from encoder.measured import read_axes, write_axes
+    from encoder.measured import CARD, read_axes, write_axes
     from train.default_data import axes_for, sources
+    from train.measured import POWER
 
     recipe = RECIPES[config.recipe]
     if recipe.beside is None:
         raise ValueError(f"recipe {config.recipe} has nothing measured beside it")
-    dim, power, weight = recipe.beside
     names = [name for name in recipe.shares if name != "pbc" or not config.external]
     first = max(names, key=lambda name: recipe.shares[name])
-    held = config.work / "packs" / f"axes-{first}-{VERSION}-{dim}-{power}.npz"
+    held = config.work / "packs" / f"axes-{first}-{VERSION}-{CARD.dim}-{POWER}.npz"
     if not held.exists():
         held.parent.mkdir(parents=True, exist_ok=True)
         (source,) = sources(config.root, [first]).values()
-        write_axes(held, axes_for(source, dim, power))
-    return Beside(read_axes(held), weight)
+        write_axes(held, axes_for(source, CARD.dim, POWER))
+    return Beside(read_axes(held), recipe.beside)
 
 
 def evening(
-    folder: Path, source: Path, px: int, dim: int, power: float, *, turn: bool = False
+    folder: Path, source: Path, px: int, dim: int, power: float, *, even: bool = False
 ) -> dict[str, Tensor]:
     """A linear layer that evens out an encoder's vectors (`encoder.descriptors.evened`).
 
@@ -218,11 +218,11 @@ def evening(
         px: Side at which they are decoded.
         dim: Components kept.
         power: Of the spread that each is divided by.
-        turn: Whether hues are turned first, as a joint encoder does.
+        even: Whether the cast of colours is taken off first, as a joint encoder does.
     """
     import torch
 
-    from encoder.descriptors import SIDE, evened, turn_to, turned
+    from encoder.descriptors import SIDE, cast_of, evened, without
     from encoder.export import build
     from encoder.image import resize
     from train.data import Images, open_source
@@ -233,8 +233,8 @@ def evening(
     for at in range(0, len(images), 256):
         found = [images.decode(n) for n in range(at, min(at + 256, len(images)))]
         known = [image for image in found if image is not None]
-        if turn:
-            known = [turned(one, turn_to(resize(one, SIDE, "lanczos"))) for one in known]
+        if even:
+            known = [without(one, cast_of(resize(one, SIDE, "lanczos"))) for one in known]
         rows.append(network.vectors(known))
     table = np.concatenate(rows)
     made = evened(table, dim, power)

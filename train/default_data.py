@@ -214,7 +214,7 @@ def guide_for(packs: dict[str, Path], px: int, dim: int) -> Path:
         images = Images([open_source(path)], px, "lanczos")
         decoded = (images.decode(at) for at in range(len(images)))
         known = (image for image in decoded if image is not None)
-        tables.append(measure_all(known, GUIDE, turn=False))
+        tables.append(measure_all(known, GUIDE, even=False))
     axes = fit(tables[0], widths(), dim, weights=GUIDE)
     part = out.with_suffix(".part.npy")
     np.save(part, axes.vectors(np.concatenate(tables)))
@@ -229,10 +229,10 @@ def axes_for(source: Source, dim: int, power: float) -> Axes:
 
 
 def measured_row(
-    image: RGB, weights: Mapping[str, float] | None = None, *, turn: bool = True
+    image: RGB, weights: Mapping[str, float] | None = None, *, even: bool = True
 ) -> NDArray[np.float32]:
     """All numbers that are measured on an image."""
-    return in_a_row(measure(image, turn=turn), weights or WEIGHTS)
+    return in_a_row(measure(image, even=even), weights or WEIGHTS)
 
 
 def widths() -> dict[str, int]:
@@ -242,14 +242,14 @@ def widths() -> dict[str, int]:
 
 
 def measure_all(
-    images: Iterable[RGB], weights: Mapping[str, float] = WEIGHTS, *, turn: bool = True
+    images: Iterable[RGB], weights: Mapping[str, float] = WEIGHTS, *, even: bool = True
 ) -> NDArray[np.float32]:
     """n x numbers, measured on every core, in order."""
     from concurrent.futures import ProcessPoolExecutor
     from functools import partial
     from multiprocessing import get_context
 
-    one = partial(measured_row, weights=dict(weights), turn=turn)
+    one = partial(measured_row, weights=dict(weights), even=even)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         return np.stack(list(pool.map(one, images, chunksize=64)))
 

@@ -60,9 +60,9 @@ class Recipe:
     (`encoder.descriptors.evened`)."""
     guided: int = 0
     """How many measured numbers are predicted (`encoder.descriptors`); 0 for none."""
-    beside: tuple[int, float, float] | None = None
-    """Measured numbers beside the network's vector (`encoder.joint`): components, power of the
-    spread that each is divided by, and weight, that of the network being 1."""
+    beside: float | None = None
+    """Weight of the measured numbers beside the network's vector (`encoder.joint`), that of the
+    network being 1; `None` for a network alone."""
 
 
 SHARES = MappingProxyType({"pbc": 0.7, "chula": 0.15, "bccd": 0.1, "aslan": 0.05})
@@ -173,7 +173,7 @@ RECIPES: dict[str, Recipe] = {
         guided=128,
         input_px=144,
         even=(96, 0.8),
-        beside=(256, 0.8, 2.25),
+        beside=2.0,
     ),
     "gpu-ti-mild": _gpu("ti", True),
     "gpu-ti-strong": _gpu("ti", False),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from encoder.encoder import Encoder
 from encoder.image import resize
+from encoder.measured import CARD as MEASURED
 from search import exact, splits
 from search.knn import vote_many
 from search.metrics import METRICS
@@ -23,6 +24,7 @@ from train.datasets import Labelled
 from train.default_data import held_out
 from train.default_recipes import RECIPES
 from train.evaluate import EvaluateConfig, evaluate, make_folds
+from train.measured import POWER
 from train.robustness import SHIFTS, SLIGHT, robustness
 from train.vectors import vectors_of
 
@@ -279,8 +281,8 @@ def model_card(
             [
                 "Beside the network's vector stand measured numbers of the same image "
                 "(`encoder.joint`), on axes fitted without labels to the largest set trained on: "
-                f"{beside[0]} numbers, each divided by its spread to the power {beside[1]}, of "
-                f"{beside[2]} times the network's length. Figures are of both together; `measured` "
+                f"{MEASURED.dim} numbers, each divided by its spread to the power {POWER}, of "
+                f"{beside} times the network's length. Figures are of both together; `measured` "
                 "is the second half alone."
             ]
             if (beside := RECIPES[config.recipe].beside)
@@ -312,7 +314,10 @@ def _external(record: Mapping[str, Any]) -> str:
     name = "pbc, held-out quarter"
     spent = _seconds(record["training"])
     return (
-        f"Trained for {spent} on the other sets, asked about PBC.\n\n{table(record['sets'][name])}"
+        f"Trained for {spent} on the other sets, which decided the measured axes too; asked about "
+        "PBC. No image of PBC is in it; the recipe, with the weights of the measured groups, "
+        "was chosen by labels of PBC's training cells all the same. `measured` is the one that "
+        f"ships, whose axes PBC decided.\n\n{table(record['sets'][name])}"
     )
 
 

@@ -52,6 +52,8 @@ SPLITS = {
 SHOWN = 24
 """Pictures of a confusion that are shown."""
 NOBODY = "Nothing"
+MOST_MB = 476
+"""Of an uploaded set, in MiB; Streamlit rounds more than that up to 1GB."""
 
 
 def show() -> None:
@@ -118,7 +120,7 @@ def _begin(place: Place) -> None:
         labelled = st.file_uploader(
             "Ask a set of your own",
             type=["zip", "parquet"],
-            max_upload_size=int(Settings().max_shard_mb),
+            max_upload_size=min(int(Settings().max_shard_mb), MOST_MB),
             help="A ZIP of pictures whose folders are labels, or a shard. It is not kept.",
         )
         sent = st.form_submit_button("Begin", type="primary")
@@ -150,7 +152,7 @@ def _record(_client: Client, id: str) -> EvaluationRecord:
 
 
 def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
-    names = {one.id: _called(one) for one in reversed(done)}
+    names = _names(done)
     one_at, other_at = st.columns([1, 1])
     with one_at:
         id = st.selectbox("Evaluation", list(names), format_func=names.__getitem__)
@@ -190,12 +192,19 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     )
 
 
-def _called(one: EvaluationRecord) -> str:
-    head = f", F1 {one.headline.weighted_f1:.3f}" if one.headline else ""
-    version = f" version {one.version}" if one.version else ""
-    version += f", {one.encoder}" if one.encoder else ""
-    when = one.made.replace("T", " ").split("+")[0][:16]
-    return f"{one.collection}{version}{head} ({when})"
+def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:
+    """What a choice of evaluations shows, the newest first; no two the same, for a choice is known
+    by its words."""
+    names: dict[str, str] = {}
+    for one in reversed(done):
+        head = f", F1 {one.headline.weighted_f1:.3f}" if one.headline else ""
+        version = f" version {one.version}" if one.version else ""
+        version += f", {one.encoder}" if one.encoder else ""
+        split = "" if one.plan.split == "auto" else f", {SPLITS[one.plan.split].lower()}"
+        when = one.made.replace("T", " ").split("+")[0][:19]
+        name = f"{one.collection}{version}{head}{split} ({when})"
+        names[one.id] = f"{name} {one.id[:8]}" if name in names.values() else name
+    return names
 
 
 def _facts(result: EvaluationResult) -> str:
