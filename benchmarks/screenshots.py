@@ -121,10 +121,13 @@ def drawn_fields(folder: Path) -> Scan:
 
 
 def small(content: bytes, path: Path) -> None:
-    """Write a picture in 256 colours: a third of the bytes, and the eye does not miss the rest."""
+    """Write a picture in 256 colours; rare ones are kept: thin lines of a colour say something."""
     with Image.open(io.BytesIO(content)) as image:
-        few = image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
-        few.save(path, optimize=True)
+        whole = image.convert("RGB")
+        palette = whole.quantize(256, Image.Quantize.FASTOCTREE)
+        whole.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
+            path, optimize=True
+        )
 
 
 def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Page, str], None]]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -173,10 +174,12 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
         )  # fmt: skip
 
     if recipe.even:
-        write(folder)
-        projection = evening(
-            folder, run.data[0], run.decoded_px, *recipe.even, even=recipe.beside is not None
-        )
+        with TemporaryDirectory() as scratch:  # whoever loads the folder meanwhile gets the old one
+            bare = Path(scratch) / card.id
+            write(bare)
+            projection = evening(
+                bare, run.data[0], run.decoded_px, *recipe.even, even=recipe.beside is not None
+            )
         tensors |= projection
         kwargs["project"] = len(projection["project.bias"])
         card = replace(card, dim=kwargs["project"])

@@ -335,7 +335,7 @@ def _slide(place: Place, found: CaseCount) -> None:
         )
         == "Neighbours"
     )
-    marks, names = _marks(here, found, by_vote=by_vote)
+    marks, names = _marks(here, by_vote=by_vote)
     alike = _alike(place, start, picked if picked in cells else None)
     marks = [*marks, *alike]
     if not marks:
@@ -367,14 +367,19 @@ def _source(place: Place, source: str) -> dict[str, Any]:
 
 
 def _marks(
-    cells: Sequence[CountedCell], found: CaseCount, *, by_vote: bool
+    cells: Sequence[CountedCell], *, by_vote: bool
 ) -> tuple[list[Mark], list[tuple[str, str]]]:
     """The boxes of the cells in the colour of what they are called, and the legend."""
 
     def name(cell: CountedCell) -> str | None:
         return (cell.voted if cell.sure else None) if by_vote else cell.reviewed or cell.item.label
 
-    palette = colours(row.label for row in found.rows)
+    # Over what is on this slide, so that eight kinds are told apart however many the case has.
+    palette = colours(
+        label
+        for cell in cells
+        for label in (cell.reviewed or cell.item.label, cell.voted if cell.sure else None)
+    )
     made = []
     for cell in cells:
         text = f"{name(cell) or ('not sure' if by_vote else 'no label')} · {_note(cell)}"
