@@ -23,6 +23,8 @@ from encoder.encoder import RGB
 from encoder.image import resize
 
 cv2.setNumThreads(1)  # images are small: threads cost more than they save
+VERSION = "measured-cells-v3"
+"""Of the numbers that are measured; part of the architecture, and so of the fingerprint."""
 SIDE = 112
 """Images are measured at this side, whatever they come in."""
 LEVELS = 8
@@ -97,18 +99,18 @@ def measure(image: RGB, *, even: bool = True) -> Groups:
 
     Args:
         image: height x width x 3, uint8, red first.
-        even: Whether the cast of all colours is taken off first (`cast_of`).
+        even: Whether the cast of all colours is taken off first (`evened_out`).
 
     Returns:
         Group and numbers; the keys are those of `WEIGHTS`. Turning or mirroring the image
         changes them only by resampling.
     """
     pixels = resize(image, SIDE, "lanczos")
-    return measured(without(pixels, cast_of(pixels)) if even else pixels)
+    return measured(evened_out(pixels)[0] if even else pixels)
 
 
-def cast_of(pixels: RGB) -> Cast:
-    """How to give the nucleus the hue `HUE`, and the glass the brightness `GLASS`.
+def evened_out(pixels: RGB) -> tuple[RGB, Cast]:
+    """The image with its nucleus at the hue `HUE` and its glass at the brightness `GLASS`.
 
     The hue of a nucleus is the mean over the middle of the image, weighted by chroma and by the
     cube of darkness. A turn of all hues leaves saturation and value, and so the weights, as they
@@ -118,6 +120,9 @@ def cast_of(pixels: RGB) -> Cast:
 
     Args:
         pixels: side x side x 3, uint8.
+
+    Returns:
+        The image, and its cast, to be taken off other sizes of it (`without`).
     """
     side = pixels.shape[0]
     hsv = _hsv(pixels)
@@ -127,8 +132,10 @@ def cast_of(pixels: RGB) -> Cast:
     x, y = float((weights * np.cos(angles)).sum()), float((weights * np.sin(angles)).sum())
     coloured = np.hypot(x, y) >= 1e-7 * side * side
     turn = HUE - float(np.arctan2(y, x)) / (2 * np.pi) if coloured else 0.0
-    glass = float(np.percentile(_turned(hsv, turn)[..., 1], 90))
-    return Cast(turn, float(np.clip(GLASS / max(glass, 1e-3), 1 / MOST_GAIN, MOST_GAIN)))
+    rgb = _turned(hsv, turn)
+    glass = float(np.percentile(rgb[..., 1], 90))
+    gain = float(np.clip(GLASS / max(glass, 1e-3), 1 / MOST_GAIN, MOST_GAIN))
+    return _brightened(rgb, gain), Cast(turn, gain)
 
 
 def without(pixels: RGB, cast: Cast) -> RGB:
@@ -136,10 +143,13 @@ def without(pixels: RGB, cast: Cast) -> RGB:
 
     Args:
         pixels: height x width x 3, uint8.
-        cast: Of this image (`cast_of`), at whatever size it was found.
+        cast: Of this image (`evened_out`), at whatever size it was found.
     """
-    rgb = np.rint(_turned(_hsv(pixels), cast.turn) * np.float32(255 * cast.gain))
-    return np.asarray(rgb.clip(0, 255), np.uint8)
+    return _brightened(_turned(_hsv(pixels), cast.turn), cast.gain)
+
+
+def _brightened(rgb: NDArray[np.float32], gain: float) -> RGB:
+    return np.asarray(np.rint(rgb * np.float32(255 * gain)).clip(0, 255), np.uint8)
 
 
 def _turned(hsv: NDArray[np.float32], by: float) -> NDArray[np.float32]:

@@ -56,7 +56,8 @@ def save(
     import torch
 
     from encoder import checkpoint, vit
-    from encoder.joint import VERSION, tables
+    from encoder.descriptors import VERSION
+    from encoder.joint import tables
 
     kwargs = dict(model_kwargs or {})
     kwargs.setdefault("depth", _depth(state_dict))

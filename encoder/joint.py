@@ -1,7 +1,7 @@
 """A network and measured numbers as one encoder: each says what the other does not see.
 
 The vector has the network's part first and the measured part behind it. Both see the image after
-the cast of its colours is taken off (`encoder.descriptors.cast_of`: one hue of the nucleus, one
+the cast of its colours is taken off (`encoder.descriptors.evened_out`: one hue of the nucleus, one
 brightness of the glass), so that a shift of them all changes little. Patch tokens are the
 network's alone, with zeros behind.
 """
@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
-from encoder.descriptors import SIDE, Axes, cast_of, in_a_row, measured, without
+from encoder.descriptors import SIDE, VERSION, Axes, evened_out, in_a_row, measured, without
 from encoder.encoder import RGB, EncoderError, Network
 from encoder.image import resize
 
-VERSION = "measured-cells-v3"
-"""Of the numbers that are measured; part of the architecture, and so of the fingerprint."""
 MEAN, AXES, WEIGHT = TABLES = ("measured.mean", "measured.axes", "measured.weight")
 """Names of the three tables among the weights."""
 
@@ -52,10 +50,8 @@ def evened_and_measured(image: RGB, side: int, how: Any) -> tuple[RGB, NDArray[n
     Returns:
         side x side x 3, and one row of `in_a_row`.
     """
-    small = resize(image, SIDE, "lanczos")
-    cast = cast_of(small)
-    seen = without(resize(image, side, how), cast)
-    return seen, in_a_row(measured(without(small, cast)))
+    small, cast = evened_out(resize(image, SIDE, "lanczos"))
+    return without(resize(image, side, how), cast), in_a_row(measured(small))
 
 
 class Joint:

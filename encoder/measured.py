@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
-from encoder.descriptors import SIDE, Axes, in_a_row, measure
+from encoder.descriptors import SIDE, VERSION, Axes, in_a_row, measure
 from encoder.download import digest_of
 from encoder.encoder import RGB, EncoderError, Network, NoPatchTokens
 
@@ -22,7 +22,7 @@ AXES = Path(__file__).with_name("measured.npz")
 """Mean and axes, fitted without labels by `python -m train.measured`."""
 CARD = EncoderCard(
     id="measured",
-    architecture="measured-cells-v3",
+    architecture=VERSION,
     dim=256,
     input_px=SIDE,
     mean=(0.0, 0.0, 0.0),

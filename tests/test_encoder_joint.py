@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from encoder import export, registry
 from encoder.card import EncoderCard
-from encoder.descriptors import SIDE, WEIGHTS, Axes, Cast, cast_of, in_a_row, measure, without
+from encoder.descriptors import SIDE, WEIGHTS, Axes, Cast, evened_out, in_a_row, measure, without
 from encoder.encoder import EncoderError
 from encoder.image import resize
 from encoder.joint import Beside
@@ -67,7 +67,7 @@ def test_its_first_half_is_the_network_on_images_without_their_cast(tmp_path: Pa
     image = cells(1)[0]
 
     first = both.embed([image])[0, :DIM]
-    cast = cast_of(resize(image, SIDE, "lanczos"))
+    _, cast = evened_out(resize(image, SIDE, "lanczos"))
     seen = without(resize(image, 32, both.card.resample), cast)
     assert first / np.linalg.norm(first) == pytest.approx(alone.embed([seen])[0], abs=2e-2)
 

@@ -192,7 +192,8 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
 
 def measured_beside(config: DefaultConfig) -> Beside:
     """The measured half: axes decided by the set that is drawn most often."""
-    from encoder.joint import VERSION, Beside
+    from encoder.descriptors import VERSION
+    from encoder.joint import Beside
     from encoder.measured import CARD, read_axes, write_axes
     from train.default_data import axes_for, sources
     from train.measured import POWER
@@ -225,7 +226,7 @@ def evening(
     """
     import torch
 
-    from encoder.descriptors import SIDE, cast_of, evened, without
+    from encoder.descriptors import SIDE, evened, evened_out, without
     from encoder.export import build
     from encoder.image import resize
     from train.data import Images, open_source
@@ -237,7 +238,7 @@ def evening(
         found = [images.decode(n) for n in range(at, min(at + 256, len(images)))]
         known = [image for image in found if image is not None]
         if even:
-            known = [without(one, cast_of(resize(one, SIDE, "lanczos"))) for one in known]
+            known = [without(one, evened_out(resize(one, SIDE, "lanczos"))[1]) for one in known]
         rows.append(network.vectors(known))
     table = np.concatenate(rows)
     made = evened(table, dim, power)
