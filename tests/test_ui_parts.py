@@ -11,7 +11,7 @@ import pytest
 from search.evaluation_records import ConfusionMatrix, MethodResult, Scores
 from search.records import Box, Item, item_id
 from ui.curves import Line, chart
-from ui.evaluate import matrix
+from ui.evaluate import matrix, told_limit
 from ui.library import reviews_csv
 from ui.scatter import Gate
 from ui.tables import badge, legend, meter, plain, table
@@ -120,3 +120,10 @@ def test_the_csv_of_reviews_has_every_word_and_no_formula() -> None:
 
     assert [row["label"] for row in rows] == ["'=1+1", "blast"]
     assert {row["source_label"] for row in rows} == {"monocyte"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [(20, 20), (400, 400), (512, 476), (1024, 1024), (1500, 1430), (4096, 4096)]
+)
+def test_no_upload_is_promised_that_is_refused(limit: float, told: int) -> None:
+    assert told_limit(limit) == told

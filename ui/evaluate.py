@@ -52,8 +52,6 @@ SPLITS = {
 SHOWN = 24
 """Pictures of a confusion that are shown."""
 NOBODY = "Nothing"
-MOST_MB = 476
-"""Of an uploaded set, in MiB; Streamlit rounds more than that up to 1GB."""
 
 
 def show() -> None:
@@ -90,6 +88,18 @@ def show() -> None:
             _shown(place, done)
 
 
+def told_limit(mib: float) -> int:
+    """The largest upload up to a limit, in MiB, that Streamlit does not promise more than.
+
+    It says whole gigabytes, of 10^9 bytes and rounded, from half of one on: 512 MiB would be
+    1GB, and the service would refuse what the page asks for.
+    """
+    gigabytes = mib * 2**20 / 1e9
+    if 0.5 < gigabytes < round(gigabytes):
+        mib = (round(gigabytes) - 0.5) * 1e9 / 2**20
+    return max(1, int(mib))
+
+
 def _follow(client: Client) -> bool:
     def ask(id: str) -> dict[str, Any]:
         return client.evaluation(id).model_dump(include={"state", "done", "total", "error"})
@@ -120,7 +130,7 @@ def _begin(place: Place) -> None:
         labelled = st.file_uploader(
             "Ask a set of your own",
             type=["zip", "parquet"],
-            max_upload_size=min(int(Settings().max_shard_mb), MOST_MB),
+            max_upload_size=told_limit(Settings().max_shard_mb),
             help="A ZIP of pictures whose folders are labels, or a shard. It is not kept.",
         )
         sent = st.form_submit_button("Begin", type="primary")
