@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from time import sleep
 
 import pytest
 from browsing import browsed, holds, settles
@@ -13,8 +12,8 @@ from live import Live
 from playwright.sync_api import Page
 
 from search.client import Client
+from search.client_evaluations import wait_for
 from search.evaluation_records import EvaluationPlan, EvaluationRecord, SplitName
-from search.jobs import ENDED
 from search.records import Filter, Question
 from ui.theme import DARK, LIGHT
 
@@ -117,13 +116,7 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
 def evaluated(live: Live, split: SplitName) -> EvaluationRecord:
     plan = EvaluationPlan(collection="cells", split=split, ks=(1, 5), probe=False, ann=False)
     with Client(live.url) as client:
-        begun = client.evaluate(plan)
-        for _ in range(600):
-            now = client.evaluation(begun.id)
-            if now.state in ENDED:
-                return now
-            sleep(0.1)
-    raise AssertionError(f"the evaluation did not end: {now.state}")
+        return wait_for(client.evaluation, client.evaluate(plan).id, every_s=0.1)
 
 
 def test_two_evaluations_are_held_against_each_other_cell_by_cell(
