@@ -14,6 +14,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any, Literal
 
+from search.closing import Closing
 from search.store import StoreError
 
 State = Literal["pending", "done", "quarantined"]
@@ -79,7 +80,7 @@ class RunRow:
     """The counts of its report, or what stopped it; how far it is while it runs."""
 
 
-class Ledger:
+class Ledger(Closing):
     """The ledger of one collection under one encoder. Safe to use from several threads.
 
     It is a record beside the library, not part of its truth: that is the shards. Where the two
@@ -102,12 +103,6 @@ class Ledger:
             self._file.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"cannot keep the ledger of ingests in {path}: {error}") from error
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file."""

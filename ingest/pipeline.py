@@ -34,7 +34,7 @@ from ingest.streaming import Came, Ended, Opened, Stamp, Stream, opened_in_order
 from ingest.task import Planned, Source, Task, child_reader
 from search.records import Item
 from search.shards import Entry, payload_digest
-from search.store import WrongEncoder
+from search.store import need_same_encoder
 
 AHEAD_BYTES = 256 << 20
 """Pixels that may be cut and not yet embedded."""
@@ -92,8 +92,7 @@ def ingest(
         StoreError, OSError: the sink does not take the data; what it took before is kept.
         EncoderError: the encoder fails on every image of a batch.
     """
-    if sink.card.fingerprint != encoder.card.fingerprint:
-        raise WrongEncoder("of this sink", sink.card.title, encoder.card.title)
+    need_same_encoder("of this sink", sink.card, encoder.card)
     if batch_size < 1 or shard_items < 1:
         raise ValueError(f"batch_size and shard_items must be 1 or more: {batch_size, shard_items}")
     report = report if report is not None else Report()

@@ -16,7 +16,7 @@ from search.grouping import grouped
 from search.pictures import scale_warnings
 from search.questions import BadQuestion, Query, make_finder, patient_exclusion, resolve
 from search.records import Answer, BalanceField, Filter, Group, Hit, Question, SiteShare
-from search.store import Store, WrongEncoder
+from search.store import Store, need_fingerprint
 
 if TYPE_CHECKING:
     from search.library import Collection
@@ -36,8 +36,7 @@ def answer(service: Service, question: Question, image: bytes | None) -> Answer:
     _one_order(question)
     collection = service.collection(question.collection)
     card = collection.card
-    if question.fingerprint is not None and question.fingerprint != card.fingerprint:
-        raise WrongEncoder(collection.name, card.title, question.fingerprint)
+    need_fingerprint(collection.name, card, question.fingerprint)
     started = perf_counter()
     query = resolve(service, collection, question, image)
     embedded_at = perf_counter()

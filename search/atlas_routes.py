@@ -34,7 +34,7 @@ from search.library import Collection
 from search.questions import BadQuestion
 from search.questions_routes import body_of, read_question
 from search.records import DISCLAIMER, About, ItemId, Record
-from search.store import WrongEncoder, checked_vectors
+from search.store import checked_vectors, need_fingerprint
 from search.truth import Truth
 from search.versions_routes import JobRecord, job_record
 
@@ -302,8 +302,7 @@ def _place(service: Scoped, name: str, question: PlaceQuestion, images: list[byt
     collection = service.collection(name)
     card = collection.card
     patients = {question.about.patient} - {None}
-    if question.fingerprint not in (None, card.fingerprint):
-        raise WrongEncoder(collection.name, card.title, str(question.fingerprint))
+    need_fingerprint(collection.name, card, question.fingerprint)
     if images:
         cap = int(service.settings.max_megapixels * 1e6)
         pictures = [read_rgb(content, max_pixels=cap) for content in images]

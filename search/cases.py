@@ -34,7 +34,7 @@ from search.knn import vote
 from search.pictures import image_warnings
 from search.questions import BadQuestion, NoSuchCase, NoSuchItem
 from search.records import BagField, Exclusion, Filter, Hit, Item, Keyword, source_id
-from search.store import Store, Stored, Vectors, WrongEncoder, checked_vectors, scroll_all
+from search.store import Store, Stored, Vectors, checked_vectors, need_fingerprint, scroll_all
 
 if TYPE_CHECKING:
     from search.library import Collection
@@ -69,8 +69,7 @@ def similar_cases(service: Service, question: CaseQuestion, images: Sequence[byt
     """The cases whose cells look like the query's; see `Service.similar_cases`."""
     collection = service.collection(question.collection)
     card, store = collection.card, collection.store
-    if question.fingerprint is not None and question.fingerprint != card.fingerprint:
-        raise WrongEncoder(collection.name, card.title, question.fingerprint)
+    need_fingerprint(collection.name, card, question.fingerprint)
     started = perf_counter()
     bag = _query(service, collection, question, images)
     embedded_at = perf_counter()

@@ -17,6 +17,7 @@ import numpy as np
 import qdrant_edge as engine
 
 from encoder.card import EncoderCard
+from search.closing import Closing
 from search.lock import FolderLock
 from search.manifest import Manifest, collections
 from search.payload import to_payload
@@ -43,7 +44,6 @@ from search.store import (
     Stored,
     StoreError,
     Vectors,
-    WrongEncoder,
     checked_count,
     checked_cursor,
     checked_field,
@@ -52,6 +52,7 @@ from search.store import (
     exclusions,
     is_id,
     mixed,
+    need_same_encoder,
 )
 
 TURN = 32
@@ -66,7 +67,7 @@ shard.close()
 """What builds a graph in a process of its own: the engine holds the interpreter meanwhile."""
 
 
-class EdgeStore:
+class EdgeStore(Closing):
     """One collection in one folder, held by one process.
 
     Searches, writes and builds may come from several threads; they take turns at the engine,
@@ -132,8 +133,7 @@ class EdgeStore:
         held = Manifest.read(folder)
         if held.name != name:
             raise NoSuchCollection(name, collections(folder.parent))
-        if held.card.fingerprint != card.fingerprint:
-            raise WrongEncoder(name, held.card.title, card.title)
+        need_same_encoder(name, held.card, card)
         lock = FolderLock(folder, f"collection {name!r}")
         try:
             held = Manifest.read(folder)  # a build may have ended in between
@@ -142,12 +142,6 @@ class EdgeStore:
         except BaseException:
             lock.release()
             raise
-
-    def __enter__(self) -> EdgeStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __del__(self) -> None:
         """A store that was replaced goes with the last question that it answered."""

@@ -69,7 +69,7 @@ class Parts:
             auth=auth,
             limit=RateLimit(settings.rate_limit),
             wrong_keys=RateLimit(WRONG_KEYS),
-            audit=AuditLog(settings.audit or settings.library / "audit"),
+            audit=AuditLog(settings.audit_folder),
             log=make_log(settings.log_level),
             metrics=Metrics(),
             open_service=open_service,

@@ -20,6 +20,7 @@ import numpy as np
 
 from encoder.card import EncoderCard
 from search.catalogue import Catalogue
+from search.closing import Closing
 from search.duplicates import PictureHash, hashes_of
 from search.records import Item
 from search.room import COPIES, in_disk_words, need_room
@@ -38,8 +39,8 @@ from search.store import (
     NoSuchCollection,
     StoreBusy,
     StoreError,
-    WrongEncoder,
     is_id,
+    need_same_encoder,
 )
 from search.stores import OnServer, Stores, embedded, on_server
 from search.truth import Truth, shard_files, shard_name
@@ -145,8 +146,8 @@ class Library:
         """Open the served version of a collection; with a card, only if it is that encoder's."""
         versions = self.versions(name)
         held = versions.current()
-        if card is not None and held.card.fingerprint != card.fingerprint:
-            raise WrongEncoder(name, held.card.title, card.title)
+        if card is not None:
+            need_same_encoder(name, held.card, card)
         versions.settle_down()
         return Collection(versions, held, self.stores)
 
@@ -168,7 +169,7 @@ class Library:
         return self.folder / "collections" / name
 
 
-class Collection:
+class Collection(Closing):
     """One collection, held by this process until `close`.
 
     The shards are the truth. The catalogue (which id lies where) and the index are derived:
@@ -354,12 +355,6 @@ class Collection:
         if self._finish.alive:
             self.store.close()
             self._finish()
-
-    def __enter__(self) -> Collection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _place(self, id: str) -> tuple[str, int] | None:
         return self._catalogue.place(UUID(id).bytes)

@@ -15,6 +15,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from encoder.card import CardError, EncoderCard
+from search.closing import Closing
 from search.payload import range_ends, to_item, to_payload
 from search.recall import gauge
 from search.records import KEYWORDS, RANGES, Filter, Hit, Item
@@ -29,7 +30,6 @@ from search.store import (
     StoreDown,
     StoreError,
     Vectors,
-    WrongEncoder,
     checked_count,
     checked_cursor,
     checked_field,
@@ -39,6 +39,7 @@ from search.store import (
     exclusions,
     is_id,
     mixed,
+    need_same_encoder,
     settled,
 )
 
@@ -76,7 +77,7 @@ def connect(url: str, api_key: str | None = None, timeout: float = 30) -> Qdrant
     return client
 
 
-class ServerStore:
+class ServerStore(Closing):
     """One collection on a server.
 
     The card and the index settings are in the collection's metadata. The client belongs to
@@ -156,8 +157,7 @@ class ServerStore:
             StoreDown: the server does not answer.
         """
         held, settings = described(client, name)
-        if held.fingerprint != card.fingerprint:
-            raise WrongEncoder(name, held.title, card.title)
+        need_same_encoder(name, held, card)
         with _answers(name):
             info = client.get_collection(name)
         missing = set(INDEXES) - set(info.payload_schema)
@@ -167,12 +167,6 @@ class ServerStore:
                 "filters would miss neighbours. Ingest again into a new collection"
             )
         return cls(client, name, held, settings)
-
-    def __enter__(self) -> ServerStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
         """See `Store.upsert`."""

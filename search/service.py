@@ -36,7 +36,7 @@ from search.refine import Refinement
 from search.settings import Settings
 from search.shards import write_durably
 from search.sources import PlainImages, ReadPixels
-from search.store import NoSuchCollection, StoreError, Vectors, WrongEncoder
+from search.store import NoSuchCollection, StoreError, Vectors, need_same_encoder
 
 REMEMBERED = 1000
 """Counts under different filters that are remembered."""
@@ -127,8 +127,8 @@ class Service:
             held = self._collections.get(name)
             if held is None:
                 held = self._collections[name] = self.library.create(name, card, encoder)
-            elif held.card.fingerprint != card.fingerprint:
-                raise WrongEncoder(name, held.card.title, card.title)
+            else:
+                need_same_encoder(name, held.card, card)
             return held
 
     def names(self) -> list[str]:
@@ -174,8 +174,7 @@ class Service:
             held = self._encoders.get(card.fingerprint)
             if held is None:
                 held = self._loaded(collection)
-                if held.card.fingerprint != card.fingerprint:
-                    raise WrongEncoder("of this query", card.title, held.card.title)
+                need_same_encoder("of this query", card, held.card)
                 self._encoders[card.fingerprint] = held
             return held
 

@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     """Largest uploaded image, in millions of pixels."""
 
     @property
+    def audit_folder(self) -> Path:
+        """Where the audit log lies."""
+        return self.audit or self.library / "audit"
+
+    @property
     def url(self) -> str:
         """The address of the service."""
         host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104

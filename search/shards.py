@@ -22,7 +22,7 @@ from PIL import Image
 from encoder.card import EncoderCard
 from encoder.encoder import RGB
 from search.records import Box, Item
-from search.store import WrongEncoder, checked_vectors
+from search.store import checked_vectors, need_same_encoder
 
 ROW_GROUP = 128
 """Rows that are read together when one thumbnail is wanted."""
@@ -202,8 +202,8 @@ class Shard:
         if metadata.get(b"hemaseek.format") != b"1":
             raise ShardError(f"{self.name} is a Parquet file, but not a shard of embeddings")
         self.card = EncoderCard.from_json(metadata[b"hemaseek.card"].decode(), self.name)
-        if card is not None and self.card.fingerprint != card.fingerprint:
-            raise WrongEncoder(self.name, self.card.title, card.title)
+        if card is not None:
+            need_same_encoder(self.name, self.card, card)
 
         self.tombstone = TOMBSTONE in metadata
 

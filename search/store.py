@@ -36,6 +36,26 @@ class WrongEncoder(StoreError):
         )
 
 
+def need_same_encoder(collection: str, held: EncoderCard, came: EncoderCard) -> None:
+    """Hold the encoder of vectors that came against that of a collection.
+
+    Raises:
+        WrongEncoder: they are two.
+    """
+    if held.fingerprint != came.fingerprint:
+        raise WrongEncoder(collection, held.title, came.title)
+
+
+def need_fingerprint(collection: str, held: EncoderCard, came: str | None) -> None:
+    """Hold the fingerprint that a question names, if any, against that of a collection.
+
+    Raises:
+        WrongEncoder: they are two.
+    """
+    if came is not None and came != held.fingerprint:
+        raise WrongEncoder(collection, held.title, came)
+
+
 class NoSuchCollection(StoreError):
     """A collection that does not exist."""
 

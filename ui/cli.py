@@ -241,7 +241,7 @@ def serve(
     settings = settings_for(host=host, port=port, library=library, collection=collection)
     Library.open(settings.library)  # says what is wrong before the server starts
     try_to_write(settings.audit or settings.library)  # no call without its line in the log
-    need_free(settings.audit or settings.library / "audit")
+    need_free(settings.audit_folder)
     if settings.host not in {"127.0.0.1", "localhost", "::1"} and settings.api_key is None:
         typer.echo(
             f"warning: listening on {settings.host} without a key; set HEMASEEK_API_KEY", err=True

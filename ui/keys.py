@@ -99,7 +99,7 @@ def check(
     from ui.cli import settings_for
 
     settings = settings_for(library=library)
-    found = verify(settings.audit or settings.library / "audit", head)
+    found = verify(settings.audit_folder, head)
     typer.echo(
         f"{found.lines} lines in {found.files} files hold together; the last is {found.head}"
     )
