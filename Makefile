@@ -4,6 +4,7 @@ SHELL := /bin/bash
 ifneq ($(wildcard ../shared/data),)
 export HEMASEEK_DATA ?= $(abspath ../shared/data)
 endif
+export UV_COMPILE_BYTECODE ?= 1
 RECIPE ?= cpu
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --extra all

@@ -117,28 +117,34 @@ class Hiding:
         """Hold a map against random maps on this image."""
         if self._random is None:
             maps = [_blobs(self.grid, seed) for seed in range(RANDOM)]
-            self._random = tuple(
-                insertion - deletion for deletion, insertion in map(self._areas, maps)
-            )
-        deletion, insertion = self._areas(found)
-        return Check(deletion, insertion, self._random)
+            areas = self._areas(found, *maps)
+            self._random = tuple(insertion - deletion for deletion, insertion in areas[1:])
+        else:
+            areas = self._areas(found)
+        return Check(*areas[0], self._random)
 
-    def _areas(self, found: Grid) -> tuple[float, float]:
+    def _areas(self, *maps: Grid) -> list[tuple[float, float]]:
+        """Areas under the deletion and the insertion of each map; all are embedded together."""
+        step = self.whole - self.hidden
+        if abs(step) < 1e-9:
+            return [(0.5, 0.5)] * len(maps)
+        shown = np.concatenate([self._steps(one) for one in maps])
+        scores = self.scores(np.concatenate([1 - shown, shown]))
+        ways = scores.reshape(2, len(maps), STEPS - 2)
+        ends = np.broadcast_to([self.whole, self.hidden], (len(maps), 2))
+        deleted = np.column_stack([ends[:, 0], ways[0], ends[:, 1]])
+        inserted = np.column_stack([ends[:, 1], ways[1], ends[:, 0]])
+        heights = (np.stack([deleted, inserted], axis=1) - self.hidden) / step
+        areas = np.asarray(np.trapezoid(heights) / (STEPS - 1), np.float64)
+        return [(float(deletion), float(insertion)) for deletion, insertion in areas]
+
+    def _steps(self, found: Grid) -> Masks:
+        """What an insertion shows between nothing and the whole image, most important first."""
         order = np.argsort(-found.ravel(), kind="stable")
         place = np.empty(order.size, np.int64)
         place[order] = np.arange(order.size)
         ends = [round(order.size * step / (STEPS - 1)) for step in range(1, STEPS - 1)]
-        inserted = np.stack([(place < end).reshape(self.grid) for end in ends]).astype(np.float64)
-        scores = self.scores(np.concatenate([1 - inserted, inserted]))
-        step = self.whole - self.hidden
-        if abs(step) < 1e-9:
-            return 0.5, 0.5
-        deleted = np.concatenate([[self.whole], scores[: len(ends)], [self.hidden]])
-        shown = np.concatenate([[self.hidden], scores[len(ends) :], [self.whole]])
-        return (
-            float(np.trapezoid((deleted - self.hidden) / step) / (STEPS - 1)),
-            float(np.trapezoid((shown - self.hidden) / step) / (STEPS - 1)),
-        )
+        return np.stack([(place < end).reshape(self.grid) for end in ends]).astype(np.float64)
 
 
 def feature_masks(tokens: Patches, most: int = MOST_MASKS) -> Masks:

@@ -187,13 +187,14 @@ def measured(pixels: RGB) -> Groups:
     rings = (_from(*centre, SIDE) / RING_PX).astype(np.int64)
     shells = np.searchsorted(SHELLS, away, side="right") - 1
     red_texture, green_texture, blue_texture = _textures(x, inside, cytoplasm)
-    parts = _means_and_spreads(np.where(inside, 0, np.where(cytoplasm, 1, -1)), 2, lab)
+    powers = _powers(lab)
+    parts = _means_and_spreads(np.where(inside, 0, np.where(cytoplasm, 1, -1)), 2, powers)
     found = {
         "middle": _histogram(joint[_from_middle(SIDE) < 0.3 * SIDE], LEVELS**3),
         "nucleus": _histogram(joint[inside], LEVELS**3),
         "cytoplasm": _histogram(joint[cytoplasm], LEVELS**3),
-        "rings": _means_and_spreads(rings, RINGS, lab),
-        "shells": _means_and_spreads(shells, len(SHELLS) - 1, lab),
+        "rings": _means_and_spreads(rings, RINGS, powers),
+        "shells": _means_and_spreads(shells, len(SHELLS) - 1, powers),
         "gradients": np.concatenate(
             [
                 _histogram(slope[where], 16)
@@ -335,9 +336,11 @@ def _lobes(nucleus: Marked, area: int) -> list[float]:
     """How a nucleus falls apart as it is worn away: a band stays one, a segmented one does not."""
     deep = np.asarray(cv2.distanceTransform(nucleus, cv2.DIST_L2, 5), np.float32)
     most = float(deep.max())
+    x, y, width, height = cv2.boundingRect(nucleus)
+    box = deep[y : y + height, x : x + width]
     numbers: list[float] = []
     for depth in DEPTHS:
-        left = (deep > depth * most).astype(np.uint8)
+        left = (box > depth * most).astype(np.uint8)
         count, _, facts, _ = cv2.connectedComponentsWithStats(left, connectivity=8)
         sizes = facts[1:, cv2.CC_STAT_AREA]
         numbers += [
@@ -400,14 +403,17 @@ def _textures(x: NDArray[np.float32], *where: Mask) -> list[NDArray[np.float32]]
 def _patterns(x: NDArray[np.float32], radius: int) -> NDArray[np.uint8]:
     """The pattern about each pixel: 0 to 8 brighter neighbours in a row, or 9 for no such."""
     smooth = np.asarray(cv2.GaussianBlur(x, (0, 0), radius / 2), np.float32)
-    wide = cv2.copyMakeBorder(smooth, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
-    least = smooth - np.float32(0.004)  # a grey value of 255: noise is no pattern
-    codes = np.zeros(smooth.shape, np.uint8)
+    edges = (radius, radius, radius, radius)
+    wide = cv2.copyMakeBorder(smooth, *edges, cv2.BORDER_REPLICATE).reshape(SIDE + 2 * radius, -1)
+    least = smooth.reshape(SIDE, -1) - np.float32(0.004)  # a grey value of 255: noise is no pattern
+    codes = np.zeros(least.shape, np.uint8)
+    brighter = np.empty(least.shape, np.uint8)
     for bit, (down, right) in enumerate(_AROUND):
-        top, left = radius * (1 + down), radius * (1 + right)
-        beside = wide[top : top + SIDE, left : left + SIDE]
-        codes |= (beside >= least).view(np.uint8) << bit
-    return _kinds()[codes]
+        top, left = radius * (1 + down), 3 * radius * (1 + right)
+        beside = wide[top : top + SIDE, left : left + 3 * SIDE]
+        cv2.compare(beside, least, cv2.CMP_GE, brighter)  # four times as fast as numpy's
+        codes |= brighter & np.uint8(1 << bit)
+    return _kinds()[codes].reshape(smooth.shape)
 
 
 _AROUND = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
@@ -450,20 +456,26 @@ def _histogram(values: NDArray[np.integer[Any]], bins: int) -> NDArray[np.float3
     return np.asarray(np.sqrt(counts / max(float(counts.sum()), 1.0)), np.float32)
 
 
+def _powers(colours: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Three channels and their squares: 6 x pixels."""
+    values = colours.reshape(-1, 3).T.astype(np.float64)
+    return np.concatenate([values, values * values])
+
+
 def _means_and_spreads(
-    parts: NDArray[np.integer[Any]], count: int, colours: NDArray[np.float32]
+    parts: NDArray[np.integer[Any]], count: int, powers: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Mean and spread of three channels in each part: count x 6 in a row, 0 for empty parts.
 
     Args:
-        parts: Which part each pixel is of; others than 0 to count - 1 are left out.
+        parts: Which part each pixel is of, from -1; others than 0 to count - 1 are left out.
         count: Of parts.
-        colours: The same shape x 3.
+        powers: Of the colours of the pixels (`_powers`).
     """
-    inside = (parts.ravel() == np.arange(count)[:, None]).astype(np.float64)
-    values = colours.reshape(-1, 3).astype(np.float64)
-    sums = inside @ np.concatenate([values, values * values], axis=1)
-    means = sums / np.maximum(inside.sum(axis=1, keepdims=True), 1)
+    of = parts.ravel() + 1
+    sums = np.stack([np.bincount(of, one, count + 1)[1 : count + 1] for one in powers], axis=1)
+    many = np.bincount(of, minlength=count + 1)[1 : count + 1]
+    means = sums / np.maximum(many, 1)[:, None]
     mean, square = means[:, :3], means[:, 3:]
     spread = np.sqrt(np.maximum(square - mean * mean, 0))
     return np.concatenate([mean / 20, spread / 10], axis=1).astype(np.float32).ravel()
@@ -471,7 +483,8 @@ def _means_and_spreads(
 
 def in_a_row(groups: Groups, weights: Mapping[str, float] = WEIGHTS) -> NDArray[np.float32]:
     """All numbers of one image behind each other, in the order of the weights."""
-    return np.concatenate([np.nan_to_num(groups[name]) for name in weights]).astype(np.float32)
+    row = np.concatenate([groups[name] for name in weights])
+    return np.asarray(np.nan_to_num(row, copy=False), np.float32)
 
 
 @dataclass(frozen=True)

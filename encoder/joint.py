@@ -16,12 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
+from encoder.crew import Crew
 from encoder.descriptors import SIDE, VERSION, Axes, evened_out, in_a_row, measured, without
-from encoder.encoder import RGB, EncoderError, Network
+from encoder.encoder import RGB, EncoderError, Network, batches
 from encoder.image import resize
 
 MEAN, AXES, WEIGHT = TABLES = ("measured.mean", "measured.axes", "measured.weight")
 """Names of the three tables among the weights."""
+BATCHES = 4
+"""Batches of the network that are measured together: several processes share them."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +63,23 @@ class Joint:
     def __init__(self, card: EncoderCard, network: Network, beside: Beside) -> None:
         self.card = card
         self.engine = str(getattr(network, "engine", "numpy"))
-        self.batch_size = int(getattr(network, "batch_size", 32))
+        self._at_once = int(getattr(network, "batch_size", 32))
+        self.batch_size = BATCHES * self._at_once
         self._network = network
         self._beside = beside
+        self._crew = Crew()
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
         """n x (network's dim + measured dim)."""
         seen, rows = self._seen(images)
-        return self._joined(self._network.vectors(seen), rows)
+        pooled = [self._network.vectors(batch) for batch in batches(seen, self._at_once)]
+        return self._joined(np.concatenate(pooled), rows)
 
     def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """The vectors, and the network's patch tokens with zeros for what was measured."""
         seen, rows = self._seen(images)
-        pooled, patches = self._network.tokens(seen)
+        parts = [self._network.tokens(batch) for batch in batches(seen, self._at_once)]
+        pooled, patches = (np.concatenate(part) for part in zip(*parts, strict=True))
         wide = np.zeros((*patches.shape[:-1], self.card.dim), np.float32)
         wide[..., : patches.shape[-1]] = patches
         return self._joined(pooled, rows), wide
@@ -83,8 +90,8 @@ class Joint:
         return np.asarray(looks.attention(self._seen(images)[0]))
 
     def _seen(self, images: Sequence[RGB]) -> tuple[list[RGB], NDArray[np.float32]]:
-        card = self.card
-        both = [evened_and_measured(image, card.input_px, card.resample) for image in images]
+        how = (self.card.input_px, self.card.resample)
+        both = self._crew.map(evened_and_measured, images, *how)
         return [image for image, _ in both], np.stack([row for _, row in both])
 
     def _joined(

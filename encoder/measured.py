@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
+from encoder.crew import Crew
 from encoder.descriptors import SIDE, VERSION, Axes, in_a_row, measure
 from encoder.download import digest_of
 from encoder.encoder import RGB, EncoderError, Network, NoPatchTokens
@@ -36,16 +37,22 @@ CARD = EncoderCard(
 )
 
 
+def measured_row(image: RGB) -> NDArray[np.float32]:
+    """All numbers of one image behind each other."""
+    return in_a_row(measure(image))
+
+
 class Measured:
     """The numbers of `encoder.descriptors`, turned onto fitted axes."""
 
     def __init__(self, card: EncoderCard, axes: Axes) -> None:
         self.card = card
         self._axes = axes
+        self._crew = Crew()
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
         """n x 256, rows of length 1."""
-        return self._axes.vectors(np.stack([in_a_row(measure(image)) for image in images]))
+        return self._axes.vectors(np.stack(self._crew.map(measured_row, images)))
 
     def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Always refused: measured numbers have no patches."""

@@ -1,1 +1,3 @@
 """Files in, points out."""
+
+import encoder  # noqa: F401 - before NumPy
