@@ -57,6 +57,9 @@ from search.store import (
 
 TURN = 32
 """Queries answered before others get their turn."""
+SCANS_WORTH = 2
+"""A walk under a filter without links of its own (`search.store.mixed`) looks at so many times more
+than one under a value that has them, so a scan is worth it for so many times more vectors."""
 OPTIMIZE = """
 import sys, qdrant_edge
 shard = qdrant_edge.EdgeShard.load(sys.argv[1])
@@ -194,12 +197,12 @@ class EdgeStore(Closing):
         rows = checked_vectors(vectors, self.card.dim).tolist()
         excludes = exclusions(exclude, len(rows))
         met = conditions(where)
+        apart = mixed(where)
+        exact = exact or (apart and self._leaves_few(met))
         hits: list[list[Hit]] = []
         for start in range(0, len(rows), TURN):
             queries = [
-                ShardQuery(
-                    row, filter_of(met, conditions(without)), self.settings, exact, mixed(where)
-                )
+                ShardQuery(row, filter_of(met, conditions(without)), self.settings, exact, apart)
                 for row, without in zip(
                     rows[start : start + TURN], excludes[start : start + TURN], strict=True
                 )
@@ -303,6 +306,13 @@ class EdgeStore(Closing):
                     self._shard.close()
                 finally:
                     self._lock.release()
+
+    def _leaves_few(self, met: list[Any]) -> bool:
+        """Whether comparing all that a mixed filter leaves is quicker than a walk past the rest."""
+        request = engine.CountRequest(exact=False, filter=filter_of(met, []))
+        with self._turn_at_engine() as shard:
+            left = int(shard.count(request))
+        return left * self.card.dim * 4 < SCANS_WORTH * self.settings.scan_below_kb * 1024
 
     @contextmanager
     def _turn_at_engine(self) -> Iterator[Any]:

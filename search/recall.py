@@ -19,6 +19,10 @@ MOST_VALUES = 1000
 """Values of a field that are looked at for a filter."""
 WIDEST_EF = 1024
 """A build gives up raising `ef` here."""
+NARROWINGS = 2
+"""Times that a raised `ef` is tried halfway back: time grows with it, and doubling overshoots."""
+HEADROOM = 0.004
+"""Recall above the bar that a narrower search has to keep: other queries find less by as much."""
 TIE = 1e-6
 """Scores closer than this are equal: float32 cosines are no more exact."""
 
@@ -82,10 +86,12 @@ def gauge(store: Store, ef: int, widen: Callable[[int], None], began: float) -> 
     """
     probe = Probe.take(store)
     found = probe.recall(store)
+    low = ef
     while min(found.values()) < ENOUGH_RECALL and ef < WIDEST_EF:
-        ef *= 2
+        low, ef = ef, 2 * ef
         widen(ef)
         found = probe.recall(store)
+    ef, found = _narrowed(probe, store, widen, low, ef, found)
     filtered = {share: recall for share, recall in found.items() if share < 1}
     return BuildReport(
         points=store.count(),
@@ -96,6 +102,31 @@ def gauge(store: Store, ef: int, widen: Callable[[int], None], began: float) -> 
         by_share=filtered,
         ef=ef,
     )
+
+
+def _narrowed(
+    probe: Probe,
+    store: Store,
+    widen: Callable[[int], None],
+    low: int,
+    ef: int,
+    found: dict[float, float],
+) -> tuple[int, dict[float, float]]:
+    """The least `ef` above `low` that is tried and has recall to spare, and what it finds."""
+    if min(found.values()) < ENOUGH_RECALL:
+        return ef, found
+    for _ in range(NARROWINGS):
+        middle = (low + ef) // 2
+        if not low < middle < ef:
+            break
+        widen(middle)
+        tried = probe.recall(store)
+        if min(tried.values()) >= ENOUGH_RECALL + HEADROOM:
+            ef, found = middle, tried
+        else:
+            low = middle
+            widen(ef)
+    return ef, found
 
 
 def agreement(truth: Sequence[Sequence[Hit]], found: Sequence[Sequence[Hit]]) -> float:

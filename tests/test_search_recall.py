@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, cast
 from uuid import UUID
 
+import numpy as np
 import pytest
 
-from search.recall import agreement, filter_of_share
+from encoder.card import EncoderCard
+from search.recall import agreement, filter_of_share, gauge
 from search.records import KEYWORDS, Filter, Hit, Item
-from search.store import Store
+from search.store import Page, Store, Stored
 
 
 def hits(*pairs: tuple[int, float]) -> list[Hit]:
@@ -82,3 +84,28 @@ def test_one_value_is_asked_before_a_set_that_comes_nearer_to_the_share() -> Non
 @pytest.mark.parametrize("facets", [{}, {"kind": {"cell": 1000}}])
 def test_where_nothing_sets_items_apart_there_is_no_filter(facets: dict[str, Any]) -> None:
     assert share(0.1, **facets) is None
+
+
+@pytest.mark.parametrize(
+    ("needed", "kept"),
+    [(1, 64), (65, 80), (100, 112), (200, 224), (256, 256), (2000, 1024)],
+)
+def test_a_search_is_widened_no_further_than_it_needs(needed: int, kept: int) -> None:
+    """`ef` doubles until the recall is enough, then goes half of the way back, twice."""
+    asked = {"ef": 64}
+
+    class Walk(Counts):
+        """Finds everything once it looks at enough candidates, else nothing."""
+
+        card = EncoderCard(id="none", architecture="none", dim=2)
+
+        def nearest_batch(self, *question: Any, exact: bool = False) -> list[list[Hit]]:
+            return [hits((1, 0.5)) if exact or asked["ef"] >= needed else []]
+
+        def scroll(self, limit: int = 1, cursor: str | None = None) -> Page:
+            return Page([Stored(hits((2, 1.0))[0].item, np.ones(2, np.float32))], None)
+
+    report = gauge(cast(Store, Walk(1000)), 64, lambda ef: asked.update(ef=ef), 0.0)
+
+    assert report.ef == kept
+    assert asked["ef"] == kept
