@@ -56,7 +56,8 @@ class ReindexPlan:
     """How a version is made, and what it must pass."""
 
     index: IndexSettings | None = None
-    """Of the new search graph; `None` for those of the version that serves."""
+    """Of the new search graph; `None` for those of the version that serves, with more links where
+    it has grown large (`IndexSettings.for_points`)."""
     embed_all: bool = False
     """Embed again even where the encoder is the one that serves; else its vectors are copied."""
     allow_missing: bool = False
@@ -144,8 +145,9 @@ def reindex(
     versions.settle_down()
     served = versions.current()
     encoder = as_carded(encoder, served.card)  # behind the same stain normalisation
-    new = _begin(versions, served, encoder, reference, plan)
     old = Truth.read(versions.path(served.id), served.card)
+    index = plan.index or served.index.for_points(len(old.rows))
+    new = _begin(versions, served, encoder, reference, index)
     with library.version(name, new.id) as target:
         run = _Run(target, served, old, encoder, plan, read_pixels or PlainImages(), progress, stop)
         run.carry_until_little_is_left()
@@ -180,10 +182,9 @@ def reindex(
 
 
 def _begin(
-    versions: Versions, served: Version, encoder: Encoder, reference: str, plan: ReindexPlan
+    versions: Versions, served: Version, encoder: Encoder, reference: str, index: IndexSettings
 ) -> Version:
     """The version to build: one that was interrupted or refused, or a new one."""
-    index = plan.index or served.index
     for version in reversed(versions.all()):
         if (
             version.state in ("building", "refused")

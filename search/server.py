@@ -435,14 +435,14 @@ class _Query:
         rescored = None
         if self.settings.quantize != "none":
             rescored = models.QuantizationSearchParams(
-                ignore=self.exact, rescore=True, oversampling=self.settings.oversampling
+                ignore=self.exact, rescore=True, oversampling=self.settings.rescored(limit)
             )
         return models.QueryRequest(
             query=self.row,
             limit=limit,
             filter=self.filter,
             params=models.SearchParams(
-                hnsw_ef=max(self.settings.ef, limit),
+                hnsw_ef=max(self.settings.ef // (2 if self.mixed else 1), limit),
                 exact=self.exact,
                 quantization=rescored,
                 acorn=models.AcornSearchParams(enable=True) if self.mixed else None,

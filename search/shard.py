@@ -33,7 +33,7 @@ class ShardQuery:
         rescored = None
         if self.settings.quantize != "none":
             rescored = engine.QuantizationSearchParams(
-                ignore=self.exact, rescore=True, oversampling=self.settings.oversampling
+                ignore=self.exact, rescore=True, oversampling=self.settings.rescored(limit)
             )
         return engine.QueryRequest(
             limit=limit,

@@ -226,6 +226,22 @@ def test_other_settings_of_the_index_need_no_sources(tmp_path: Path, library: Li
     assert vectors(library) == before
 
 
+def test_a_collection_that_has_grown_large_gets_more_links(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.store.MANY_POINTS", 3)
+    chosen = IndexSettings(m=24, ef_construct=200)
+
+    grown = reindex(library, "cells", load("colour"))
+    versions = library.versions("cells")
+    assert versions.get(grown.version).index == IndexSettings(m=32, ef_construct=256)
+
+    asked = reindex(library, "cells", load("colour"), plan=ReindexPlan(index=chosen))
+    again = reindex(library, "cells", load("colour"))
+    assert versions.get(asked.version).index == chosen
+    assert versions.get(again.version).index == chosen, "what was chosen by hand stays"
+
+
 def test_a_reader_of_slides_can_be_passed_in(tmp_path: Path, library: Library) -> None:
     plain, asked = PlainImages(), []
 

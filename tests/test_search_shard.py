@@ -19,6 +19,7 @@ from encoder.card import EncoderCard
 from search.edge import EdgeStore
 from search.records import Filter, Item, item_id, source_id
 from search.server import ServerStore, described
+from search.shard import conditions
 from search.store import IndexSettings, Vectors, checked_vectors
 
 CARD = EncoderCard(id="made", architecture="made", dim=64)
@@ -86,6 +87,32 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     for wrong in ({"quantize": "int4"}, {"oversampling": 0.5}, {"oversampling": float("nan")}):
         with pytest.raises(ValueError, match="quantize"):
             IndexSettings(**wrong)
+
+
+def test_all_that_a_wide_walk_looked_at_is_compared_again() -> None:
+    settings = IndexSettings(quantize="int8", ef=256)
+
+    assert settings.rescored(16) == 16
+    assert settings.rescored(200) == 2, "never fewer than the setting says"
+    assert settings.rescored(1) == 100, "more is not accepted by the setting"
+
+
+@pytest.mark.parametrize("filter_ids", [40, 900])
+def test_under_a_set_of_values_few_are_all_compared_and_many_walked_past(
+    tmp_path: Path, filter_ids: int
+) -> None:
+    """Twice as many as under one value: 20 KiB of rows of 256 bytes are 80."""
+    items, rows = made(1500)
+    with EdgeStore.create(tmp_path / "cells", "cells", CARD, SETTINGS["plain"]) as store:
+        store.upsert(items, rows)
+        store.build()
+        where = Filter(ids=tuple(item.id for item in items[:filter_ids]))
+
+        assert store._leaves_few(conditions(where)) is (filter_ids == 40)
+        found = store.nearest(rows[5], 10, where)
+        truth = store.nearest(rows[5], 10, where, exact=True)
+
+    assert [hit.item.id for hit in found] == [hit.item.id for hit in truth]
 
 
 class Recorder(BaseHTTPRequestHandler):

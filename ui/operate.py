@@ -172,8 +172,10 @@ def capacity(
     """Bytes, nodes and hours that a number of cells takes."""
     from search.capacity import capacity as run
     from search.capacity import table
+    from search.store import IndexSettings
 
-    typer.echo(table(run(cells, dim)))
+    settings = IndexSettings().for_points(round(cells))
+    typer.echo(table(run(cells, dim, settings=settings)))
 
 
 def calibrate(
