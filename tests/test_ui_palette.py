@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from ui.palette import CATEGORIES, OPPOSITES, SEQUENCE, UNKNOWN, colours, shade, shapes
+from ui.palette import CATEGORIES, OPPOSITES, SEQUENCE, UNKNOWN, colours, lines, shade, shapes
 
 # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
 SEEN = {
@@ -79,6 +79,14 @@ def test_more_names_than_colours_differ_by_shape() -> None:
     looks = {(colours(names)[name], shapes(names)[name]) for name in names}
 
     assert len(looks) == len(names)
+
+
+def test_boxes_of_more_kinds_than_colours_differ_by_their_line() -> None:
+    names = [f"label {at:02}" for at in range(20)]
+    looks = {(colours(names)[name], lines(names)[name]) for name in names}
+
+    assert len(looks) == len(names)
+    assert {line for name, line in lines(names[:8]).items()} == {"solid"}
 
 
 def test_a_shade_lies_between_the_ends() -> None:

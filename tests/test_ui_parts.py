@@ -38,7 +38,9 @@ def test_a_gate_that_crosses_itself_follows_the_even_odd_rule() -> None:
 
 def test_every_text_in_a_table_is_escaped() -> None:
     made = (
-        table([NASTY], [[plain(NASTY)]], NASTY) + badge(NASTY, "good") + legend([(NASTY, "#000")])
+        table([NASTY], [[plain(NASTY)]], NASTY)
+        + badge(NASTY, "good")
+        + legend([(NASTY, "#000", "solid")])
     )
 
     assert "<script" not in made

@@ -17,7 +17,7 @@ from ui import states
 from ui.board import board
 from ui.card import Action, card, data_url
 from ui.gallery import EXCLUSION
-from ui.palette import UNKNOWN, colours, shade
+from ui.palette import colours, lines, shade
 from ui.pictures import pictures
 from ui.place import Place, guarded, opened
 from ui.tables import legend, meter, plain, table
@@ -368,28 +368,31 @@ def _source(place: Place, source: str) -> dict[str, Any]:
 
 def _marks(
     cells: Sequence[CountedCell], *, by_vote: bool
-) -> tuple[list[Mark], list[tuple[str, str]]]:
-    """The boxes of the cells in the colour of what they are called, and the legend."""
+) -> tuple[list[Mark], list[tuple[str, str, str]]]:
+    """The boxes of the cells in colour and line of what they are called, and the legend."""
 
     def name(cell: CountedCell) -> str | None:
         return (cell.voted if cell.sure else None) if by_vote else cell.reviewed or cell.item.label
 
     # Over what is on this slide, so that eight kinds are told apart however many the case has.
-    palette = colours(
+    called = {
         label
         for cell in cells
         for label in (cell.reviewed or cell.item.label, cell.voted if cell.sure else None)
-    )
+    }
+    palette, line = colours(called), lines(called)
     made = []
     for cell in cells:
         text = f"{name(cell) or ('not sure' if by_vote else 'no label')} · {_note(cell)}"
-        box = mark(cell.item, palette.get(name(cell), UNKNOWN), text)
+        box = mark(cell.item, palette[name(cell)], text, line=line[name(cell)])
         if box is not None:
             made.append(box)
     present = {name(cell) for cell in cells}
-    names = [(label, colour) for label, colour in palette.items() if label and label in present]
-    if None in present:
-        names.append(("not sure" if by_vote else "no label", UNKNOWN))
+    names = [
+        (label or ("not sure" if by_vote else "no label"), colour, line[label])
+        for label, colour in palette.items()
+        if label in present
+    ]
     return made, names
 
 

@@ -21,6 +21,8 @@ SEQUENCE = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
 """Cividis (Nuñez, Anderton, Renslow 2018), low to high: the same to almost every eye."""
 OPPOSITES = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "#b2182b")
 """Blue to red over white (ColorBrewer RdBu), for what lies either side of nought."""
+LINES = ("solid", "dashed", "dotted")
+"""Beyond eight categories the line of a box changes as well (names as in CSS)."""
 UNKNOWN = "#9a9a9a"
 """What has no value."""
 
@@ -28,7 +30,7 @@ UNKNOWN = "#9a9a9a"
 def colours(names: Iterable[str | None]) -> dict[str | None, str]:
     """A colour for each name, the same on every page: by alphabetical place.
 
-    Beyond eight names the colours repeat; tell them apart by `shapes` as well.
+    Beyond eight names the colours repeat; tell them apart by `shapes` or `lines` as well.
     """
     known = sorted({name for name in names if name is not None})
     found: dict[str | None, str] = {
@@ -44,6 +46,15 @@ def shapes(names: Iterable[str | None]) -> dict[str | None, str]:
         name: SHAPES[at // len(CATEGORIES) % len(SHAPES)] for at, name in enumerate(known)
     }
     return {**found, None: SHAPES[0]}
+
+
+def lines(names: Iterable[str | None]) -> dict[str | None, str]:
+    """A line for each name, so that the boxes of more than eight kinds are told apart."""
+    known = sorted({name for name in names if name is not None})
+    found: dict[str | None, str] = {
+        name: LINES[at // len(CATEGORIES) % len(LINES)] for at, name in enumerate(known)
+    }
+    return {**found, None: LINES[0]}
 
 
 def shade(share: float, ramp: Sequence[str] = SEQUENCE) -> str:

@@ -28,7 +28,7 @@ COUNTED: tuple[Keyword, ...] = (
     "patient",
 )
 """The fields whose values are counted for the filters."""
-SAMPLES = 8
+SAMPLES = 7
 """Labels of which a sample is offered."""
 COMPARED = "hs-compared"
 """Where the session keeps the ids that are marked for comparison."""

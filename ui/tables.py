@@ -67,11 +67,12 @@ def badge(text: str, tone: str = "") -> str:
     return f'<span class="{tones.get(tone, "hs-badge")}">{escape(text)}</span>'
 
 
-def legend(colours: Sequence[tuple[str, str]]) -> str:
-    """Names with their colours."""
+def legend(kinds: Sequence[tuple[str, str, str]]) -> str:
+    """Names with the colours and lines of their boxes."""
     parts = "".join(
-        f'<li><i class="hs-swatch" style="background:{escape(colour)}"></i>{escape(name)}</li>'
-        for name, colour in colours
+        f'<li><i class="hs-box" style="border:2px {escape(line)} {escape(colour)}"></i>'
+        f"{escape(name)}</li>"
+        for name, colour, line in kinds
     )
     return f'<ul class="hs-legend">{parts}</ul>'
 

@@ -1,6 +1,7 @@
 // A stored source to zoom into; see ui/viewer.py.
 const NICE = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const SVG = "http://www.w3.org/2000/svg";
+const DASHES = { dashed: "7 4", dotted: "2 3" };
 
 const load = (url) => {
   if (window.OpenSeadragon) return Promise.resolve();
@@ -129,6 +130,7 @@ function draw(held) {
       box.setAttribute(name, value);
     }
     box.setAttribute("stroke", m.colour);
+    if (DASHES[m.line]) box.setAttribute("stroke-dasharray", DASHES[m.line]);
     box.setAttribute("data-mark", m.id);
     box.setAttribute(
       "class",

@@ -26,16 +26,20 @@ class Mark:
     """`#rrggbb`."""
     text: str
     """What it is, shown on top of it and read out."""
+    line: str = "solid"
+    """`solid`, `dashed` or `dotted`."""
     strong: bool = False
     """Drawn wider, and filled a little."""
 
 
-def mark(item: Item, colour: str, text: str, *, strong: bool = False) -> Mark | None:
+def mark(
+    item: Item, colour: str, text: str, *, line: str = "solid", strong: bool = False
+) -> Mark | None:
     """The box of an item; `None` for one that is the whole of its source."""
     box = item.bbox
     if box is None:
         return None
-    return Mark(item.id, box.x, box.y, box.w, box.h, colour, text, strong)
+    return Mark(item.id, box.x, box.y, box.w, box.h, colour, text, line, strong)
 
 
 def viewer(
