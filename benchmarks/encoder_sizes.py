@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--trained", nargs="*", default=["colour"])
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    os.environ["OMP_NUM_THREADS"] = str(given.threads)  # of those that measure, too
     contenders = {
         f"{name} at {side} px": (shaped(width, depth, heads, patch, side), "–")
         for name, width, depth, heads, patch, side in SHAPES
