@@ -26,6 +26,8 @@ MOST = 16
 """Processes that work at once, the caller's among them."""
 SHARE = 4
 """Images that are worth a child: so many take as long as telling it does not."""
+PATIENCE_S = 60.0
+"""A child that is silent for so much longer than the caller's own share took is given up."""
 RESTARTS = 3
 """Deaths after which a crew goes on without children."""
 Job = Callable[..., Any]
@@ -46,6 +48,7 @@ class Crew:
         self._children: list[_Child] = []
         self._deaths = 0
         self._turn = threading.Lock()
+        self._pid = os.getpid()
 
     def map(self, job: Job, images: Sequence[RGB], *more: Any) -> list[Any]:
         """What `job(image, *more)` gives for each image, in their order.
@@ -59,7 +62,8 @@ class Crew:
             Exception: whatever the job raises.
         """
         wanted = min(self.cores, len(images) // SHARE)
-        if wanted < 2 or not self._turn.acquire(blocking=False):
+        forked = self._pid != os.getpid()  # its children are the parent's to speak to
+        if wanted < 2 or forked or not self._turn.acquire(blocking=False):
             return [job(image, *more) for image in images]
         try:
             helping = self._started(wanted - 1)
@@ -119,22 +123,26 @@ class _Child:
             env=os.environ | alone | place,
         )
         theirs.close()
-        weakref.finalize(self, _end, self._pipe, self._process)
+        weakref.finalize(self, _end, self._pipe, self._process, os.getpid())
 
     def give(self, job: Job, images: Sequence[RGB], more: tuple[Any, ...]) -> None:
         with contextlib.suppress(OSError):  # a death shows when the answer is taken
             self._pipe.send((job, list(images), more))
 
     def take(self) -> list[Any] | None:
+        if not self._pipe.poll(PATIENCE_S):
+            raise EOFError
         return cast("list[Any] | None", self._pipe.recv())
 
     def stop(self) -> int | None:
-        _end(self._pipe, self._process)
+        _end(self._pipe, self._process, os.getpid())
         return self._process.returncode
 
 
-def _end(pipe: Connection, process: subprocess.Popen[bytes]) -> None:
+def _end(pipe: Connection, process: subprocess.Popen[bytes], parent: int) -> None:
     pipe.close()
+    if os.getpid() != parent:  # a fork of it that ends
+        return
     process.kill()
     process.wait()
 

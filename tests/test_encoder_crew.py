@@ -93,6 +93,30 @@ def test_whoever_comes_while_it_is_busy_works_alone(crew: Crew, images: list[RGB
     assert pids(crew) == []
 
 
+def test_a_child_that_is_silent_is_given_up(
+    crew: Crew, images: list[RGB], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoder.crew.PATIENCE_S", 0.05)
+    expected = [measured_row(image) for image in images]
+    crew.map(measured_row, images)
+    for pid in pids(crew):
+        os.kill(pid, signal.SIGSTOP)
+
+    np.testing.assert_array_equal(crew.map(measured_row, images), expected)
+    assert pids(crew) == []
+
+
+def test_a_fork_of_the_caller_works_alone(crew: Crew, images: list[RGB]) -> None:
+    """Two callers on one pipe would take each other's answers."""
+    crew.map(measured_row, images)
+    crew._pid += 1  # what a fork sees
+
+    assert len(crew.map(measured_row, images)) == len(images)
+    os.kill(pids(crew)[0], signal.SIGKILL)
+    assert len(crew.map(measured_row, images)) == len(images)
+    assert len(pids(crew)) == 1, "nobody spoke to the dead child"
+
+
 def test_children_go_when_their_parent_is_killed() -> None:
     code = (
         "import numpy as np, time\n"
