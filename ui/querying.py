@@ -14,6 +14,7 @@ from PIL import Image
 from search.client import Client
 from search.found import FoundCells
 from search.records import Answer, Filter, Item, Keyword, Question, VoteAnswer
+from search.refine import Refinement
 from ui.pictures import pictures as there
 from ui.searching import MOST_COMPARED, Searching
 from ui.uploads import Uploads
@@ -30,6 +31,8 @@ COUNTED: tuple[Keyword, ...] = (
 """The fields whose values are counted for the filters."""
 SAMPLES = 7
 """Labels of which a sample is offered."""
+TYPICAL_OF = 16
+"""A sample lies between so many items at one end of its label and so many at the other."""
 COMPARED = "hs-compared"
 """Where the session keeps the ids that are marked for comparison."""
 
@@ -116,17 +119,34 @@ def counted(_client: Client, name: str, where: str) -> dict[str, dict[str, int]]
 
 @st.cache_data(max_entries=16, ttl=600, show_spinner=False)
 def sampled(_client: Client, name: str, dim: int, fingerprint: str) -> list[Item]:
-    """One item of each of the most frequent labels; any few where there are no labels."""
+    """A typical item of each of the most frequent labels; any few where there are no labels."""
 
-    def some(where: Filter, k: int) -> list[Item]:
+    def some(where: Filter, k: int, direction: float = 1.0) -> list[Item]:
         # The nearest to an arbitrary direction: any item will do, but the same one every time.
+        vector = (direction,) * dim
         question = Question(
-            collection=name, vector=(1.0,) * dim, fingerprint=fingerprint, where=where, k=k
+            collection=name, vector=vector, fingerprint=fingerprint, where=where, k=k
         )
         return [hit.item for hit in _client.search(question).hits]
 
+    def typical(label: str) -> list[Item]:
+        where = Filter(label=(label,))
+        both = {one.id: None for way in (1.0, -1.0) for one in some(where, TYPICAL_OF, way)}
+        between = Refinement(
+            collection=name,
+            like=tuple(both),
+            where=where,
+            exclude=(),
+            show_examples=True,
+            k=TYPICAL_OF,
+        )
+        nearest = [hit.item for hit in _client.refine(between).hits] if both else []
+        whole = [one for one in nearest if one.bbox is None or min(one.bbox.x, one.bbox.y) >= 0]
+        return (whole or nearest)[:1]
+
     labels = list(_client.facets(name, "label", limit=SAMPLES))
-    found = [item for label in labels for item in some(Filter(label=(label,)), 1)]
+    with ThreadPoolExecutor(4) as pool:
+        found = [item for items in pool.map(typical, labels) for item in items]
     return found or some(Filter(), SAMPLES)
 
 
