@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -185,6 +186,7 @@ def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
     page.mouse.move(box["x"] + 40, box["y"] + 40)
     page.mouse.wheel(0, -200)
     planes = page.locator(".hs-plane")
+    expect(planes.first).not_to_have_attribute("style", re.compile(r"scale\(1\)"))
     moved = {planes.nth(at).get_attribute("style") for at in range(3)}
 
     assert lenses.count() == 3
