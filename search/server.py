@@ -442,7 +442,7 @@ class _Query:
             limit=limit,
             filter=self.filter,
             params=models.SearchParams(
-                hnsw_ef=max(self.settings.ef // (2 if self.mixed else 1), limit),
+                hnsw_ef=self.settings.walked(limit, self.mixed),
                 exact=self.exact,
                 quantization=rescored,
                 acorn=models.AcornSearchParams(enable=True) if self.mixed else None,

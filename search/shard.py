@@ -29,7 +29,7 @@ class ShardQuery:
     """Whether the filter has no graph of its own; see `search.store.mixed`."""
 
     def request(self, limit: int) -> Any:
-        """As the engine takes it; a walk that looks past neighbours finds as much by half."""
+        """As the engine takes it."""
         rescored = None
         if self.settings.quantize != "none":
             rescored = engine.QuantizationSearchParams(
@@ -40,7 +40,7 @@ class ShardQuery:
             query=engine.Query.Nearest(self.row),
             filter=self.filter,
             params=engine.SearchParams(
-                hnsw_ef=max(self.settings.ef // (2 if self.mixed else 1), limit),
+                hnsw_ef=self.settings.walked(limit, self.mixed),
                 exact=self.exact,
                 quantization=rescored,
                 acorn=engine.AcornSearchParams(enable=True) if self.mixed else None,

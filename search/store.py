@@ -131,6 +131,14 @@ class IndexSettings:
                 f"got {self.quantize!r} and {self.oversampling}"
             )
 
+    def walked(self, limit: int, mixed: bool) -> int:
+        """Candidates that a walk for `limit` neighbours looks at.
+
+        Half of `ef` under a filter without links of its own (`search.store.mixed`): looking past
+        neighbours that do not meet it, a walk finds as much by half.
+        """
+        return max(self.ef // 2 if mixed else self.ef, limit)
+
     def rescored(self, limit: int) -> float:
         """With `int8`: candidates for each of `limit` neighbours that are compared again.
 
