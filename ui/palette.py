@@ -32,29 +32,25 @@ def colours(names: Iterable[str | None]) -> dict[str | None, str]:
 
     Beyond eight names the colours repeat; tell them apart by `shapes` or `lines` as well.
     """
-    known = sorted({name for name in names if name is not None})
-    found: dict[str | None, str] = {
-        name: CATEGORIES[at % len(CATEGORIES)] for at, name in enumerate(known)
-    }
-    return {**found, None: UNKNOWN}
+    return {**_dealt(names, CATEGORIES), None: UNKNOWN}
 
 
 def shapes(names: Iterable[str | None]) -> dict[str | None, str]:
     """A marker for each name, so that colour is never the only sign."""
-    known = sorted({name for name in names if name is not None})
-    found: dict[str | None, str] = {
-        name: SHAPES[at // len(CATEGORIES) % len(SHAPES)] for at, name in enumerate(known)
-    }
-    return {**found, None: SHAPES[0]}
+    return {**_dealt(names, SHAPES, len(CATEGORIES)), None: SHAPES[0]}
 
 
 def lines(names: Iterable[str | None]) -> dict[str | None, str]:
     """A line for each name, so that the boxes of more than eight kinds are told apart."""
+    return {**_dealt(names, LINES, len(CATEGORIES)), None: LINES[0]}
+
+
+def _dealt(
+    names: Iterable[str | None], marks: Sequence[str], each: int = 1
+) -> dict[str | None, str]:
+    """The marks in turn over the names in alphabetical order, `each` names to a mark."""
     known = sorted({name for name in names if name is not None})
-    found: dict[str | None, str] = {
-        name: LINES[at // len(CATEGORIES) % len(LINES)] for at, name in enumerate(known)
-    }
-    return {**found, None: LINES[0]}
+    return {name: marks[at // each % len(marks)] for at, name in enumerate(known)}
 
 
 def shade(share: float, ramp: Sequence[str] = SEQUENCE) -> str:
