@@ -4,7 +4,6 @@ SHELL := /bin/bash
 ifneq ($(wildcard ../shared/data),)
 export HEMASEEK_DATA ?= $(abspath ../shared/data)
 endif
-export UV_COMPILE_BYTECODE ?= 1
 RECIPE ?= cpu
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --frozen --extra all
@@ -15,7 +14,7 @@ $(if $(filter .uv/bin/uv,$(UV)),$(UV),):
 	python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.13,<0.14'
 
 install: $(if $(filter .uv/bin/uv,$(UV)),$(UV),) ## everything, into .venv
-	$(UV) sync --frozen --extra all
+	$(UV) sync --frozen --extra all --compile-bytecode
 
 demo: install ## ingest, one query, its neighbours, then the API and the page
 	$(RUN) hemaseek demo
