@@ -20,7 +20,6 @@ from search.records import Question
 from search.settings import Settings
 from ui.demo import free_port
 from ui.place import connect
-from ui.querying import SAMPLES
 
 APP = str(REPOSITORY / "ui" / "app.py")
 
@@ -70,7 +69,7 @@ def test_it_offers_an_upload_a_stored_item_and_samples(
 
     assert not app.exception
     assert "Drop in a cell" in app.file_uploader[0].label
-    assert shown.count('data-act="ask"') == SAMPLES
+    assert shown.count('data-act="ask"') == 7
     assert "Neighbour" not in shown
 
 
