@@ -10,6 +10,7 @@ from datetime import date
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -185,7 +186,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 class Shard:
-    """One shard, opened for reading.
+    """One shard, opened for reading. Safe to use from several threads, which take turns.
 
     Raises:
         ShardError: not a shard, damaged, or of an unknown format.
@@ -194,6 +195,7 @@ class Shard:
 
     def __init__(self, source: Path | bytes, card: EncoderCard | None = None) -> None:
         self.name = source.name if isinstance(source, Path) else "the uploaded shard"
+        self._turn = Lock()  # two reads of one open file at once kill the process
         try:
             self._file = pq.ParquetFile(source if isinstance(source, Path) else BytesIO(source))
         except (pa.ArrowException, OSError) as error:
@@ -251,13 +253,16 @@ class Shard:
         for group in range(self._file.num_row_groups):
             size = self._file.metadata.row_group(group).num_rows
             if at < size:
-                return self._file.read_row_group(group, columns=[column])[column][at].as_py()
+                with self._turn:
+                    table = self._file.read_row_group(group, columns=[column])
+                return table[column][at].as_py()
             at -= size
         raise ShardError(f"{self.name} has {self.rows} rows, row {row} was asked")
 
     def _read(self, columns: list[str]) -> pa.Table:
         try:
-            return self._file.read(columns=columns)
+            with self._turn:
+                return self._file.read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{self.name} is damaged: {error}") from error
 

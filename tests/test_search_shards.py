@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from io import BytesIO
@@ -141,3 +142,24 @@ def test_a_thumbnail_is_small_and_keeps_its_shape(rng: np.random.Generator) -> N
     with Image.open(BytesIO(make_thumbnail(image))) as small:
         assert (small.format, small.size) == ("JPEG", (160, 80))
         assert not small.getexif()
+
+
+def test_many_threads_may_read_one_shard(tmp_path: Path) -> None:
+    """As the pictures of a gallery are read; unlocked, it ends the process (SIGSEGV)."""
+    entries = [
+        Entry(
+            Item(id=item_id("set", f"{at:032}"), dataset="set", source=f"{at:032}"),
+            np.array((1, 0, 0, 0), np.float32),
+            b"%d" % at * 2000,
+            None,
+        )
+        for at in range(600)
+    ]
+    write_durably(tmp_path / "a.parquet", make_shard_bytes(entries, CARD))
+    shard = Shard(tmp_path / "a.parquet")
+    rows = [(at * 7919) % 600 for at in range(4000)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: shard.cell(row, "thumbnail"), rows))
+
+    assert all(one == entries[row].thumbnail for one, row in zip(found, rows, strict=True))
