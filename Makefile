@@ -38,7 +38,7 @@ train-smoke: install ## train a tiny model, kill it, resume, export, load, evalu
 	$(RUN) python -m train smoke --out runs/smoke
 
 train-default: install ## train the encoder that ships, in slices of nine minutes, until it is done
-	$(RUN) bash -c 'while python -m train.default --recipe $(RECIPE); status=$$?; [ $$status -eq 4 ]; do :; done; exit $$status'
+	$(RUN) bash -c 'while python -m train.shipped.run --recipe $(RECIPE); status=$$?; [ $$status -eq 4 ]; do :; done; exit $$status'
 
 check: install ## style, types, layers
 	$(RUN) ruff check .

@@ -27,9 +27,9 @@ import torch
 from torch import nn
 
 from encoder.card import EncoderCard
-from encoder.engines import OpenVino, Torch, _converted, probes
 from encoder.image import read_rgb
-from encoder.vit import Forward, stack
+from encoder.networks.engines import OpenVino, Torch, _converted, probes
+from encoder.networks.vit import Forward, stack
 
 CPU = torch.device("cpu")
 CARD = EncoderCard(id="vit-s", architecture="vit_small_patch14_dinov2", dim=384, patch_px=14)

@@ -20,13 +20,14 @@ import numpy as np
 import timm
 import torch
 
-from encoder import registry, vit
+from encoder import registry
 from encoder.card import EncoderCard
-from encoder.encoder import Encoder
-from encoder.engines import probes
-from train import datasets
-from train.default_report import of_method, quarter, scored
-from train.vectors import vectors_of
+from encoder.contract import Encoder
+from encoder.networks import vit
+from encoder.networks.engines import probes
+from train.data import datasets
+from train.evaluation.vectors import vectors_of
+from train.shipped.report import of_method, quarter, scored
 
 SHAPES = (  # name, width, depth, heads, patch, side
     ("ViT-S/14", 384, 12, 6, 14, 224),

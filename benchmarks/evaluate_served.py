@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 from encoder.registry import default_encoder, load
-from search.calibration import CalibrationPlan
-from search.client_evaluations import wait_for
-from search.evaluation_records import EvaluationPlan
+from search.client.evaluations import wait_for
+from search.schemas.evaluations import EvaluationPlan
 from search.settings import Settings
-from ui.demo import free_port, running
-from ui.evaluation_report import write_report
+from search.votes.calibration import CalibrationPlan
+from ui.cli.demo import free_port, running
+from ui.exports.evaluation_report import write_report
 
 HERE = Path(__file__).parent.parent
 

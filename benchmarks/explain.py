@@ -16,17 +16,17 @@ from time import perf_counter
 import torch
 
 from encoder.card import EncoderCard
-from encoder.encoder import Encoder
+from encoder.contract import Encoder
+from encoder.networks.vit import network, timm_model
 from encoder.registry import default_encoder, load
-from encoder.vit import network, timm_model
-from ingest.synthetic import draw_cell
-from search.explaining import explain
-from search.explanation import ExplainQuestion
-from search.library import Library
-from search.records import Item, item_id
+from ingest.samples.synthetic import draw_cell
+from search.library.library import Library
+from search.library.shards import Entry, make_thumbnail
+from search.query.explain import explain
+from search.schemas.explanations import ExplainQuestion
+from search.schemas.items import Item, item_id
 from search.service import Service
 from search.settings import Settings
-from search.shards import Entry, make_thumbnail
 
 UNTRAINED = {
     "vit-s/14 at 224": ("vit_small_patch14_dinov2", 224, 14, 384),

@@ -26,10 +26,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 
-from encoder.encoder import RGB
+from encoder.contract import RGB
 from encoder.image import read_rgb
-from ingest.cells import KINDS, Found
-from ingest.finder import finder
+from ingest.smears.cells import KINDS, Found
+from ingest.smears.finders import finder
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("HEMASEEK_DATA", ROOT / ".." / "shared" / "data"))

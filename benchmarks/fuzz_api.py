@@ -32,10 +32,10 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from encoder.registry import load
-from search.library import Library
-from search.records import Item, item_id, source_id
+from search.library.library import Library
+from search.library.shards import Entry, make_shard_bytes, make_thumbnail
+from search.schemas.items import Item, item_id, source_id
 from search.settings import Settings
-from search.shards import Entry, make_shard_bytes, make_thumbnail
 
 CHECKS = [
     checks.not_a_server_error,
@@ -231,7 +231,7 @@ def _calls(strategy, each, seed, url, stored, rng, told, session, end) -> None: 
 
 def serving(settings: Settings) -> Iterator[str]:
     """The address of a service in a process of its own."""
-    from ui.demo import running
+    from ui.cli.demo import running
 
     with running(settings) as client:
         yield client.url

@@ -23,9 +23,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.tiles import made_slide
-from ingest.child import ReaderPool
-from ingest.tiles import TilePixels, TilePlan
-from ingest.tiling import SlideResult, as_tiles, tile_task
+from ingest.sandbox.child import ReaderPool
+from ingest.slides.grid import TilePixels, TilePlan
+from ingest.slides.tiling import SlideResult, as_tiles, tile_task
 
 
 def read(path: Path, tile_px: int, short_way: bool, threads: int = 1) -> tuple[int, float, float]:

@@ -28,9 +28,9 @@ import numpy as np
 from search_index import FILTERS, K, make, resident, times
 
 from encoder.card import EncoderCard
-from search.edge import EdgeStore
-from search.server import ServerStore, connect, drop_collection
-from search.store import IndexSettings, Store, checked_vectors
+from search.index.contract import IndexSettings, Store, checked_vectors
+from search.index.embedded import EdgeStore
+from search.index.server import ServerStore, connect, drop_collection
 
 VARIANTS = {
     "default (m 16, efc 128)": IndexSettings(),

@@ -28,13 +28,13 @@ import numpy as np
 from PIL import Image
 
 from encoder.card import EncoderCard
-from encoder.encoder import RGB, Encoder
+from encoder.contract import RGB, Encoder
 from encoder.image import read_rgb
 from encoder.registry import load
-from ingest.pipeline import ingest
-from ingest.sink import LibrarySink
-from ingest.task import Task, Whole
-from search.library import Library
+from ingest.pipeline.run import ingest
+from ingest.pipeline.sink import LibrarySink
+from ingest.sources.source import Task, Whole
+from search.library.library import Library
 
 BATCH = 64
 VITS = {
@@ -47,7 +47,7 @@ def transformer(card: EncoderCard) -> Encoder:
     import timm
     import torch
 
-    from encoder.vit import network
+    from encoder.networks.vit import network
 
     torch.manual_seed(0)
     model = timm.create_model(card.architecture, num_classes=0, img_size=card.input_px)

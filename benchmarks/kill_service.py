@@ -26,12 +26,12 @@ import httpx
 import numpy as np
 
 from encoder.registry import load
-from search.audit import verify
-from search.records import Item, item_id
+from search.library.shards import Entry, make_shard_bytes, payload_digest
+from search.schemas.items import Item, item_id
+from search.security.audit import verify
 from search.settings import Settings
-from search.shards import Entry, make_shard_bytes, payload_digest
-from ui.demo import free_port
-from ui.launch import service_command
+from ui.cli.demo import free_port
+from ui.cli.launch import service_command
 
 CARD = load("colour").card
 ROWS = 40

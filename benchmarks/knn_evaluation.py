@@ -55,8 +55,8 @@ def main() -> None:
     from sklearn.neighbors import KNeighborsClassifier
     from threadpoolctl import threadpool_limits
 
-    from search.exact import search
-    from search.knn import vote_many
+    from search.neighbours.exact import search
+    from search.votes.knn import vote_many
 
     torch.set_num_threads(given.threads)
     threadpool_limits(given.threads)

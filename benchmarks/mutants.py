@@ -29,9 +29,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.made import Level, blob, halved, level_of, svs_description, write_tiff
-from ingest.child import Batch, Failed, Finished, ReaderPool, SourceDied, Task
-from ingest.tiles import TilePlan
-from ingest.tiling import SlideResult, as_tiles, tile_task
+from ingest.sandbox.child import Batch, Failed, Finished, ReaderPool, SourceDied, Task
+from ingest.slides.grid import TilePlan
+from ingest.slides.tiling import SlideResult, as_tiles, tile_task
 
 EXTREMES = [0, 1, 3, 255, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**33, 2**63, 2**64 - 1]
 KINDS = ("cut short", "bits flipped", "bytes replaced", "lying header", "spliced", "bomb")

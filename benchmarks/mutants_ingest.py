@@ -31,13 +31,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.mutants import KINDS, bases, mutant
-from ingest.ledger import Ledger, ledger_path
-from ingest.synthetic import draw_field
-from search.library import Library
-from search.reconcile import reconcile
+from ingest.pipeline.ledger import Ledger, ledger_path
+from ingest.samples.synthetic import draw_field
+from search.library.library import Library
+from search.maintenance.reconcile import reconcile
 from search.settings import Settings
-from ui.demo import free_port
-from ui.ingesting import Request, perform
+from ui.cli.demo import free_port
+from ui.cli.ingesting import Request, perform
 
 PICTURES = (".png", ".jpg", ".bmp", ".webp")
 START_S = 300.0

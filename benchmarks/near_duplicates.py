@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from encoder.image import read_rgb
-from search.duplicates import PictureHash, perceptual_hash, same_picture
-from search.shards import make_thumbnail
+from search.library.shards import make_thumbnail
+from search.neighbours.duplicates import PictureHash, perceptual_hash, same_picture
 
 PAIRS = 2000
 """Random pairs of different cells."""

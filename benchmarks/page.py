@@ -19,11 +19,11 @@ from PIL import Image
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from encoder.registry import default_encoder, load
-from ingest.synthetic import draw_cell
-from search.records import Question
+from ingest.samples.synthetic import draw_cell
+from search.schemas.items import Question
 from search.settings import Settings
-from ui.demo import drawn, free_port, page, running
-from ui.ingesting import run_ingest
+from ui.cli.demo import drawn, free_port, page, running
+from ui.cli.ingesting import run_ingest
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 TIMES = 5

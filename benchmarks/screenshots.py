@@ -22,16 +22,16 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from encoder.registry import default_encoder, load
-from ingest.layouts import scan
-from ingest.scan import Options, Scan
-from ingest.synthetic import DATASET, draw_cell
-from search.client import Client
-from search.client_evaluations import wait_for
-from search.evaluation_records import EvaluationPlan
-from search.records import Question
+from ingest.layouts.known import scan
+from ingest.layouts.scan import Options, Scan
+from ingest.samples.synthetic import DATASET, draw_cell
+from search.client.client import Client
+from search.client.evaluations import wait_for
+from search.schemas.evaluations import EvaluationPlan
+from search.schemas.items import Question
 from search.settings import Settings
-from ui.demo import drawn, free_port, from_real, page, running
-from ui.ingesting import run_ingest
+from ui.cli.demo import drawn, free_port, from_real, page, running
+from ui.cli.ingesting import run_ingest
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 LONG = 180_000

@@ -20,9 +20,9 @@ from time import perf_counter
 import numpy as np
 
 from encoder.card import EncoderCard
-from search.edge import EdgeStore
-from search.records import Filter, Item, item_id, source_id
-from search.store import IndexSettings, Vectors, checked_vectors
+from search.index.contract import IndexSettings, Vectors, checked_vectors
+from search.index.embedded import EdgeStore
+from search.schemas.items import Filter, Item, item_id, source_id
 
 K = 10
 PATIENTS = 5000

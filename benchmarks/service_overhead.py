@@ -21,11 +21,11 @@ import numpy as np
 from search_index import like_cells
 
 from encoder.card import EncoderCard
-from search.library import Collection, Library
-from search.records import Filter, Item, Question, item_id
+from search.library.library import Collection, Library
+from search.library.shards import Entry, make_shard_bytes, make_thumbnail
+from search.schemas.items import Filter, Item, Question, item_id
 from search.settings import Settings
-from search.shards import Entry, make_shard_bytes, make_thumbnail
-from ui.demo import free_port, running
+from ui.cli.demo import free_port, running
 
 DIM = 384
 ASKED = 400

@@ -21,13 +21,13 @@ import httpx
 import numpy as np
 
 from encoder.card import EncoderCard
-from search.library import Collection, Library
-from search.records import Item, item_id
+from search.library.library import Collection, Library
+from search.library.shards import Entry, make_shard_bytes
+from search.library.versions import Versions
+from search.maintenance.rollback import rollback
+from search.schemas.items import Item, item_id
 from search.settings import Settings
-from search.shards import Entry, make_shard_bytes
-from search.switching import rollback
-from search.versions import Versions
-from ui.demo import free_port, running
+from ui.cli.demo import free_port, running
 
 DIM = 384
 K = 10

@@ -37,11 +37,12 @@ from benchmarks.made import (  # noqa: E402
     tissue,
     write_tiff,
 )
-from ingest import direct, quality, tiling  # noqa: E402
-from ingest.child import Batch, Failed, ReaderPool  # noqa: E402
-from ingest.slides import open_slide  # noqa: E402
-from ingest.tiles import TilePlan, boxes, choose_level, grid  # noqa: E402
-from ingest.tissue import find_tissue, shares  # noqa: E402
+from ingest.sandbox.child import Batch, Failed, ReaderPool  # noqa: E402
+from ingest.slides import jpeg_tiles as direct  # noqa: E402
+from ingest.slides import quality, tiling  # noqa: E402
+from ingest.slides.grid import TilePlan, boxes, choose_level, grid  # noqa: E402
+from ingest.slides.slide import open_slide  # noqa: E402
+from ingest.slides.tissue import find_tissue, shares  # noqa: E402
 
 TILE = 256
 KINDS = 160

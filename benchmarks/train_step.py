@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.config import TrainConfig
-from train.data import open_source
-from train.loop import Run, one_step, prepare
-from train.model import SIZES, Head
-from train.shards import pack
+from train.data.images import open_source
+from train.data.packs import pack
+from train.dino.loop import Run, one_step, prepare
+from train.dino.model import SIZES, Head
 from train.smoke import draw_cells
 
 CLOCKS = {"wall": perf_counter, "cpu": process_time}

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from train.config import TrainConfig
-from train.loop import train
-from train.progress import read_log
+from train.dino.loop import train
+from train.dino.progress import read_log
 from train.smoke import Colour, paint
 
 LOBES = (1, 2, 3, 5)

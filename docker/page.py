@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from search.settings import Settings
-from ui.launch import page_command
+from ui.cli.launch import page_command
 
 command = [*page_command(Settings()), "--server.address=0.0.0.0"]
 os.execv(command[0], command)  # noqa: S606 - our own command, in place of this process

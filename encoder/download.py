@@ -11,7 +11,7 @@ from pathlib import Path
 from string import hexdigits
 from typing import IO
 
-from encoder.encoder import EncoderError
+from encoder.contract import EncoderError
 
 
 @dataclass(frozen=True, kw_only=True)

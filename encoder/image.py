@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from encoder.card import Resample
-from encoder.encoder import RGB
+from encoder.contract import RGB
 
 Image.MAX_IMAGE_PIXELS = None  # our own cap is the stricter one; Pillow's warns in any thread
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-from encoder import colour, measured, published
 from encoder.card import EncoderCard
-from encoder.encoder import Encoder, EncoderError, Network
+from encoder.contract import Encoder, EncoderError, Network
+from encoder.features import colour, measured
+from encoder.networks import published
 
 Device = Literal["auto", "cpu", "cuda"]
 SHIPPED = Path(__file__).parent / "weights"
@@ -89,7 +90,7 @@ def load(id: str, *, weights: Path | None = None, device: Device = "auto") -> En
         return Encoder(card, network)
     if weights is not None:
         raise EncoderError(f"encoder {id!r} brings its own weights; {weights} cannot be used")
-    from encoder import export, hub
+    from encoder.networks import export, hub
 
     if id.startswith(hub.PREFIX):
         return Encoder(*hub.build(id, device))

@@ -11,32 +11,32 @@ from typing import Any
 import numpy as np
 
 from encoder.card import EncoderCard
-from encoder.encoder import Encoder
+from encoder.contract import Encoder
 from encoder.registry import load
-from encoder.stained import as_carded
-from search import calibration as calibrations
-from search import evaluations
-from search.answering import answer
-from search.calibration import Calibration, CalibrationPlan
-from search.case_records import CaseAnswer, CaseFacts, CaseQuestion
-from search.cases import case_facts, fit_prototypes, similar_cases
-from search.counting import facet
-from search.duplicates import Hashes, PictureHash
-from search.evaluation_records import EvaluationPlan, EvaluationRecord, ItemAnswers
-from search.holding import Holding
-from search.jobs import Jobs
-from search.judgement import judged
-from search.knn import Weighting, vote
-from search.library import Collection, Library, embedded, on_server
-from search.pairing_records import PairedResult
-from search.pictures import cut
-from search.questions import BadQuestion, NoCalibration, NoSuchItem
-from search.records import Answer, BagField, Filter, Item, Keyword, Question, VoteAnswer
-from search.refine import Refinement
+from encoder.stains.stained import as_carded
+from search.cases.similar import case_facts, fit_prototypes, similar_cases
+from search.evaluation import kept as evaluations
+from search.index.contract import NoSuchCollection, StoreError, Vectors, need_same_encoder
+from search.library.jobs import Jobs
+from search.library.library import Collection, Library, embedded, on_server
+from search.library.served import Holding
+from search.library.shards import write_durably
+from search.library.sources import PlainImages, ReadPixels
+from search.neighbours.duplicates import Hashes, PictureHash
+from search.query.answer import answer
+from search.query.caveats import cut
+from search.query.facets import facet
+from search.query.refine import Refinement
+from search.query.resolve import BadQuestion, NoCalibration, NoSuchItem
+from search.schemas.cases import CaseAnswer, CaseFacts, CaseQuestion
+from search.schemas.comparisons import PairedResult
+from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers
+from search.schemas.items import Answer, BagField, Filter, Item, Keyword, Question, VoteAnswer
 from search.settings import Settings
-from search.shards import write_durably
-from search.sources import PlainImages, ReadPixels
-from search.store import NoSuchCollection, StoreError, Vectors, need_same_encoder
+from search.votes import calibration as calibrations
+from search.votes.calibration import Calibration, CalibrationPlan
+from search.votes.judgement import judged
+from search.votes.knn import Weighting, vote
 
 REMEMBERED = 1000
 """Counts under different filters that are remembered."""
@@ -269,7 +269,7 @@ class Service:
     def evaluate(
         self, plan: EvaluationPlan | None = None, labelled: bytes | Path | None = None
     ) -> EvaluationRecord:
-        """Queue an evaluation of a collection, or of an uploaded set; see `search.evaluations`.
+        """Queue an evaluation of a collection, or of an uploaded set; see `search.evaluation.kept`.
 
         Raises:
             BadSet: the set is neither a ZIP nor a shard.
@@ -296,13 +296,14 @@ class Service:
     def paired(
         self, id: str, other: str, method: str, other_method: str | None = None
     ) -> PairedResult:
-        """Two evaluations over the items that both asked; see `search.pairing.paired`."""
-        from search.pairing import paired
+        """Two evaluations over the items that both asked; see
+        `search.evaluation.comparison.paired`."""
+        from search.evaluation.comparison import paired
 
         return paired(self, id, other, method, other_method)
 
     def evaluation_answers(self, id: str, method: str, **conditions: Any) -> ItemAnswers:
-        """What single items were called; conditions as in `search.evaluations.answers`."""
+        """What single items were called; conditions as in `search.evaluation.kept.answers`."""
         return evaluations.answers(self, id, method, **conditions)
 
     def facet(

@@ -45,7 +45,7 @@ def _live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The service over drawn cells, in a thread of this process."""
     import uvicorn
 
-    from ui.serving import application
+    from ui.cli.serving import application
 
     folder = tmp_path_factory.mktemp("live")
     settings = drawn_library(folder)

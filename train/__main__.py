@@ -63,8 +63,8 @@ class Pack(_Command):
 
     def cli_cmd(self) -> None:
         """Pack."""
-        from train.data import open_source
-        from train.shards import pack
+        from train.data.images import open_source
+        from train.data.packs import pack
 
         report = pack([open_source(path) for path in self.data], self.out, self.px, self.quality)
         print(
@@ -85,7 +85,7 @@ class Export(_Command):
 
     def cli_cmd(self) -> None:
         """Export."""
-        from train.loop import export_best, prepare
+        from train.dino.loop import export_best, prepare
 
         config = read_config(self.run / "config.json")
         update: dict[str, Any] = {"out": self.run, "force": self.force or config.force}
@@ -171,7 +171,7 @@ def _say(text: str) -> None:
 
 
 def _train(config: TrainConfig) -> None:
-    from train.loop import train
+    from train.dino.loop import train
 
     outcome = train(config, _say)
     if outcome.exported:
@@ -187,9 +187,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     from pydantic import ValidationError
 
-    from encoder.encoder import EncoderError
-    from train.checkpoint import CheckpointError
-    from train.data import DataError
+    from encoder.contract import EncoderError
+    from train.data.images import DataError
+    from train.dino.checkpoint import CheckpointError
 
     try:
         CliApp.run(Command, cli_args=sys.argv[1:] if arguments is None else arguments)

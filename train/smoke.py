@@ -15,7 +15,7 @@ from time import monotonic, sleep
 import numpy as np
 from numpy.typing import NDArray
 
-from train.checkpoint import CHECKPOINT
+from train.dino.checkpoint import CHECKPOINT
 
 KINDS = {
     # name: (colour of the nucleus, lobes, colour of the cytoplasm)
@@ -150,7 +150,7 @@ def smoke(out: Path, say: Callable[[str], None] | None = None) -> SmokeReport:
 
 def _start_and_kill(command: list[str], run: Path) -> int:
     """Start a run, wait for a checkpoint, kill it; returns the checkpoint's step."""
-    from train.checkpoint import load
+    from train.dino.checkpoint import load
 
     process = subprocess.Popen(  # noqa: S603 - our own command
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -174,7 +174,7 @@ def _start_and_kill(command: list[str], run: Path) -> int:
 
 def _evaluate(run: Path) -> tuple[float, str]:
     from encoder import registry
-    from search.knn import vote_many
+    from search.votes.knn import vote_many
 
     encoder = registry.load(str(run), device="cpu")
     rng = np.random.default_rng(2)

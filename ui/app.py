@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from search.records import DISCLAIMER
-from ui.rooms import pages
-from ui.theme import LOGO, css
+from search.schemas.items import DISCLAIMER
+from ui.look.theme import LOGO, css
+from ui.screens.menu import pages
 
 st.set_page_config(page_title="Hemaseek", page_icon="🔬", layout="wide")
 st.html(f"<style>{css()}</style>")

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from search.client import Client, ServiceDown, ServiceError
+from search.client.client import Client, ServiceDown, ServiceError
 from search.settings import Settings
 
 HERE = Path(__file__).parent
-VIEWER = HERE / "openseadragon.min.js"
+VIEWER = HERE / "widgets" / "openseadragon.min.js"
 """OpenSeadragon 6.1.1, BSD-3-Clause; its licence lies beside it."""
 FOR_EVER = {"Cache-Control": "private, max-age=86400, immutable"}
 _clients: list[Client] = []

@@ -1,0 +1,1 @@
+"""Which parts of two images make their vectors alike."""

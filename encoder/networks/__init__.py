@@ -1,0 +1,1 @@
+"""Networks that encode: architectures, checkpoints, published weights, engines, export."""

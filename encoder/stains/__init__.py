@@ -1,0 +1,1 @@
+"""Stain normalisation, and encoders that normalise before they embed."""

@@ -1,0 +1,1 @@
+"""The run of an ingest: read, embed, store, keep account."""

@@ -1,0 +1,1 @@
+"""The HTTP routes of slides, the cell finder and the ledger."""

@@ -1,0 +1,100 @@
+"""The route that finds the cells of an uploaded field; handed to the service from above it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+from pydantic import BaseModel
+from pydantic import Field as Bounds
+from starlette.concurrency import run_in_threadpool
+
+from encoder.image import read_rgb
+from ingest.smears.cells import FinderError
+from ingest.smears.crops import FieldOfView, placed
+from ingest.smears.finders import DEFAULT, finder
+from search.api.access import Lists, api_router
+from search.api.bodies import picture_form
+from search.api.problems import Expected
+from search.api.routes.questions import read_question
+from search.schemas.cells import FoundCell, FoundCells
+from search.schemas.items import Box, Record, ScaleOrigin
+
+PROBLEMS: Sequence[Expected] = ((FinderError, 422, "Cells cannot be found in this picture"),)
+"""What this route raises, for the service's table of refusals."""
+MOST = 500
+"""Cells that are told at most unless another number is asked for."""
+
+
+class Field(Record):
+    """What is known of a field; sent beside the picture as `question`."""
+
+    um_per_px: Annotated[float, Bounds(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    """Micrometres per pixel, where they are known."""
+
+
+MODELS: tuple[type[BaseModel], ...] = (Field,)
+"""Bodies that are parsed by hand, for the OpenAPI file."""
+FORM = {"schema": picture_form("A smear field", "A Field as JSON.")}
+BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": FORM}}}
+router = api_router()
+
+
+async def field(request: Request, service: Lists) -> tuple[Field, list[bytes]]:
+    """The field in a request, with its picture."""
+    return await read_question(request, Field, "image", 1, service.settings.max_upload_mb)
+
+
+@router.post("/cells", openapi_extra=BODY)
+async def cells(
+    asked: Annotated[tuple[Field, list[bytes]], Depends(field)],
+    service: Lists,
+    most: Annotated[int, Query(ge=1, le=5000, description="Cells that are told.")] = MOST,
+) -> FoundCells:
+    """Find the cells of a smear field; nothing is stored, and no collection is looked at."""
+    known, images = asked
+    if not images:
+        raise FinderError("send the field as a picture, in the form field 'image'")
+    cap = int(service.settings.max_megapixels * 1e6)
+    return await run_in_threadpool(find_cells, images[0], known.um_per_px, most, cap)
+
+
+def find_cells(content: bytes, um_per_px: float | None, most: int, max_pixels: int) -> FoundCells:
+    """The cells of an encoded picture, with the squares that an ingest would cut.
+
+    Raises:
+        ImageError: not a picture, or too large.
+        FinderError: a picture that the finder cannot take.
+    """
+    pixels = read_rgb(content, name="the uploaded field", max_pixels=max_pixels)
+    found = finder(DEFAULT).find(pixels, um_per_px)
+    rule = FieldOfView(kinds=("white", "red", "platelet"))
+    origin: ScaleOrigin | None = None if found.scale is None else found.scale.origin
+    told = tuple(
+        FoundCell(
+            kind=cell.kind,
+            bbox=_box(cell.bbox),
+            crop=placed(cell, found, rule)[0],
+            score=cell.score,
+            touches_border=cell.touches_border,
+        )
+        for cell in found.cells[:most]
+    )
+    return FoundCells(
+        cells=told,
+        width=found.size[0],
+        height=found.size[1],
+        um_per_px=None if found.scale is None else found.scale.um_per_px,
+        um_per_px_origin=origin,
+        finder=found.finder,
+        left_out=len(found.cells) - len(told),
+    )
+
+
+def _box(corners: tuple[int, int, int, int]) -> Box:
+    x, y, w, h = corners
+    return Box(x=x, y=y, w=w, h=h)
+
+
+__all__: Sequence[str] = ["MODELS", "PROBLEMS", "router"]

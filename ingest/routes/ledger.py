@@ -1,0 +1,166 @@
+"""Routes of what was brought in: runs, how many sources are done, and what was set aside.
+
+Names and paths of files stay with the operator (`hemaseek quarantine` prints them): they often
+carry names of patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Response
+from fastapi import Path as InPath
+from pydantic import Field
+
+from ingest.pipeline.ledger import Ledger, Row, ledger_path
+from ingest.slides.deepzoom import DeepZoom, SourceUnreadable
+from search.api.access import Reads, Scoped, Writes
+from search.schemas.items import Record
+
+SHOWN = 500
+"""Files set aside that an answer lists; the count is always the whole."""
+SMALL = 8
+"""Level of a pyramid that is shown as a thumbnail: at most 256 pixels a side."""
+Key = Annotated[str, InPath(pattern="^[0-9a-f]{16}$", description="As the list has it.")]
+
+
+class RunRecord(Record):
+    """One run of an ingest."""
+
+    id: int
+    started: str
+    ended: str
+    """Empty while it runs, and after a kill."""
+    state: Literal["running", "done", "failed"]
+    summary: str
+    """The counts of its report; of a failed one, why, unless that names files."""
+
+
+class SetAside(Record):
+    """A file that could not be read, without its name."""
+
+    key: str
+    """Names it here; it follows from where it lies."""
+    dataset: str
+    ending: str
+    """Of its name, for instance `.svs`."""
+    bytes: int
+    reason: str
+    attempts: int
+
+
+class Brought(Record):
+    """What was brought into a collection."""
+
+    collection: str
+    done: int
+    """Sources that are whole in the library."""
+    pending: int
+    """Sources that were begun, or will be read again by the next run."""
+    quarantined: int
+    """Sources that were set aside."""
+    runs: tuple[RunRecord, ...]
+    """The last twenty, newest first."""
+    set_aside: tuple[SetAside, ...]
+    """The first five hundred, in order of where they lie."""
+
+
+class ReleaseWanted(Record):
+    """Files that the next run is to read again."""
+
+    keys: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
+    """None for all."""
+
+
+class Released(Record):
+    """How many will be read again."""
+
+    released: int
+
+
+def add_ledger_routes(router: APIRouter, zoom: DeepZoom) -> None:
+    """Add these routes to a router; `zoom` reads the thumbnails, in children."""
+
+    @router.get("/collections/{name}/ingests")
+    def ingests(name: str, service: Reads) -> Brought:
+        """What was brought into a collection, and what was set aside, without names of files."""
+        called = service.collection(name).name
+        path = ledger_path(service.settings.library)
+        if not path.exists():
+            return Brought(
+                collection=called, done=0, pending=0, quarantined=0, runs=(), set_aside=()
+            )
+        with Ledger(path, called) as ledger:
+            counts, aside, runs = ledger.counts(), ledger.rows("quarantined"), ledger.runs(20)
+        return Brought(
+            collection=called,
+            **counts,
+            runs=tuple(
+                RunRecord(
+                    id=run.id,
+                    started=run.started,
+                    ended=run.ended,
+                    state=run.state,
+                    summary=run.summary if run.state == "done" else _unnamed(run.summary),
+                )
+                for run in runs
+            ),
+            set_aside=tuple(_told(row) for row in aside[:SHOWN]),
+        )
+
+    @router.get(
+        "/collections/{name}/ingests/{key}/thumbnail",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}, "description": "What can be seen of it"}},
+    )
+    def thumbnail(name: str, key: Key, service: Reads) -> Response:
+        """What can be seen of a file that was set aside: many cannot be read at all."""
+        row = next((row for row in _aside(service, name) if key_of(row) == key), None)
+        if row is None:
+            raise SourceUnreadable(f"no file {key} is set aside in collection {name!r}")
+        return Response(zoom.overview(Path(row.path), SMALL), media_type="image/jpeg")
+
+    @router.post("/collections/{name}/ingests/release")
+    def release(name: str, wanted: ReleaseWanted, service: Writes) -> Released:
+        """Let files that were set aside be read again by the next run of their ingest."""
+        rows = [
+            row for row in _aside(service, name) if not wanted.keys or key_of(row) in wanted.keys
+        ]
+        if not rows:
+            return Released(released=0)
+        with Ledger(ledger_path(service.settings.library), name) as ledger:
+            released = ledger.release([row.path for row in rows])
+        service.note(written=released)
+        return Released(released=released)
+
+
+def key_of(row: Row) -> str:
+    """Sixteen hex digits that name a file without saying its name."""
+    return sha256(f"{row.dataset}|{row.path}".encode()).hexdigest()[:16]
+
+
+def _aside(service: Scoped, name: str) -> Sequence[Row]:
+    called = service.collection(name).name
+    path = ledger_path(service.settings.library)
+    if not path.exists():
+        return ()
+    with Ledger(path, called) as ledger:
+        return ledger.rows("quarantined")
+
+
+def _told(row: Row) -> SetAside:
+    return SetAside(
+        key=key_of(row),
+        dataset=row.dataset,
+        ending=Path(row.path).suffix.lower()[:12],
+        bytes=row.size,
+        reason=row.reason,
+        attempts=row.attempts,
+    )
+
+
+def _unnamed(text: str) -> str:
+    return "`hemaseek jobs` says why" if "/" in text or "\\" in text else text

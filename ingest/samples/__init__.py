@@ -1,0 +1,1 @@
+"""Sample sets: openly licensed ones to download, and drawn ones."""

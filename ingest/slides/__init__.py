@@ -1,0 +1,1 @@
+"""Whole-slide images: reading, tissue, tiles, quality, deep zoom."""

@@ -1,0 +1,1 @@
+"""Blood-smear fields: finding cells, scale, cutting crops."""

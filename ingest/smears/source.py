@@ -1,0 +1,132 @@
+"""Unlabelled smear photographs as sources of a run: cells are found and cut in a child."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ingest.sandbox import child
+from ingest.sandbox.child import Piece, Refusal
+from ingest.sources.source import (
+    ChildReader,
+    Facts,
+    Plan,
+    Planned,
+    Source,
+    Taken,
+    make_item,
+    recipe_of,
+)
+from search.schemas.items import Box, ScaleOrigin
+
+VERSION = 2
+"""Counts up when the same photograph would give other cells."""
+BATCH = 64
+"""Cells sent at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldReader(ChildReader):
+    """Finds the cells of a photograph and cuts them at a fixed field of view, in a child."""
+
+    finder: str = "classical"
+    """Its name in `ingest.smears.finders.FINDERS`."""
+
+    def recipe(self, facts: Facts) -> str:
+        """See `ChildReader.recipe`."""
+        return recipe_of("cells", VERSION, self.finder, facts)
+
+    def job(self, path: Path, facts: Facts) -> child.Task:
+        """See `ChildReader.job`."""
+        args = field_args(self.finder, facts)
+        return child.Task(reader="ingest.smears.source:cells", source=str(path), args=args)
+
+    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+        """See `ChildReader.take`."""
+        told = batch.facts
+        if told["um_per_px"] is not None:
+            facts = replace(
+                facts, um_per_px=told["um_per_px"], um_per_px_origin=told["um_per_px_origin"]
+            )
+        planned = [
+            Planned(
+                make_item(source, facts, None if box is None else Box(**box), told["kind"]), notes
+            )
+            for box, notes in told["cells"]
+        ]
+        return Taken(planned=planned, images=batch.images)
+
+
+def field_args(finder: str, facts: Facts) -> dict[str, Any]:
+    """What the child has to know."""
+    return {
+        "finder": finder,
+        "um_per_px": facts.um_per_px,
+        "um_per_px_origin": facts.um_per_px_origin,
+    }
+
+
+# ---------------------------------------------------------------- the child's side
+
+
+def cells(
+    source: str,
+    finder: str = "classical",
+    um_per_px: float | None = None,
+    um_per_px_origin: ScaleOrigin | None = None,
+) -> Iterator[Piece]:
+    """Reader: the cells of a photograph, a batch at a time.
+
+    Raises:
+        Refusal: no cell was found, or the scale cannot be.
+        ImageError: no image, damaged, or too many pixels.
+    """
+    from ingest.smears.cells import FinderError
+    from ingest.smears.crops import Smear
+    from ingest.smears.finders import finder as by_name
+
+    opened = Source(Path(source), "")
+    try:
+        reader = Smear(finder=by_name(finder))
+        yield Piece(note="decoding")
+        _ = opened.image
+        yield Piece(note="finding cells")
+        scale = Facts(um_per_px=um_per_px, um_per_px_origin=um_per_px_origin)
+        # An item needs a dataset; the parent makes it anew with the real one.
+        plan: Plan = reader.plan(_named(opened), scale)
+    except FinderError as error:
+        raise Refusal(str(error)) from error
+    for failure in plan.failures:
+        raise Refusal(failure.reason)
+    for at in range(0, len(plan.planned), BATCH):
+        part = plan.planned[at : at + BATCH]
+        first = part[0].item
+        boxes = [None if one.item.bbox is None else one.item.bbox.model_dump() for one in part]
+        yield Piece(
+            facts={
+                "kind": "cell",
+                "um_per_px": first.um_per_px,
+                "um_per_px_origin": first.um_per_px_origin,
+                "cells": [[b, dict(one.notes)] for b, one in zip(boxes, part, strict=True)],
+            },
+            images=list(reader.cut(opened, part)),
+        )
+
+
+def whole(source: str, **_: object) -> Iterator[Piece]:
+    """Reader: one image that is one item, as it is.
+
+    Raises:
+        ImageError: no image, damaged, or too many pixels.
+    """
+    image = Source(Path(source), "").image
+    facts: dict[str, Any] = {"kind": "cell", "cells": [[None, {}]]}
+    facts |= {"um_per_px": None, "um_per_px_origin": None}
+    yield Piece(facts=facts, images=[image])
+
+
+def _named(source: Source) -> Source:
+    source.dataset = "photographs"
+    return source

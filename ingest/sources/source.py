@@ -1,0 +1,253 @@
+"""What is to be ingested: one source file, what is known of it, and how it becomes items."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import date
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+
+from encoder.contract import RGB
+from encoder.image import FORMATS, NotAnImage, read_rgb
+from ingest.sources.report import Failure
+from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
+
+if TYPE_CHECKING:
+    from ingest.sandbox import child
+    from ingest.slides.tiling import SlideResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the source says of an item, beside its pixels; `None` where it says nothing."""
+
+    label: str | None = None
+    case: str | None = None
+    patient: str | None = None
+    site: str | None = None
+    stain: str | None = None
+    scanner: str | None = None
+    acquired: date | None = None
+    um_per_px: float | None = None
+    um_per_px_origin: ScaleOrigin | None = None
+
+    def over(self, other: Facts) -> Facts:
+        """These facts, and those of `other` where these say nothing."""
+        said = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        if "um_per_px" in said:  # a scale and its origin belong together
+            said["um_per_px_origin"] = self.um_per_px_origin
+        return replace(other, **said)
+
+
+NOTHING = Facts()
+
+
+class Source:
+    """One file, read at most once."""
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        self.path = path
+        self.dataset = dataset
+        self._image: RGB | None = None
+        self._decoding = threading.Lock()
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of the file; not for slides, which do not fit into memory."""
+        return self.path.read_bytes()
+
+    @cached_property
+    def id(self) -> str:
+        """See `search.schemas.items.source_id`."""
+        if "content" in self.__dict__:
+            return source_id(self.content)
+        with self.path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()[:32]
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height, from the header alone.
+
+        Raises:
+            NotAnImage: no accepted format.
+        """
+        try:
+            with Image.open(BytesIO(self.content), formats=FORMATS) as image:
+                return image.size
+        except Exception:  # say it in the words of the one decoder
+            height, width = self.image.shape[:2]
+            return width, height
+
+    @property
+    def image(self) -> RGB:
+        """The decoded image; decoded once, whichever thread asks first.
+
+        Raises:
+            ImageError: no image, damaged, or too many pixels.
+        """
+        with self._decoding:
+            if self._image is None:
+                if not self.content:
+                    raise NotAnImage(f"{self.path.name} is empty")
+                self._image = read_rgb(self.content, name=self.path.name)
+            return self._image
+
+    def forget(self) -> None:
+        """Drop the decoded image; asked for again, it is decoded again."""
+        with self._decoding:
+            self._image = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One item that a source will give, known before its pixels are cut."""
+
+    item: Item
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Remarks that go into the shard beside the item."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a source will give."""
+
+    planned: Sequence[Planned]
+    failures: Sequence[Failure] = ()
+
+
+class Reader(Protocol):
+    """How one kind of source becomes items.
+
+    Called from several threads at once, for different sources. `plan` should do without
+    decoding where it can: items that are stored already are dropped between the two calls.
+    """
+
+    def plan(self, source: Source, facts: Facts) -> Plan:
+        """Every item of the source, in a fixed order."""
+        ...
+
+    def cut(self, source: Source, planned: Sequence[Planned]) -> Iterator[RGB]:
+        """The picture of each item, in the order of `planned`, which may be a part of the plan."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What one answer of a child comes to."""
+
+    planned: Sequence[Planned] = ()
+    """Items."""
+    images: Sequence[RGB] | NDArray[np.uint8] = ()
+    """The picture of each; valid until the child's next answer."""
+    slide: SlideResult | None = None
+    """The end of a slide: its report and picture."""
+
+
+class ChildReader:
+    """How one kind of source becomes items in an expendable child process.
+
+    What can kill a process, or takes long to plan, is read this way. Items come as they are
+    read; those that are stored already are dropped then.
+    """
+
+    def recipe(self, facts: Facts) -> str:
+        """Changes with everything that changes what comes of the same bytes."""
+        raise NotImplementedError
+
+    def job(self, path: Path, facts: Facts) -> child.Task:
+        """What the child is asked."""
+        raise NotImplementedError
+
+    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+        """What its answer means."""
+        raise NotImplementedError
+
+    def plan(self, source: Source, facts: Facts) -> Plan:
+        """Not in this process."""
+        raise TypeError(f"{type(self).__name__} reads in a child; run it with `ingest`")
+
+    def cut(self, source: Source, planned: Sequence[Planned]) -> Iterator[RGB]:
+        """Not in this process."""
+        raise TypeError(f"{type(self).__name__} reads in a child; run it with `ingest`")
+
+
+def recipe_of(*parts: Any) -> str:
+    """A digest of parameters and facts."""
+    told = [_plain(asdict(part)) if isinstance(part, Facts) else part for part in parts]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One source file to ingest."""
+
+    path: Path
+    dataset: str
+    reader: Reader
+    facts: Facts = NOTHING
+
+
+def child_reader(task: Task) -> ChildReader | None:
+    """The reader of a task, if it reads in a child."""
+    return task.reader if isinstance(task.reader, ChildReader) else None
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The whole file is one item."""
+
+    kind: Kind = "cell"
+
+    def plan(self, source: Source, facts: Facts) -> Plan:
+        """One item without a box.
+
+        Raises:
+            ImageError: no image, as far as its header tells.
+        """
+        _ = source.size
+        return Plan([Planned(make_item(source, facts, None, self.kind))])
+
+    def cut(self, source: Source, planned: Sequence[Planned]) -> Iterator[RGB]:
+        """The image itself."""
+        for _ in planned:
+            yield source.image
+
+
+class BadFacts(ValueError):
+    """Metadata that an item cannot carry."""
+
+
+def make_item(source: Source, facts: Facts, bbox: Box | None, kind: Kind) -> Item:
+    """The record of an item.
+
+    Raises:
+        BadFacts: a fact of the wrong type, length or range; the message names the field.
+    """
+    try:
+        return Item(
+            id=item_id(source.dataset, source.id, bbox, kind),
+            kind=kind,
+            dataset=source.dataset,
+            source=source.id,
+            bbox=bbox,
+            **{f.name: getattr(facts, f.name) for f in fields(facts)},
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BadFacts(f"{name}: {first['msg']}") from error  # never the value: it may be a name

@@ -1,0 +1,1 @@
+"""The HTTP service: application, access, request bodies, problems, measurements."""

@@ -1,0 +1,161 @@
+"""Errors as problem+json (RFC 9457): one table from exception to status and title."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from encoder.card import CardError
+from encoder.contract import EncoderError
+from encoder.image import NotAnImage, TooManyPixels
+from search.disk.space import DiskTrouble
+from search.index.contract import (
+    BadVector,
+    NoSuchCollection,
+    StoreBusy,
+    StoreDown,
+    StoreError,
+    WrongEncoder,
+)
+from search.library.jobs import NoSuchJob
+from search.library.shards import ShardError
+from search.library.versions import NoSuchVersion
+from search.security.keys import Forbidden, KeysError, NotAllowed
+from search.service import BadQuestion, NoSuchItem
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = "5"
+"""Seconds after which a store or an encoder that was down is worth another call."""
+
+
+class TooLarge(ValueError):
+    """A body over its cap; raised while it streams in."""
+
+    def __init__(self, what: str, cap_mb: float) -> None:
+        super().__init__(f"{what} is larger than {cap_mb:g} MiB; send a smaller one")
+
+
+class TooMany(RuntimeError):
+    """More calls than the rate limit allows."""
+
+
+class Problem(BaseModel):
+    """RFC 9457, section 3.1."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+Expected = tuple[type[Exception], int, str]
+"""An error, the status that it is answered with, and a title that is the same every time."""
+TABLE: tuple[Expected, ...] = (
+    (WrongEncoder, 409, "Vectors of two encoders cannot be compared"),
+    (NoSuchCollection, 404, "No such collection"),
+    (NoSuchItem, 404, "No such item"),
+    (NoSuchVersion, 404, "No such version"),
+    (NoSuchJob, 404, "No such job"),
+    (NotAllowed, 401, "A key is needed"),
+    (Forbidden, 403, "The key does not reach that far"),
+    (TooMany, 429, "Too many calls"),
+    (KeysError, 503, "The keys cannot be read"),
+    (TooLarge, 413, "Too large"),
+    (TooManyPixels, 413, "Too many pixels"),
+    (NotAnImage, 415, "Not an image"),
+    (BadVector, 422, "Not a usable vector"),
+    (BadQuestion, 422, "The question cannot be answered as it was put"),
+    (ShardError, 422, "Not a usable shard"),
+    (CardError, 422, "Not a usable encoder card"),
+    (StoreBusy, 503, "The store is busy"),
+    (DiskTrouble, 503, "The disk does not take it"),
+    (StoreDown, 503, "The store does not answer"),
+    (EncoderError, 503, "The encoder cannot be used"),
+    (StoreError, 422, "The store refused"),
+)
+"""First match wins, so the narrower comes first."""
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": words,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status, words in {
+        400: "The body cannot be read",
+        401: "No key, or a wrong one",
+        403: "The key does not reach that far",
+        404: "No such collection or item",
+        405: "Not with this method",
+        409: "The encoder is not the collection's",
+        413: "Too large, or too many pixels",
+        415: "Not an image that is read",
+        422: "The request does not fit, in words",
+        429: "Too many calls; Retry-After says when to come back",
+        503: "The store or the encoder is not available now; Retry-After says when to come back",
+    }.items()
+}
+"""Every refusal that a route may give, for the OpenAPI file."""
+
+
+def problem(
+    status: int, title: str, detail: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A problem as a response; in ASCII, because what came in may not be valid Unicode."""
+    slug = title.lower().replace(" ", "-")
+    body = Problem(type=f"urn:hemaseek:{slug}", title=title, status=status, detail=detail)
+    more = dict(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        more.setdefault("Retry-After", RETRY_AFTER)
+    if status == HTTPStatus.UNAUTHORIZED:
+        more.setdefault("WWW-Authenticate", "Bearer")
+    return Response(json.dumps(body.model_dump()), status, more, MEDIA_TYPE)
+
+
+def refusal(error: Exception, headers: Mapping[str, str] | None = None) -> Response | None:
+    """An expected error as a response; `None` for one that is not in the table."""
+    for kind, status, title in TABLE:
+        if isinstance(error, kind):
+            return problem(status, title, str(error), headers)
+    return None
+
+
+def add_handlers(app: FastAPI, more: Sequence[Expected] = ()) -> None:
+    """Answer every expected error, and FastAPI's own, in words."""
+
+    def answer(status: int, title: str) -> Any:
+        return lambda _request, error: problem(status, title, str(error))
+
+    for kind, status, title in (*TABLE, *more):
+        app.add_exception_handler(kind, answer(status, title))
+
+    @app.exception_handler(HTTPException)
+    def _http(_request: Request, error: HTTPException) -> Any:
+        title = HTTPStatus(error.status_code).phrase
+        headers = dict(error.headers) if error.headers else None
+        return problem(error.status_code, title, str(error.detail), headers)
+
+    @app.exception_handler(RequestValidationError)
+    def _request(_request: Request, error: RequestValidationError) -> Any:
+        return problem(422, "The request does not fit", in_words(error.errors()))
+
+    @app.exception_handler(ValidationError)
+    def _record(_request: Request, error: ValidationError) -> Any:
+        return problem(422, "The request does not fit", in_words(error.errors()))
+
+
+def in_words(errors: Any) -> str:
+    """Validation errors as one sentence each: where, what is wrong, what came."""
+    said = []
+    for error in errors:
+        where = ".".join(str(part) for part in error["loc"]) or "the body"
+        came = repr(error.get("input"))
+        shown = came if len(came) <= 60 else f"{came[:57]}..."
+        said.append(f"{where}: {error['msg']} (got {shown})")
+    return "; ".join(said)

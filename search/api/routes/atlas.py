@@ -1,0 +1,349 @@
+"""Routes of maps: read, computed as a job, new cells placed on them, and effects of origin."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+from uuid import UUID
+
+import numpy as np
+from fastapi import Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from encoder.image import read_rgb
+from search.api.access import Reads, Scoped, Writes, api_router
+from search.api.routes.questions import body_of, read_question
+from search.api.routes.versions import JobRecord, job_record
+from search.atlas.batch_effects import BatchEffects, Origin, batch_effects
+from search.atlas.maps import (
+    COLUMNS,
+    FEWEST,
+    MOST_POINTS,
+    CannotMap,
+    Map,
+    Method,
+    NoMap,
+    can_tsne,
+    compute_map,
+    map_path,
+    place_on,
+    vectors_of,
+)
+from search.index.contract import checked_vectors, need_fingerprint
+from search.library.contents import Truth
+from search.library.jobs import Run
+from search.library.library import Collection
+from search.query.resolve import BadQuestion
+from search.schemas.items import DISCLAIMER, About, ItemId, Record
+from search.votes.calibration import content_digest
+
+AT_ONCE = 200_000
+"""Items of a collection up to which a map by PCA is computed while the caller waits."""
+MOST_IMAGES = 500
+
+
+class MapWanted(Record):
+    """A map to be computed."""
+
+    method: Method = "tsne"
+    perplexity: Annotated[float, Field(ge=2, le=200, allow_inf_nan=False)] = 30
+    """Of t-SNE: roughly how many neighbours count."""
+    most: Annotated[int, Field(ge=10, le=100_000)] = MOST_POINTS
+    """Items on the map; of larger collections, a part."""
+
+
+class MapColumn(Record):
+    """What the points can be coloured by."""
+
+    values: tuple[str, ...]
+    codes: tuple[int, ...]
+    """For each point the place of its value; -1 where it has none."""
+
+
+class MapFacts(Record):
+    """Which maps there are, and whether they still hold."""
+
+    method: Method
+    items: int
+    of: int
+    made: str
+    seconds: float
+    stale: bool
+
+
+class MapAnswer(Record):
+    """A map, column by column."""
+
+    collection: str
+    version: str
+    fingerprint: str
+    encoder: str
+    method: Method
+    of: int
+    """Items that the collection held; more than the points where the map shows a part."""
+    stale: bool
+    """Whether the collection was written to since."""
+    made: str
+    seconds: float
+    perplexity: float | None
+    explained: tuple[float, ...]
+    """PCA: shares of the variance along the two axes."""
+    ids: tuple[str, ...]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    columns: dict[str, MapColumn]
+    disclaimer: str = DISCLAIMER
+
+
+class PlaceQuestion(Record):
+    """Cells to be placed on a map."""
+
+    method: Method = "pca"
+    items: Annotated[tuple[ItemId, ...], Field(max_length=2000)] = ()
+    """Ids of stored items."""
+    vectors: Annotated[tuple[tuple[float, ...], ...], Field(max_length=2000)] = ()
+    """Vectors; `fingerprint` must then say whose they are."""
+    fingerprint: str | None = None
+    about: About = About()
+    """What is known of the cells: items of the same patient do not pull them."""
+    k: Annotated[int, Field(ge=1, le=50)] = 10
+    """Items of the map that place a cell."""
+
+
+class PlacedCell(Record):
+    """Where a cell lies."""
+
+    x: float
+    y: float
+    nearest: tuple[str, ...]
+    """Ids of its nearest items on the map."""
+    score: float
+    """Cosine to the nearest: low where the cell is unlike all of the map."""
+
+
+class PlaceAnswer(Record):
+    """Where cells lie on a map."""
+
+    collection: str
+    method: Method
+    fingerprint: str
+    stale: bool
+    patient_known: bool
+    """Whether items of the same patient could be kept from pulling."""
+    cells: tuple[PlacedCell, ...]
+    disclaimer: str = DISCLAIMER
+
+
+MODELS: tuple[type[BaseModel], ...] = (PlaceQuestion,)
+"""Bodies that are parsed by hand."""
+router = api_router()
+MethodQuery = Annotated[Method, Query(description="`pca` at once, `tsne` once it was computed.")]
+
+
+@router.get("/collections/{name}/map")
+def read_map(name: str, service: Reads, method: MethodQuery = "pca") -> MapAnswer:
+    """A collection as a map. One by PCA is computed when first asked for, and after each write."""
+    collection = service.collection(name)
+    found = _map(collection, method)
+    known = collection.known(found.ids)
+    here = [at for at, id in enumerate(found.ids) if id in known]
+    service.note(query="map", k=len(here))
+    places = found.places[here].astype(np.float64).round(4)
+    return MapAnswer(
+        collection=collection.name,
+        version=collection.version.id,
+        fingerprint=collection.card.fingerprint,
+        encoder=collection.card.id,
+        method=found.method,
+        of=found.of,
+        stale=found.digest != content_digest(collection.folder),
+        made=found.made,
+        seconds=found.seconds,
+        perplexity=found.perplexity,
+        explained=found.explained,
+        ids=tuple(found.ids[at] for at in here),
+        x=tuple(float(value) for value in places[:, 0]),
+        y=tuple(float(value) for value in places[:, 1]),
+        columns={
+            column: MapColumn(values=values, codes=tuple(codes[here].tolist()))
+            for column, (values, codes) in found.columns.items()
+            if column in COLUMNS
+        },
+    )
+
+
+@router.get("/collections/{name}/maps")
+def list_maps(name: str, service: Reads) -> list[MapFacts]:
+    """The maps that were computed of the version that answers."""
+    collection = service.collection(name)
+    digest, found = content_digest(collection.folder), []
+    for method in FEWEST:
+        path = map_path(collection.folder, method)  # type: ignore[arg-type]
+        if path.exists():
+            one = Map.read(path)
+            found.append(
+                MapFacts(
+                    method=one.method,
+                    items=len(one.ids),
+                    of=one.of,
+                    made=one.made,
+                    seconds=one.seconds,
+                    stale=one.digest != digest,
+                )
+            )
+    return found
+
+
+@router.post(
+    "/collections/{name}/map",
+    status_code=202,
+    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+)
+def start_map(name: str, wanted: MapWanted, service: Writes, response: Response) -> JobRecord:
+    """Compute a map of the version that answers; a job."""
+    called = service.collection(name).name
+    if wanted.method == "tsne" and not can_tsne():
+        raise BadQuestion(
+            "openTSNE is not installed where the service runs; install hemaseek[atlas] there"
+        )
+    library = service.library
+
+    def work(run: Run) -> dict[str, Any]:
+        versions = library.versions(called)
+        version = versions.current()
+        try:
+            made = compute_map(
+                versions.path(version.id),
+                version.card,
+                wanted.method,
+                perplexity=wanted.perplexity,
+                most=wanted.most,
+                progress=run.progress,
+                stop=run.stop,
+            )
+        except NoMap:
+            run.check()
+            raise
+        return {
+            "method": made.method,
+            "version": version.id,
+            "items": len(made.ids),
+            "of": made.of,
+            "seconds": made.seconds,
+        }
+
+    job = service.jobs.start("map", called, work)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_record(job)
+
+
+async def place_question(request: Request, service: Reads) -> tuple[PlaceQuestion, list[bytes]]:
+    """The question in a request, with its images."""
+    cap = service.settings.max_shard_mb
+    return await read_question(request, PlaceQuestion, "images", MOST_IMAGES, cap)
+
+
+@router.post(
+    "/collections/{name}/map/place",
+    openapi_extra=body_of(
+        PlaceQuestion, "images", True, {"method": "pca", "items": [], "about": {"patient": "P1"}}
+    ),
+)
+async def place(
+    name: str,
+    asked: Annotated[tuple[PlaceQuestion, list[bytes]], Depends(place_question)],
+    service: Reads,
+) -> PlaceAnswer:
+    """Where cells lie on a map that stays as it is: of a new patient, or stored ones."""
+    question, images = asked
+    service.note(query="images" if images else "items", k=question.k)
+    return await run_in_threadpool(_place, service, name, question, images)
+
+
+@router.get("/collections/{name}/batch-effects")
+def effects(
+    name: str,
+    service: Reads,
+    field: Annotated[Origin, Query(description="What is held against the label.")] = "site",
+    k: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> dict[str, Any]:
+    """Whether neighbours are alike because of what they show, or because of where they were
+    made: shares of neighbours against what is expected, robustness, silhouettes."""
+    collection = service.collection(name)
+    found: BatchEffects = batch_effects(collection.folder, collection.card, field, k)
+    return asdict(found)
+
+
+def _map(collection: Collection, method: Method) -> Map:
+    path, digest = map_path(collection.folder, method), content_digest(collection.folder)
+    try:
+        found = Map.read(path)
+        if method != "pca" or found.digest == digest:
+            return found
+    except NoMap:
+        if method != "pca":
+            raise NoMap(
+                f"the map of collection {collection.name!r} by {method} was not computed yet; "
+                f"POST /v1/collections/{collection.name}/map starts it"
+            ) from None
+    if collection.store.count() > AT_ONCE:
+        raise CannotMap(
+            f"collection {collection.name!r} is too large for a map at once; "
+            f"POST /v1/collections/{collection.name}/map computes it as a job"
+        )
+    return compute_map(collection.folder, collection.card, "pca")
+
+
+def _place(service: Scoped, name: str, question: PlaceQuestion, images: list[bytes]) -> PlaceAnswer:
+    given = [bool(question.items), bool(question.vectors), bool(images)]
+    if sum(given) != 1:
+        raise BadQuestion("send exactly one of items, vectors and images")
+    collection = service.collection(name)
+    card = collection.card
+    patients = {question.about.patient} - {None}
+    need_fingerprint(collection.name, card, question.fingerprint)
+    if images:
+        cap = int(service.settings.max_megapixels * 1e6)
+        pictures = [read_rgb(content, max_pixels=cap) for content in images]
+        vectors = service.encoder(collection).embed(pictures)
+    elif question.vectors:
+        if question.fingerprint is None:
+            raise BadQuestion("a vector needs the fingerprint of the encoder that made it")
+        if len({len(row) for row in question.vectors}) > 1:
+            raise BadQuestion("the vectors must all have the same length")
+        vectors = np.asarray(question.vectors, np.float64)
+    else:
+        stored = collection.store.get(question.items)
+        if not stored:
+            raise BadQuestion("none of these items is in the collection")
+        vectors = np.stack([one.vector for one in stored])
+        patients |= {one.item.patient for one in stored} - {None}
+    rows = checked_vectors(vectors, card.dim)
+    found = _map(collection, question.method)
+    truth = Truth.read(collection.folder, card)
+    here = [at for at, id in enumerate(found.ids) if UUID(id).bytes in truth.rows]
+    ids = [UUID(found.ids[at]).bytes for at in here]
+    reference = vectors_of(truth, ids)
+    values, codes = found.columns["patient"]
+    own = np.isin(codes[here], [at for at, value in enumerate(values) if value in patients])
+    cut = Map(
+        **{**vars(found), "ids": tuple(found.ids[at] for at in here), "places": found.places[here]}
+    )
+    placed = place_on(cut, reference, rows, question.k, own)
+    return PlaceAnswer(
+        collection=collection.name,
+        method=found.method,
+        fingerprint=card.fingerprint,
+        stale=found.digest != content_digest(collection.folder),
+        patient_known=bool(patients),
+        cells=tuple(
+            PlacedCell(x=float(x), y=float(y), nearest=nearest, score=float(scores[0]))
+            for (x, y), nearest, scores in zip(
+                placed.places, placed.nearest, placed.scores, strict=True
+            )
+        ),
+    )
+
+
+__all__ = ["MODELS", "router"]

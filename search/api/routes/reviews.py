@@ -1,0 +1,193 @@
+"""Routes of reviews, of the count of a case, and of items listed page by page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Body, Query
+from pydantic import Field
+
+from search.api.access import Reads, Writes, api_router
+from search.cases.count import CaseCount, CountQuestion, count_case
+from search.library.reviews import Reviewed, Reviews
+from search.query.resolve import NoSuchItem
+from search.schemas.items import Filter, Item, ItemId, Record, Text
+
+router = api_router()
+
+
+class Said(Record):
+    """What a reviewer says of one item."""
+
+    item: ItemId
+    label: Text | None
+    """What it is called; `null` takes the reviewer's earlier word back."""
+    note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+
+
+class ReviewsWanted(Record):
+    """Reviews to be added."""
+
+    reviews: Annotated[tuple[Said, ...], Field(min_length=1, max_length=5000)]
+    reviewer: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Name or initials: a claim, kept beside the key that was used."""
+
+
+class ReviewsWritten(Record):
+    """What was added."""
+
+    written: int
+    unchanged: int
+    """What the same reviewer had said already."""
+
+
+class ReviewRecord(Record):
+    """One word of one reviewer."""
+
+    label: str | None
+    source_label: str | None
+    caller: str
+    reviewer: str | None
+    at: str
+    note: str | None
+
+
+class ReviewedRecord(Record):
+    """One item under the names that it was given; the source's own is never changed."""
+
+    item: Item
+    label: str | None
+    """The last word that stands; `None` where all were taken back."""
+    disputed: bool
+    """Whether two reviewers call it by different names."""
+    history: tuple[ReviewRecord, ...]
+    """Oldest first; nothing is ever taken out of it."""
+
+
+class ReviewedPage(Record):
+    """Items of which reviewers have spoken."""
+
+    reviewed: tuple[ReviewedRecord, ...]
+    """In order of id."""
+    next: ItemId | None
+    """Ask again after this id; `None` at the end."""
+
+
+class ItemsWanted(Record):
+    """Which items are listed."""
+
+    where: Filter = Filter()
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: ItemId | None = None
+    """The `next` of the page before."""
+
+
+class ItemPage(Record):
+    """Items in order of id."""
+
+    items: tuple[Item, ...]
+    total: int
+    """How many meet the conditions, on all pages."""
+    next: ItemId | None
+    """`None` at the end."""
+
+
+@router.post("/collections/{name}/reviews")
+def add_reviews(name: str, wanted: ReviewsWanted, service: Writes) -> ReviewsWritten:
+    """Say what items are called. Nothing is overwritten: the source's label stays, and every
+    word is kept with who said it and when. The same word of the same reviewer changes nothing."""
+    collection = service.collection(name)
+    ids = [said.item for said in wanted.reviews]
+    there = {one.item.id: one.item for one in collection.store.get(ids)}
+    for said in wanted.reviews:
+        if said.item not in there:
+            raise NoSuchItem(said.item, name)
+    written = Reviews(collection.versions).add(
+        [(there[said.item], said.label, said.note) for said in wanted.reviews],
+        service.caller.id,
+        wanted.reviewer,
+    )
+    service.note(written=written, items=ids)
+    return ReviewsWritten(written=written, unchanged=len(ids) - written)
+
+
+@router.get("/collections/{name}/reviews")
+def list_reviews(
+    name: str,
+    service: Reads,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 200,
+    after: Annotated[ItemId | None, Query(description="The `next` of the page before.")] = None,
+) -> ReviewedPage:
+    """Every item of which reviewers have spoken, with all that was said."""
+    collection = service.collection(name)
+    left = [one for one in Reviews(collection.versions).all() if after is None or one.item > after]
+    page, more = left[:limit], len(left) > limit
+    found = {one.item.id: one.item for one in collection.store.get([r.item for r in page])}
+    service.note(items=list(found))
+    return ReviewedPage(
+        reviewed=tuple(_record(found[one.item], one) for one in page if one.item in found),
+        next=page[-1].item if more else None,
+    )
+
+
+@router.get("/items/{id}/reviews")
+def item_reviews(
+    id: ItemId,
+    service: Reads,
+    collection: Annotated[
+        str | None, Query(description="Collection; the default if left out.")
+    ] = None,
+) -> ReviewedRecord:
+    """What was said of one item; an empty history where nothing was."""
+    held = service.collection(collection)
+    item = service.item(id, held.name)
+    said = Reviews(held.versions).of([id]).get(id, Reviewed(item=id, history=()))
+    return _record(item, said)
+
+
+@router.post("/collections/{name}/cases/count")
+def count(
+    name: str,
+    service: Reads,
+    question: Annotated[CountQuestion, Body(examples=[{"case": "C-0117", "k": 20}])],
+) -> CaseCount:
+    """The differential count of a case: by its source, by reviewers, and by the neighbours of
+    each cell, none of them of the same patient."""
+    collection = service.collection(name)
+    service.note(query="case", k=question.k, where=sorted(question.where.model_fields_set))
+    found = count_case(collection, Reviews(collection.versions), question)
+    service.note(items=[cell.item.id for cell in found.cells])
+    return found
+
+
+@router.post("/collections/{name}/items/page")
+def page_of_items(
+    name: str,
+    service: Reads,
+    wanted: Annotated[ItemsWanted, Body(examples=[{"where": {"case": ["C-0117"]}}])],
+) -> ItemPage:
+    """Items that meet a filter, in order of id, a page at a time."""
+    store = service.collection(name).store
+    found = store.scroll(wanted.where, wanted.limit, wanted.after)
+    items = tuple(one.item for one in found.items)
+    service.note(items=[item.id for item in items], where=sorted(wanted.where.model_fields_set))
+    return ItemPage(items=items, total=store.count(wanted.where), next=found.cursor)
+
+
+def _record(item: Item, said: Reviewed) -> ReviewedRecord:
+    return ReviewedRecord(
+        item=item,
+        label=said.label,
+        disputed=said.disputed,
+        history=tuple(
+            ReviewRecord(
+                label=one.label,
+                source_label=one.source_label,
+                caller=one.caller,
+                reviewer=one.reviewer,
+                at=one.at,
+                note=one.note,
+            )
+            for one in said.history
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Maps of a collection in two dimensions, and batch effects."""

@@ -1,0 +1,1 @@
+"""Cases: which are similar, and their cell counts."""

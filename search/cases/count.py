@@ -1,0 +1,223 @@
+"""The differential count of a case: what its cells are called, and what their neighbours say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import Field
+
+from search.index.contract import Store, Stored, Vectors, scroll_all
+from search.query.resolve import NoSuchCase
+from search.schemas.items import DISCLAIMER, BagField, Exclusion, Filter, Hit, Item, Record, Text
+from search.votes.judgement import judge
+from search.votes.knn import vote
+from search.votes.lineage import spread
+
+if TYPE_CHECKING:
+    from search.library.library import Collection
+    from search.library.reviews import Reviewed, Reviews
+
+MOST_CELLS = 2000
+"""Cells of one count; beyond that, the first in order of id."""
+
+
+class CountQuestion(Record):
+    """Whose cells are to be counted, and by how many neighbours."""
+
+    case: Text
+    """Name of the case, patient or source, as `by` says."""
+    by: BagField = "case"
+    k: Annotated[int, Field(ge=1, le=200)] = 20
+    """Neighbours that vote on each cell."""
+    where: Filter = Filter()
+    """Conditions on the neighbours that vote."""
+    cells: Annotated[int, Field(ge=1, le=MOST_CELLS)] = 500
+    """Most cells that are counted."""
+
+
+class CountedCell(Record):
+    """One cell of a case under its three names."""
+
+    item: Item
+    """With the label of its source."""
+    reviewed: str | None
+    """What the last reviewer called it; `None` where nobody did."""
+    disputed: bool
+    """Whether two reviewers call it by different names."""
+    voted: str | None
+    """The label with the largest share among its neighbours; `None` if none carries one."""
+    share: float
+    """Its share."""
+    sure: bool
+    """Whether the vote is clear enough to be shown as one label."""
+    reason: str
+    """Why it is, or is not, in words."""
+
+
+class CountRow(Record):
+    """One label of the count."""
+
+    label: str
+    recorded: int
+    """Cells that the source calls so."""
+    reviewed: int
+    """Cells that are called so once reviewers have spoken: theirs where there is one, else the
+    source's."""
+    voted: int
+    """Cells whose neighbours call them so clearly."""
+
+
+class CaseCount(Record):
+    """The differential count of a case."""
+
+    value: str
+    by: BagField
+    collection: str
+    encoder: str
+    fingerprint: str
+    k: int
+    items: int
+    """Cells of the case."""
+    cells: tuple[CountedCell, ...]
+    """In order of id."""
+    complete: bool
+    """Whether those are all of them."""
+    rows: tuple[CountRow, ...]
+    """Falling count by the source, then by the neighbours, then by name."""
+    recorded: int
+    """Cells with a label of the source."""
+    reviewed: int
+    """Cells of which a reviewer has spoken."""
+    not_sure: int
+    """Cells whose neighbours do not agree clearly; they are in no row."""
+    agreement: float | None
+    """Share of the cells with a label (reviewed, else recorded) and a clear vote that have the
+    same in both; `None` where there are none."""
+    patient_exclusion: Exclusion
+    """Whether the patient's own cells were kept from voting, as in `Answer`."""
+    warnings: tuple[str, ...]
+    disclaimer: str = DISCLAIMER
+
+
+def count_case(collection: Collection, reviews: Reviews, question: CountQuestion) -> CaseCount:
+    """Count the cells of a case by their labels and by the votes of their neighbours.
+
+    No cell is voted on by its own patient, case or source.
+
+    Raises:
+        NoSuchCase: no item belongs to it.
+    """
+    store = collection.store
+    whole = Filter.model_validate({question.by: (question.case,)})
+    items = store.count(whole)
+    if not items:
+        raise NoSuchCase(question.by, question.case, collection.name)
+    cells: list[Stored] = []
+    for one in scroll_all(store, whole):
+        cells.append(one)
+        if len(cells) == question.cells:
+            break
+    own = _own(cells)
+    said = reviews.of([cell.item.id for cell in cells])
+    rows = np.stack([cell.vector for cell in cells])
+    lists = _voters(store, cells, rows, question, own)
+    counted = tuple(
+        _counted(cell.item, hits, said.get(cell.item.id))
+        for cell, hits in zip(cells, lists, strict=True)
+    )
+    exclusion, warning = _exclusion([c.item for c in cells], [h.item for hs in lists for h in hs])
+    warnings = [warning] if warning else []
+    if len(cells) < items:
+        warnings.append(f"Only the first {len(cells):,} of {items:,} cells are counted.")
+    return CaseCount(
+        value=question.case,
+        by=question.by,
+        collection=collection.name,
+        encoder=collection.card.id,
+        fingerprint=collection.card.fingerprint,
+        k=question.k,
+        items=items,
+        cells=counted,
+        complete=len(cells) == items,
+        rows=_rows(counted),
+        recorded=sum(cell.item.label is not None for cell in counted),
+        reviewed=sum(cell.reviewed is not None for cell in counted),
+        not_sure=sum(not cell.sure for cell in counted),
+        agreement=_agreement(counted),
+        patient_exclusion=exclusion,
+        warnings=tuple(warnings),
+    )
+
+
+def _voters(
+    store: Store, cells: Sequence[Stored], rows: Vectors, question: CountQuestion, own: Filter
+) -> list[list[Hit]]:
+    """Neighbours of each cell, of its own kind: a tile of tissue is called nothing by cells."""
+    lists: list[list[Hit]] = [[] for _ in cells]
+    kinds = question.where.kind
+    for kind in sorted({cell.item.kind for cell in cells}):
+        if kinds and kind not in kinds:
+            continue
+        at = [n for n, cell in enumerate(cells) if cell.item.kind == kind]
+        where = question.where.model_copy(update={"kind": (kind,)})
+        for n, hits in zip(at, store.nearest_batch(rows[at], question.k, where, own), strict=True):
+            lists[n] = list(hits)
+    return lists
+
+
+def _own(cells: Sequence[Stored]) -> Filter:
+    def values(name: str) -> tuple[str, ...]:
+        return tuple(sorted({getattr(cell.item, name) for cell in cells} - {None}))
+
+    return Filter(patient=values("patient"), case=values("case"), source=values("source"))
+
+
+def _counted(item: Item, hits: Sequence[Hit], said: Reviewed | None) -> CountedCell:
+    found = vote(hits)
+    state, reason, _ = judge(found, None, None, spread(found))
+    return CountedCell(
+        item=item,
+        reviewed=said.label if said else None,
+        disputed=said.disputed if said else False,
+        voted=found.label,
+        share=found.shares[found.label] if found.label is not None else 0.0,
+        sure=state == "sure",
+        reason=reason,
+    )
+
+
+def _rows(cells: Sequence[CountedCell]) -> tuple[CountRow, ...]:
+    recorded = Counter(cell.item.label for cell in cells if cell.item.label is not None)
+    reviewed = Counter(
+        label for cell in cells if (label := cell.reviewed or cell.item.label) is not None
+    )
+    voted = Counter(cell.voted for cell in cells if cell.sure and cell.voted is not None)
+    labels = {*recorded, *reviewed, *voted}
+    order = sorted(labels, key=lambda one: (-recorded[one], -voted[one], one))
+    return tuple(
+        CountRow(label=one, recorded=recorded[one], reviewed=reviewed[one], voted=voted[one])
+        for one in order
+    )
+
+
+def _agreement(cells: Sequence[CountedCell]) -> float | None:
+    pairs = [
+        (label, cell.voted)
+        for cell in cells
+        if cell.sure and (label := cell.reviewed or cell.item.label) is not None
+    ]
+    return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
+
+
+def _exclusion(cells: Sequence[Item], voters: Sequence[Item]) -> tuple[Exclusion, str | None]:
+    if any(cell.patient is None for cell in cells):
+        return "impossible", "The patient is unknown: cells of the same patient may have voted."
+    unknown = sum(voter.patient is None for voter in voters)
+    if voters and unknown == len(voters):
+        return "impossible", "The library has no patient ids for the cells that voted."
+    if unknown:
+        return "partial", f"{unknown} of {len(voters)} votes are of cells without a patient id."
+    return "applied", None

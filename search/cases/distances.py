@@ -1,0 +1,129 @@
+"""Distances between bags of vectors: a case as the multiset of its cells. Pure functions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.index.contract import Vectors
+
+Floats = NDArray[np.float64]
+Distance = Literal["mean", "max_sim", "prototypes", "transport"]
+PROJECTIONS = 64
+"""Directions of the sliced transport."""
+ROUNDS = 25
+"""Rounds of k-means."""
+SEED = 20_26
+
+
+def mean_vector(bag: Vectors) -> Floats:
+    """The mean of a bag, of length 1; zero where its vectors cancel out."""
+    mean = bag.astype(np.float64).mean(axis=0)
+    length = np.linalg.norm(mean)
+    return np.asarray(mean / length if length > 1e-12 else mean * 0)
+
+
+def mean_distance(one: Vectors, other: Vectors) -> float:
+    """1 - cosine of the means: 0 to 2."""
+    return 1.0 - float(mean_vector(one) @ mean_vector(other))
+
+
+def max_sim_distance(one: Vectors, other: Vectors) -> float:
+    """1 - the mean cosine of each vector to the nearest of the other bag, both ways: 0 to 2.
+
+    The symmetric form of late interaction (Khattab and Zaharia 2020, section 3.3).
+    """
+    cosines = one.astype(np.float64) @ other.astype(np.float64).T
+    return 1.0 - float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2
+
+
+def kmeans(vectors: Vectors, n: int) -> Vectors:
+    """Up to `n` prototypes of length 1: spherical k-means, the same for the same rows.
+
+    Started with k-means++ (Arthur and Vassilvitskii 2007) under a fixed seed; a prototype
+    that loses all its rows stays where it was.
+
+    Args:
+        vectors: m x dim, rows of length 1.
+        n: How many; fewer where there are fewer different rows.
+    """
+    rows = vectors.astype(np.float64)
+    rng = np.random.default_rng(SEED)
+    centres = [rows[int(rng.integers(len(rows)))]]
+    gap = 1 - rows @ centres[0]
+    while len(centres) < min(n, len(rows)):
+        chance = np.where(gap > 1e-6, gap, 0.0)  # equal rows are apart by rounding alone
+        if not chance.any():
+            break
+        centres.append(rows[int(rng.choice(len(rows), p=chance / chance.sum()))])
+        gap = np.minimum(gap, 1 - rows @ centres[-1])
+    found = np.stack(centres)
+    for _ in range(ROUNDS):
+        nearest = (rows @ found.T).argmax(axis=1)
+        moved = found.copy()
+        for at in range(len(found)):
+            if (mine := rows[nearest == at]).size:
+                moved[at] = mean_vector(np.asarray(mine, np.float32))
+        if np.allclose(moved, found, atol=1e-9):
+            break
+        found = moved
+    return np.asarray(found, np.float32)
+
+
+def histogram(bag: Vectors, prototypes: Vectors) -> Floats:
+    """The share of a bag's vectors that is nearest to each prototype."""
+    nearest = (bag.astype(np.float64) @ prototypes.astype(np.float64).T).argmax(axis=1)
+    return np.bincount(nearest, minlength=len(prototypes)) / len(bag)
+
+
+def histogram_distance(one: Vectors, other: Vectors, prototypes: Vectors) -> float:
+    """The share of one bag that would have to change prototype to become the other: 0 to 1."""
+    difference = histogram(one, prototypes) - histogram(other, prototypes)
+    return float(np.abs(difference).sum() / 2)
+
+
+def directions(dim: int, n: int = PROJECTIONS) -> Floats:
+    """`n` fixed directions, dim x n, columns of length 1."""
+    drawn = np.random.default_rng(SEED).normal(size=(dim, n))
+    return np.asarray(drawn / np.linalg.norm(drawn, axis=0))
+
+
+def transport_distance(one: Vectors, other: Vectors, along: Floats) -> float:
+    """The sliced 2-Wasserstein distance (Bonneel et al. 2015, section 3): 0 to 2.
+
+    Along each direction both bags are sorted, and the squares of the gaps between equal
+    quantiles are summed exactly, also for bags of different sizes. Scaled by the square root
+    of the dimension, so that it is near the distance of the vectors themselves.
+
+    Args:
+        one: n x dim.
+        other: m x dim.
+        along: See `directions`.
+    """
+    n, m = len(one), len(other)
+    left = np.sort(one.astype(np.float64) @ along, axis=0)
+    right = np.sort(other.astype(np.float64) @ along, axis=0)
+    cuts = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in units of 1 / (n m)
+    width = np.diff(cuts) / (n * m)
+    gap = left[cuts[:-1] // m] - right[cuts[:-1] // n]
+    squared = (width[:, None] * gap**2).sum(axis=0).mean()
+    return float(np.sqrt(squared * along.shape[0]))
+
+
+def pairs(one: Vectors, other: Vectors, most: int) -> list[tuple[int, int, float]]:
+    """Which vector of one bag goes with which of the other: the nearest pair first, each once.
+
+    Returns:
+        Position in `one`, position in `other`, cosine; falling cosine, at most `most`.
+    """
+    cosines = one.astype(np.float64) @ other.astype(np.float64).T
+    found: list[tuple[int, int, float]] = []
+    free = cosines.copy()
+    while len(found) < min(most, *cosines.shape):
+        at = int(free.argmax())
+        row, column = divmod(at, cosines.shape[1])
+        found.append((row, column, float(np.clip(cosines[row, column], -1, 1))))
+        free[row] = free[:, column] = -np.inf
+    return found

@@ -1,0 +1,1 @@
+"""Scores of a collection or an uploaded set: splits, metrics, comparison."""

@@ -1,0 +1,243 @@
+"""Two evaluations as a pair: the same cells asked, the same patients drawn for both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from search.evaluation.kept import answers_table, evaluation
+from search.evaluation.metrics import confusion, drawn_matrices, draws, ends, scores, scores_of_many
+from search.query.resolve import BadQuestion
+from search.schemas.comparisons import PairedResult, PairedScore, PairedSide, Verdict
+from search.schemas.evaluations import FEWEST, EvaluationRecord, EvaluationResult, Span, Unit
+
+if TYPE_CHECKING:
+    from search.service import Service
+
+RESAMPLES = 1000
+
+
+def paired(
+    service: Service, id: str, other: str, method: str, other_method: str | None = None
+) -> PairedResult:
+    """Hold two evaluations against each other over the items that both asked.
+
+    Whole patients (sources, where no patient is known) are drawn, and the same ones for both: what
+    makes a patient hard is in both scores, and falls out of their difference (Efron and Tibshirani
+    1993, "An Introduction to the Bootstrap", 8.3 and 16.4). McNemar's test (1947) stands beside it
+    only where no two items belong together.
+
+    Args:
+        service: As its caller sees it.
+        id: Of the first evaluation.
+        other: Of the second.
+        method: Of the first, as its result names it: `20-NN`.
+        other_method: Of the second; the same where it is left out.
+
+    Raises:
+        NoSuchEvaluation: one of them is not known.
+        BadQuestion: one is not done or has no such method, both are one and the same, they have
+            fewer than 20 items in common, or one was kept without its groups.
+    """
+    other_method = other_method or method
+    one, two = _result(service, id), _result(service, other)
+    if (id, method) == (other, other_method):
+        raise BadQuestion("an evaluation held against itself differs in nothing; name another")
+    first, second = _told(service, id, method), _told(service, other, other_method)
+    both = first.join(second, "item", right_suffix=" of the second", join_type="inner")
+    alike = pc.equal(both["truth"], both["truth of the second"])
+    relabelled = both.num_rows - int(pc.sum(alike).as_py() or 0)
+    both = both.filter(alike).sort_by("item")
+    asked = both.num_rows
+    if asked < FEWEST:
+        raise BadQuestion(
+            f"a paired comparison needs at least {FEWEST} items that both asked, got {asked} of "
+            f"{first.num_rows} and {second.num_rows}; evaluate both on the same items"
+        )
+    sides = [
+        _side(record, result, name, table.num_rows - asked - relabelled)
+        for (record, result), name, table in (
+            (one, method, first),
+            (two, other_method, second),
+        )
+    ]
+    return compared(both, one[1].unit, sides[0], sides[1], relabelled)
+
+
+def compared(
+    both: pa.Table, unit: Unit, first: PairedSide, second: PairedSide, relabelled: int
+) -> PairedResult:
+    """The comparison itself.
+
+    Args:
+        both: A row for each item that both asked: `truth`, `said`, `said of the second` (null for
+            no answer) and `cluster`.
+        unit: What a cluster is.
+        first: Whose answers `said` holds.
+        second: Whose the other are.
+        relabelled: Items that were left out because their label had changed.
+    """
+    names = np.unique(
+        [
+            word
+            for column in ("truth", "said", "said of the second")
+            for word in both[column].to_pylist()
+            if word is not None
+        ]
+    )
+    number = {str(name): at for at, name in enumerate(names)}
+    truth, a, b = (
+        np.array([-1 if word is None else number[word] for word in both[column].to_pylist()])
+        for column in ("truth", "said", "said of the second")
+    )
+    groups = both["cluster"].to_numpy()
+    drawn = draws(groups, RESAMPLES)
+    values = [_values(truth, said, len(names)) for said in (a, b)]
+    many = [drawn_matrices(truth, said, len(names), drawn, silent=True) for said in (a, b)]
+    spread = [scores_of_many(one) for one in many]
+    rows = tuple(
+        _score(name, values[0][name], values[1][name], spread[0][name] - spread[1][name], len(a))
+        for name in values[0]
+    )
+    right, also = a == truth, b == truth
+    only = int((right & ~also).sum()), int((~right & also).sum())
+    single = drawn.clusters == len(truth)
+    f1 = rows[0]
+    verdict: Verdict = "not shown"
+    if f1.span.low > 0 or f1.span.high < 0:
+        verdict = "first" if f1.difference > 0 else "second"
+    notes = []
+    if first.alone or second.alone:
+        notes.append(
+            f"{first.alone} items were asked by the first alone and {second.alone} by the second "
+            "alone; they are left out"
+        )
+    if relabelled:
+        notes.append(f"{relabelled} items had another label in the second; they are left out")
+    if drawn.clusters < FEWEST:
+        notes.append(
+            f"only {drawn.clusters} patients or sources: intervals over so few are too narrow"
+        )
+    return PairedResult(
+        first=first,
+        second=second,
+        asked=len(truth),
+        relabelled=relabelled,
+        unit=unit,
+        clusters=drawn.clusters,
+        both_right=int((right & also).sum()),
+        only_first=only[0],
+        only_second=only[1],
+        neither=int((~right & ~also).sum()),
+        scores=rows,
+        classes=tuple(_recalls(names, truth, (a, b), many)),
+        mcnemar=mcnemar(*only) if single else None,
+        verdict=verdict,
+        words=_words(verdict, f1, first, second),
+        notes=tuple(notes),
+    )
+
+
+def mcnemar(one: int, other: int) -> float:
+    """The two-sided exact p of McNemar's test (Psychometrika 12, 1947): a fair coin for each item
+    that one alone has right.
+
+    Args:
+        one: Items that the first alone has right.
+        other: Items that the second alone has right.
+    """
+    from scipy.stats import binomtest
+
+    if one + other == 0:
+        return 1.0
+    return float(binomtest(one, one + other, 0.5).pvalue)
+
+
+def _words(verdict: Verdict, f1: PairedScore, first: PairedSide, second: PairedSide) -> str:
+    span = f"[{f1.span.low:+.3f}, {f1.span.high:+.3f}]"
+    if verdict == "not shown":
+        return (
+            f"No difference is shown: weighted F1 differs by {f1.difference:+.3f}, and the "
+            f"interval {span} holds nought."
+        )
+    better = first if verdict == "first" else second
+    called = better.encoder if first.encoder != second.encoder else f"evaluation {better.id[:8]}"
+    if (first.encoder, first.id) == (second.encoder, second.id):
+        called = better.method
+    return (
+        f"{called} agrees with the labels more often: weighted F1 differs by "
+        f"{f1.difference:+.3f} {span}."
+    )
+
+
+def _values(truth: NDArray[np.int64], said: NDArray[np.int64], classes: int) -> dict[str, float]:
+    return scores(confusion(truth, said, classes, silent=True))
+
+
+def _score(
+    name: str, first: float, second: float, drawn: NDArray[np.float64], asked: int
+) -> PairedScore:
+    low, high = ends(drawn)
+    return PairedScore(
+        name=name,
+        first=first,
+        second=second,
+        difference=first - second,
+        span=Span(low=low, high=high),
+        asked=asked,
+    )
+
+
+def _recalls(
+    names: NDArray[np.str_],
+    truth: NDArray[np.int64],
+    said: tuple[NDArray[np.int64], NDArray[np.int64]],
+    many: list[NDArray[np.float64]],
+) -> list[PairedScore]:
+    """The recall of each label that was asked; draws without one of its items are left out."""
+    found = []
+    for at, name in enumerate(names):
+        of_label = truth == at
+        if not of_label.any():
+            continue
+        support = many[0][:, at].sum(axis=1)
+        there = support > 0
+        recalls = [one[there, at, at] / support[there] for one in many]
+        first, second = (float((one[of_label] == at).mean()) for one in said)
+        drawn = recalls[0] - recalls[1]
+        found.append(_score(str(name), first, second, drawn, int(of_label.sum())))
+    return found
+
+
+def _result(service: Service, id: str) -> tuple[EvaluationRecord, EvaluationResult]:
+    record = evaluation(service, id)
+    if record.result is None:
+        raise BadQuestion(f"evaluation {id} is {record.state}; only one that is done can be paired")
+    return record, record.result
+
+
+def _told(service: Service, id: str, method: str) -> pa.Table:
+    table = answers_table(service, id, method)
+    if "cluster" not in table.column_names:
+        raise BadQuestion(
+            f"evaluation {id} was kept without the groups of its items; evaluate again"
+        )
+    return table.select(["item", "truth", "said", "cluster"])
+
+
+def _side(
+    record: EvaluationRecord, result: EvaluationResult, method: str, alone: int
+) -> PairedSide:
+    return PairedSide(
+        id=record.id,
+        collection=record.collection,
+        version=result.data.version,
+        encoder=result.encoder.id,
+        fingerprint=result.encoder.fingerprint,
+        method=method,
+        alone=alone,
+    )

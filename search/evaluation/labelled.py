@@ -1,0 +1,175 @@
+"""Labelled items with their vectors, read from a collection or from an uploaded set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.evaluation.splits import subset
+from search.index.contract import Store, Stored, Vectors, scroll_all
+from search.neighbours.duplicates import PictureHash, same_pairs
+from search.neighbours.kin import Rows, groups
+from search.schemas.items import Filter, Item, days
+
+COMPARED = 40_000
+"""Most pictures of which all are compared with all, to find those that are one."""
+UNDATED = -(2**31)
+"""In place of the day of an item that has none."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Labelled items, row by row."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.str_]
+    vectors: Vectors
+    """n x dim, length 1."""
+    patients: tuple[str | None, ...]
+    cases: tuple[str | None, ...]
+    sources: tuple[str, ...]
+    sites: tuple[str | None, ...]
+    days: NDArray[np.int64]
+    """Since 1970-01-01; `UNDATED` where it is not known."""
+    own: NDArray[np.bool_]
+    """Whether each row is of the collection, and not of an uploaded set."""
+    group: Rows
+    """Rows of one patient, case, source or picture have one number."""
+    hashes: tuple[PictureHash | None, ...]
+    """Perceptual hashes of their pictures, where they are known."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Rows) -> Cells:
+        """Some of the rows; groups stay whole in the sense that their numbers stay."""
+        at = rows.tolist()
+        return Cells(
+            ids=tuple(self.ids[i] for i in at),
+            labels=self.labels[rows],
+            vectors=self.vectors[rows],
+            patients=tuple(self.patients[i] for i in at),
+            cases=tuple(self.cases[i] for i in at),
+            sources=tuple(self.sources[i] for i in at),
+            sites=tuple(self.sites[i] for i in at),
+            days=self.days[rows],
+            own=self.own[rows],
+            group=self.group[rows],
+            hashes=tuple(self.hashes[i] for i in at),
+        )
+
+    def joined(self, other: Cells) -> Cells:
+        """These rows and those of another, in one numbering of groups."""
+        whole = Cells(
+            ids=self.ids + other.ids,
+            labels=np.concatenate([self.labels, other.labels]),
+            vectors=np.concatenate([self.vectors, other.vectors]),
+            patients=self.patients + other.patients,
+            cases=self.cases + other.cases,
+            sources=self.sources + other.sources,
+            sites=self.sites + other.sites,
+            days=np.concatenate([self.days, other.days]),
+            own=np.concatenate([self.own, other.own]),
+            group=np.concatenate([self.group, other.group]),
+            hashes=self.hashes + other.hashes,
+        )
+        return whole.grouped()[0]
+
+    def grouped(self) -> tuple[Cells, int]:
+        """These rows with their groups made anew, one picture twice being one group.
+
+        Returns:
+            The rows, and how many pairs of one picture lay in two groups; -1 where there are
+            too many pictures to compare all.
+        """
+        kin = groups(self.patients, self.cases, self.sources)
+        if len(self) > COMPARED:
+            return replace(self, group=kin), -1
+        pairs = [(a, b) for a, b in same_pairs(self.hashes) if kin[a] != kin[b]]
+        group = groups(self.patients, self.cases, self.sources, pairs=pairs)
+        return replace(self, group=group), len(pairs)
+
+    def digest(self) -> str:
+        """Sixteen hex digits over everything that decides a figure."""
+        hash = sha256()
+        for at, id in enumerate(self.ids):
+            facts = (self.labels[at], self.patients[at], self.cases[at], self.sources[at])
+            hash.update(repr((id, *map(str, facts), self.sites[at], int(self.days[at]))).encode())
+        hash.update(np.ascontiguousarray(self.group).tobytes())
+        hash.update(np.ascontiguousarray(self.vectors).tobytes())
+        return hash.hexdigest()[:16]
+
+
+def table(
+    rows: Iterable[tuple[Item, Vectors]],
+    dim: int,
+    *,
+    own: bool = True,
+    hashes: Mapping[str, PictureHash | None] | None = None,
+) -> Cells:
+    """Labelled items as rows, in order of id; those without a label are left out.
+
+    Args:
+        rows: Items with their vectors.
+        dim: Length of a vector.
+        own: Whether they are of the collection.
+        hashes: Perceptual hashes by id, where they are known.
+    """
+    kept = sorted(
+        ((item, vector) for item, vector in rows if item.label is not None),
+        key=lambda pair: pair[0].id,
+    )
+    items = [item for item, _ in kept]
+    patients = tuple(item.patient for item in items)
+    cases = tuple(item.case for item in items)
+    sources = tuple(item.source for item in items)
+    return Cells(
+        ids=tuple(item.id for item in items),
+        labels=np.array([str(item.label) for item in items], np.str_),
+        vectors=np.array([vector for _, vector in kept], np.float32).reshape(len(kept), dim),
+        patients=patients,
+        cases=cases,
+        sources=sources,
+        sites=tuple(item.site for item in items),
+        days=np.array([_day(item.acquired) for item in items], np.int64),
+        own=np.full(len(items), own),
+        group=groups(patients, cases, sources),
+        hashes=tuple((hashes or {}).get(item.id) for item in items),
+    )
+
+
+def read_labelled(
+    store: Store, where: Filter, tell: Callable[[int], None] = lambda done: None
+) -> Cells:
+    """The labelled items of a store that meet a filter.
+
+    Args:
+        store: Of one collection.
+        where: Conditions.
+        tell: Told how many were read, now and then; may raise to stop.
+    """
+
+    def told() -> Iterable[tuple[Item, Vectors]]:
+        stored: Stored
+        for at, stored in enumerate(scroll_all(store, None if where.empty else where)):
+            if at % 1000 == 0:
+                tell(at)
+            yield stored.item, stored.vector
+
+    return table(told(), store.card.dim)
+
+
+def most(cells: Cells, limit: int, seed: int) -> Cells:
+    """At most `limit` of the cells, classes in proportion, from as many groups as there are."""
+    if len(cells) <= limit:
+        return cells
+    return cells.take(subset(cells.labels, cells.group.astype(str), limit, seed)[:limit])
+
+
+def _day(acquired: date | None) -> int:
+    return UNDATED if acquired is None else days(acquired)

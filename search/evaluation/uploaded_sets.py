@@ -1,0 +1,198 @@
+"""Uploaded labelled sets: a ZIP of pictures, or a shard; read once, never kept."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from io import BytesIO, StringIO
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from encoder.card import EncoderCard
+from encoder.contract import RGB, Encoder
+from encoder.image import ImageError, read_rgb
+from search.evaluation.labelled import Cells, table
+from search.library.shards import Shard, make_thumbnail
+from search.neighbours.duplicates import PictureHash, hashes_of, perceptual_hash
+from search.query.resolve import BadQuestion
+from search.schemas.evaluations import SetFacts
+from search.schemas.items import Item, item_id, source_id
+
+MANIFEST = "manifest.csv"
+FACTS = ("label", "patient", "case", "site", "source", "acquired")
+"""Columns of a manifest beside `path`; `path` and `label` are needed."""
+PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
+MOST_FILES = 100_000
+INFLATED = 20
+"""A ZIP may hold so many times its own size; pictures do not compress."""
+AT_ONCE = 64
+"""Pictures embedded at once."""
+
+
+class BadSet(BadQuestion):
+    """An uploaded set that cannot be read, and why."""
+
+
+def kind_of(content: bytes) -> SetFacts:
+    """What an uploaded set is, by its first bytes.
+
+    Raises:
+        BadSet: neither a ZIP nor a Parquet file.
+    """
+    digest = sha256(content).hexdigest()[:16]
+    if content[:4] == b"PAR1":
+        return SetFacts(kind="shard", items=0, digest=digest)
+    if content[:4] == b"PK\x03\x04":
+        return SetFacts(kind="zip", items=0, digest=digest)
+    raise BadSet(
+        "the set is neither a ZIP of pictures nor a shard (Parquet); send a ZIP whose folders "
+        f"are labels, or with a {MANIFEST}"
+    )
+
+
+def read_set(
+    content: bytes,
+    card: EncoderCard,
+    encoder: Callable[[], Encoder],
+    max_pixels: int,
+    max_file: int,
+    tell: Callable[[int], None] = lambda done: None,
+) -> Cells:
+    """The labelled items of an uploaded set, with vectors of a collection's encoder.
+
+    Args:
+        content: A ZIP or a shard.
+        card: Of the collection's encoder.
+        encoder: Gives that encoder, for pictures.
+        max_pixels: Of one picture.
+        max_file: Bytes of one file of a ZIP.
+        tell: Told how many pictures were embedded; may raise to stop.
+
+    Raises:
+        BadSet: damaged, too large, without labels, or with a picture that cannot be read.
+        WrongEncoder: a shard of another encoder.
+    """
+    hashes: dict[str, PictureHash | None]
+    if kind_of(content).kind == "shard":
+        shard = Shard(content, card)
+        if shard.tombstone:
+            raise BadSet("the uploaded shard is a tombstone; it holds no items")
+        items = shard.items()
+        rows = list(zip(items, shard.vectors(), strict=True))
+        told = hashes_of(shard.thumbnails())
+        hashes = {item.id: hash for item, hash in zip(items, told, strict=True)}
+    else:
+        rows, hashes = [], {}
+        pictures: list[RGB] = []
+        waiting: list[Item] = []
+        network = encoder()
+        for item, picture in _pictures(content, max_pixels, max_file):
+            pictures.append(picture)
+            hashes[item.id] = perceptual_hash(make_thumbnail(picture))
+            waiting.append(item)
+            if len(pictures) == AT_ONCE:
+                rows += zip(waiting, network.embed(pictures), strict=True)
+                pictures, waiting = [], []
+                tell(len(rows))
+        if pictures:
+            rows += zip(waiting, network.embed(pictures), strict=True)
+    once = {item.id: (item, np.asarray(vector)) for item, vector in reversed(rows)}
+    return table(once.values(), card.dim, own=False, hashes=hashes)
+
+
+def _pictures(content: bytes, max_pixels: int, max_file: int) -> Iterator[tuple[Item, RGB]]:
+    """Items with their pictures; names of files, which may be names of people, go no further."""
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            files = _files(archive, len(content), max_file)
+            facts = _facts(archive, files)
+            for at, (name, told) in enumerate(facts.items(), 1):
+                called = f"picture {at} of the set (of label {told.get('label', '')!r})"
+                data = archive.read(files[name])
+                yield _item(told, data, called), _read(data, called, max_pixels)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        raise BadSet(f"the ZIP is damaged or encrypted: {error}") from error
+
+
+def _read(data: bytes, called: str, max_pixels: int) -> RGB:
+    try:
+        return read_rgb(data, name=called, max_pixels=max_pixels)
+    except ImageError as error:
+        raise BadSet(str(error)) from error
+
+
+def _item(told: Mapping[str, str], data: bytes, called: str) -> Item:
+    source = source_id(data)
+    given: dict[str, Any] = {name: told.get(name) or None for name in FACTS}
+    given["source"] = given["source"] or source
+    try:
+        return Item(id=item_id("uploaded", source), dataset="uploaded", **given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadSet(f"{called}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _files(archive: zipfile.ZipFile, size: int, max_file: int) -> dict[str, zipfile.ZipInfo]:
+    """The files of an archive by path, hidden ones left out."""
+    files = {
+        info.filename: info
+        for info in archive.infolist()
+        if not info.is_dir()
+        and not any(
+            part.startswith((".", "__MACOSX")) for part in PurePosixPath(info.filename).parts
+        )
+    }
+    whole = sum(info.file_size for info in files.values())
+    if len(files) > MOST_FILES or whole > INFLATED * size:
+        raise BadSet(
+            f"the ZIP holds {len(files)} files of {whole >> 20} MiB; at most {MOST_FILES} files "
+            f"and {INFLATED} times its own size are read"
+        )
+    for at, info in enumerate(files.values(), 1):
+        if info.file_size > max_file:
+            raise BadSet(f"file {at} of the ZIP has {info.file_size} bytes, at most {max_file}")
+    return files
+
+
+def _facts(
+    archive: zipfile.ZipFile, files: Mapping[str, zipfile.ZipInfo]
+) -> dict[str, dict[str, str]]:
+    """What is told of each picture, by path: from the manifest, else its folder is its label."""
+    manifests = [name for name in files if PurePosixPath(name).name == MANIFEST]
+    if manifests:
+        path = min(manifests, key=lambda name: (name.count("/"), name))
+        text = archive.read(files[path]).decode("utf-8-sig", errors="replace")
+        return _told(list(csv.DictReader(StringIO(text))), PurePosixPath(path).parent, files)
+    found = {
+        name: {"label": PurePosixPath(name).parent.name}
+        for name in sorted(files)
+        if PurePosixPath(name).suffix.lower() in PICTURES
+    }
+    if not found or not all(told["label"] for told in found.values()):
+        raise BadSet(
+            f"the ZIP has {len(found)} pictures, not all of them in a folder that is their label; "
+            f"put them into folders, or add a {MANIFEST} with path and label"
+        )
+    return found
+
+
+def _told(
+    lines: list[dict[str, Any]], folder: PurePosixPath, files: Mapping[str, zipfile.ZipInfo]
+) -> dict[str, dict[str, str]]:
+    if not lines or not {"path", "label"} <= set(lines[0]):
+        raise BadSet(f"{MANIFEST} needs the columns path and label, and at least one row")
+    found = {}
+    for at, line in enumerate(lines, 2):
+        name = str(folder / str(line["path"]))
+        if name not in files:
+            raise BadSet(f"{MANIFEST}, line {at}: no such file in the ZIP")
+        told = {key: str(line.get(key) or "").strip() for key in FACTS}
+        if not told["label"]:
+            raise BadSet(f"{MANIFEST}, line {at}: the label is empty")
+        found[name] = told
+    return found

@@ -1,0 +1,1 @@
+"""The store contract, the embedded engine and the Qdrant server."""

@@ -1,0 +1,169 @@
+"""The embedded engine's shard: made, opened, and spoken to in its own words."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import qdrant_edge as engine
+
+from search.index.contract import IndexSettings, Stored, StoreError, clamp, settled
+from search.index.payload import range_ends, to_item
+from search.schemas.items import KEYWORDS, RANGES, Filter, Hit
+
+
+@dataclass(frozen=True)
+class ShardQuery:
+    """One query, to be asked with any limit."""
+
+    row: list[float]
+    filter: Any
+    settings: IndexSettings
+    exact: bool
+    mixed: bool = False
+    """Whether the filter has no graph of its own; see `search.index.contract.mixed`."""
+
+    def request(self, limit: int) -> Any:
+        """As the engine takes it."""
+        rescored = None
+        if self.settings.quantize != "none":
+            rescored = engine.QuantizationSearchParams(
+                ignore=self.exact, rescore=True, oversampling=self.settings.rescored(limit)
+            )
+        return engine.QueryRequest(
+            limit=limit,
+            query=engine.Query.Nearest(self.row),
+            filter=self.filter,
+            params=engine.SearchParams(
+                hnsw_ef=self.settings.walked(limit, self.mixed),
+                exact=self.exact,
+                quantization=rescored,
+                acorn=engine.AcornSearchParams(enable=True) if self.mixed else None,
+            ),
+            with_payload=True,
+        )
+
+    def settle(self, shard: Any, k: int, points: Sequence[Any]) -> list[Hit]:
+        """The hits; where a walk of the graph found fewer than `k`, everything is compared."""
+        query = self
+        if len(points) < k and not self.exact:
+            query = replace(self, exact=True)
+            points = shard.query(query.request(k + 1))
+        return settled(hits_of(points), k, lambda more: hits_of(shard.query(query.request(more))))
+
+
+def hits_of(points: Sequence[Any]) -> list[Hit]:
+    """What the engine found, as hits in its order."""
+    return [
+        Hit(item=to_item(str(point.id), point.payload), score=clamp(point.score))
+        for point in points
+    ]
+
+
+def stored_of(record: Any) -> Stored:
+    """A record of the engine with its vector."""
+    item = to_item(str(record.id), record.payload)
+    return Stored(item, np.asarray(record.vector, np.float32))
+
+
+def conditions(filter: Filter | None) -> list[Any]:
+    """Each condition of a filter, in the engine's words."""
+    if filter is None:
+        return []
+    found: list[Any] = [engine.HasIdCondition(set(filter.ids))] if filter.ids else []
+    found += [
+        engine.FieldCondition(name, match=engine.MatchAny(list(values)))
+        for name, values in filter.words.items()
+    ]
+    found += [
+        engine.FieldCondition(name, range=engine.RangeFloat(gte=low, lte=high))
+        for name, (low, high) in range_ends(filter).items()
+    ]
+    return found
+
+
+def filter_of(met: list[Any], unmet: list[Any]) -> Any:
+    """All of `met` and none of `unmet`, or nothing to filter by."""
+    return engine.Filter(must=met, must_not=unmet) if met or unmet else None
+
+
+def new_shard_name() -> str:
+    """A name that no process has used: one that was killed may still write to its own."""
+    return f"shard-{uuid4().hex[:8]}"
+
+
+def make_shard(path: Path, dim: int, settings: IndexSettings) -> None:
+    """An empty shard whose payload indexes are there before there can be a graph.
+
+    Made after the graph, the same indexes let filtered recall fall to 7 % without an error.
+
+    Raises:
+        StoreError: the engine cannot make it; why, in its own words.
+    """
+    cold, cached = engine.Memory.Cold, engine.Memory.Cached
+    config = engine.EdgeConfig(
+        vectors=engine.EdgeVectorParams(
+            size=dim,
+            distance=engine.Distance.Cosine,
+            memory=cold if settings.vectors_on_disk else cached,
+        ),
+        hnsw_config=engine.HnswIndexConfig(
+            m=settings.m,
+            ef_construct=settings.ef_construct,
+            full_scan_threshold=settings.scan_below_kb,
+            memory=cold if settings.graph_on_disk else cached,
+        ),
+        quantization_config=_quantization(settings),
+        optimizers=engine.EdgeOptimizersConfig(indexing_threshold=settings.graph_from_kb),
+    )
+    kinds = engine.PayloadSchemaType
+    schema = dict.fromkeys(KEYWORDS, kinds.Keyword)
+    schema |= dict(zip(RANGES, (kinds.Float, kinds.Integer), strict=True))
+    try:
+        shard = engine.EdgeShard.create(str(path), config)
+        for name, kind in schema.items():
+            shard.update(engine.UpdateOperation.create_field_index(name, kind))
+        shard.flush()
+        shard.close()
+    except Exception as error:  # the engine raises nothing narrower
+        raise StoreError(f"no points can be kept at {path}: {error}") from error
+
+
+def _quantization(settings: IndexSettings) -> Any:
+    """The bytes stay in memory: they are what makes leaving the floats on the disk cheap."""
+    if settings.quantize == "none":
+        return None
+    kind = engine.ScalarType.Int8
+    return engine.ScalarQuantizationConfig(kind, quantile=0.99, memory=engine.Memory.Pinned)
+
+
+def load_shard(path: Path) -> Any:
+    """Open a shard.
+
+    Raises:
+        StoreError: it cannot be opened, or lacks a payload index.
+    """
+    try:
+        shard = engine.EdgeShard.load(str(path))
+    except Exception as error:  # the engine raises nothing narrower
+        raise StoreError(f"the points at {path} cannot be opened: {error}") from error
+    missing = {*KEYWORDS, *RANGES} - set(shard.info().payload_schema)
+    if missing:
+        shard.close()
+        raise StoreError(
+            f"the points at {path} have no payload index on {', '.join(sorted(missing))}; "
+            "filters would miss neighbours. Ingest again into a new collection"
+        )
+    return shard
+
+
+def sweep_shards(folder: Path, keep: str | None) -> None:
+    """Remove what an interrupted creation or build left."""
+    for path in folder.glob("shard-*"):
+        if path.name != keep:
+            shutil.rmtree(path)

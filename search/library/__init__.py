@@ -1,0 +1,1 @@
+"""Collections on disk: shards, versions, catalogue, reviews, jobs."""

@@ -1,0 +1,226 @@
+"""What reviewers say of items: a log beside the versions that is only ever added to."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from search.index.contract import StoreError
+from search.library.shards import write_durably
+from search.library.versions import Versions, now
+from search.schemas.items import Item
+
+FILE = "reviews.jsonl"
+"""In the folder of a collection: versions come and go, what a person said of an item stays."""
+
+
+class ReviewsDamaged(StoreError):
+    """The log of reviews cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """One word of one reviewer about one item."""
+
+    item: str
+    """Its id."""
+    label: str | None
+    """What the reviewer calls it; `None` takes their earlier word back."""
+    source_label: str | None
+    """The label of the source when it was said: never changed by a review."""
+    caller: str
+    """Who was let in: the id of a key, or of a person; `open` where there are no keys."""
+    reviewer: str | None
+    """The name that the reviewer gave; a claim."""
+    at: str
+    """When, in UTC."""
+    note: str | None = None
+
+    @property
+    def by(self) -> tuple[str, str | None]:
+        """Whose word it is."""
+        return (self.caller, self.reviewer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reviewed:
+    """All that was said of one item."""
+
+    item: str
+    history: tuple[Review, ...]
+    """Oldest first."""
+
+    @property
+    def standing(self) -> tuple[Review, ...]:
+        """The last word of each reviewer, where it was not taken back; oldest first."""
+        last = {review.by: review for review in self.history}
+        return tuple(r for r in self.history if last[r.by] is r and r.label is not None)
+
+    @property
+    def label(self) -> str | None:
+        """The last word that stands; `None` where all were taken back."""
+        standing = self.standing
+        return standing[-1].label if standing else None
+
+    @property
+    def disputed(self) -> bool:
+        """Whether two reviewers call it by different names."""
+        return len({review.label for review in self.standing}) > 1
+
+
+class Reviews:
+    """The reviews of one collection.
+
+    The log is part of the truth, beside the shards: it lies with the collection and not with a
+    version, so a re-index, a rollback and an index made anew leave it as it is. Each line is on
+    the disk (fsync) before `add` returns; a line that a power cut tore is left out and written
+    over. Safe to use from many threads, and beside other processes.
+    """
+
+    def __init__(self, versions: Versions) -> None:
+        self.path = versions.folder / FILE
+        self._versions = versions
+        self._turn = threading.Lock()
+        self._seen: tuple[int, int, int] | None = None
+        self._held: dict[str, list[Review]] = {}
+
+    def add(
+        self,
+        said: Sequence[tuple[Item, str | None, str | None]],
+        caller: str,
+        reviewer: str | None = None,
+    ) -> int:
+        """Add what a reviewer says of items, as (item, label or `None`, note or `None`).
+
+        What the same reviewer said of the item last is not said again.
+
+        Returns:
+            How many lines were added.
+
+        Raises:
+            ReviewsDamaged: the log cannot be read.
+        """
+        with self._turn, self._versions.writing():
+            self._read()
+            new = []
+            for item, label, note in said:
+                mine = [r for r in self._held.get(item.id, []) if r.by == (caller, reviewer)]
+                if (mine[-1].label if mine else None) == label:
+                    continue
+                new.append(
+                    Review(
+                        item=item.id,
+                        label=label,
+                        source_label=item.label,
+                        caller=caller,
+                        reviewer=reviewer,
+                        at=now(),
+                        note=note,
+                    )
+                )
+            if new:
+                self._append("".join(json.dumps(asdict(review)) + "\n" for review in new))
+                self._read()
+        return len(new)
+
+    def of(self, ids: Iterable[str]) -> dict[str, Reviewed]:
+        """What was said of those of `ids` of which anything was said."""
+        with self._turn:
+            self._read()
+            return {
+                id: Reviewed(item=id, history=tuple(self._held[id]))
+                for id in dict.fromkeys(ids)
+                if id in self._held
+            }
+
+    def all(self) -> list[Reviewed]:
+        """Everything that was said, in order of item id."""
+        with self._turn:
+            self._read()
+            return [
+                Reviewed(item=id, history=tuple(said)) for id, said in sorted(self._held.items())
+            ]
+
+    def _append(self, text: str) -> None:
+        whole = len(whole_lines(self.path))
+        with self.path.open("r+b" if self.path.exists() else "wb") as log:
+            log.truncate(whole)
+            log.seek(whole)
+            log.write(text.encode())
+            log.flush()
+            os.fsync(log.fileno())
+        if whole == 0:
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _read(self) -> None:
+        try:
+            facts = self.path.stat()
+        except FileNotFoundError:
+            self._seen, self._held = None, {}
+            return
+        seen = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        if seen == self._seen:
+            return
+        self._held = {}
+        for review in read(self.path):
+            self._held.setdefault(review.item, []).append(review)
+        self._seen = seen
+
+
+def read(path: Path) -> list[Review]:
+    """Every review in a log, oldest first.
+
+    Raises:
+        ReviewsDamaged: a line is not a review; a last line that was cut short is none.
+    """
+    found = []
+    for number, line in enumerate(whole_lines(path).splitlines(), 1):
+        try:
+            found.append(Review(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ReviewsDamaged(
+                f"line {number} of {path} is no review ({error}); restore the file from a backup"
+            ) from error
+    return found
+
+
+def bring_back(content: bytes, folder: Path) -> None:
+    """Put the log of a snapshot into the folder of a collection that has none, or lacks lines.
+
+    Lines that are there already stay; those that only the snapshot has come before them.
+    """
+    path = folder / FILE
+    have = whole_lines(path)
+    held = set(have.splitlines())
+    lacking = [line for line in content.splitlines() if line not in held]
+    if lacking:
+        write_durably(path, b"".join(line + b"\n" for line in lacking) + have)
+
+
+def whole_lines(path: Path) -> bytes:
+    """The bytes of a log up to the end of its last whole line; none where there is no log."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+__all__ = [
+    "FILE",
+    "Review",
+    "Reviewed",
+    "Reviews",
+    "ReviewsDamaged",
+    "bring_back",
+    "read",
+    "whole_lines",
+]

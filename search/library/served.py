@@ -1,0 +1,141 @@
+"""The served version of every collection, held open and followed when it changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from weakref import WeakValueDictionary
+
+from search.index.contract import NoSuchCollection, StoreBusy
+from search.library.library import Collection, Library
+
+WAIT_S = 10.0
+"""How long a change waits for a version that another handle still holds."""
+AGAIN_S = 1.0
+"""After a change that failed, the next try."""
+
+
+class Holding:
+    """The collections of a library, held by one service.
+
+    A change of `current.json`, whoever made it, is seen at the next question. The new version
+    is opened beside the old one, which answers until it is ready; then new questions get the
+    new version. Questions under way hold the old handle, and with the last of them it closes:
+    the handle's own reference count decides, so no route can forget to let go.
+    """
+
+    def __init__(
+        self, library: Library, prepare: Callable[[Collection], None] | None = None
+    ) -> None:
+        """`prepare` is called with a newly opened version before it is served."""
+        self._library = library
+        self._prepare = prepare
+        self._held: dict[str, Collection] = {}
+        self._stamps: dict[str, tuple[int, int, int]] = {}
+        self._handles: WeakValueDictionary[str, Collection] = WeakValueDictionary()
+        self._changing: dict[str, threading.Thread] = {}
+        self._not_before: dict[str, float] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+        self.trouble: dict[str, str] = {}
+        """Why a collection was not changed over, by its name; empty where all is well."""
+
+    def get(self, name: str) -> Collection | None:
+        """The handle that answers now; `None` if the collection is not held."""
+        held = self._held.get(name)
+        if held is not None and held.versions.stamp() != self._stamps[name]:
+            self._follow(name)
+        return held
+
+    def __setitem__(self, name: str, collection: Collection) -> None:
+        """Hold a collection."""
+        with self._lock:
+            self._stamps[name] = (0, 0, 0)  # looked at again at the next question
+            self._held[name] = collection
+            self._handles[collection.key] = collection
+
+    def values(self) -> Iterator[Collection]:
+        """Every handle that answers now."""
+        return iter(list(self._held.values()))
+
+    def clear(self) -> None:
+        """Let go of everything, and change over no more."""
+        with self._lock:
+            self._closed = True
+            under_way = list(self._changing.values())
+        for thread in under_way:
+            thread.join()
+        self._held.clear()
+        for collection in list(self._handles.values()):
+            collection.close()
+
+    def follow(self, name: str) -> Collection:
+        """The served version, held when this returns: for whoever has just switched it.
+
+        Raises:
+            NoSuchCollection: the collection is not held.
+            StoreError: it cannot be opened; the old one answers on.
+        """
+        self._change_over(name, wait=True)
+        held = self._held.get(name)
+        if held is None:
+            raise NoSuchCollection(name, list(self._held))
+        return held
+
+    def _follow(self, name: str) -> None:
+        with self._lock:
+            if (
+                self._closed
+                or name in self._changing
+                or time.monotonic() < self._not_before.get(name, 0.0)
+            ):
+                return
+            thread = threading.Thread(target=self._in_background, args=(name,), daemon=True)
+            self._changing[name] = thread
+        thread.start()
+
+    def _in_background(self, name: str) -> None:
+        try:
+            self._change_over(name, wait=False)
+            self.trouble.pop(name, None)
+        except Exception as error:  # whatever it is, the old version answers on
+            self.trouble[name] = f"{type(error).__name__}: {error}"
+            self._not_before[name] = time.monotonic() + AGAIN_S
+        finally:
+            with self._lock:
+                self._changing.pop(name, None)
+
+    def _change_over(self, name: str, *, wait: bool) -> None:
+        if wait and (thread := self._changing.get(name)) is not None:
+            thread.join()
+        held = self._held.get(name)
+        if held is None:
+            return
+        stamp = held.versions.stamp()
+        served = held.versions.pointer().version
+        if served != held.version.id:
+            new = self._handle(name, served)
+            if self._prepare is not None:
+                self._prepare(new)
+            with self._lock:
+                self._held[name] = new
+        self._stamps[name] = stamp
+
+    def _handle(self, name: str, id: str) -> Collection:
+        """The handle of a version: the one that questions still hold, or a new one."""
+        key = f"{name}@{id}"
+        end = time.monotonic() + WAIT_S
+        while True:
+            there = self._handles.get(key)
+            if there is not None:
+                return there
+            try:
+                new = self._library.served(name, id)
+            except StoreBusy:  # the last question that held it is just going, or another process
+                if self._closed or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+                continue
+            self._handles[new.key] = new
+            return new

@@ -1,0 +1,286 @@
+"""Parquet shards of embeddings: the truth from which every index can be rebuilt."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from encoder.card import EncoderCard
+from encoder.contract import RGB
+from search.index.contract import checked_vectors, need_same_encoder
+from search.schemas.items import Box, Item
+
+ROW_GROUP = 128
+"""Rows that are read together when one thumbnail is wanted."""
+TOMBSTONE = b"hemaseek.removed"
+"""Key in the metadata of a shard that holds no items but the ids of removed ones."""
+THUMBNAIL_PX = 160
+"""Longest side of a thumbnail, in pixels."""
+TEXTS = (
+    "kind",
+    "dataset",
+    "source",
+    "um_per_px_origin",
+    "label",
+    "case",
+    "patient",
+    "site",
+    "stain",
+    "scanner",
+)
+"""The columns of words."""
+
+
+class ShardError(ValueError):
+    """A shard that is damaged or of another make."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a shard: everything that is known of one item."""
+
+    item: Item
+    vector: NDArray[np.float32]
+    """Length dim; normalised when the shard is written."""
+    thumbnail: bytes
+    """JPEG of what the encoder saw."""
+    path: str | None = None
+    """The file it came from; for the operator, never sent to a client."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Remarks of the ingest, for instance the padded share of a crop at the border."""
+
+
+def payload_digest(item: Item) -> str:
+    """Sixteen hex digits that change when anything about an item changes."""
+    return sha256(item.model_dump_json().encode()).hexdigest()[:16]
+
+
+def make_thumbnail(image: RGB, side: int = THUMBNAIL_PX) -> bytes:
+    """A JPEG of an image, its longest side at most `side` pixels, without metadata."""
+    picture = Image.fromarray(image)
+    if max(picture.size) > side:
+        picture.thumbnail((side, side), Image.Resampling.HAMMING)  # half the time of Lanczos
+    out = BytesIO()
+    picture.save(out, "JPEG", quality=88)
+    return out.getvalue()
+
+
+def schema(card: EncoderCard) -> pa.Schema:
+    """The columns of a shard of one encoder; the card travels in the schema's metadata."""
+    return pa.schema(
+        [
+            ("id", pa.binary(16)),
+            *((name, pa.string()) for name in TEXTS),
+            *((f"bbox_{side}", pa.int32()) for side in "xywh"),
+            ("um_per_px", pa.float64()),
+            ("acquired", pa.date32()),
+            ("digest", pa.string()),
+            ("path", pa.string()),
+            ("notes", pa.string()),
+            ("thumbnail", pa.binary()),
+            ("vector", pa.list_(pa.float32(), card.dim)),
+        ],
+        metadata={b"hemaseek.card": card.to_json().encode(), b"hemaseek.format": b"1"},
+    )
+
+
+def _row(item: Item) -> dict[str, Any]:
+    box = item.bbox
+    return {
+        "id": UUID(item.id).bytes,
+        **{name: getattr(item, name) for name in TEXTS},
+        **{f"bbox_{side}": None if box is None else getattr(box, side) for side in "xywh"},
+        "um_per_px": item.um_per_px,
+        "acquired": item.acquired,
+        "digest": payload_digest(item),
+    }
+
+
+def make_table(entries: Sequence[Entry], card: EncoderCard) -> pa.Table:
+    """Entries as an Arrow table.
+
+    Raises:
+        BadVector: a vector that is not finite, is zero, or has another length.
+    """
+    if not entries:
+        raise ShardError("a shard needs at least one entry, got none")
+    vectors = checked_vectors(np.stack([entry.vector for entry in entries]), card.dim)
+    rows = [
+        _row(entry.item)
+        | {
+            "path": entry.path,
+            "notes": json.dumps(dict(entry.notes), sort_keys=True) if entry.notes else None,
+            "thumbnail": entry.thumbnail,
+        }
+        for entry in entries
+    ]
+    layout = schema(card)
+    columns = [
+        pa.array([row[name] for row in rows], layout.field(name).type)
+        for name in layout.names
+        if name != "vector"
+    ]
+    columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), card.dim))
+    return pa.Table.from_arrays(columns, schema=layout)
+
+
+def make_shard_bytes(entries: Sequence[Entry], card: EncoderCard) -> bytes:
+    """Entries as the bytes of a shard; equal entries give equal bytes."""
+    table = make_table(entries, card)
+    out = BytesIO()
+    plain = {"thumbnail", "vector", "id"}  # JPEGs and floats do not compress
+    pq.write_table(
+        table,
+        out,
+        row_group_size=ROW_GROUP,
+        compression={name: "none" if name in plain else "zstd" for name in table.column_names},
+        use_dictionary=[*TEXTS, "path"],
+        write_statistics=[*TEXTS, "um_per_px", "acquired"],
+    )
+    return out.getvalue()
+
+
+def make_tombstone_bytes(ids: Sequence[str], card: EncoderCard) -> bytes:
+    """A shard that says which items of the shards before it are gone."""
+    if not ids:
+        raise ShardError("a tombstone needs at least one id, got none")
+    metadata = dict(schema(card).metadata) | {TOMBSTONE: b"1"}
+    rows = [UUID(id).bytes for id in sorted(set(ids))]
+    out = BytesIO()
+    layout = pa.schema([("id", pa.binary(16))], metadata=metadata)
+    pq.write_table(pa.table([pa.array(rows, pa.binary(16))], schema=layout), out)
+    return out.getvalue()
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it exists whole or not at all, even after a power cut."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Shard:
+    """One shard, opened for reading. Safe to use from several threads, which take turns.
+
+    Raises:
+        ShardError: not a shard, damaged, or of an unknown format.
+        WrongEncoder: of another encoder than `card`.
+    """
+
+    def __init__(self, source: Path | bytes, card: EncoderCard | None = None) -> None:
+        self.name = source.name if isinstance(source, Path) else "the uploaded shard"
+        self._turn = Lock()  # two reads of one open file at once kill the process
+        try:
+            self._file = pq.ParquetFile(source if isinstance(source, Path) else BytesIO(source))
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{self.name} is not a Parquet file or is damaged: {error}") from error
+        metadata = self._file.schema_arrow.metadata or {}
+        if metadata.get(b"hemaseek.format") != b"1":
+            raise ShardError(f"{self.name} is a Parquet file, but not a shard of embeddings")
+        self.card = EncoderCard.from_json(metadata[b"hemaseek.card"].decode(), self.name)
+        if card is not None:
+            need_same_encoder(self.name, self.card, card)
+
+        self.tombstone = TOMBSTONE in metadata
+
+    @property
+    def rows(self) -> int:
+        """How many items it holds, or removes."""
+        return int(self._file.metadata.num_rows)
+
+    def removed(self) -> list[bytes]:
+        """The ids (16 bytes) that a tombstone removes; none for a shard of items."""
+        return list(self._read(["id"])["id"].to_pylist()) if self.tombstone else []
+
+    def digests(self) -> list[tuple[bytes, str]]:
+        """Id (16 bytes) and payload digest of each row, in order."""
+        table = self._read(["id", "digest"])
+        return list(zip(table["id"].to_pylist(), table["digest"].to_pylist(), strict=True))
+
+    def items(self) -> list[Item]:
+        """Every item, in order."""
+        names = ["id", *TEXTS, *(f"bbox_{side}" for side in "xywh"), "um_per_px", "acquired"]
+        return [_item(row) for row in self._read(names).to_pylist()]
+
+    def vectors(self) -> NDArray[np.float32]:
+        """Every vector, n x dim, in order."""
+        return _matrix(self._read(["vector"])["vector"], self.card.dim)
+
+    def thumbnails(self) -> list[bytes]:
+        """Every thumbnail, in order."""
+        found: list[bytes] = self._read(["thumbnail"])["thumbnail"].to_pylist()
+        return found
+
+    def entries(self, rows: Sequence[int] | None = None) -> Iterator[Entry]:
+        """Rows whole, in the order asked; every one if none is named."""
+        table = self._read([name for name in schema(self.card).names if name != "digest"])
+        if rows is not None:
+            table = table.take(pa.array(rows, pa.int64()))
+        vectors = _matrix(table["vector"], self.card.dim)
+        for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
+            notes = json.loads(row["notes"]) if row["notes"] else {}
+            yield Entry(_item(row), vector, row["thumbnail"], row["path"], notes)
+
+    def cell(self, row: int, column: str) -> Any:
+        """One value, reading only its row group."""
+        at = row
+        for group in range(self._file.num_row_groups):
+            size = self._file.metadata.row_group(group).num_rows
+            if at < size:
+                with self._turn:
+                    table = self._file.read_row_group(group, columns=[column])
+                return table[column][at].as_py()
+            at -= size
+        raise ShardError(f"{self.name} has {self.rows} rows, row {row} was asked")
+
+    def _read(self, columns: list[str]) -> pa.Table:
+        try:
+            with self._turn:
+                return self._file.read(columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{self.name} is damaged: {error}") from error
+
+
+def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float32]:
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat, np.float32).reshape(-1, dim)
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    box = None
+    if row["bbox_x"] is not None:
+        box = Box(x=row["bbox_x"], y=row["bbox_y"], w=row["bbox_w"], h=row["bbox_h"])
+    acquired: date | None = row["acquired"]
+    return Item(
+        id=str(UUID(bytes=row["id"])),
+        bbox=box,
+        um_per_px=row["um_per_px"],
+        acquired=acquired,
+        **{name: row[name] for name in TEXTS},
+    )

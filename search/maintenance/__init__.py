@@ -1,0 +1,1 @@
+"""Re-index, checks before a switch, rollback, reconcile, backup, capacity."""

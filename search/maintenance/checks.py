@@ -1,0 +1,368 @@
+"""What a new version must pass before it may serve: each gate with its figure and its limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.contract import Encoder
+from search.index.contract import ENOUGH_RECALL, BuildReport, Vectors
+from search.library.shards import Entry
+from search.library.sources import ReadPixels, read_again
+from search.schemas.items import Item
+from search.votes.knn import vote_many
+
+SAME = 0.99999
+"""Two vectors with a cosine from here on are one vector."""
+BLOCK = 1 << 24
+"""Similarities that are held at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The thresholds of the gates."""
+
+    most_mean_cosine: float = 0.98
+    """Of random pairs; vectors that all point one way tell nothing apart."""
+    least_rank: float = 4.0
+    """Effective rank: how many directions the vectors really use."""
+    most_duplicates: float = 0.02
+    """Share of items whose vector is that of another item; or the parent's share and
+    `duplicates_margin`, if that is more."""
+    duplicates_margin: float = 0.01
+    golden: int = 50
+    """Stored images that are embedded again."""
+    least_golden: float = 0.999
+    """Cosine of each to its stored vector."""
+    least_recall: float = ENOUGH_RECALL
+    """At 10 against exact search, without and with filters."""
+    knn_margin: float = 0.01
+    """The weighted F1 may be so much below the parent's."""
+    bias_margin: float = 0.02
+    """The excess share of the own site may be so much above the parent's, and the robustness
+    index so much below."""
+    queries: int = 2000
+    """Items that ask, where not all do; drawn alike every time."""
+    k: int = 20
+    """Neighbours in the votes and shares."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate, and how it went."""
+
+    name: str
+    passed: bool | None
+    """`None` where it could not be measured; `note` says why."""
+    figures: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a version holds, in order of id."""
+
+    ids: Sequence[bytes]
+    items: Sequence[Item]
+    vectors: Vectors
+    """n x dim."""
+
+
+def failed(gates: Sequence[Gate]) -> list[Gate]:
+    """The gates that refuse."""
+    return [gate for gate in gates if gate.passed is False]
+
+
+def examine(
+    new: Table,
+    parent: Table | None,
+    built: BuildReport,
+    golden: Gate,
+    limits: Limits = Limits(),
+) -> list[Gate]:
+    """Every gate.
+
+    Args:
+        new: The version that wants to serve.
+        parent: The version that serves now; `None` for a first one.
+        built: What the build of its graph measured.
+        golden: From `golden_vectors`.
+        limits: The thresholds.
+    """
+    gates = [finite(new.vectors)]
+    if gates[0].passed is False:
+        return gates  # the rest would be figures of nothing
+    gates += [
+        collapse(new.vectors, limits),
+        duplicates(new, parent, limits),
+        golden,
+        recall(built, limits),
+    ]
+    both = None if parent is None else common(new, parent)
+    gates += [knn(new, both, limits), centre(new, both, limits)]
+    return gates
+
+
+def finite(vectors: Vectors) -> Gate:
+    """No NaN, no infinity, no zero, and every row of length 1."""
+    wide = np.asarray(vectors, np.float64)
+    broken = ~np.isfinite(wide).all(axis=1)
+    norms = np.linalg.norm(np.where(np.isfinite(wide), wide, 0.0), axis=1)
+    off = float(np.abs(norms[~broken] - 1).max(initial=0.0))
+    figures = {
+        "vectors": float(len(vectors)),
+        "not_finite": float(broken.sum()),
+        "zero": float((norms[~broken] < 1e-12).sum()),
+        "most_off_length_1": off,
+    }
+    good = len(vectors) > 0 and not broken.any() and off <= 1e-3
+    limits = {"not_finite": 0.0, "zero": 0.0, "most_off_length_1": 1e-3}
+    return Gate("finite", good, figures, limits, "" if len(vectors) else "there are no vectors")
+
+
+def collapse(vectors: Vectors, limits: Limits) -> Gate:
+    """Whether the vectors point into different directions.
+
+    The effective rank is the exponential of the entropy of the normalised singular values
+    (Roy and Vetterli 2007), here of the centred vectors.
+    """
+    if len(vectors) < 2 * limits.least_rank:
+        return Gate("collapse", None, note=f"{len(vectors)} items are too few to tell")
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(len(vectors), size=(20_000, 2))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    cosine = float(np.einsum("nd,nd->n", vectors[pairs[:, 0]], vectors[pairs[:, 1]]).mean())
+    some = _drawn(len(vectors), 5000)
+    wide = vectors[some].astype(np.float64)
+    values = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
+    shares = values[values > 1e-12] / values.sum() if values.sum() > 0 else np.ones(1)
+    rank = float(np.exp(-(shares * np.log(shares)).sum()))
+    return Gate(
+        "collapse",
+        cosine <= limits.most_mean_cosine and rank >= limits.least_rank,
+        {"mean_cosine": cosine, "effective_rank": rank},
+        {"mean_cosine": limits.most_mean_cosine, "effective_rank": limits.least_rank},
+    )
+
+
+def duplicates(new: Table, parent: Table | None, limits: Limits) -> Gate:
+    """Share of items whose vector another item has too."""
+    if len(new.ids) < 2:
+        return Gate("duplicates", None, note=f"{len(new.ids)} items are too few to tell")
+    figures = {"share": _same_share(new.vectors, limits.queries)}
+    limit = limits.most_duplicates
+    if parent is not None and len(parent.ids) > 1:
+        figures["parent"] = _same_share(parent.vectors, limits.queries)
+        limit = max(limit, figures["parent"] + limits.duplicates_margin)
+    return Gate("duplicates", figures["share"] <= limit, figures, {"share": limit})
+
+
+def golden_vectors(
+    entries: Sequence[Entry], encoder: Encoder, read_pixels: ReadPixels, limits: Limits
+) -> Gate:
+    """Stored images, embedded again, must give their stored vectors: else the encoder drifts.
+
+    Args:
+        entries: Stored items to embed again.
+        encoder: The one that is to answer questions.
+        read_pixels: Reads them again.
+        limits: The thresholds.
+    """
+    images, stored, reasons = [], [], []
+    for entry in entries:
+        image = read_again(read_pixels, entry.path, entry.item, entry.notes)
+        if isinstance(image, str):
+            reasons.append(image)
+        else:
+            images.append(image)
+            stored.append(entry.vector)
+    if not images:
+        why = f"no source can be read again: {reasons[0]}" if reasons else "there are no items"
+        return Gate("golden", None, note=why)
+    cosines = np.einsum("nd,nd->n", encoder.embed(images), np.stack(stored).astype(np.float32))
+    least = float(cosines.min())
+    return Gate(
+        "golden",
+        least >= limits.least_golden,
+        {"least_cosine": least, "images": float(len(images)), "not_read": float(len(reasons))},
+        {"least_cosine": limits.least_golden},
+    )
+
+
+def recall(built: BuildReport, limits: Limits) -> Gate:
+    """What the index finds of the exact ten nearest."""
+    return Gate(
+        "recall",
+        min(built.recall, built.filtered_recall) >= limits.least_recall,
+        {"recall": built.recall, "filtered": built.filtered_recall, "queries": float(built.sample)},
+        {"recall": limits.least_recall, "filtered": limits.least_recall},
+        "" if built.sample else "every answer is exact: there is no graph",
+    )
+
+
+def knn(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Gate:
+    """Weighted F1 of the vote of the nearest, own patient left out, against the parent's."""
+    ours = new if both is None else both[0]
+    labels, names = _numbered([item.label for item in ours.items])
+    if (labels >= 0).sum() < 2 or names < 2:
+        return Gate("knn", None, note="fewer than two labels: nothing to vote on")
+    figures = {"weighted_f1": _knn_f1(ours, labels, names, limits)}
+    if both is None:
+        return Gate("knn", None, figures, note="there is no parent to compare with")
+    figures["parent"] = _knn_f1(both[1], labels, names, limits)
+    least = figures["parent"] - limits.knn_margin
+    return Gate("knn", figures["weighted_f1"] >= least, figures, {"weighted_f1": least})
+
+
+def centre(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Gate:
+    """Whether neighbours are chosen by laboratory: share of the own site, robustness index.
+
+    The index (de Jong et al. 2025) is, over the neighbours of labelled items, the number with
+    the same label from another site, divided by that and those with another label from the
+    same site: 1 where only biology counts, 0 where only the site does.
+    """
+    ours = new if both is None else both[0]
+    sites, names = _numbered([item.site for item in ours.items])
+    if names < 2:
+        return Gate("centre", None, note="fewer than two sites: there is no bias to see")
+    figures = _site_figures(ours, sites, limits)
+    if both is None:
+        return Gate("centre", None, figures, note="there is no parent to compare with")
+    before = _site_figures(both[1], sites, limits)
+    figures |= {f"parent_{name}": value for name, value in before.items()}
+    bounds = {"excess": before["excess"] + limits.bias_margin}
+    good = figures["excess"] <= bounds["excess"]
+    if "robustness" in figures and "robustness" in before:
+        bounds["robustness"] = before["robustness"] - limits.bias_margin
+        good = good and figures["robustness"] >= bounds["robustness"]
+    return Gate("centre", good, figures, bounds)
+
+
+def common(new: Table, parent: Table) -> tuple[Table, Table]:
+    """The items that both hold, with the facts of the new version, in one order."""
+    there = {id: at for at, id in enumerate(parent.ids)}
+    mine = [at for at, id in enumerate(new.ids) if id in there]
+    theirs = [there[new.ids[at]] for at in mine]
+    ids, items = [new.ids[at] for at in mine], [new.items[at] for at in mine]
+    return Table(ids, items, new.vectors[mine]), Table(ids, items, parent.vectors[theirs])
+
+
+def kin(items: Sequence[Item]) -> NDArray[np.int64]:
+    """A number for each item, equal for those of one patient; of one source without patients."""
+    whose = [f"p {i.patient}" if i.patient is not None else f"s {i.source}" for i in items]
+    return _numbered(whose)[0]
+
+
+def neighbours(
+    vectors: Vectors, asking: NDArray[np.intp], groups: NDArray[np.int64], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The `k` nearest of each asking row among the rows of other groups, exactly.
+
+    Returns:
+        Rows and cosines, nearest first, equal ones in order of row; row -1 where there are no
+        more.
+    """
+    k = min(k, len(vectors))
+    rows = np.empty((len(asking), k), np.int64)
+    scores = np.empty((len(asking), k), np.float32)
+    step = max(1, BLOCK // max(1, len(vectors)))
+    for at in range(0, len(asking), step):
+        part = asking[at : at + step]
+        cosines = vectors[part] @ vectors.T
+        cosines[groups[part][:, None] == groups[None, :]] = -np.inf
+        near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+        found = np.take_along_axis(cosines, near, axis=1)
+        order = np.lexsort((near, -found), axis=1)
+        rows[at : at + step] = np.take_along_axis(near, order, axis=1)
+        scores[at : at + step] = np.take_along_axis(found, order, axis=1)
+    rows[~np.isfinite(scores)] = -1
+    return rows, scores
+
+
+def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
+    """The gates as the version keeps them."""
+    return [
+        {
+            "name": gate.name,
+            "passed": gate.passed,
+            "figures": gate.figures,
+            "limits": gate.limits,
+            "note": gate.note,
+        }
+        for gate in gates
+    ]
+
+
+def _knn_f1(table: Table, labels: NDArray[np.int64], classes: int, limits: Limits) -> float:
+    from sklearn.metrics import f1_score
+
+    asking = np.flatnonzero(labels >= 0)
+    asking = asking[_drawn(len(asking), limits.queries)]
+    near, scores = neighbours(table.vectors, asking, kin(table.items), limits.k)
+    said = vote_many(np.where(near >= 0, labels[near], -1), scores, classes)
+    return float(f1_score(labels[asking], said, average="weighted", zero_division=0))
+
+
+def _site_figures(table: Table, sites: NDArray[np.int64], limits: Limits) -> dict[str, float]:
+    labels, _ = _numbered([item.label for item in table.items])
+    groups = kin(table.items)
+    asking = np.flatnonzero(sites >= 0)
+    asking = asking[_drawn(len(asking), limits.queries)]
+    near, _ = neighbours(table.vectors, asking, groups, limits.k)
+    there = (near >= 0) & (sites[near] >= 0)
+    own = there & (sites[near] == sites[asking][:, None])
+    seen = float(own.sum() / max(1, there.sum()))
+    expected = float(np.mean(_expected(sites, groups, asking))) if len(asking) else 0.0
+    figures = {"own_site": seen, "expected": expected, "excess": seen - expected}
+    told = there & (labels[near] >= 0) & (labels[asking] >= 0)[:, None]
+    same = labels[near] == labels[asking][:, None]
+    good, bad = float((told & same & ~own).sum()), float((told & ~same & own).sum())
+    if good + bad:
+        figures["robustness"] = good / (good + bad)
+    return figures
+
+
+def _expected(
+    sites: NDArray[np.int64], groups: NDArray[np.int64], asking: NDArray[np.intp]
+) -> list[float]:
+    """Share of the own site among everything that may be a neighbour, for each asking row."""
+    known = sites >= 0
+    per_site = np.bincount(sites[known])
+    total = int(known.sum())
+    held: dict[int, tuple[int, NDArray[np.int64]]] = {}
+    shares = []
+    for row in asking:
+        group = int(groups[row])
+        if group not in held:
+            own = sites[(groups == group) & known]
+            held[group] = (len(own), np.bincount(own, minlength=len(per_site)))
+        kept_out, by_site = held[group]
+        rest = total - kept_out
+        shares.append(float(per_site[sites[row]] - by_site[sites[row]]) / rest if rest else 0.0)
+    return shares
+
+
+def _same_share(vectors: Vectors, queries: int) -> float:
+    asking = _drawn(len(vectors), queries)
+    _, scores = neighbours(vectors, asking, np.arange(len(vectors)), 1)
+    return float((scores[:, 0] >= SAME).mean())
+
+
+def _drawn(n: int, most: int) -> NDArray[np.intp]:
+    """Up to `most` of `n` rows, the same ones every time, in order."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+
+
+def _numbered(words: Sequence[str | None]) -> tuple[NDArray[np.int64], int]:
+    """A number for each word in alphabetical order, -1 for none; and how many there are."""
+    names = {word: at for at, word in enumerate(sorted({w for w in words if w is not None}))}
+    return np.array([names.get(w, -1) if w is not None else -1 for w in words], np.int64), len(
+        names
+    )

@@ -1,0 +1,1 @@
+"""Exact nearest neighbours, duplicates, groups and site bias."""

@@ -1,0 +1,144 @@
+"""From a question to its answer: found, grouped or re-ranked, counted, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.index.contract import Store, need_fingerprint
+from search.query.balance import balanced, quotas, site_share
+from search.query.caveats import scale_warnings
+from search.query.facets import facet
+from search.query.grouping import grouped
+from search.query.mmr import mmr
+from search.query.resolve import BadQuestion, Query, make_finder, patient_exclusion, resolve
+from search.query.searcher import Finder
+from search.schemas.items import Answer, BalanceField, Filter, Group, Hit, Question, SiteShare
+
+if TYPE_CHECKING:
+    from search.library.library import Collection
+    from search.service import Service
+
+POOL = 5
+"""Candidates per hit that diversity chooses from, at least `SMALLEST_POOL`."""
+SMALLEST_POOL = 50
+FACET_VALUES = 100
+"""Values shown of each facet."""
+MANY_VALUES = 10_000
+"""Values of a field that quotas are worked out for; rarer ones may have one hit each."""
+
+
+def answer(service: Service, question: Question, image: bytes | None) -> Answer:
+    """Answer a question; see `Service.search`."""
+    _one_order(question)
+    collection = service.collection(question.collection)
+    card = collection.card
+    need_fingerprint(collection.name, card, question.fingerprint)
+    started = perf_counter()
+    query = resolve(service, collection, question, image)
+    embedded_at = perf_counter()
+    finder = make_finder(service, collection, question, query)
+    hits, groups = found(finder, question)
+    facets: dict[str, dict[str, int]] = {
+        name: facet(finder.store, name, finder.where, finder.exclude, FACET_VALUES)
+        for name in question.facets
+    }
+    searched_at = perf_counter()
+    exclusion, note = patient_exclusion(question, query, hits)
+    return Answer(
+        hits=tuple(hits),
+        collection=collection.name,
+        items=service.count(collection),
+        encoder=card.id,
+        fingerprint=card.fingerprint,
+        k=question.k,
+        exact=question.exact,
+        where=question.where,
+        patients=different(hits, "patient"),
+        sources=different(hits, "source"),
+        sites=different(hits, "site"),
+        patient_exclusion=exclusion,
+        warnings=tuple(
+            query.warnings
+            + scale_warnings(query.span_um, hits)
+            + ([note] if note else [])
+            + shortage(question, hits, groups)
+        ),
+        seconds={"embed": embedded_at - started, "search": searched_at - embedded_at},
+        group_by=question.group_by,
+        groups=tuple(groups),
+        duplicates=len(finder.left_out),
+        facets=facets,
+        own_site=_own_site(service, collection, question, query, hits),
+    )
+
+
+def found(finder: Finder, question: Question) -> tuple[list[Hit], list[Group]]:
+    """The hits in the order that was asked for, and the groups where those were."""
+    if question.group_by is not None:
+        groups = grouped(finder, question.group_by, question.k, question.per_group)
+        return [hit for group in groups for hit in group.hits], groups
+    if question.balance is not None:
+        counts = value_counts(finder.store, question.balance, question.where)
+        return balanced(finder, question.balance, question.k, quotas(counts, question.k)), []
+    if question.mmr is not None:
+        pool = finder.nearest(max(POOL * question.k, SMALLEST_POOL))
+        return diverse(finder.store, pool, question.k, question.mmr), []
+    return finder.nearest(question.k), []
+
+
+def diverse(store: Store, pool: Sequence[Hit], k: int, weight: float) -> list[Hit]:
+    """The hits of a pool that maximal marginal relevance chooses."""
+    vectors = {one.item.id: one.vector for one in store.get([hit.item.id for hit in pool])}
+    there = [hit for hit in pool if hit.item.id in vectors]
+    if not there:
+        return []
+    rows = np.stack([vectors[hit.item.id] for hit in there])
+    return [there[at] for at in mmr([hit.score for hit in there], rows, k, weight)]
+
+
+def value_counts(store: Store, by: BalanceField, where: Filter) -> dict[str | None, int]:
+    """Items of each value of a field among those that meet `where`; `None` for those without."""
+    counts: dict[str | None, int] = {}
+    for value, n in store.facet(by, where, MANY_VALUES).items():
+        counts[value] = n
+    without = store.count(where) - sum(counts.values())
+    return {**counts, None: without} if without > 0 else counts
+
+
+def shortage(question: Question, hits: Sequence[Hit], groups: Sequence[Group]) -> list[str]:
+    """A warning where fewer were found than were asked for."""
+    if question.group_by is not None:
+        there = len(groups)
+        what = f"groups by {question.group_by}"
+    else:
+        there, what = len(hits), "neighbours"
+    return (
+        [] if there == question.k else [f"Only {there} of the {question.k} {what} asked for exist."]
+    )
+
+
+def different(hits: Sequence[Hit], name: str) -> int:
+    """How many values of a field there are among hits; those without one do not count."""
+    return len({value for hit in hits if (value := getattr(hit.item, name)) is not None})
+
+
+def _one_order(question: Question) -> None:
+    asked = [name for name in ("group_by", "mmr", "balance") if getattr(question, name) is not None]
+    if len(asked) > 1:
+        raise BadQuestion(
+            f"ask for one of group_by, mmr and balance, got {' and '.join(asked)}; each of them "
+            "decides which hits are shown"
+        )
+
+
+def _own_site(
+    service: Service, collection: Collection, question: Question, query: Query, hits: list[Hit]
+) -> SiteShare | None:
+    if query.site is None or not hits:
+        return None
+    of_site, items = service.site_counts(collection, question.where, query.site)
+    return site_share(hits, query.site, of_site, items)

@@ -1,0 +1,109 @@
+"""Pictures of queries and of items: what to warn of, and how a full-size one is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from encoder.card import EncoderCard
+from encoder.contract import RGB
+from encoder.stains.stained import normaliser_of, seen
+from search.library.sources import NO_NOTES, ReadPixels, read_again
+from search.schemas.items import Hit, Item
+
+SMALL_PX = 24
+"""A query image with a side below this has too little in it to be trusted."""
+LOOKED_AT_PX = 96
+"""Side at which blur is measured, so that the size of a picture plays no part."""
+SHARP = 0.13
+"""Detail (the Laplacian's root mean square) over contrast; below this a picture is blurred. Cells
+of five published sets have 0.16 to 1.1; blurred by a fiftieth of their width, 0.07 to 0.15."""
+SPAN_RATIO = 1.5
+"""A query that spans this many times more, or less, than its neighbours is warned of."""
+
+
+def image_warnings(pixels: RGB, card: EncoderCard | None = None) -> list[str]:
+    """What about a query image makes its answer less trustworthy, in words.
+
+    Args:
+        pixels: The image.
+        card: The collection's, whose stain normalisation may fail on the image.
+    """
+    height, width = pixels.shape[:2]
+    found = []
+    if min(height, width) < SMALL_PX:
+        found.append(f"The image is only {width} x {height} pixels: too small to be trusted.")
+    elif max(height, width) > 3 * min(height, width):
+        found.append(f"The image is {width} x {height} pixels; it is squashed to a square.")
+    if float(pixels.std()) < 4.0:
+        found.append("The image is nearly blank.")
+    elif blurred(pixels):
+        found.append("The image is blurred: fine detail is missing, which stored cells show.")
+    normaliser = None if card is None else normaliser_of(card)
+    if normaliser is not None:
+        _, failed = seen(normaliser, pixels)
+        if failed is not None:
+            found.append(
+                f"The stain normalisation {normaliser.name} of this collection failed on the "
+                f"image, which was compared as it is: {failed}."
+            )
+    return found
+
+
+def blurred(pixels: RGB) -> bool:
+    """Whether a picture lacks the fine detail that even soft photographs of cells have."""
+    grey = Image.fromarray(pixels).convert("L")
+    grey.thumbnail((LOOKED_AT_PX, LOOKED_AT_PX), Image.Resampling.BOX)
+    rows = np.asarray(grey, np.float32)
+    if min(rows.shape) < 3:
+        return False
+    middle = 4 * rows[1:-1, 1:-1]
+    around = rows[:-2, 1:-1] + rows[2:, 1:-1] + rows[1:-1, :-2] + rows[1:-1, 2:]
+    detail = float(np.sqrt(np.square(middle - around).mean()))
+    return detail < SHARP * max(float(rows.std()), 1.0)
+
+
+def span_um(item: Item) -> float | None:
+    """Micrometres that the longer side of a stored item spans; `None` where that is not known."""
+    if item.bbox is None or item.um_per_px is None:
+        return None
+    return max(item.bbox.w, item.bbox.h) * item.um_per_px
+
+
+def scale_warnings(query_um: float | None, hits: Sequence[Hit]) -> list[str]:
+    """Whether the query shows another field of view than its neighbours, in words.
+
+    Every encoder squashes a picture to one size, so a cell in a wide picture is embedded as a
+    small cell. Nothing is said where either scale is not known.
+    """
+    spans = [span for hit in hits if (span := span_um(hit.item)) is not None]
+    if query_um is None or len(spans) < 3:
+        return []
+    usual = float(np.median(spans))
+    if 1 / SPAN_RATIO <= query_um / usual <= SPAN_RATIO:
+        return []
+    wider = query_um > usual
+    return [
+        f"The picture spans {query_um:.0f} µm, its neighbours {usual:.0f} µm: cells look "
+        f"{'smaller' if wider else 'larger'} in it than they are. "
+        + ("Draw a box around one cell." if wider else "Use a picture with more of the field.")
+    ]
+
+
+def cut(
+    read_pixels: ReadPixels, path: Path, item: Item, notes: Mapping[str, str] = NO_NOTES
+) -> bytes | None:
+    """An item's own pixels as JPEG, as its file has them.
+
+    `None` if the file is gone, changed or unreadable.
+    """
+    pixels = read_again(read_pixels, str(path), item, notes)
+    if isinstance(pixels, str):
+        return None
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=92)
+    return out.getvalue()

@@ -1,0 +1,315 @@
+"""What a question starts from: its vector, its kin, and what may be found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from encoder.contract import RGB, NoPatchTokens, Vectors
+from encoder.image import read_rgb
+from search.index.contract import Stored, checked_vectors
+from search.library.shards import make_thumbnail
+from search.library.sources import crop
+from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
+from search.query.caveats import image_warnings, span_um
+from search.query.refine import (
+    BestScore,
+    Refinement,
+    average_vector,
+    joined,
+    region_vector,
+    silent_part,
+)
+from search.query.searcher import Finder, Rank
+from search.schemas.items import About, Box, Exclusion, Filter, Hit, Item, Question, source_id
+
+if TYPE_CHECKING:
+    from search.library.library import Collection
+    from search.service import Service
+
+
+class BadQuestion(ValueError):
+    """A question that cannot be answered as it was put."""
+
+
+class NoSuchItem(LookupError):
+    """An item that is not in the collection."""
+
+    def __init__(self, id: str, collection: str) -> None:
+        super().__init__(
+            f"no item {id} in collection {collection!r}; it may have been deleted or re-indexed"
+        )
+
+
+class NoSuchCase(NoSuchItem):
+    """A case, slide or patient of which the collection has no item."""
+
+    def __init__(self, by: str, value: str, collection: str) -> None:
+        LookupError.__init__(self, f"no item of {by} {value!r} in collection {collection!r}")
+
+
+class NoCalibration(NoSuchItem):
+    """A collection that was not calibrated."""
+
+    def __init__(self, collection: str) -> None:
+        LookupError.__init__(
+            self,
+            f"collection {collection!r} has no calibration; "
+            f"POST /v1/collections/{collection}/calibration fits one",
+        )
+
+
+@dataclass
+class Query:
+    """What was asked, ready to be searched with."""
+
+    like: list[Vectors]
+    """The vectors that hits should be near to: the query's own, then those of examples."""
+    unlike: list[Vectors] = field(default_factory=list)
+    kin: dict[str, set[str]] = field(default_factory=dict)
+    """Per relation (item, source, case, patient): the values that are the query's own."""
+    patient_known: bool = False
+    """Whether the patient of everything that the query is made of is known."""
+    site: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    span_um: float | None = None
+    """Micrometres that the longer side of its picture spans, where they are known."""
+    pictured: bool = False
+    """Whether it is made of pictures, uploaded or stored, and not of a bare vector."""
+    hashes: set[PictureHash] = field(default_factory=set)
+    """Perceptual hashes of the query's pictures."""
+
+    def related(self, about: About | Item) -> None:
+        """Count an image or an item as one that the query is made of."""
+        for name in ("source", "case", "patient"):
+            value = getattr(about, name)
+            if value is not None:
+                self.kin.setdefault(name, set()).add(value)
+
+    def exclusion(self, question: Question) -> Filter:
+        """The query's own kin and whatever else is to be left out, as one filter."""
+        own = {
+            "ids" if name == "item" else name: tuple(sorted(self.kin.get(name, ())))
+            for name in question.exclude
+            if name != "duplicate"
+        }
+        return question.not_these.either(Filter.model_validate(own))
+
+
+def resolve(
+    service: Service, collection: Collection, question: Question, image: bytes | None
+) -> Query:
+    """What a question starts from.
+
+    Raises:
+        BadQuestion: not exactly one of image, item and vector (or, with examples, more than
+            one); a vector without the fingerprint of its encoder; a region without an image.
+        NoSuchItem: an item or an example that is not there.
+    """
+    query = Query(like=[])
+    given = [image is not None, question.item is not None, question.vector is not None]
+    examples = isinstance(question, Refinement) and bool(question.like)
+    if sum(given) > 1 or (not any(given) and not examples):
+        raise BadQuestion(
+            f"a question needs exactly one of image, item and vector, got {sum(given)}"
+            + ("; or examples under 'like'" if isinstance(question, Refinement) else "")
+        )
+    if question.crop is not None and image is None:
+        raise BadQuestion("a crop is a part of an uploaded image; send the image with it")
+    if isinstance(question, Refinement) and question.region is not None and image is None:
+        raise BadQuestion("a region is a part of an uploaded image; send the image with it")
+    if image is not None:
+        _from_image(query, service, collection, question, image)
+    elif question.item is not None:
+        _from_item(query, service, collection, _stored(collection, question.item))
+        query.related(question.about)
+        query.patient_known |= question.about.patient is not None
+    elif question.vector is not None:
+        _from_vector(query, collection, question)
+    if isinstance(question, Refinement):
+        _with_examples(query, service, collection, question, alone=not any(given))
+    return query
+
+
+def _from_item(query: Query, service: Service, collection: Collection, found: Stored) -> None:
+    query.like.append(found.vector)
+    query.kin.setdefault("item", set()).add(found.item.id)
+    query.related(found.item)
+    query.patient_known = found.item.patient is not None
+    query.site = found.item.site
+    query.span_um = span_um(found.item)
+    _remember(query, service.picture_hash(collection, found.item.id))
+
+
+def _from_vector(query: Query, collection: Collection, question: Question) -> None:
+    if question.fingerprint is None:
+        raise BadQuestion(
+            "a vector needs the fingerprint of the encoder that made it, so that vectors "
+            f"of two encoders never meet; this one's is {collection.card.fingerprint}"
+        )
+    row = np.asarray([question.vector], np.float64)
+    query.like.append(checked_vectors(row, collection.card.dim, 1)[0])
+    _told(query, question.about)
+
+
+def _from_image(
+    query: Query, service: Service, collection: Collection, question: Question, image: bytes
+) -> None:
+    pixels = read_rgb(
+        image,
+        name="the uploaded image",
+        max_pixels=int(service.settings.max_megapixels * 1e6),
+    )
+    if question.crop is not None:
+        pixels = part_of(pixels, question.crop)
+    query.like.append(_embedded(service, collection, question, pixels))
+    _told(query, question.about.model_copy(update={"source": source_id(image)}))
+    query.warnings += image_warnings(pixels, collection.card)
+    if question.about.um_per_px is not None:
+        query.span_um = max(pixels.shape[:2]) * question.about.um_per_px
+    if "duplicate" in question.exclude:
+        _remember(query, perceptual_hash(make_thumbnail(pixels)))
+
+
+def part_of(pixels: RGB, box: Box) -> RGB:
+    """A part of an uploaded image, filled with the colour of the glass over the border.
+
+    Raises:
+        BadQuestion: the box lies outside the image, or is larger than the image and its surrounds.
+    """
+    height, width = pixels.shape[:2]
+    apart = box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0
+    if apart or box.w > 2 * width or box.h > 2 * height:
+        raise BadQuestion(
+            f"the crop {box.w} x {box.h} at ({box.x}, {box.y}) does not lie on the image, "
+            f"which is {width} x {height} pixels"
+        )
+    return crop(pixels, box)
+
+
+def _embedded(service: Service, collection: Collection, question: Question, pixels: RGB) -> Vectors:
+    region = question.region if isinstance(question, Refinement) else None
+    encoder = service.encoder(collection)
+    if region is None:
+        (vector,) = encoder.embed([pixels])
+        return np.asarray(vector)
+    try:
+        _, patches = encoder.tokens([pixels])
+        row = region_vector(patches[0], region, *pixels.shape[:2])
+        silent = silent_part(patches[0])
+        if silent.any():  # what is measured beside a network is measured on the region alone
+            row = joined(row, encoder.embed([crop(pixels, region)])[0], silent)
+    except (NoPatchTokens, ValueError) as error:
+        raise BadQuestion(str(error)) from error
+    return np.asarray(checked_vectors(row[None], collection.card.dim, 1)[0])
+
+
+def _with_examples(
+    query: Query,
+    service: Service,
+    collection: Collection,
+    question: Refinement,
+    *,
+    alone: bool,
+) -> None:
+    like = [_stored(collection, id) for id in question.like]
+    unlike = [_stored(collection, id) for id in question.unlike]
+    query.like += [found.vector for found in like]
+    query.unlike += [found.vector for found in unlike]
+    if not question.show_examples:
+        query.kin.setdefault("item", set()).update(question.like, question.unlike)
+    if alone:
+        _told(query, question.about)
+        known = [found.item.patient is not None for found in like]
+        query.patient_known = query.patient_known or all(known)
+        for found in like:
+            query.related(found.item)
+            if not question.show_examples:
+                _remember(query, service.picture_hash(collection, found.item.id))
+        if len(sites := {found.item.site for found in like}) == 1:
+            query.site = query.site or sites.pop()
+
+
+def _told(query: Query, about: About) -> None:
+    query.related(about)
+    query.patient_known = about.patient is not None
+    query.site = about.site
+
+
+def _remember(query: Query, found: PictureHash | None) -> None:
+    query.pictured = True
+    if found is not None:
+        query.hashes.add(found)
+
+
+def _stored(collection: Collection, id: str) -> Stored:
+    found = collection.store.get([id])
+    if not found:
+        raise NoSuchItem(id, collection.name)
+    return found[0]
+
+
+def make_finder(
+    service: Service, collection: Collection, question: Question, query: Query
+) -> Finder:
+    """Everything that may be found under a question, in its order."""
+    store = collection.store
+    refined = isinstance(question, Refinement) and bool(question.like or question.unlike)
+    region = isinstance(question, Refinement) and question.region is not None
+    rank: Rank
+    if isinstance(question, Refinement) and refined and question.strategy == "best_score":
+        rank = BestScore(
+            store,
+            _rows(query.like, store.card.dim),
+            _rows(query.unlike, store.card.dim),
+            exact=question.exact,
+        )
+    else:
+        row = query.like[0]
+        if refined:
+            dim = store.card.dim
+            row = average_vector(_rows(query.like, dim), _rows(query.unlike, dim))
+            row = checked_vectors(row[None], dim, 1)[0]
+
+        def rank(k: int, where: Filter | None, exclude: Filter | None) -> list[Hit]:
+            return store.nearest(row, k, where, exclude, exact=question.exact)
+
+    is_duplicate: Callable[[Hit], bool] | None = None
+    if "duplicate" in question.exclude:
+
+        def is_duplicate(hit: Hit) -> bool:
+            if not query.pictured:  # a bare vector shows nothing that could be stored twice
+                return False
+            if not refined and not region and hit.score >= IDENTICAL:
+                return True
+            if not query.hashes:
+                return False
+            other = service.picture_hash(collection, hit.item.id)
+            return any(same_picture(one, other) for one in query.hashes)
+
+    return Finder(store, rank, question.where, query.exclusion(question), is_duplicate)
+
+
+def _rows(vectors: list[Vectors], dim: int) -> Vectors:
+    return np.stack(vectors) if vectors else np.empty((0, dim), np.float32)
+
+
+def patient_exclusion(
+    question: Question, query: Query, hits: list[Hit]
+) -> tuple[Exclusion, str | None]:
+    """Whether the query's own patient was kept out of the hits, and a warning if not."""
+    if "patient" not in question.exclude:
+        return "off", "The query's own patient was not left out, as asked."
+    if not query.patient_known:
+        return "impossible", (
+            "The query's patient is unknown: neighbours may be of the same patient."
+        )
+    unknown = sum(hit.item.patient is None for hit in hits)
+    if hits and unknown == len(hits):
+        return "impossible", "The library has no patient ids for these neighbours."
+    if unknown:
+        return "partial", f"{unknown} of {len(hits)} neighbours have no patient id."
+    return "applied", None

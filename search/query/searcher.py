@@ -1,0 +1,85 @@
+"""The search under one question: what may be found, with near-duplicates left out on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from search.index.contract import Store
+from search.schemas.items import Filter, Hit
+
+Rank = Callable[[int, Filter | None, Filter | None], list[Hit]]
+"""The first n that meet `where` and are not in `exclude`, best first."""
+ANYTHING = Filter()
+SPARE = 4
+"""More hits than wanted are fetched, so that a few near-duplicates need no second search."""
+
+
+class Finder:
+    """Ranked items that meet `where` and are not in `exclude`.
+
+    Everything that is made of hits (groups, balance, diversity) asks here, so the conditions
+    are inside every search, and what is found can never be of the query's own kin.
+
+    Args:
+        store: Where is searched.
+        rank: How it is searched.
+        where: Conditions that every hit meets.
+        exclude: No hit has any of these values.
+        is_duplicate: Says of a hit whether it shows the query's own picture; asked at most
+            once for each item.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rank: Rank,
+        where: Filter = ANYTHING,
+        exclude: Filter = ANYTHING,
+        is_duplicate: Callable[[Hit], bool] | None = None,
+    ) -> None:
+        self.store = store
+        self.where = where
+        self.exclude = exclude
+        self._rank = rank
+        self._is_duplicate = is_duplicate
+        self._judged: dict[str, bool] = {}
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Ids of the near-duplicates that were met and left out."""
+        return tuple(sorted(id for id, duplicate in self._judged.items() if duplicate))
+
+    def nearest(self, k: int, only: Filter = ANYTHING, without: Filter = ANYTHING) -> list[Hit]:
+        """The best `k`, all of which also meet `only` and are not in `without`.
+
+        Fewer come back only if fewer exist: for every near-duplicate that is left out, the
+        next one takes its place.
+        """
+        where = self.where.both(only)
+        if where is None:
+            return []
+        limit = k if self._is_duplicate is None else k + SPARE
+        while True:
+            exclude = self.exclude.either(without).either(Filter(ids=self.left_out))
+            hits = self._rank(limit, _or_none(where), _or_none(exclude))
+            kept: list[Hit] = []
+            for hit in hits:
+                if not self._duplicate(hit):
+                    kept.append(hit)
+                    if len(kept) == k:
+                        return kept
+            if len(hits) < limit:
+                return kept
+            limit *= 2
+
+    def _duplicate(self, hit: Hit) -> bool:
+        if self._is_duplicate is None:
+            return False
+        id = hit.item.id
+        if id not in self._judged:
+            self._judged[id] = self._is_duplicate(hit)
+        return self._judged[id]
+
+
+def _or_none(filter: Filter) -> Filter | None:
+    return None if filter.empty else filter

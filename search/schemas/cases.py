@@ -1,0 +1,159 @@
+"""The words of case retrieval: a case is a bag of cells, a slide a bag of tiles."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from search.cases.distances import Distance
+from search.schemas.items import (
+    DISCLAIMER,
+    RELATIONS,
+    About,
+    BagField,
+    Exclusion,
+    Filter,
+    Item,
+    ItemId,
+    Record,
+    Relation,
+    Text,
+)
+
+MOST_CELLS = 2000
+"""Cells of one query."""
+
+
+class CaseQuestion(Record):
+    """Which cases have cells like these: by a stored case, stored items, vectors, or images."""
+
+    collection: str | None = None
+    """Collection to search; `None` for the service's default."""
+    by: BagField = "case"
+    """What makes a bag: a case; a patient; or a source, which for tiles is a slide."""
+    case: Text | None = None
+    """Name of a stored bag to start from: a case, a patient or a source, as `by` says."""
+    items: Annotated[tuple[ItemId, ...], Field(max_length=MOST_CELLS)] = ()
+    """Ids of stored items to start from."""
+    vectors: Annotated[tuple[tuple[float, ...], ...], Field(max_length=MOST_CELLS)] = ()
+    """Vectors to start from; `fingerprint` must then say whose they are."""
+    fingerprint: str | None = None
+    """Encoder fingerprint that the caller relies on; another one is refused."""
+    about: About = About()
+    """What is known of the query, so that its own kin can be left out."""
+    k: Annotated[int, Field(ge=1, le=100)] = 10
+    """How many cases."""
+    distance: Distance = "max_sim"
+    """`mean`: of the mean vectors. `max_sim`: of each cell to its nearest in the other case, both
+    ways. `prototypes`: of the histograms over prototypes of the collection. `transport`: sliced
+    optimal transport."""
+    where: Filter = Filter()
+    """Conditions that every compared cell meets."""
+    exclude: tuple[Relation, ...] = RELATIONS
+    """Kin of the query whose cells are left out; `duplicate` leaves out equal vectors."""
+    not_these: Filter = Filter()
+    """Cells with any of these values are left out as well."""
+    candidates: Annotated[int, Field(ge=1, le=500)] = 64
+    """Cases that are compared exactly; where there are more, they are chosen by the votes of the
+    query's cells and by its mean vector."""
+    cells: Annotated[int, Field(ge=1, le=MOST_CELLS)] = 500
+    """Cells of each case that are compared at most, in order of id."""
+    prototypes: Annotated[int, Field(ge=2, le=256)] = 32
+    """Of `prototypes`."""
+    pairs: Annotated[int, Field(ge=0, le=50)] = 10
+    """Matched pairs of cells shown of each case."""
+
+
+class CellPair(Record):
+    """A cell of the query and the cell of a case that goes with it."""
+
+    cell: int
+    """Position of the query's cell: of the images, vectors or items; in a stored case, in order
+    of id."""
+    query_item: ItemId | None
+    """Its id, where it is stored."""
+    item: Item
+    """The cell of the case."""
+    score: Annotated[float, Field(ge=-1, le=1)]
+    """Cosine of the two."""
+
+
+class Differential(Record):
+    """The labels of the cells of a case, counted."""
+
+    shares: dict[str, float]
+    """Share of each label among the labelled cells, largest first."""
+    cells: int
+    """Cells that have a label."""
+    unlabelled: int
+    """Cells that have none."""
+    origin: Literal["labels", "votes"]
+    """Whether the labels are the source's own, or the votes of neighbours."""
+
+
+class CaseMatch(Record):
+    """One case that looks like the query."""
+
+    value: str
+    """Its name."""
+    distance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """To the query, smaller is more alike; comparable only under one kind of distance."""
+    cells: int
+    """Cells that were compared."""
+    complete: bool
+    """Whether those are all that may be compared; else the first in order of id."""
+    patients: tuple[str, ...]
+    """Of the compared cells."""
+    sites: tuple[str, ...]
+    """Of the compared cells."""
+    differential: Differential
+    """Of the compared cells."""
+    pairs: tuple[CellPair, ...]
+    """Which cells of the query go with which of its own, nearest first, each once."""
+
+
+class CaseAnswer(Record):
+    """Cases, with all that is needed to judge them."""
+
+    cases: tuple[CaseMatch, ...]
+    """Rising distance; equal ones in order of name."""
+    collection: str
+    by: BagField
+    distance: Distance
+    encoder: str
+    fingerprint: str
+    cells: int
+    """Cells of the query."""
+    differential: Differential
+    """Of the query."""
+    compared: int
+    """Cases that were compared exactly."""
+    complete: bool
+    """Whether those are all cases that meet `where`; else a selection."""
+    patient_exclusion: Exclusion
+    """As in `Answer`."""
+    duplicates: int
+    """Cells that were left out because their vector is one of the query's own."""
+    warnings: tuple[str, ...] = ()
+    seconds: dict[str, float]
+    disclaimer: str = DISCLAIMER
+
+
+class CaseFacts(Record):
+    """What there is of one case (or slide, or patient)."""
+
+    value: str
+    by: BagField
+    collection: str
+    items: int
+    cases: tuple[str, ...]
+    patients: tuple[str, ...]
+    sites: tuple[str, ...]
+    datasets: tuple[str, ...]
+    sources: int
+    """Different sources."""
+    differential: Differential
+    examples: tuple[Item, ...]
+    """The first of its items in order of id, at most 24."""
+    disclaimer: str = DISCLAIMER

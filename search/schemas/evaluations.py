@@ -1,0 +1,342 @@
+"""What an evaluation is asked with, and everything that comes out of one."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from search.library.jobs import State as JobState
+from search.schemas.items import Filter, ItemId, Record
+from search.votes.knn import Weighting
+from search.votes.reliability import CoveragePoint, ReliabilityBin
+
+SplitName = Literal[
+    "auto",
+    "leave-one-patient-out",
+    "leave-one-source-out",
+    "leave-one-site-out",
+    "stratified",
+    "temporal",
+]
+Unit = Literal["patient", "source", "mixed"]
+FEWEST = 20
+"""Labelled items below which nothing is scored."""
+
+
+class EvaluationPlan(Record):
+    """What is to be evaluated, and how. Equal plans on equal data give equal figures."""
+
+    collection: str | None = None
+    """Collection; `None` for the service's default."""
+    where: Filter = Filter()
+    """Only items that meet this are asked, and only they teach."""
+    split: SplitName = "auto"
+    """Who teaches whom. `auto` leaves out each patient, or each source where no patient is known.
+    In every split the own patient, case and source of an item never teach it."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Of `stratified`; and of the probe where each patient or source is left out in turn."""
+    cutoff: date | None = None
+    """Of `temporal`: earlier items teach, later ones are asked; `None` asks the latest quarter."""
+    ks: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=500)], ...], Field(min_length=1, max_length=20)
+    ] = (1, 5, 10, 20)
+    """Numbers of neighbours that vote."""
+    weighting: Weighting = "similarity"
+    """Weight of each neighbour."""
+    temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.07
+    """Of the softmax weighting."""
+    probe: bool = True
+    """Fit a linear probe too."""
+    probe_limit: Annotated[int, Field(ge=FEWEST, le=100_000)] = 5000
+    """Most items that teach the probe in a fold, classes in proportion."""
+    ann: bool = True
+    """Ask through the index as well, and compare with exact search."""
+    ann_sample: Annotated[int, Field(ge=1, le=20_000)] = 1000
+    """Items that are asked through the index."""
+    ask: Annotated[int, Field(ge=1)] | None = None
+    """Most items that are asked, classes in proportion; all of them teach. `None` asks all."""
+    limit: Annotated[int, Field(ge=FEWEST, le=1_000_000)] = 100_000
+    """Most items that are used at all, classes in proportion."""
+    resamples: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    """Of the bootstrap."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of folds, subsets and the bootstrap."""
+    teach: Literal["collection", "set"] = "collection"
+    """With an uploaded set: the collection teaches and the set is asked, or the set is split in
+    itself and the collection only lends its encoder."""
+
+    @field_validator("ks")
+    @classmethod
+    def _once_each(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(ks)))
+
+
+class Scores(Record):
+    """The scores of all answers together, as scikit-learn has them."""
+
+    weighted_f1: float
+    balanced_accuracy: float
+    accuracy: float
+    macro_f1: float
+    auroc: float | None = None
+    """Mean over the classes, each against the rest; `None` where no class has a rest."""
+    auprc: float | None = None
+    """Mean over the classes of the average precision."""
+    map_at_k: float | None = None
+    """Mean average precision of the neighbours; `None` for the probe, which has none."""
+
+
+class Span(Record):
+    """A percentile bootstrap interval (95 %), whole patients or sources drawn."""
+
+    low: float
+    high: float
+
+
+class FoldScores(Record):
+    """One fold."""
+
+    fold: str
+    taught: int
+    """Items that taught."""
+    asked: int
+    weighted_f1: float
+    balanced_accuracy: float
+    accuracy: float
+    macro_f1: float
+
+
+class ClassScores(Record):
+    """One class."""
+
+    label: str
+    asked: int
+    known: int
+    """Items of this class that teach, the asked ones left in."""
+    precision: float | None
+    """`None` where nothing was called so."""
+    recall: float | None
+    """`None` where none was asked."""
+    recall_span: Span | None
+    f1: float
+    auroc: float | None
+    auprc: float | None
+    map_at_k: float | None
+
+
+class ConfusionMatrix(Record):
+    """How often each class was called what."""
+
+    matrix: tuple[tuple[int, ...], ...]
+    """Rows: truth; columns: what was said; both in the order of the result's `labels`."""
+    unanswered: tuple[int, ...]
+    """By truth: tied votes, and those with nobody to ask."""
+
+
+class MethodResult(Record):
+    """One way to answer, scored."""
+
+    method: str
+    """`20-NN`, `linear probe`."""
+    k: int | None
+    scores: Scores
+    intervals: dict[str, Span]
+    """By the names of `scores`, where there is one."""
+    per_fold: tuple[FoldScores, ...]
+    """Empty where each patient or source is left out in turn."""
+    classes: tuple[ClassScores, ...]
+    worst: str | None
+    """The class with the lowest recall."""
+    confusion: ConfusionMatrix
+    tied: int
+    """Votes whose first two labels had equal weight; they are never right."""
+    tied_right: int
+    """How many of these the nearer neighbour would have got right."""
+    dangerous: int
+    """Answers that took a blast for a mature cell, or the reverse."""
+    reliability: tuple[ReliabilityBin, ...]
+    """Of the share of the first label: not calibrated, see the collection's calibration."""
+    ece: float
+    by_margin: tuple[CoveragePoint, ...]
+    """What is right of the answers that remain, where those of small margin are not given."""
+    notes: tuple[str, ...] = ()
+
+
+class IndexAtK(Record):
+    """The index beside exact search, for one number of neighbours."""
+
+    k: int
+    recall: float
+    """Share of the exact neighbours that the index finds; one as near as the last counts."""
+    agree: float
+    """Share of the votes that are the same."""
+    exact: Scores
+    index: Scores
+
+
+class IndexResult(Record):
+    """Votes through the index that is served, beside votes by exact search."""
+
+    asked: int
+    rule: str
+    """Who is left out."""
+    by_k: tuple[IndexAtK, ...]
+
+
+class BiasResult(Record):
+    """Whether neighbours are chosen by laboratory."""
+
+    k: int
+    asked: int
+    sites: int
+    own_site: float
+    """Share of the neighbours that are of the own site."""
+    expected: float
+    """Its share among all that may be a neighbour."""
+    excess: float
+    robustness: float | None
+    """Robustness index (de Jong et al. 2025): same label from another site, against that and
+    another label from the same site; 1 where only biology counts, 0 where only the site does."""
+
+
+class SetFacts(Record):
+    """An uploaded set."""
+
+    kind: Literal["zip", "shard"]
+    items: int
+    digest: str
+    """Sixteen hex digits of its bytes."""
+
+
+class DataFacts(Record):
+    """What was evaluated."""
+
+    collection: str
+    version: str
+    items: int
+    """In the collection."""
+    labelled: int
+    """Of those that meet the filter."""
+    used: int
+    asked: int
+    digest: str
+    """Sixteen hex digits over ids, labels, groups and vectors of all that was used."""
+    content: str
+    """Digest of the collection's content; another one now makes the result stale."""
+    patients: int
+    sources: int
+    sites: int
+    without_patient: int
+    uploaded: SetFacts | None = None
+
+
+class EncoderFacts(Record):
+    """Whose vectors they are."""
+
+    id: str
+    fingerprint: str
+
+
+class CodeFacts(Record):
+    """What computed the figures."""
+
+    version: str
+    digest: str
+    """Twelve hex digits over the text of the modules that score."""
+    libraries: dict[str, str]
+
+
+class SplitFacts(Record):
+    """Who taught whom."""
+
+    name: SplitName | Literal["uploaded"]
+    """Never `auto`: what it came to."""
+    words: str
+    folds: int
+    """How many parts were asked in turn."""
+    probe: str | None
+    """The split of the probe; it cannot be fitted anew for each patient."""
+    cutoff: date | None = None
+    seed: int
+
+
+class EvaluationResult(Record):
+    """Everything that came out."""
+
+    format: Literal[1] = 1
+    data: DataFacts
+    encoder: EncoderFacts
+    code: CodeFacts
+    split: SplitFacts
+    unit: Unit
+    """What the intervals are drawn by."""
+    clusters: int
+    """How many of them."""
+    labels: tuple[str, ...]
+    methods: tuple[MethodResult, ...]
+    index: IndexResult | None
+    bias: BiasResult | None
+    notes: tuple[str, ...]
+    """What a reader of the figures must know."""
+    seconds: dict[str, float]
+
+
+class Headline(Record):
+    """The best method by weighted F1, for lists."""
+
+    method: str
+    weighted_f1: float
+    balanced_accuracy: float
+
+
+class EvaluationRecord(Record):
+    """One evaluation, as it stands."""
+
+    id: str
+    collection: str
+    plan: EvaluationPlan
+    state: JobState
+    done: int
+    total: int
+    """0 while it is not known."""
+    made: str
+    ended: str | None = None
+    error: str | None = None
+    stale: bool | None = None
+    """Whether the collection has changed since, or another version serves; `None` until done."""
+    version: str | None = None
+    """Of the collection that was evaluated."""
+    content: str | None = None
+    """Digest of the collection's content then."""
+    encoder: str | None = None
+    """Id of the encoder; `None` until done."""
+    headline: Headline | None = None
+    result: EvaluationResult | None = None
+    """`None` until it is done, and in lists."""
+
+
+class ItemAnswer(Record):
+    """What one item was called."""
+
+    item: ItemId
+    stored: bool
+    """Whether the collection has its picture; an uploaded set is not kept."""
+    truth: str
+    said: str | None
+    """`None` for a tied vote, and where there was nobody to ask."""
+    share: float
+    """Of the first label."""
+    margin: float
+    """Of the first label over the second."""
+    right: bool
+
+
+class ItemAnswers(Record):
+    """Answers of one method, the surest first."""
+
+    method: str
+    total: int
+    """How many there are under the conditions."""
+    answers: tuple[ItemAnswer, ...]

@@ -1,0 +1,1 @@
+"""API keys, OIDC tokens, rate limits and the audit log."""

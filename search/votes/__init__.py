@@ -1,0 +1,1 @@
+"""kNN votes, their calibration, and judgement when not to trust them."""

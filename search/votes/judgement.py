@@ -1,0 +1,141 @@
+"""Whether a vote is shown as a label: sure, not sure, or out of distribution, and why."""
+
+from __future__ import annotations
+
+from search.query.refine import Refinement
+from search.schemas.items import (
+    RELATIONS,
+    Answer,
+    CalibrationState,
+    LineageSpread,
+    Question,
+    State,
+    Vote,
+    VoteAnswer,
+)
+from search.votes.calibration import Calibration, CalibrationFit, kth_distance
+from search.votes.knn import Weighting
+from search.votes.lineage import spread
+
+CLEAR_MARGIN = 0.2
+"""A vote whose first two labels are closer than this is not shown as one label."""
+FEW_VOTERS = 3
+"""Fewer labelled neighbours than this say nothing."""
+DANGEROUS_SHARE = 0.1
+"""A label is not shown while this much of the vote would take a blast for a mature cell or the
+reverse."""
+LIKELY = 0.5
+"""A label with a calibrated probability below this is not shown."""
+
+
+def judge(
+    found: Vote,
+    fit: CalibrationFit | None = None,
+    answer: Answer | None = None,
+    lineage: LineageSpread | None = None,
+) -> tuple[State, str, float | None]:
+    """Whether a vote is clear enough to be shown as one label, why, and its probability.
+
+    Args:
+        found: The vote.
+        fit: Of the collection's calibration, where it fits the question.
+        answer: The neighbours that voted.
+        lineage: The vote along maturation.
+    """
+    if found.label is None:
+        return "not sure", "Not sure: no neighbour carries a label.", None
+    probability = fit.curve.at(list(found.shares.values())) if fit else None
+    if fit is not None and answer is not None and answer.hits:
+        distance = kth_distance(answer.hits)
+        if distance > fit.far:
+            return (
+                "out of distribution",
+                (
+                    f"Out of distribution: its neighbour number {len(answer.hits)} is farther "
+                    f"({distance:.3f}) than is usual among the library's own items ({fit.far:.3f})."
+                ),
+                probability,
+            )
+    reason = _doubt(found, probability, lineage)
+    if reason is not None:
+        return "not sure", f"Not sure: {reason}", probability
+    share = found.shares[found.label]
+    said = f"{share:.0%} of the weight of {found.voters} labelled neighbours."
+    if probability is not None:
+        said += f" Votes like this one were right {probability:.0%} of the time in this library."
+    return "sure", said, probability
+
+
+def _doubt(found: Vote, probability: float | None, lineage: LineageSpread | None) -> str | None:
+    if found.voters < FEW_VOTERS:
+        return f"only {found.voters} labelled neighbours."
+    if found.margin < CLEAR_MARGIN:
+        first, second = list(found.shares)[:2]
+        return f"{first} and {second} are close ({found.margin:.0%} apart)."
+    if lineage is not None and lineage.dangerous >= DANGEROUS_SHARE:
+        return (
+            f"{lineage.dangerous:.0%} of the weight lies between a blast and a mature cell, "
+            "which must not be confused."
+        )
+    if probability is not None and probability < LIKELY:
+        return f"votes like this one were right only {probability:.0%} of the time."
+    return None
+
+
+def judged(
+    question: Question,
+    found: Vote,
+    answer: Answer,
+    weighting: Weighting,
+    temperature: float,
+    calibration: Calibration | None,
+    *,
+    stale: bool,
+) -> VoteAnswer:
+    """A vote with all that is needed to trust it or not."""
+    state_of, fit = applicable(question, weighting, temperature, calibration, stale=stale)
+    lineage = spread(found)
+    state, reason, probability = judge(found, fit, answer, lineage)
+    return VoteAnswer(
+        vote=found,
+        sure=state == "sure",
+        reason=reason,
+        answer=answer,
+        state=state,
+        probability=probability,
+        calibration=state_of,
+        lineage=lineage,
+    )
+
+
+def applicable(
+    question: Question,
+    weighting: Weighting,
+    temperature: float,
+    calibration: Calibration | None,
+    *,
+    stale: bool,
+) -> tuple[CalibrationState, CalibrationFit | None]:
+    """What of a calibration holds for a question: it was fitted for unfiltered votes that leave
+    all kin out, with one weighting and a few k."""
+    if calibration is None:
+        return "none", None
+    if stale:
+        return "stale", None
+    plan, fit = calibration.plan, calibration.fit(question.k)
+    plain = (
+        question.where.empty
+        and question.not_these.empty
+        and set(RELATIONS) == set(question.exclude)
+        and (question.group_by, question.mmr, question.balance) == (None, None, None)
+        and not (
+            isinstance(question, Refinement)
+            and (question.like or question.unlike or question.region)
+        )
+    )
+    same = weighting == plan.weighting and (
+        weighting != "softmax" or temperature == plan.temperature
+    )
+    if fit is None or not plain or not same:
+        return "other question", None
+    return "applied", fit

@@ -1,0 +1,54 @@
+"""Errors as problems: one shape, in words, whatever came in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from search.api.problems import TABLE, TooMany, in_words, problem, refusal
+from search.index.contract import StoreBusy, StoreDown, StoreError
+from search.security.keys import Forbidden, KeysError, NotAllowed
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotAllowed("x"), 401),
+        (Forbidden("x"), 403),
+        (TooMany("x"), 429),
+        (KeysError("x"), 503),
+        (StoreDown("x"), 503),
+        (StoreBusy("x"), 503),
+        (StoreError("x"), 422),
+    ],
+)
+def test_an_expected_error_has_its_status(error: Exception, status: int) -> None:
+    answer = refusal(error)
+
+    assert answer is not None
+    assert answer.status_code == status
+    assert ("retry-after" in answer.headers) == (status == 503)
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
+def test_an_error_that_nothing_expected_is_no_refusal() -> None:
+    assert refusal(RuntimeError("a file name")) is None
+
+
+def test_the_narrower_error_comes_before_the_wider() -> None:
+    for at, (kind, _, _) in enumerate(TABLE):
+        hidden = [other for other, _, _ in TABLE[:at] if issubclass(kind, other)]
+        assert hidden == [], f"{kind.__name__} is never reached"
+
+
+def test_words_that_are_no_unicode_are_answered_all_the_same() -> None:
+    answer = problem(422, "The request does not fit", "a lone surrogate: \ud800")
+
+    assert json.loads(answer.body)["detail"].endswith("\ud800")
+
+
+def test_a_long_value_is_not_repeated_whole() -> None:
+    error = {"loc": ("body", "ids"), "msg": "too long", "input": "x" * 10_000}
+
+    assert len(in_words([error])) < 120

@@ -1,0 +1,199 @@
+"""Similar cases: bags of cells against plain oracles, own patients left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_library import CARD, random_entries, random_service
+
+from search.cases.distances import (
+    Distance,
+    directions,
+    histogram_distance,
+    max_sim_distance,
+    mean_distance,
+    transport_distance,
+)
+from search.library.shards import Entry
+from search.query.resolve import NoSuchCase
+from search.schemas.cases import CaseQuestion
+from search.schemas.items import About, Filter
+from search.service import BadQuestion, Service
+
+KIN = ("item", "source", "case", "patient")
+
+
+@pytest.fixture(name="entries")
+def _entries(rng: np.random.Generator) -> list[Entry]:
+    return random_entries(rng, 120, patients=8)
+
+
+@pytest.fixture(name="service")
+def _service(tmp_path: Path, entries: list[Entry]) -> Iterator[Service]:
+    service = random_service(tmp_path, entries)
+    yield service
+    service.close()
+
+
+def bag(entries: list[Entry], value: str) -> np.ndarray:
+    rows = np.stack(
+        [e.vector for e in sorted(entries, key=lambda e: e.item.id) if e.item.case == value]
+    )
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+@pytest.mark.parametrize("distance", ["mean", "max_sim", "prototypes", "transport"])
+def test_cases_come_in_the_order_of_the_oracle(
+    service: Service, entries: list[Entry], distance: Distance
+) -> None:
+    query = "P1-0"
+    others = sorted(
+        {e.item.case for e in entries if e.item.case and not e.item.case.startswith("P1")}
+    )
+    prototypes = service.prototypes(service.collection(), 32)
+    measure = {
+        "mean": mean_distance,
+        "max_sim": max_sim_distance,
+        "prototypes": lambda a, b: histogram_distance(a, b, prototypes),
+        "transport": lambda a, b: transport_distance(a, b, directions(CARD.dim)),
+    }[distance]
+    wanted = sorted((measure(bag(entries, query), bag(entries, other)), other) for other in others)
+
+    answer = service.similar_cases(CaseQuestion(case=query, k=5, distance=distance, exclude=KIN))
+
+    assert [case.value for case in answer.cases] == [name for _, name in wanted[:5]]
+    assert [case.distance for case in answer.cases] == pytest.approx(
+        [max(0, far) for far, _ in wanted[:5]], abs=1e-5
+    )
+    assert answer.complete
+    assert answer.compared == len(others)
+
+
+def test_a_case_uploaded_again_is_nearest_to_itself(service: Service, entries: list[Entry]) -> None:
+    rows = bag(entries, "P3-1")
+
+    answer = service.similar_cases(
+        CaseQuestion(
+            vectors=tuple(map(tuple, rows.tolist())),
+            fingerprint=CARD.fingerprint,
+            exclude=(),
+            k=2,
+        )
+    )
+
+    assert answer.cases[0].value == "P3-1"
+    assert answer.cases[0].distance == pytest.approx(0, abs=1e-5)
+    assert answer.differential.origin == "votes"
+    assert [pair.score for pair in answer.cases[0].pairs] == pytest.approx(
+        [1.0] * min(10, len(rows)), abs=1e-5
+    )
+
+
+def test_equal_vectors_are_left_out_and_counted(service: Service, entries: list[Entry]) -> None:
+    rows = bag(entries, "P3-1")
+
+    answer = service.similar_cases(
+        CaseQuestion(vectors=tuple(map(tuple, rows.tolist())), fingerprint=CARD.fingerprint, k=20)
+    )
+
+    assert answer.duplicates >= len(rows)
+    assert "P3-1" not in {case.value for case in answer.cases}
+    assert answer.patient_exclusion == "impossible"
+
+
+def test_candidates_are_chosen_by_votes_where_there_are_many(
+    service: Service, entries: list[Entry]
+) -> None:
+    everything = service.similar_cases(CaseQuestion(case="P1-0", k=3, exclude=KIN))
+    selected = service.similar_cases(CaseQuestion(case="P1-0", k=3, candidates=6, exclude=KIN))
+
+    assert not selected.complete
+    assert selected.compared <= 6
+    assert selected.cases[0] == everything.cases[0]
+
+
+def test_matched_cells_and_both_differentials_are_shown(
+    service: Service, entries: list[Entry]
+) -> None:
+    items = {e.item.id: e.item for e in entries}
+    answer = service.similar_cases(CaseQuestion(case="P2-0", k=2, pairs=3, exclude=KIN))
+    own = [e.item for e in entries if e.item.case == "P2-0"]
+
+    labels = [item.label for item in own if item.label]
+    assert answer.differential.shares == {
+        label: labels.count(label) / len(labels) for label in answer.differential.shares
+    }
+    assert answer.differential.unlabelled == len(own) - len(labels)
+    for case in answer.cases:
+        assert sum(case.differential.shares.values()) == pytest.approx(1)
+        assert len({pair.cell for pair in case.pairs}) == len(case.pairs) == 3
+        for pair in case.pairs:
+            assert pair.query_item is not None
+            assert items[pair.query_item].case == "P2-0"
+            assert pair.item.case == case.value
+
+
+def test_slides_are_bags_of_tiles(service: Service, entries: list[Entry]) -> None:
+    source = entries[0].item.source
+
+    answer = service.similar_cases(CaseQuestion(by="source", case=source, k=3))
+
+    assert len(answer.cases) == 3
+    assert source not in {case.value for case in answer.cases}
+
+
+def test_a_filter_holds_for_every_compared_cell(service: Service) -> None:
+    answer = service.similar_cases(
+        CaseQuestion(case="P1-0", k=4, where=Filter(label=("SNE",), site=("site 0", "site 2")))
+    )
+
+    for case in answer.cases:
+        assert set(case.differential.shares) == {"SNE"}
+        assert set(case.sites) <= {"site 0", "site 2"}
+
+
+def test_what_is_told_of_uploaded_cells_is_left_out(service: Service, entries: list[Entry]) -> None:
+    question = CaseQuestion(
+        vectors=((1.0,) * CARD.dim,),
+        fingerprint=CARD.fingerprint,
+        about=About(patient="P4"),
+        k=50,
+    )
+
+    answer = service.similar_cases(question)
+
+    assert "P4" not in {patient for case in answer.cases for patient in case.patients}
+    assert answer.patient_exclusion == "applied"
+
+
+def test_a_question_must_start_from_one_thing(service: Service, entries: list[Entry]) -> None:
+    with pytest.raises(BadQuestion, match="got 0"):
+        service.similar_cases(CaseQuestion())
+    with pytest.raises(BadQuestion, match="got 2"):
+        service.similar_cases(CaseQuestion(case="P1-0", items=(entries[0].item.id,)))
+    with pytest.raises(NoSuchCase, match="nobody"):
+        service.similar_cases(CaseQuestion(case="nobody"))
+    with pytest.raises(BadQuestion, match="fingerprint"):
+        service.similar_cases(CaseQuestion(vectors=((1.0,) * CARD.dim,)))
+    with pytest.raises(BadQuestion, match="same length"):
+        service.similar_cases(
+            CaseQuestion(vectors=((1.0,), (1.0, 2.0)), fingerprint=CARD.fingerprint)
+        )
+
+
+def test_the_facts_of_a_case_are_those_of_its_items(service: Service, entries: list[Entry]) -> None:
+    own = [e.item for e in entries if e.item.case == "P2-0"]
+
+    facts = service.case("P2-0")
+    person = service.case("P2", by="patient")
+
+    assert facts.items == len(own)
+    assert facts.patients == ("P2",)
+    assert facts.sources == len({item.source for item in own})
+    assert len(facts.examples) == min(24, len(own))
+    assert set(person.cases) == {"P2-0", "P2-1"}
+    with pytest.raises(NoSuchCase, match="P99"):
+        service.case("P99", by="patient")

@@ -1,0 +1,78 @@
+"""Who belongs together, and exact neighbours among those who do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from search.neighbours.kin import FEW, groups, neighbours
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def oracle(vectors, group, row, teach, k):
+    """Row after row, in double precision, in plain words."""
+    wide = vectors.astype(np.float64)
+    told = [(-float(wide[row] @ wide[at]), int(at)) for at in teach if group[at] != group[row]]
+    return [at for score, at in sorted(told) if -score < 0.99999][:k]
+
+
+def test_whoever_shares_a_patient_a_case_or_a_source_belongs_together() -> None:
+    patients = ["P1", None, None, "P2", None, "P2"]
+    cases = [None, "C1", None, None, None, "C1"]
+    sources = ["a", "a", "b", "c", "d", "e"]
+
+    found = groups(patients, cases, sources)
+
+    assert found.tolist() == [0, 0, 1, 0, 2, 0]
+
+
+@pytest.mark.parametrize("members", [1, 7, FEW + 40])
+def test_neighbours_are_those_of_the_oracle_whatever_the_size_of_a_group(
+    rng: np.random.Generator, members: int
+) -> None:
+    n = max(120, 3 * members)
+    vectors = unit(rng.normal(size=(n, 5)))
+    vectors[3] = vectors[n - 1]  # one picture in two groups
+    group = np.arange(n) // members
+    asked = np.sort(rng.choice(n, 30, replace=False))
+    asked = np.unique(np.append(asked, [3, n - 1]))
+    teach = np.sort(rng.choice(n, 2 * n // 3, replace=False))
+
+    rows, scores = neighbours(vectors, group, asked, teach, 6)
+
+    for at, row in enumerate(asked):
+        want = oracle(vectors, group, row, teach, 6)
+        assert rows[at][rows[at] >= 0].tolist() == want
+        assert scores[at, : len(want)] == pytest.approx(
+            [float(vectors[row] @ vectors[one]) for one in want], abs=1e-6
+        )
+
+
+def test_where_there_are_too_few_the_rest_is_said_to_be_missing(rng: np.random.Generator) -> None:
+    vectors = unit(rng.normal(size=(6, 4)))
+    group = np.array([0, 0, 0, 1, 1, 2])
+
+    rows, scores = neighbours(vectors, group, np.arange(6), np.arange(6), 4)
+
+    assert (rows >= 0).sum(axis=1).tolist() == [3, 3, 3, 4, 4, 4]
+    assert np.isneginf(scores[0, 3])
+
+
+def test_a_stop_is_heard(rng: np.random.Generator) -> None:
+    vectors = unit(rng.normal(size=(20, 4)))
+
+    def stop(done: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        neighbours(vectors, np.arange(20), np.arange(20), np.arange(20), 2, stop)
+
+
+def test_rows_can_be_joined_for_another_reason_too() -> None:
+    patients = ["P1", "P1", "P2", None, None]
+
+    assert groups(patients, pairs=[(3, 1)]).tolist() == [0, 0, 1, 0, 2]
+    assert groups(patients, pairs=[(4, 2), (2, 0)]).tolist() == [0, 0, 0, 1, 0]

@@ -1,0 +1,311 @@
+"""Answers against plain oracles, and what must hold for every question there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from random_library import CARD, random_entries, random_service
+
+from search.library.shards import Entry
+from search.query.refine import Refinement
+from search.schemas.cases import CaseQuestion
+from search.schemas.items import RELATIONS, About, Filter, Item, Question
+from search.service import BadQuestion, NoSuchItem, Service
+
+KIN = ("item", "source", "case", "patient")
+
+
+@pytest.fixture(name="entries")
+def _entries(rng: np.random.Generator) -> list[Entry]:
+    return random_entries(rng, 80)
+
+
+@pytest.fixture(name="service")
+def _service(tmp_path: Path, entries: list[Entry]) -> Iterator[Service]:
+    service = random_service(tmp_path, entries)
+    yield service
+    service.close()
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def oracle(entries: list[Entry], question: Question) -> list[tuple[Item, float]]:
+    """Every item that may be a hit of an item question, in order: slow and plain."""
+    query = next(e for e in entries if e.item.id == question.item)
+    own: dict[str, Any] = {"ids": (query.item.id,)}
+    own |= {n: (v,) for n in KIN[1:] if (v := getattr(query.item, n)) is not None}
+    named = {("ids" if n == "item" else n) for n in question.exclude}
+    kin = Filter(**{name: value for name, value in own.items() if name in named})
+    found = [
+        (e.item, float(unit(e.vector) @ unit(query.vector)))
+        for e in entries
+        if question.where.meets(e.item)
+        and not kin.hits(e.item)
+        and not question.not_these.hits(e.item)
+    ]
+    return sorted(found, key=lambda pair: (-round(pair[1], 5), pair[0].id))
+
+
+@pytest.mark.parametrize("by", ["patient", "case", "source"])
+def test_groups_are_those_of_the_oracle_with_exact_counts(
+    service: Service, entries: list[Entry], by: Any
+) -> None:
+    for entry in entries[::4]:
+        question = Question(
+            item=entry.item.id, k=3, group_by=by, exclude=KIN, where=Filter(label=("MY", "SNE"))
+        )
+        allowed = [pair for pair in oracle(entries, question) if getattr(pair[0], by) is not None]
+        sizes: dict[str, int] = {}
+        for item, _ in allowed:
+            sizes[getattr(item, by)] = sizes.get(getattr(item, by), 0) + 1
+
+        answer = service.search(question)
+
+        assert [group.value for group in answer.groups] == list(sizes)[:3]
+        assert [group.items for group in answer.groups] == list(sizes.values())[:3]
+        assert [hit.item.id for hit in answer.hits] == [g.hits[0].item.id for g in answer.groups]
+        for group in answer.groups:
+            best = next(score for item, score in allowed if getattr(item, by) == group.value)
+            assert group.score == pytest.approx(best, abs=1e-5)
+
+
+def test_each_group_shows_its_best_hits(service: Service, entries: list[Entry]) -> None:
+    question = Question(item=entries[3].item.id, k=2, group_by="patient", per_group=4, exclude=KIN)
+
+    answer = service.search(question)
+
+    for group in answer.groups:
+        wanted = [i.id for i, _ in oracle(entries, question) if i.patient == group.value][:4]
+        assert [hit.item.id for hit in group.hits] == wanted
+    assert len(answer.hits) == sum(len(group.hits) for group in answer.groups)
+
+
+def test_a_giant_group_does_not_hide_the_others(tmp_path: Path, rng: np.random.Generator) -> None:
+    entries = random_entries(rng, 80)
+    query = entries[0].vector
+    giant = [
+        Entry(
+            e.item.model_copy(update={"patient": "giant", "case": "giant"}),
+            query + np.asarray(rng.normal(0, 0.01, CARD.dim), np.float32),
+            e.thumbnail,
+        )
+        for e in entries[20:]
+    ]
+    service = random_service(tmp_path, entries[:20] + giant)
+    try:
+        question = Question(
+            vector=tuple(query.tolist()), fingerprint=CARD.fingerprint, k=4, group_by="patient"
+        )
+        values = [group.value for group in service.search(question).groups]
+        patients = {e.item.patient for e in entries[:20]} - {None}
+
+        assert values[0] in {"giant", entries[0].item.patient}
+        assert len(set(values)) == len(values) == min(4, len(patients) + 1)
+    finally:
+        service.close()
+
+
+def test_facets_count_what_may_be_a_hit(service: Service, entries: list[Entry]) -> None:
+    for entry in entries[::5]:
+        question = Question(
+            item=entry.item.id,
+            k=1,
+            facets=("label", "site", "patient"),
+            exclude=KIN,
+            not_these=Filter(label=("LY",), patient=("P1", "P2")),
+        )
+        allowed = oracle(entries, question)
+
+        answer = service.search(question)
+
+        for name in question.facets:
+            counts: dict[str, int] = {}
+            for item, _ in allowed:
+                if (value := getattr(item, name)) is not None:
+                    counts[value] = counts.get(value, 0) + 1
+            assert answer.facets[name] == counts
+            assert list(answer.facets[name].values()) == sorted(counts.values(), reverse=True)
+
+
+def test_a_balanced_answer_has_no_more_of_a_site_than_its_share(
+    service: Service, entries: list[Entry]
+) -> None:
+    sites = [entry.item.site for entry in entries]
+    for entry in entries[::8]:
+        answer = service.search(Question(item=entry.item.id, k=6, balance="site"))
+        plain = service.search(Question(item=entry.item.id, k=80))
+
+        found = [hit.item.site for hit in answer.hits]
+        assert len(found) == 6
+        for site in set(found):
+            allowed = int(np.ceil(sites.count(site) * 6 / len(sites)))
+            supply = [hit for hit in plain.hits if hit.item.site == site]
+            assert found.count(site) <= allowed or len(plain.hits) - len(supply) < 6
+        assert [hit.score for hit in answer.hits] == sorted(
+            (hit.score for hit in answer.hits), reverse=True
+        )
+
+
+def test_the_own_site_is_shown_against_what_is_to_be_expected(
+    service: Service, entries: list[Entry]
+) -> None:
+    entry = next(e for e in entries if e.item.site == "site 1")
+    where = Filter(label=("MY", "SNE"))
+    met = [e for e in entries if where.meets(e.item)]
+
+    share = service.search(Question(item=entry.item.id, k=10, where=where)).own_site
+
+    assert share is not None
+    assert share.site == "site 1"
+    assert share.expected == sum(e.item.site == "site 1" for e in met) / len(met)
+    nobody = Question(vector=(1.0,) * CARD.dim, fingerprint=CARD.fingerprint)
+    assert service.search(nobody).own_site is None
+    told = nobody.model_copy(update={"about": About(site="site 0")})
+    assert service.search(told).own_site is not None
+
+
+def test_diversity_keeps_the_nearest_first(service: Service, entries: list[Entry]) -> None:
+    plain = service.search(Question(item=entries[5].item.id, k=5))
+    alike = service.search(Question(item=entries[5].item.id, k=5, mmr=1.0))
+    varied = service.search(Question(item=entries[5].item.id, k=5, mmr=0.2))
+
+    assert alike.hits == plain.hits
+    assert varied.hits[0] == plain.hits[0]
+    assert varied.hits != plain.hits
+
+
+def test_two_orders_at_once_are_refused(service: Service, entries: list[Entry]) -> None:
+    with pytest.raises(BadQuestion, match="mmr and balance"):
+        service.search(Question(item=entries[0].item.id, mmr=0.5, balance="site"))
+
+
+def random_question(rng: np.random.Generator, entries: list[Entry]) -> Question:
+    """Any question about an item, by every way there is to ask."""
+    item = entries[int(rng.integers(len(entries)))].item
+    asked: dict[str, Any] = {"item": item.id, "k": int(rng.integers(1, 12))}
+    way = int(rng.integers(6))
+    if way == 1:
+        asked |= {"group_by": ("patient", "case", "source")[int(rng.integers(3))]}
+        asked |= {"per_group": int(rng.integers(1, 3))}
+    if way == 2:
+        asked |= {"balance": ("site", "patient")[int(rng.integers(2))]}
+    if way == 3 and rng.random() < 0.3:
+        asked |= {"mmr": float(rng.random())}
+    if rng.random() < 0.3:
+        asked |= {"where": Filter(label=("MY", "SNE")), "exact": bool(rng.integers(2))}
+    if rng.random() < 0.2:
+        asked |= {"exclude": ("patient",)}
+    if way >= 4:
+        like, unlike = (
+            tuple(entries[int(at)].item.id for at in rng.integers(len(entries), size=2))
+            for _ in range(2)
+        )
+        asked |= {"like": like, "show_examples": bool(rng.integers(2))}
+        asked |= {"unlike": unlike} if rng.random() < 0.5 else {}
+        if rng.random() < 0.2:
+            asked |= {"strategy": "best_score"}
+        if rng.random() < 0.3:
+            asked |= {"item": None}
+        return Refinement(**asked)
+    return Question(**asked)
+
+
+def test_no_answer_ever_has_the_own_patient_in_10_000_random_cases(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    asked = 0
+    for library in range(20):
+        entries = random_entries(rng, 50)
+        items = {entry.item.id: entry.item for entry in entries}
+        service = random_service(tmp_path / str(library), entries)
+        try:
+            for _ in range(480):
+                question = random_question(rng, entries)
+                start = [question.item] if question.item else list(getattr(question, "like", ()))
+                patients = {items[id].patient for id in start} - {None}
+
+                answer = service.search(question)
+
+                assert not patients & {hit.item.patient for hit in answer.hits}
+                assert not patients & {
+                    g.value for g in answer.groups if question.group_by == "patient"
+                }
+                assert question.item not in {hit.item.id for hit in answer.hits} or (
+                    question.exclude == ("patient",) and not patients
+                )
+                asked += 1
+            for _ in range(20):
+                case, answer_of = random_case(rng, entries)
+                found = service.similar_cases(case)
+
+                shown = {p for match in found.cases for p in match.patients}
+                paired = {pair.item.patient for match in found.cases for pair in match.pairs}
+                assert not answer_of & (shown | paired)
+                asked += 1
+        finally:
+            service.close()
+    assert asked == 10_000
+
+
+def random_case(rng: np.random.Generator, entries: list[Entry]) -> tuple[CaseQuestion, set[str]]:
+    distance = ("mean", "max_sim", "prototypes", "transport")[int(rng.integers(4))]
+    asked: dict[str, Any] = {"distance": distance, "k": 3, "candidates": int(rng.integers(1, 9))}
+    by = ("case", "patient", "source")[int(rng.integers(3))]
+    if rng.random() < 0.5:
+        bags = sorted({v for e in entries if (v := getattr(e.item, by)) is not None})
+        value = bags[int(rng.integers(len(bags)))]
+        members = [e.item for e in entries if getattr(e.item, by) == value]
+        asked |= {"case": value}
+    else:
+        members = [entries[int(at)].item for at in rng.integers(len(entries), size=4)]
+        asked |= {"items": tuple(item.id for item in members)}
+    return CaseQuestion(by=by, **asked), {item.patient for item in members if item.patient}
+
+
+def test_equal_questions_have_equal_answers(
+    tmp_path: Path, rng: np.random.Generator, entries: list[Entry]
+) -> None:
+    first = random_service(tmp_path / "one", entries)
+    second = random_service(tmp_path / "two", list(reversed(entries)))
+    try:
+        for _ in range(60):
+            question = random_question(rng, entries)
+            one, other = (
+                service.search(question).model_dump(exclude={"seconds"})
+                for service in (first, second)
+            )
+            assert one == other
+    finally:
+        first.close()
+        second.close()
+
+
+def test_what_is_told_of_a_stored_item_is_left_out_too(
+    service: Service, entries: list[Entry]
+) -> None:
+    unknown = next(e.item for e in entries if e.item.patient is None)
+
+    told = service.search(Question(item=unknown.id, k=80, about=About(patient="P1")))
+
+    assert "P1" not in {hit.item.patient for hit in told.hits}
+    assert told.patient_exclusion == "partial"
+
+
+def test_an_item_that_is_not_there_is_named(service: Service) -> None:
+    missing = "00000000-0000-5000-8000-000000000000"
+
+    with pytest.raises(NoSuchItem, match=missing):
+        service.search(Question(item=missing))
+    with pytest.raises(NoSuchItem, match=missing):
+        service.refine(Refinement(like=(missing,)))
+
+
+def test_duplicates_are_a_kind_of_kin_that_is_left_out_unless_asked() -> None:
+    assert "duplicate" in RELATIONS
+    assert Question(item=None).exclude == RELATIONS

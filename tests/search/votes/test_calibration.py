@@ -1,0 +1,196 @@
+"""Calibration: fitted with own patients left out, kept, and noticed when it is stale."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_library import CARD, LABELS, random_entries, random_service, thumbnail
+
+from search.library.shards import Entry
+from search.query.resolve import NoCalibration
+from search.schemas.items import Filter, Item, Question, item_id
+from search.service import Service
+from search.votes.calibration import Calibration, CalibrationPlan, CannotCalibrate
+from search.votes.knn import vote
+
+PLAN = CalibrationPlan(ks=(5, 10), sample=200)
+
+
+@pytest.fixture(name="entries")
+def _entries(rng: np.random.Generator) -> list[Entry]:
+    return random_entries(rng, 160, patients=12)
+
+
+@pytest.fixture(name="service")
+def _service(tmp_path: Path, entries: list[Entry]) -> Iterator[Service]:
+    service = random_service(tmp_path, entries)
+    yield service
+    service.close()
+
+
+def test_it_is_the_vote_that_is_served_with_the_own_patient_left_out(
+    service: Service, entries: list[Entry]
+) -> None:
+    fitted = service.calibrate(PLAN)
+    labelled = [e.item for e in entries if e.item.label is not None]
+    right = 0
+    for item in labelled:
+        question = Question(item=item.id, k=10, exclude=("item", "source", "case", "patient"))
+        right += vote(service.search(question).hits).label == item.label
+
+    fit = fitted.fit(10)
+    assert fit is not None
+    assert fit.votes == fitted.sampled == fitted.labelled == len(labelled)
+    assert fit.accuracy == pytest.approx(right / len(labelled))
+    assert fitted.unit == "mixed"
+    assert fitted.without_patient == sum(item.patient is None for item in labelled)
+
+
+def test_it_reports_curves_that_hold_together(service: Service) -> None:
+    for fit in service.calibrate(PLAN).fits:
+        assert sum(bin.count for bin in fit.reliability) == fit.votes
+        assert 0 <= fit.ece <= 1
+        assert fit.log_loss[fit.curve.method] == min(fit.log_loss.values())
+        for curve in (fit.by_margin, fit.by_probability, fit.by_distance):
+            assert curve[0].coverage == 1
+            assert curve[0].accuracy == pytest.approx(fit.accuracy)
+        assert 0 < fit.far < 2
+
+
+def test_it_is_the_same_every_time_and_survives_a_restart(
+    service: Service, entries: list[Entry]
+) -> None:
+    first, second = service.calibrate(PLAN), service.calibrate(PLAN)
+    kept = service.collection().folder / "calibration.json"
+
+    assert first == second == Calibration.model_validate_json(kept.read_text())
+    assert first.fingerprint == CARD.fingerprint
+    assert service.calibration() == (first, False)
+
+
+def test_a_vote_says_its_probability(service: Service, entries: list[Entry]) -> None:
+    before = service.vote(Question(item=entries[0].item.id, k=10))
+    fitted = service.calibrate(PLAN)
+    after = service.vote(Question(item=entries[0].item.id, k=10))
+
+    assert (before.calibration, before.probability) == ("none", None)
+    assert after.calibration == "applied"
+    fit = fitted.fit(10)
+    assert fit is not None
+    assert after.probability == pytest.approx(fit.curve.at(list(after.vote.shares.values())))
+    assert after.sure == (after.state == "sure")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"k": 7},
+        {"where": Filter(label=("MY", "SNE"))},
+        {"exclude": ("item",)},
+        {"mmr": 0.5},
+    ],
+)
+def test_a_question_it_was_not_fitted_for_gets_no_probability(
+    service: Service, entries: list[Entry], changed: dict[str, object]
+) -> None:
+    service.calibrate(PLAN)
+    question = Question(item=entries[0].item.id, k=10).model_copy(update=changed)
+
+    found = service.vote(question)
+
+    assert (found.calibration, found.probability) == ("other question", None)
+    other = service.vote(Question(item=entries[0].item.id, k=10), weighting="uniform")
+    assert other.calibration == "other question"
+
+
+def test_a_write_makes_it_stale_until_it_is_fitted_again(
+    service: Service, entries: list[Entry], rng: np.random.Generator
+) -> None:
+    service.calibrate(PLAN)
+    extra = Item(id=item_id("more", "f" * 32), dataset="more", source="f" * 32, label="LY")
+    cells = service.collection()
+    cells.add([Entry(extra, np.ones(CARD.dim, np.float32), thumbnail(rng))])
+    service.written(cells)
+
+    found = service.vote(Question(item=entries[0].item.id, k=10))
+    assert (found.calibration, found.probability) == ("stale", None)
+    assert service.calibration()[1]
+    service.calibrate(PLAN)
+    assert service.vote(Question(item=entries[0].item.id, k=10)).calibration == "applied"
+
+
+def test_relabelling_alone_makes_it_stale(service: Service, entries: list[Entry]) -> None:
+    service.calibrate(PLAN)
+    changed = entries[1].item.model_copy(update={"label": "seen again"})
+    service.collection().update([changed])
+
+    assert service.calibration()[1]
+
+
+def test_a_query_far_from_everything_is_out_of_distribution(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    lean = np.zeros(CARD.dim)
+    lean[0] = 6
+    entries = [
+        Entry(e.item, np.asarray(e.vector + lean, np.float32), e.thumbnail)
+        for e in random_entries(rng, 160, patients=12)
+    ]
+    service = random_service(tmp_path, entries)
+    try:
+        service.calibrate(PLAN)
+        far = Question(vector=tuple((-lean).tolist()), fingerprint=CARD.fingerprint, k=10)
+
+        found = service.vote(far)
+
+        assert found.state == "out of distribution"
+        assert not found.sure
+        assert found.reason.startswith("Out of distribution")
+    finally:
+        service.close()
+
+
+def test_too_little_is_refused_in_words(tmp_path: Path, rng: np.random.Generator) -> None:
+    service = random_service(tmp_path, random_entries(rng, 20))
+    try:
+        with pytest.raises(CannotCalibrate, match="at least 50 labelled items"):
+            service.calibrate(PLAN)
+        with pytest.raises(NoCalibration, match="has no calibration"):
+            service.calibration()
+    finally:
+        service.close()
+
+
+def test_a_damaged_file_is_said(service: Service) -> None:
+    service.calibrate(PLAN)
+    path = service.collection().folder / "calibration.json"
+    path.write_text(json.dumps({"format": 1}))
+
+    with pytest.raises(CannotCalibrate, match="damaged"):
+        service.calibration()
+
+
+def test_it_is_held_out_by_patient_so_that_noise_is_not_called_certain(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    entries = [
+        Entry(
+            e.item.model_copy(update={"label": LABELS[at % 4]}),
+            np.asarray(rng.normal(size=CARD.dim), np.float32),
+            e.thumbnail,
+        )
+        for at, e in enumerate(random_entries(rng, 200, patients=20))
+    ]
+    service = random_service(tmp_path, entries)
+    try:
+        fit = service.calibrate(PLAN).fit(10)
+        assert fit is not None
+        assert fit.accuracy < 0.45
+        assert fit.ece < fit.ece_before
+        assert max(bin.probability for bin in fit.reliability) < 0.7
+    finally:
+        service.close()

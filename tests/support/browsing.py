@@ -1,0 +1,54 @@
+"""One page in headless Chromium, and what every page keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from live import Live
+from playwright.sync_api import Page, sync_playwright
+
+from ui.cli.demo import page as page_process
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def browsed(live: Live, chromium: str, patience_ms: int) -> Iterator[tuple[str, Page]]:
+    """The address of a page process over a service, and a tab that waits so long for anything."""
+    settings = live.settings.model_copy(update={"service_url": live.url})
+    with page_process(settings) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        context = browser.new_context(viewport={"width": 1280, "height": 720})
+        context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+        page = context.new_page()
+        page.set_default_timeout(patience_ms)
+        yield address, page
+        browser.close()
+
+
+def settles(page: Page) -> None:
+    """Wait until nothing is being drawn, nor begins to be: one run may lead to another."""
+    idle = page.locator("[data-test-script-state='notRunning']")
+    while True:
+        idle.wait_for()
+        page.wait_for_timeout(200)
+        if idle.count():
+            return
+
+
+def holds(page: Page) -> None:
+    """What every page keeps: no scrolling sideways, no silent picture, no traceback."""
+    wide = page.evaluate(
+        "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    silent = page.evaluate("() => [...document.images].filter(one => !one.alt).length")
+    assert (wide, silent, page.locator("[data-testid='stException']").count()) == (0, 0, 0)

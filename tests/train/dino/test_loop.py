@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoder import registry
+from train.config import TrainConfig
+from train.data.images import DataError
+from train.dino import loop
+from train.dino.checkpoint import CheckpointError, load
+from train.dino.loop import Collapsed, losses, train
+from train.dino.progress import read_log
+from train.smoke import KINDS, SETTINGS, draw_cell, draw_cells
+
+
+@pytest.fixture(name="cells", scope="module")
+def _cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cells")
+    draw_cells(folder, 8, 40, seed=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    assert sys.float_info.min / 2 > 0  # training leaves the process as it found it
+
+
+def settings(cells: Path, out: Path, **changes) -> TrainConfig:
+    base = SETTINGS | {
+        "data": (cells,), "out": out, "steps": 6, "batch": 8, "embed_dim": 16, "warmup_steps": 2,
+        "checkpoint_every": 100, "watch_every": 3, "log_every": 2, "tensorboard": False,
+        "force": True,
+    }  # fmt: skip
+    return TrainConfig.model_validate(base | changes)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(out / "weights.safetensors")
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the loop catches it."""
+
+
+def killed_after(steps: int, monkeypatch: pytest.MonkeyPatch, config: TrainConfig) -> None:
+    real = loop.one_step
+
+    def step(run):
+        if run.step == steps:
+            raise Killed
+        return real(run)
+
+    monkeypatch.setattr(loop, "one_step", step)
+    with pytest.raises(Killed):
+        train(config)
+    monkeypatch.setattr(loop, "one_step", real)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hold": "memory"},
+        {"hold": "disk", "local_crops": 0, "centering": "moving_average", "batch": 6},
+        {"tuning": "lora", "pixel_ops": 2, "separate_ibot_head": True, "micro_batch": 4},
+        {
+            "steps": 3, "stages": [{"steps": 3, "global_px": 48, "batch": 4}],
+            "head_warmup_steps": 2, "koleo_weight": 0.0,
+        },
+    ],
+    ids=["plain", "from disk without local crops", "lora", "two resolutions"],
+)  # fmt: skip
+def test_a_killed_and_resumed_run_equals_an_undisturbed_one_bit_for_bit(
+    cells, tmp_path, monkeypatch, changes
+):
+    quiet = settings(cells, tmp_path / "quiet", **changes)
+    train(quiet)
+    rough = settings(cells, tmp_path / "rough", checkpoint_every=2, **changes)
+    killed_after(5, monkeypatch, rough)
+    assert load(tmp_path / "rough")["step"] == 4
+    train(rough)
+    one, two = weights(tmp_path / "quiet"), weights(tmp_path / "rough")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    first, second = (
+        [{k: v for k, v in row.items() if k not in ("images_per_s", "data_share", "minutes_left")}
+         for row in read_log(tmp_path / name)] for name in ("quiet", "rough")
+    )  # fmt: skip
+    assert first == second
+    a, b = load(tmp_path / "quiet"), load(tmp_path / "rough")
+    for part in ("student", "teacher", "centers"):
+        assert all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+
+
+def test_training_changes_the_weights_and_lowers_the_loss_on_a_tiny_set(cells, tmp_path):
+    config = settings(cells, tmp_path, steps=40, watch_every=40, log_every=10, lr=1e-2, batch=16)
+    before = loop.load_start(config).vit.state_dict()["blocks.0.attn.qkv.weight"].clone()
+    train(config)
+    assert not torch.equal(weights(tmp_path)["blocks.0.attn.qkv.weight"], before)
+    rows = read_log(tmp_path, "step")
+    assert rows[-1]["dino_global"] < rows[0]["dino_global"]
+
+
+def test_the_folder_is_complete_and_loads_as_an_encoder(cells, tmp_path):
+    outcome = train(settings(cells, tmp_path / "tiny"))
+    assert outcome.finished
+    assert outcome.exported
+    for name in ("config.json", "log.jsonl", "weights.safetensors", "card.json"):
+        assert (tmp_path / "tiny" / name).is_file()
+    encoder = registry.load(str(tmp_path / "tiny"), device="cpu")
+    assert (encoder.card.id, encoder.card.dim, encoder.card.patch_px) == ("tiny", 16, 8)
+    rng = np.random.default_rng(0)
+    vectors = encoder.embed([draw_cell(kind, 40, rng) for kind in KINDS])
+    assert vectors.shape == (4, 16)
+
+
+def test_an_exported_encoder_is_the_teacher_bit_for_bit_also_with_lora(cells, tmp_path):
+    from train.dino.export import merged
+
+    config = settings(cells, tmp_path, tuning="lora")
+    train(config)
+    run = loop.prepare(config)
+    run.feed.close()
+    state = merged(run.teacher.backbone.vit)
+    saved = weights(tmp_path)
+    assert state.keys() == saved.keys()
+    assert all(torch.equal(state[name], saved[name]) for name in state)
+
+
+def test_an_export_can_be_trained_further(cells, tmp_path):
+    train(settings(cells, tmp_path / "first"))
+    train(settings(cells, tmp_path / "second", start=str(tmp_path / "first"), head_warmup_steps=6))
+    one, two = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.equal(one[name], two[name]) for name in one)  # only heads were trained
+    card = json.loads((tmp_path / "second" / "card.json").read_text())
+    assert card["source"] == "trained from first"
+
+
+def test_max_minutes_stops_at_a_checkpoint_that_can_be_resumed(cells, tmp_path):
+    config = settings(cells, tmp_path, max_minutes=1e-9)
+    outcome = train(config)
+    assert not outcome.finished
+    assert not (tmp_path / "card.json").exists()
+    assert load(tmp_path)["step"] == outcome.step
+    assert train(config.model_copy(update={"max_minutes": None})).exported
+
+
+def test_another_setting_in_the_same_folder_is_refused(cells, tmp_path):
+    train(settings(cells, tmp_path))
+    with pytest.raises(CheckpointError, match="other lr"):
+        train(settings(cells, tmp_path, lr=0.5))
+
+
+def test_a_damaged_checkpoint_is_named(cells, tmp_path):
+    train(settings(cells, tmp_path))
+    (tmp_path / "checkpoint.pt").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt cannot be read"):
+        train(settings(cells, tmp_path))
+
+
+def test_a_collapsed_run_stops_says_so_and_exports_nothing(cells, tmp_path):
+    config = settings(
+        cells, tmp_path, steps=12, collapse_rank=1.0, collapse_cosine=1e-6, force=False, lr=5.0
+    )
+    with pytest.raises(Collapsed, match="stopped at step"):
+        train(config)
+    assert not (tmp_path / "card.json").exists()
+
+
+def test_an_encoder_worse_than_its_parent_is_not_exported(cells, tmp_path, monkeypatch):
+    from train.dino import watch
+
+    scores = iter([(0.9, 0.9), (0.5, 0.5), (0.6, 0.6)])
+    monkeypatch.setattr(watch, "knn_probe", lambda *a: next(scores))
+    outcome = train(settings(cells, tmp_path, probe=cells, force=False))
+    assert not outcome.exported
+    assert "0.6000" in outcome.refusal
+    assert not (tmp_path / "card.json").exists()
+
+
+def test_corrupt_images_are_counted_in_the_log(tmp_path):
+    draw_cells(tmp_path / "cells", 4, 40, seed=1)
+    (tmp_path / "cells" / "eosinophil" / "0002.jpg").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"0002\.jpg"):
+        train(settings(tmp_path / "cells", tmp_path / "strict", max_corrupt=0.0))
+    train(settings(tmp_path / "cells", tmp_path / "run", max_corrupt=0.1))
+    (line,) = read_log(tmp_path / "run", "run")
+    assert (line["images"], line["corrupt"]) == (16, 1)
+
+
+def test_the_losses_add_up_with_the_published_scales(cells, tmp_path):
+    gen = torch.Generator().manual_seed(0)
+    student = {k: torch.randn(8, 5, generator=gen) for k in ("cls", "dino", "local")}
+    teacher = {"dino": torch.randn(8, 5, generator=gen)}
+    parts = {}
+    for crops, scale in ((0, None), (0, 0.5), (2, None)):
+        config = settings(cells, tmp_path, ibot_weight=0.0, local_crops=crops)
+        config = config.model_copy(update={"dino_global_scale": scale})
+        given = student if crops else {k: v for k, v in student.items() if k != "local"}
+        value, named = losses(config, loop.build_centers(config), given, teacher, None, 0.07)
+        parts[crops, scale] = float(named["dino_global"])
+        total = named["dino_global"] + named.get("dino_local", 0) + 0.1 * named["koleo"]
+        assert float(value) == pytest.approx(float(total), rel=1e-5)
+    assert parts[0, 0.5] == pytest.approx(parts[0, None] / 2)
+    assert parts[2, None] == pytest.approx(parts[0, None] * 2 / 6)
+
+
+def test_two_processes_keep_equal_weights(cells, tmp_path):
+    record = tmp_path / "settings.json"
+    config = settings(cells, tmp_path / "run", steps=2, watch_every=2, log_every=1)
+    record.write_text(config.model_dump_json())
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
+    environment |= {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    code = (
+        "import sys, torch, torch.distributed as dist\n"
+        "from pathlib import Path\n"
+        "from train.config import read_config\n"
+        "from train.dino.loop import prepare, one_step\n"
+        "run = prepare(read_config(Path(sys.argv[1])))\n"
+        "for _ in range(2):\n"
+        "    one_step(run); run.step += 1\n"
+        "own = torch.cat([p.flatten() for p in run.student.parameters()]).detach()\n"
+        "other = own.clone(); dist.broadcast(other, 0)\n"
+        "run.feed.close(); dist.destroy_process_group()\n"
+        "sys.exit(0 if torch.equal(own, other) else 7)\n"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(record)],
+            env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        _, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error.decode()[-1500:]
+
+
+def test_smoke_trains_is_killed_resumes_exports_loads_and_evaluates(tmp_path):
+    from train.smoke import smoke
+
+    report = smoke(tmp_path)
+    assert 0 < report.killed_at < report.steps
+    assert report.accuracy > 0.5
+
+
+GUIDED = {"dino_weight": 0.0, "ibot_weight": 0.0, "koleo_weight": 0.0, "contrast_weight": 0.5}
+
+
+@pytest.fixture(name="guide")
+def _guide(tmp_path: Path) -> Path:
+    rows = np.random.default_rng(0).normal(size=(8 * len(KINDS), 5)).astype(np.float32)
+    np.save(tmp_path / "guide.npy", rows)
+    return tmp_path / "guide.npy"
+
+
+def test_an_encoder_can_learn_from_a_guide_and_pairs_of_views_without_a_teacher(
+    cells, tmp_path, guide
+):
+    out = tmp_path / "out"
+    train(settings(cells, out, **GUIDED, guide=guide, guide_weight=4.0, steps=60, lr=3e-3))
+
+    steps = [line for line in read_log(out) if line["kind"] == "step"]
+    assert "dino_global" not in steps[-1]
+    assert steps[-1]["guide"] < 0.9 * steps[0]["guide"]
+    encoder = registry.load(str(out), device="cpu")
+    assert (encoder.card.pooling, encoder.card.dim) == ("mean", 5)
+
+
+def test_the_vector_is_what_the_guides_head_says_of_the_mean_patch(cells, tmp_path, guide):
+    config = settings(cells, tmp_path / "out", **GUIDED, guide=guide)
+    train(config)
+    image = draw_cell("eosinophil", 40, np.random.default_rng(5))
+    encoder = registry.load(str(tmp_path / "out"), device="cpu")
+    vectors, patches = encoder.tokens([image])
+    mean = patches[0].reshape(-1, 5).mean(axis=0)
+    assert vectors[0] @ mean / np.linalg.norm(mean) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_guided_run_that_is_killed_and_resumed_equals_an_undisturbed_one(
+    cells, tmp_path, guide, monkeypatch
+):
+    def config(name: str) -> TrainConfig:
+        return settings(cells, tmp_path / name, **GUIDED, guide=guide, checkpoint_every=2)
+
+    train(config("whole"))
+    killed_after(3, monkeypatch, config("killed"))
+    train(config("killed"))
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.parametrize("rows", [3, 8 * len(KINDS)])
+def test_a_guide_that_does_not_fit_the_images_is_refused(cells, tmp_path, rows):
+    table = np.full((rows, 5), 1.0 if rows == 3 else np.nan, np.float32)
+    np.save(tmp_path / "guide.npy", table)
+    with pytest.raises(DataError, match=r"a row for each of 32 images"):
+        train(settings(cells, tmp_path / "out", **GUIDED, guide=tmp_path / "guide.npy"))
+
+
+def test_a_guide_that_is_no_table_is_named(cells, tmp_path):
+    (tmp_path / "guide.npy").write_text("not numbers")
+    with pytest.raises(DataError, match=r"guide .*guide\.npy is no \.npy file"):
+        train(settings(cells, tmp_path / "out", **GUIDED, guide=tmp_path / "guide.npy"))

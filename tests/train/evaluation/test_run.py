@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from io import StringIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+from rich.console import Console
+
+from encoder.registry import load
+from search.evaluation.splits import BadSplit
+from train.data.datasets import BadDataset, folder
+from train.evaluation.run import (
+    EvaluateConfig,
+    code_version,
+    evaluate,
+    main,
+    make_folds,
+    run,
+    spread,
+)
+
+
+def _drawn(root, patients=10, cells=4, table=True):
+    """Red and blue cells of ten patients in two batches; some cells have the wrong colour."""
+    rng = np.random.default_rng(0)
+    lines = ["path,label,patient,source"]
+    for patient in range(patients):
+        for cell in range(cells):
+            label = "red" if patient % 2 else "blue"
+            colour = np.array([200, 20, 20] if patient % 2 else [20, 20, 200])
+            shades = colour + rng.integers(-15, 16, (10, 10, 3))
+            name = f"{label}/{patient}-{cell}.png"
+            (root / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(shades.astype(np.uint8)).save(root / name)
+            lines.append(f"{name},{label},p{patient},batch{patient // 5}")
+    if table:
+        (root / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def _config(root, **given):
+    words = {"resamples": 20, "cache": root / ".." / "cache", "encoders": ("colour",), **given}
+    return EvaluateConfig(data=(f"folder:{root}",), **words)
+
+
+def test_one_run_writes_everything_that_makes_its_numbers_repeatable(tmp_path):
+    root, out = _drawn(tmp_path / "set"), tmp_path / "out.json"
+
+    record = run(_config(root, k=(1, 3), out=out), Console(file=StringIO()))
+
+    assert json.loads(out.read_text()) == json.loads(json.dumps(record))
+    (one,) = record["sets"]
+    assert (one["n"], one["classes"], one["unit"], one["patients"]) == (40, 2, "patient", True)
+    assert one["split"] == "5-fold by patient"
+    assert record["code_version"] == code_version()
+    (encoder,) = one["encoders"]
+    assert encoder["fingerprint"] == load("colour").card.fingerprint
+    assert [r["method"] for r in encoder["results"]] == ["1-NN", "3-NN", "linear probe"]
+    for result in encoder["results"]:
+        assert result["pooled"]["accuracy"] == 1.0
+        assert result["intervals"]["accuracy"]["clusters"] == 10
+        assert sum(fold["test"] for fold in result["per_fold"]) == 40
+        assert result["recall"] == {"blue": 1.0, "red": 1.0}
+
+
+def test_the_command_prints_the_papers_table_without_wrapping_it(tmp_path, capsys):
+    root = _drawn(tmp_path / "set", table=False)
+    words = ["--data", f"folder:{root}", "--encoders", "colour", "-k", "1", "20"]
+    words += ["--cache", str(tmp_path / "cache"), "--resamples", "20"]
+
+    assert main(words) == 0
+
+    out = capsys.readouterr().out
+    assert "### set: 40 cells, 2 classes, 5-fold by image" in out
+    assert "| encoder | 1-NN wF1 / bAcc / Acc | 20-NN wF1 / bAcc / Acc | linear probe" in out
+    assert "| colour | 100.0 ± 0.0 / 100.0 ± 0.0 / 100.0 ± 0.0 |" in out
+    assert "[100.0, 100.0]" in out
+    assert "no patient ids: the intervals are by image" in out
+
+
+def test_a_batch_is_left_out_where_batches_are_known(tmp_path):
+    labelled = folder(_drawn(tmp_path / "set"))
+
+    name, folds = make_folds(labelled, _config(tmp_path / "set", split="leave-one-source-out"))
+
+    assert name == "leave one source out"
+    assert [fold.name for fold in folds] == ["batch0", "batch1"]
+
+
+def test_a_split_by_cell_is_refused_where_cells_share_a_patient(tmp_path):
+    labelled = folder(_drawn(tmp_path / "set"))
+
+    with pytest.raises(BadSplit, match="would part a patient of set; use --split grouped"):
+        make_folds(labelled, _config(tmp_path / "set", split="stratified"))
+
+
+def test_classes_that_are_asked_but_not_taught_are_told(tmp_path):
+    root = _drawn(tmp_path / "set")
+    table = (root / "manifest.csv").read_text().replace("red,p9", "late,p9")
+    (root / "manifest.csv").write_text(table)
+
+    record = run(
+        _config(root, split="leave-one-source-out", probe=False),
+        Console(file=StringIO()),
+    )
+
+    assert "fold batch1: asked but not taught: late" in record["sets"][0]["notes"]
+    assert record["sets"][0]["encoders"][0]["results"][0]["recall"]["late"] == 0.0
+
+
+def test_fewer_cells_than_neighbours_is_told(tmp_path):
+    labelled = folder(_drawn(tmp_path / "set", cells=1))
+    config = _config(tmp_path / "set", k=(20,), probe=False)
+    vectors = np.eye(10, dtype=np.float32)
+
+    (result,) = evaluate(vectors, labelled, make_folds(labelled, config)[1], config)
+
+    assert "fold 1: only 8 cells teach, so 8 voted" in result.notes
+
+
+def test_a_limit_is_stated(tmp_path):
+    record = run(
+        _config(_drawn(tmp_path / "set"), limit=24, probe=False, folds=2),
+        Console(file=StringIO()),
+    )
+
+    assert record["sets"][0]["n"] == 24
+    assert "a subset of 24 of 40 cells" in record["sets"][0]["notes"]
+
+
+def test_bags_are_scored_by_patient_with_attention_per_cell(tmp_path):
+    root = _drawn(tmp_path / "set")
+
+    seen = StringIO()
+
+    record = run(_config(root, bags=True, probe=False, folds=2), Console(file=seen))
+
+    bags = record["sets"][0]["encoders"][0]["abmil"]
+    assert (bags["unit"], bags["n"]) == ("patient", 10)
+    assert len(bags["per_fold"]) == 2
+    assert set(bags["attention"]) == {f"p{at}" for at in range(10)}
+    assert all(sum(w) == pytest.approx(1, abs=1e-4) for w in bags["attention"].values())
+    assert "ABMIL by patient" in seen.getvalue()
+
+
+def test_bags_without_patients_are_refused(tmp_path):
+    root = _drawn(tmp_path / "set", table=False)
+
+    with pytest.raises(BadDataset, match="needs patients, and set names none"):
+        run(_config(root, bags=True, probe=False), Console(file=StringIO()))
+
+
+def test_lists_on_the_command_line_may_be_words():
+    assert spread(["--data", "a", "b", "--seed", "3", "-k", "1", "20"]) == [
+        "--data",
+        '["a", "b"]',
+        "--seed",
+        "3",
+        "-k",
+        '["1", "20"]',
+    ]
+
+
+def test_the_config_refuses_what_it_does_not_know(tmp_path):
+    with pytest.raises(ValidationError):
+        EvaluateConfig(folds=1)
+    with pytest.raises(ValidationError):
+        EvaluateConfig(neighbours=3)
+
+
+def test_help_tells_every_option_in_words(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+
+    out = " ".join(capsys.readouterr().out.split())
+    for name, field in EvaluateConfig.model_fields.items():
+        assert f"-{name.replace('_', '-')}" in out
+        assert " ".join(field.description.split())[:30] in out

@@ -1,0 +1,196 @@
+"""Case, Atlas, Evaluate and Library in headless Chromium, over a real service and drawn cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from browsing import browsed, holds, settles
+from live import REPOSITORY, Live
+from playwright.sync_api import Page
+
+from search.client.client import Client
+from search.client.evaluations import wait_for
+from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, SplitName
+from search.schemas.items import Filter, Question
+from ui.look.theme import DARK, LIGHT
+
+LONG = 150_000
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(name="opened", scope="module")
+def _opened(live: Live, chromium: str) -> Iterator[tuple[str, Page]]:
+    with browsed(live, chromium, LONG) as opened:
+        yield opened
+
+
+def view(page: Page, name: str) -> None:
+    page.get_by_role("radio", name=name, exact=True).or_(
+        page.get_by_role("button", name=name, exact=True)
+    ).first.click()
+
+
+def test_a_reviewer_relabels_a_cell_and_its_source_keeps_its_word(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/case?by=patient")
+    first = page.locator(".hs-card").first
+    first.wait_for()
+    id = str(first.get_attribute("data-card"))
+    holds(page)
+
+    first.locator(".hs-open").click()
+    label = page.get_by_label("Call the 1 chosen cells")
+    label.click()
+    label.fill("smudge cell")
+    label.press("Enter")
+    page.get_by_label("Reviewer").fill("Ada")
+    page.get_by_role("button", name="Save the review").click()
+    page.get_by_text("1 kept").wait_for()
+
+    with Client(live.url) as client:
+        said = client.item_reviews(id, "cells")
+        assert (said["label"], said["history"][0]["reviewer"]) == ("smudge cell", "Ada")
+        assert client.item(id).label == said["history"][0]["source_label"] != "smudge cell"
+    page.locator(".hs-table").get_by_text("smudge cell").wait_for()
+
+
+def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
+    address, page = opened
+    page.goto(f"{address}/case?by=patient")
+    page.locator(".hs-card").first.wait_for()
+    with page.expect_response(lambda answer: "/hemaseek/tiles/" in answer.url) as came:
+        view(page, "Slide")
+    page.locator(".hs-viewer[data-open=true]").wait_for()
+
+    assert came.value.status == 200
+    assert came.value.headers["content-type"] == "image/jpeg"
+    assert page.locator(".hs-viewer-bar b").inner_text().endswith("µm")
+    holds(page)
+
+
+def test_a_lasso_on_the_map_makes_a_gate_with_its_cells(opened: tuple[str, Page]) -> None:
+    address, page = opened
+    page.goto(f"{address}/atlas")
+    canvas = page.locator(".hs-scatter canvas")
+    canvas.wait_for()
+    box = canvas.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    reach = min(box["width"], box["height"]) * 0.47
+
+    page.mouse.move(x + reach, y)
+    page.mouse.down()
+    for at in range(1, 20):
+        turn = at * math.pi / 10
+        page.mouse.move(x + reach * math.cos(turn), y + reach * math.sin(turn))
+    page.mouse.up()
+    page.locator("[aria-label='Cells of the gate'] .hs-card").first.wait_for()
+
+    row = page.locator(".hs-table tbody tr").first
+    assert row.locator("th").inner_text() == "Gate 1"
+    assert int(row.locator("td").first.inner_text()) > 20
+    holds(page)
+
+
+def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
+    opened: tuple[str, Page],
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/evaluate")
+    page.get_by_text("A linear probe too").click()
+    page.get_by_text("The index beside exact search").click()
+    page.get_by_role("button", name="Begin").click()
+    page.get_by_text("The evaluation is done.").wait_for(timeout=4 * LONG)
+    page.locator(".hs-matrix button").first.wait_for()
+
+    page.locator(".hs-matrix button").first.click()
+    page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()
+    holds(page)
+
+
+def evaluated(live: Live, split: SplitName) -> EvaluationRecord:
+    plan = EvaluationPlan(collection="cells", split=split, ks=(1, 5), probe=False, ann=False)
+    with Client(live.url) as client:
+        return wait_for(client.evaluation, client.evaluate(plan).id, every_s=0.1)
+
+
+def test_two_evaluations_are_held_against_each_other_cell_by_cell(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    one, other = (evaluated(live, at) for at in ("leave-one-patient-out", "leave-one-source-out"))
+    assert one.result is not None
+    assert other.result is not None
+    page.goto(f"{address}/evaluate")
+    beside = page.get_by_role("combobox", name="Beside it")
+    beside.click()
+    page.get_by_role("option").nth(1).click()
+    page.get_by_role("heading", name="Cell by cell").wait_for()
+    page.get_by_text(f"{one.result.data.asked:,} cells asked by both").wait_for()
+    page.get_by_text("By label", exact=True).click()
+    page.get_by_role("columnheader", name="Recall").wait_for()
+    settles(page)
+    holds(page)
+
+
+def test_every_page_fits_and_is_legible_by_day_and_by_night(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    audit = (REPOSITORY / "tests" / "support" / "contrast.js").read_text()
+    with Client(live.url) as client:
+        item = next(iter(client.items_page("cells", Filter(), 1)[0])).id
+        others = ",".join(hit.item.id for hit in client.search(Question(item=item, k=2)).hits)
+    bad = []
+    for path, there in {
+        "": "[aria-label='Samples'] .hs-card",
+        f"?item={item}&collection=cells": ".hs-grid .hs-acts",
+        f"compare?item={item}&collection=cells&with={others}": ".hs-table",
+        "case?by=patient": ".hs-card",
+        "atlas": ".hs-scatter canvas",
+        "evaluate": ".hs-matrix",
+        "library": ".hs-table",
+    }.items():
+        page.goto(f"{address}/{path}")
+        page.locator(there).first.wait_for()
+        settles(page)
+        for scheme, tokens in (("light", LIGHT), ("dark", DARK)):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            ground = tuple(int(tokens["paper"][at : at + 2], 16) for at in (1, 3, 5))
+            page.wait_for_function(
+                "ground => getComputedStyle(document.querySelector('.stApp'))"
+                ".backgroundColor === ground",
+                arg=f"rgb{ground}",
+            )
+            bad += [(path, scheme, one) for one in page.evaluate(audit)]
+            for width, height in ((1920, 1080), (1280, 720)):
+                page.set_viewport_size({"width": width, "height": height})
+                holds(page)
+    page.emulate_media(color_scheme="light")
+
+    assert not bad, "\n".join(sorted({f"{path} {scheme}: {one}" for path, scheme, one in bad})[:20])
+
+
+def test_a_version_is_built_beside_the_one_that_answers_and_then_answers(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/library")
+    page.get_by_text("Its encoder").wait_for()
+    holds(page)
+
+    view(page, "Versions")
+    encoder = page.get_by_label("Encoder")
+    encoder.click()
+    encoder.fill("colour")
+    encoder.press("Enter")
+    page.get_by_role("button", name="Build the version").click()
+    page.get_by_text("answers now").wait_for(timeout=4 * LONG)
+
+    with Client(live.url) as client:
+        first, second = client.versions("cells")
+    assert (first["previous"], second["served"]) == (True, True)

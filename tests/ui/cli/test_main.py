@@ -1,0 +1,189 @@
+"""The command `hemaseek`: quick to start, honest in its exit status, plain in its refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from live import Live
+
+HEAVY = ("torch", "timm", "numpy", "pydantic", "rich", "qdrant_edge", "fastapi", "streamlit", "PIL")
+
+
+def hemaseek(
+    *words: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("HEMASEEK_")}
+    return subprocess.run(
+        [sys.executable, "-m", "ui", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=plain | environment,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(name="library", scope="module")
+def _library(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library of its own, made by the command from the drawn cells."""
+    folder = tmp_path_factory.mktemp("cli") / "library"
+    made = hemaseek("ingest", str(live.folder / "manifest.csv"), "--library", str(folder))
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["stored"] > 0
+    return folder
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['hemaseek', '--help']\n"
+        "from ui.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert "ingest" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_encoders_are_listed_as_json_lines_when_piped() -> None:
+    done = hemaseek("encoders")
+
+    cards = {card["id"]: card for card in map(json.loads, done.stdout.splitlines())}
+    assert {"colour", "dinov2-s", "dinobloom-g", "reddino-l"} <= set(cards)
+    assert cards["colour"]["licence"] == "Apache-2.0"
+
+
+def test_ingesting_again_changes_nothing(live: Live, library: Path) -> None:
+    again = hemaseek("ingest", str(live.folder / "manifest.csv"), "--library", str(library))
+
+    told = json.loads(again.stdout)
+    assert again.returncode == 0
+    assert (told["stored"], told["updated"], told["index"]) == (0, 0, None)
+
+
+def test_a_search_prints_a_json_line_for_each_neighbour(live: Live, library: Path) -> None:
+    image = next((live.folder / "cells" / "monocyte").glob("*.png"))
+
+    done = hemaseek("search", str(image), "-k", "4", "--library", str(library))
+    hits = [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert len(hits) == 4
+    assert hits[0]["score"] >= hits[3]["score"]
+    assert "patient is unknown" in done.stderr
+    by_id = hemaseek("search", hits[0]["item"]["id"], "-k", "2", "--library", str(library))
+    assert hits[0]["item"]["id"] not in by_id.stdout
+
+
+def test_a_filter_on_the_command_line_holds(live: Live, library: Path) -> None:
+    image = next((live.folder / "cells" / "monocyte").glob("*.png"))
+
+    done = hemaseek(
+        *("search", str(image), "-k", "4", "--library", str(library), "--where", "label=basophil")
+    )
+
+    labels = {json.loads(line)["item"]["label"] for line in done.stdout.splitlines()}
+    assert labels == {"basophil"}
+
+
+def test_a_vote_is_one_line_of_json(live: Live, library: Path) -> None:
+    image = next((live.folder / "cells" / "eosinophil").glob("*.png"))
+
+    found = json.loads(hemaseek("vote", str(image), "--library", str(library)).stdout)
+
+    assert sum(found["vote"]["shares"].values()) == pytest.approx(1)
+    assert found["reason"]
+
+
+def test_the_service_answers_when_it_owns_the_library(live: Live) -> None:
+    image = next((live.folder / "cells" / "eosinophil").glob("*.png"))
+    owned = str(live.settings.library)
+
+    asked = hemaseek("search", str(image), "-k", "3", "--library", owned)
+    written = hemaseek("ingest", str(live.folder / "manifest.csv"), "--library", owned)
+
+    assert len(asked.stdout.splitlines()) == 3
+    assert json.loads(written.stdout)["stored"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("search", "nosuch.png"), "neither an image file nor the id of an item"),
+        (("search", __file__), "not an image"),
+        (("search", "00000000-0000-5000-8000-000000000000"), "no item 00000000"),
+        (("ingest", "nosuch-folder"), "does not exist"),
+        (("ingest", str(Path(__file__).parent), "--layout", "vco"), "Did you mean 'voc'?"),
+        (("ingest", "{manifest}", "--encoder", "colours"), "Did you mean 'colour'?"),
+        (("search", __file__, "--where", "label"), "expected FIELD=VALUE"),
+        (("search", __file__, "--where", "lable=x"), "no field 'lable'"),
+    ],
+)
+def test_a_mistake_is_answered_in_words(
+    live: Live, library: Path, words: tuple[str, ...], said: str
+) -> None:
+    manifest = str(live.folder / "manifest.csv")
+    named = [word.replace("{manifest}", manifest) for word in words]
+
+    done = hemaseek(*named, "--library", str(library))
+
+    assert done.returncode in {1, 2}
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_library_says_how_to_fill_it(tmp_path: Path) -> None:
+    picture = "00000000-0000-5000-8000-000000000000"
+
+    done = hemaseek("search", picture, "--library", str(tmp_path / "library"))
+
+    assert done.returncode == 1
+    assert "hemaseek ingest PATH" in done.stderr
+
+
+def test_a_failure_is_reported_and_the_exit_status_says_so(live: Live, tmp_path: Path) -> None:
+    good = next((live.folder / "cells" / "eosinophil").glob("*.png"))
+    folder = tmp_path / "cells" / "eosinophil"
+    folder.mkdir(parents=True)
+    (folder / "good.png").write_bytes(good.read_bytes())
+    (folder / "cut.png").write_bytes(good.read_bytes()[:200])
+    report = tmp_path / "report.json"
+
+    done = hemaseek(
+        *("ingest", str(tmp_path / "cells"), "--library", str(tmp_path / "library")),
+        *("--report", str(report)),
+    )
+    told = json.loads(report.read_text())
+
+    assert done.returncode == 1
+    assert told["stored"] == 1
+    assert [Path(failure["path"]).name for failure in told["failures"]] == ["cut.png"]
+    assert "damaged" in told["failures"][0]["reason"]
+
+
+def test_the_doctor_finds_a_collection_of_another_encoder(library: Path) -> None:
+    healthy = hemaseek("doctor", "--library", str(library))
+    facts = library / "collections" / "cells" / "versions" / "1" / "collection.json"
+    before = facts.read_text()
+    body = json.loads(before)
+    body["card"]["input_px"] = 32
+    del body["card"]["fingerprint"]
+    facts.write_text(json.dumps(body))
+    try:
+        ill = hemaseek("doctor", "--library", str(library))
+    finally:
+        facts.write_text(before)
+
+    assert healthy.returncode == 0, healthy.stdout
+    assert ill.returncode == 1
+    failed = [f for f in map(json.loads, ill.stdout.splitlines()) if not f["ok"]]
+    assert [f["what"] for f in failed] == ["collection cells"]
+    assert "ingest anew" in failed[0]["detail"]

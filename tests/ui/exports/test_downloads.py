@@ -1,0 +1,50 @@
+"""Answers as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+from search.schemas.items import Answer, Box, Filter, Hit, Item, item_id
+from ui.exports.downloads import as_csv, as_json
+
+
+def answer(label: str) -> Answer:
+    box = Box(x=1, y=2, w=3, h=4)
+    item = Item(id=item_id("d", "s", box), dataset="d", source="s", bbox=box, label=label)
+    return Answer(
+        hits=(Hit(item=item, score=0.5),),
+        collection="cells",
+        items=1,
+        encoder="colour",
+        fingerprint="f" * 16,
+        k=1,
+        exact=False,
+        where=Filter(),
+        patients=0,
+        sources=1,
+        sites=0,
+        patient_exclusion="impossible",
+    )
+
+
+def test_a_table_has_one_line_for_each_hit() -> None:
+    (row,) = csv.DictReader(io.StringIO(as_csv(answer("blast, large")).decode("utf-8-sig")))
+
+    assert row["rank"] == "1"
+    assert row["label"] == "blast, large"
+    assert (row["x"], row["h"], row["patient"]) == ("1", "4", "")
+
+
+def test_a_label_is_never_run_as_a_formula() -> None:
+    (row,) = csv.DictReader(io.StringIO(as_csv(answer("=HYPERLINK(1)")).decode("utf-8-sig")))
+
+    assert row["label"] == "'=HYPERLINK(1)"
+
+
+def test_the_whole_answer_can_be_read_again() -> None:
+    held = json.loads(as_json(answer("blast"), None, {"item": "x"}))
+
+    assert Answer.model_validate(held["answer"]) == answer("blast")
+    assert held["search"] == {"item": "x"}

@@ -1,0 +1,95 @@
+"""Case, Atlas, Evaluate and Library without a browser, over a real service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import streamlit as st
+from live import Live
+from streamlit.testing.v1 import AppTest
+
+from search.client.client import Client
+from search.client.evaluations import wait_for
+from search.schemas.evaluations import EvaluationPlan
+from ui.session.place import connect
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    yield
+    connect().close()
+    st.cache_resource.clear()
+    st.cache_data.clear()
+
+
+def page(monkeypatch: pytest.MonkeyPatch, url: str, name: str) -> AppTest:
+    monkeypatch.setenv("HEMASEEK_SERVICE_URL", url)
+    return AppTest.from_string(f"from ui import {name}\n{name}.show()", default_timeout=120).run()
+
+
+def html(app: AppTest) -> str:
+    return " ".join(str(part.proto.body) for part in app.get("html"))
+
+
+def test_a_case_is_counted_by_source_reviewers_and_neighbours(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = page(monkeypatch, live.url, "case")
+    shown = html(app)
+
+    assert not app.exception
+    assert "Differential count" in shown
+    assert all(f">{head}</th>" in shown for head in ("Source", "After review", "Neighbours"))
+    assert "own patient left out" in shown
+    assert any(button.label == "Save the review" and button.disabled for button in app.button)
+
+
+def test_a_map_is_shown_with_the_counts_that_it_is_made_of(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = page(monkeypatch, live.url, "atlas")
+    shown = html(app)
+
+    assert not app.exception
+    assert "102 of 102 items" in shown
+    assert "No gate yet" in shown
+    assert "On the whole map, the 12 most frequent of " in shown
+
+
+def test_the_library_shows_what_is_in_it_and_by_which_encoder(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = page(monkeypatch, live.url, "library")
+    shown = html(app)
+
+    assert not app.exception
+    assert "36a0ad706d8abe9e" in shown
+    assert "colour-histogram-v1" in shown
+    assert "What is in cells" in shown
+
+
+def test_an_evaluation_is_shown_with_its_intervals_and_its_confusions(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(live.url) as client:
+        plan = EvaluationPlan(ks=(1,), probe=False, ann=False, resamples=20)
+        done = wait_for(client.evaluation, client.evaluate(plan).id)
+    app = page(monkeypatch, live.url, "evaluate")
+    shown = html(app)
+
+    assert done.state == "done"
+    assert not app.exception
+    assert "1-NN" in shown
+    assert "95 % intervals" in shown
+    assert "each patient left out in turn" in shown
+
+
+@pytest.mark.parametrize("name", ["case", "atlas", "evaluate", "library"])
+def test_a_service_that_is_down_is_said_on_every_page(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    app = page(monkeypatch, "http://127.0.0.1:9", name)
+
+    assert not app.exception
+    assert "hemaseek serve" in html(app)

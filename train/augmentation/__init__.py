@@ -1,0 +1,1 @@
+"""Views of an image: colour, geometry, masking, pixels."""

@@ -1,0 +1,1 @@
+"""Images to train on and labelled sets to evaluate on."""

@@ -1,0 +1,1 @@
+"""DINOv2 self-supervision: model, losses, schedule, loop, checkpoints, export."""

@@ -1,0 +1,1 @@
+"""The papers' evaluation: vectors, kNN, linear probe, ABMIL, tables."""

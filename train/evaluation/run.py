@@ -1,0 +1,396 @@
+"""The papers' evaluation: nearest neighbours and a linear probe on frozen vectors.
+
+    python -m train.evaluation.run --data pbc chula lc25000 --encoders colour random-vit-s PATH
+
+prints a table of the papers' shape and writes everything it knows as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
+
+from encoder.contract import Encoder
+from encoder.registry import Device
+from search.evaluation import splits
+from search.evaluation.metrics import METRICS, bootstrap, confusion, scores
+from search.evaluation.probe import Rule, linear_probe
+from search.evaluation.run import code_digest
+from search.neighbours import exact
+from search.votes.knn import vote_many
+from train.data import datasets
+from train.data.datasets import Labelled
+from train.evaluation import table
+from train.evaluation.vectors import open_encoder, vectors_of
+
+SplitName = Literal["auto", "stratified", "grouped", "leave-one-source-out"]
+CODE = (
+    "train.evaluation.run",
+    "train.data.datasets",
+    "train.evaluation.abmil",
+    "train.evaluation.vectors",
+    "search.neighbours.exact",
+    "search.evaluation.probe",
+    "search.evaluation.splits",
+    "search.evaluation.metrics",
+    "search.votes.knn",
+)
+"""The modules whose text is the version of an evaluation."""
+
+
+class EvaluateConfig(BaseModel):
+    """Score encoders as DinoBloom and RedDino do: 1-NN, 20-NN and a linear probe.
+
+    Every encoder meets the same cells in the same folds. Vectors are kept on disk under the
+    encoder's fingerprint, so that a second run costs only the scoring and a run that was
+    stopped goes on where it was.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    data: tuple[str, ...] = ("pbc", "chula", "lc25000")
+    """Sets, by name (pbc, chula, chula-no-12, lc25000, bccd, pbc-bccd) or folder:PATH (a folder
+    per label, or a manifest.csv with path, label and perhaps patient and source)."""
+    encoders: tuple[str, ...] = ("colour", "random-vit-s")
+    """Names, folders or timm sources that the registry loads, and random-vit-s, -b, -l."""
+    root: Path = Path(os.environ.get("HEMASEEK_DATA", "../shared/data"))
+    """Where the named sets are; HEMASEEK_DATA if that is set."""
+    split: SplitName = "auto"
+    """auto: folds that keep the set's groups whole; stratified: by cell, as the papers, and
+    refused where groups are larger than a cell; leave-one-source-out: RedDino's, by batch."""
+    folds: int = Field(default=5, ge=2)
+    """Number of folds; leave-one-source-out has as many as there are sources."""
+    k: tuple[int, ...] = (1, 20)
+    """Neighbours that vote, heads counted."""
+    metric: exact.Metric = "cosine"
+    """Of the neighbours. On vectors of length 1 both rank alike."""
+    features: Literal["unit", "raw"] = "unit"
+    """unit: vectors of length 1, as they are served; raw: as the network gives them, which with
+    euclidean is what the papers' code scored."""
+    probe: bool = True
+    """Fit the linear probe too (the slowest part)."""
+    probe_rule: Rule = "samples"
+    """What n counts in C = c x n / 100: training samples (the paper), or features (its code)."""
+    bags: bool = False
+    """Also score patients by gated ABMIL; needs a set with patients, each of one label."""
+    limit: int | None = Field(default=None, ge=1)
+    """About so many cells per set, classes in proportion, from as many groups as there are;
+    stated in the report."""
+    seed: int = Field(default=0, ge=0)
+    """Of subsets, folds, bootstrap and random encoders."""
+    resamples: int = Field(default=1000, ge=1)
+    """Bootstrap resamples of the intervals."""
+    cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "hemaseek" / "vectors"
+    """Where vectors are kept."""
+    out: Path | None = None
+    """Write the results here as JSON."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of torch; all cores if not given."""
+    device: Device = "auto"
+    """Where encoders run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One encoder, one set, one method."""
+
+    method: str
+    """`1-NN`, `20-NN`, `linear probe`."""
+    mean: dict[str, float]
+    """Mean of the folds: what the papers print."""
+    sd: dict[str, float]
+    """Standard deviation over the folds."""
+    per_fold: list[dict[str, Any]]
+    pooled: dict[str, float]
+    """Scores of all answers together."""
+    intervals: dict[str, dict[str, Any]]
+    """Cluster bootstrap of `pooled`."""
+    recall: dict[str, float]
+    """Recall of each class over all answers."""
+    notes: list[str]
+
+
+def evaluate(
+    vectors: NDArray[np.float32],
+    labelled: Labelled,
+    folds: Sequence[splits.Fold],
+    config: EvaluateConfig,
+) -> list[Result]:
+    """Score one encoder's vectors on one set.
+
+    Args:
+        vectors: n x dim, in the order of the set.
+        labelled: The set.
+        folds: Which cells teach and which are asked.
+        config: Methods, metric, seed.
+    """
+    names, truth = np.unique(labelled.labels, return_inverse=True)
+    told: dict[str, tuple[list[NDArray[np.int64]], list[str]]] = {}
+    for fold in folds:
+        train, test, known = vectors[fold.train], vectors[fold.test], truth[fold.train]
+        k = min(max(config.k), len(train))
+        near, near_scores = exact.search(test, train, k, metric=config.metric)
+        for count in config.k:
+            method = f"{count}-NN"
+            answers, notes = told.setdefault(method, ([], []))
+            if count > k:
+                notes.append(f"fold {fold.name}: only {k} cells teach, so {k} voted")
+            answers.append(vote_many(known[near[:, :count]], near_scores[:, :count], len(names)))
+        if config.probe:
+            answers, notes = told.setdefault("linear probe", ([], []))
+            fitted = linear_probe(train, known, test, rule=config.probe_rule)
+            answers.append(fitted.predicted)
+            if not fitted.converged:
+                notes.append(f"fold {fold.name}: not converged after {fitted.iterations} steps")
+    return [
+        _result(method, answers, notes, truth, names, labelled, folds, config)
+        for method, (answers, notes) in told.items()
+    ]
+
+
+def _result(
+    method: str,
+    answers: list[NDArray[np.int64]],
+    notes: list[str],
+    truth: NDArray[np.int64],
+    names: NDArray[np.str_],
+    labelled: Labelled,
+    folds: Sequence[splits.Fold],
+    config: EvaluateConfig,
+) -> Result:
+    classes = len(names)
+    per_fold: list[dict[str, Any]] = [
+        {
+            "fold": fold.name,
+            "train": len(fold.train),
+            "test": len(fold.test),
+            **scores(confusion(truth[fold.test], answer, classes)),
+        }
+        for fold, answer in zip(folds, answers, strict=True)
+    ]
+    asked = np.concatenate([fold.test for fold in folds])
+    said = np.concatenate(answers)
+    matrix = confusion(truth[asked], said, classes)
+    support = matrix.sum(axis=1)
+    intervals = bootstrap(
+        truth[asked],
+        said,
+        labelled.groups[asked],
+        classes,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    return Result(
+        method=method,
+        mean={name: float(np.mean([fold[name] for fold in per_fold])) for name in METRICS},
+        sd={name: float(np.std([fold[name] for fold in per_fold])) for name in METRICS},
+        per_fold=per_fold,
+        pooled=scores(matrix),
+        intervals={name: asdict(interval) for name, interval in intervals.items()},
+        recall={
+            str(name): float(matrix[at, at] / support[at])
+            for at, name in enumerate(names)
+            if support[at]
+        },
+        notes=notes,
+    )
+
+
+def make_folds(labelled: Labelled, config: EvaluateConfig) -> tuple[str, list[splits.Fold]]:
+    """The split that was asked for, and its name with its unit.
+
+    Raises:
+        splits.BadSplit: a split by cell of a set whose groups are larger, or one source.
+    """
+    alone = len(np.unique(labelled.groups)) == len(labelled)
+    if config.split == "leave-one-source-out":
+        if labelled.sources is None:
+            raise splits.BadSplit(f"{labelled.name} names no source to leave out")
+        made = splits.leave_one_source_out(labelled.sources, labelled.groups)
+        return f"leave one {labelled.source_unit} out", made
+    if config.split == "stratified" and not alone:
+        raise splits.BadSplit(
+            f"a split by cell would part a {labelled.unit} of {labelled.name}; use --split grouped"
+        )
+    if alone and config.split != "grouped":
+        made = splits.stratified(labelled.labels, config.folds, config.seed)
+    else:
+        made = splits.grouped(labelled.labels, labelled.groups, config.folds, config.seed)
+    return f"{config.folds}-fold by {labelled.unit}", made
+
+
+def run(config: EvaluateConfig, console: Console) -> dict[str, Any]:
+    """Everything that the config asks for; prints as it goes and returns the record."""
+    if config.threads:
+        limit_threads(config.threads)
+    encoders = [open_encoder(id, config.seed, config.device) for id in config.encoders]
+    record: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "code_version": code_digest(CODE),
+        "libraries": _libraries(),
+        "sets": [],
+    }
+    for name in config.data:
+        labelled = datasets.read(name, config.root)
+        if config.limit and config.limit < len(labelled):
+            rows = splits.subset(labelled.labels, labelled.groups, config.limit, config.seed)
+            labelled = labelled.take(rows, f"a subset of {len(rows)} of {len(labelled)} cells")
+        record["sets"].append(_one_set(labelled, encoders, config, console))
+        if config.out:
+            _write(config.out, record)
+    return record
+
+
+def limit_threads(threads: int) -> None:
+    """Hold torch and scikit-learn's libraries to so many threads for the rest of the process."""
+    import sklearn.linear_model  # noqa: F401 - loads the libraries that are to be limited
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def _one_set(
+    labelled: Labelled, encoders: list[Encoder], config: EvaluateConfig, console: Console
+) -> dict[str, Any]:
+    split, folds = make_folds(labelled, config)
+    entry: dict[str, Any] = {
+        "data": labelled.name,
+        "data_digest": labelled.digest(),
+        "n": len(labelled),
+        "classes": len(np.unique(labelled.labels)),
+        "split": split,
+        "seed": config.seed,
+        "unit": labelled.unit,
+        "clusters": len(np.unique(labelled.groups)),
+        "patients": labelled.patients,
+        "notes": [*labelled.notes, *_fold_notes(labelled, folds)],
+        "encoders": [],
+    }
+    for encoder in encoders:
+        started = time.monotonic()
+
+        def tell(done: int, total: int, id: str = encoder.card.id) -> None:
+            sys.stderr.write(f"\r{labelled.name}: {id} embedded {done} of {total} crops ")
+            sys.stderr.flush()
+
+        vectors = vectors_of(
+            encoder, labelled, config.cache, raw=config.features == "raw", progress=tell
+        )
+        embedded = time.monotonic()
+        results = evaluate(vectors, labelled, folds, config)
+        mil = _bags(vectors, labelled, config) if config.bags else None
+        entry["encoders"].append(
+            {
+                "id": encoder.card.id,
+                "fingerprint": encoder.card.fingerprint,
+                "features": config.features,
+                "metric": config.metric,
+                "results": [asdict(result) for result in results],
+                "abmil": mil,
+                "seconds_embedding": round(embedded - started, 1),
+                "seconds_scoring": round(time.monotonic() - embedded, 1),
+            }
+        )
+    console.out("\n" + table.markdown(entry), highlight=False)
+    return entry
+
+
+def _fold_notes(labelled: Labelled, folds: Sequence[splits.Fold]) -> list[str]:
+    """Classes that are asked but never taught in a fold: no method can get them right."""
+    lost = {
+        fold.name: sorted(set(labelled.labels[fold.test]) - set(labelled.labels[fold.train]))
+        for fold in folds
+    }
+    return [
+        f"fold {name}: asked but not taught: {', '.join(classes)}"
+        for name, classes in lost.items()
+        if classes
+    ]
+
+
+def _bags(
+    vectors: NDArray[np.float32], labelled: Labelled, config: EvaluateConfig
+) -> dict[str, Any]:
+    from train.evaluation.abmil import MilConfig, cross_validate
+
+    if not labelled.patients:
+        raise datasets.BadDataset(f"--bags needs patients, and {labelled.name} names none")
+    patients, member = np.unique(labelled.groups, return_inverse=True)
+    names = [np.unique(labelled.labels[member == at]) for at in range(len(patients))]
+    if mixed := [str(patients[at]) for at, labels in enumerate(names) if len(labels) != 1]:
+        raise datasets.BadDataset(f"{len(mixed)} patients have several labels, first {mixed[0]}")
+    _, truth = np.unique([labels[0] for labels in names], return_inverse=True)
+    bags = [vectors[member == at] for at in range(len(patients))]
+    told = cross_validate(bags, truth, patients, MilConfig(folds=config.folds, seed=config.seed))
+    return {
+        "unit": "patient",
+        "n": len(bags),
+        "mean": told.mean,
+        "sd": told.sd,
+        "per_fold": told.per_fold,
+        "attention": {
+            str(name): [round(float(w), 6) for w in weights]
+            for name, weights in zip(patients, told.attention, strict=True)
+        },
+    }
+
+
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("numpy", "scikit-learn", "torch", "timm")}
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+LISTS = ("--data", "--encoders", "-k")
+"""Options that take several words."""
+
+
+def spread(words: Sequence[str]) -> list[str]:
+    """`--data a b` as the parser wants it: one JSON list per option."""
+    out: list[str] = []
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if word not in LISTS:
+            out.append(word)
+            continue
+        values: list[str] = []
+        while at < len(words) and not words[at].startswith("-"):
+            values.append(words[at])
+            at += 1
+        out += [word, json.dumps(values)]
+    return out
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    from pydantic_settings import CliApp
+
+    given = spread(sys.argv[1:] if words is None else words)
+    config = CliApp.run(EvaluateConfig, cli_args=given)
+    run(config, Console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

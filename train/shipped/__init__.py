@@ -1,0 +1,1 @@
+"""The encoder that ships: data, recipes, run, report."""

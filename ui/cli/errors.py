@@ -1,0 +1,62 @@
+"""Expected errors at the terminal: one sentence on standard error, exit status 1."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXTRAS = {
+    "torch": "encoder",
+    "timm": "encoder",
+    "cv2": "encoder",
+    "qdrant_edge": "search",
+    "qdrant_client": "search",
+    "fastapi": "search",
+    "uvicorn": "search",
+    "pyarrow": "search",
+    "skimage": "ingest",
+    "openslide": "ingest",
+    "ray": "ray",
+    "cellpose": "cellpose",
+    "instanseg": "instanseg",
+    "sklearn": "train",
+    "streamlit": "ui",
+}
+"""The extra that brings a package."""
+
+
+@contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Turn the errors that a user can mend into a sentence; let the others be seen whole."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        extra = EXTRAS.get(missing)
+        if extra is None:
+            raise
+        refuse(f"this needs {missing}, which is not installed: run `uv sync --extra {extra}`")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        if not expected(error):
+            raise
+        refuse(str(error))
+
+
+def expected(error: Exception) -> bool:
+    """Whether an error is one of ours, written for the person who reads it."""
+    own = {"encoder", "search", "ingest", "train", "ui"}
+    of_settings = type(error).__module__.startswith("pydantic")
+    return of_settings or any(
+        kind.__module__.split(".")[0] in own for kind in type(error).__mro__ if kind is not object
+    )
+
+
+def refuse(text: str) -> None:
+    """Say it, and leave with status 1."""
+    from ui.cli.output import complain
+
+    complain(text)
+    sys.exit(1)

@@ -1,0 +1,162 @@
+"""The verb `evaluate`: the service's evaluation from the terminal, as a table or a report."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ui.cli.keys import LibraryOption
+
+if TYPE_CHECKING:
+    from search.client.client import Client
+    from search.schemas.evaluations import EvaluationRecord
+    from search.service import Service
+    from search.votes.calibration import Calibration
+
+
+def evaluate(
+    library: LibraryOption = None,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]"),
+    ] = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option("--set", help="A labelled set to ask: a ZIP of pictures, or a shard."),
+    ] = None,
+    teach: Annotated[
+        str, typer.Option(help="Who teaches an uploaded set: collection, or the set itself.")
+    ] = "collection",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="auto, leave-one-patient-out, leave-one-source-out, leave-one-site-out, "
+            "stratified or temporal."
+        ),
+    ] = "auto",
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Of stratified, and of the probe.")] = 5,
+    cutoff: Annotated[
+        str | None, typer.Option(help="Of temporal: YYYY-MM-DD; earlier items teach.")
+    ] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("-k", help="Neighbours that vote; repeat for more.")
+    ] = None,
+    weighting: Annotated[str, typer.Option(help="similarity, uniform or softmax.")] = "similarity",
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="Only items with FIELD=VALUE.", metavar="FIELD=VALUE"),
+    ] = None,
+    ask: Annotated[int | None, typer.Option(min=1, help="Most items that are asked.")] = None,
+    probe: Annotated[bool, typer.Option(help="Fit a linear probe too.")] = True,
+    index: Annotated[bool, typer.Option(help="Ask through the index too.")] = True,
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of folds, subsets and bootstrap.")] = 0,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write a report here (.md), its curves beside it (.svg)."),
+    ] = None,
+) -> None:
+    """Score neighbours and a linear probe on a collection, or on a labelled set against it.
+
+    Kin never teaches: in every split the own patient, case and source are left out. Prints the
+    record as JSON, or a table at a terminal. Exits 1 if the data does not allow it.
+
+    Example: hemaseek evaluate --split leave-one-site-out -k 1 -k 20 --report evaluation.md
+    """
+    from search.schemas.evaluations import EvaluationPlan
+    from ui.cli.asking import conditions
+    from ui.cli.backend import serving
+    from ui.cli.operate import opened
+    from ui.cli.output import for_people
+
+    _, _, settings = opened(library, collection)
+    asked: dict[str, Any] = {
+        "collection": settings.collection,
+        "where": conditions(where),
+        "split": split,
+        "folds": folds,
+        "cutoff": cutoff,
+        "weighting": weighting,
+        "ask": ask,
+        "probe": probe,
+        "ann": index,
+        "resamples": resamples,
+        "seed": seed,
+        "teach": teach,
+    }
+    plan = EvaluationPlan.model_validate(asked | ({"ks": k} if k else {}))
+    with serving(settings) as backend:
+        record = finished(backend, plan, labelled)
+        calibration = _calibration(backend, settings.collection) if report else None
+    if record.result is None:
+        typer.echo(f"{record.state}: {record.error or 'it did not end'}", err=True)
+        raise typer.Exit(1)
+    if report is not None:
+        from ui.exports.evaluation_report import write_report
+
+        command = " ".join(["hemaseek", *(word for word in sys.argv[1:])])
+        for path in write_report(report, record.result, calibration, [command]):
+            typer.echo(f"wrote {path}", err=True)
+    if for_people():
+        tell(record)
+    else:
+        typer.echo(record.model_dump_json())
+
+
+def finished(
+    backend: Client | Service, plan: Any, labelled: Path | None = None
+) -> EvaluationRecord:
+    """An evaluation that has ended; how far it is goes to standard error."""
+    from search.client.evaluations import wait_for
+
+    started = backend.evaluate(plan, labelled)
+
+    def told(record: EvaluationRecord) -> None:
+        if sys.stderr.isatty() and record.total:
+            sys.stderr.write(f"\r{100 * record.done // record.total:3} % ")
+            sys.stderr.flush()
+
+    record = wait_for(backend.evaluation, started.id, told)
+    if sys.stderr.isatty():
+        sys.stderr.write("\r      \r")
+    return record
+
+
+def tell(record: EvaluationRecord) -> None:
+    """The scores of every method, and what to beware of."""
+    from ui.cli.output import table
+
+    result = record.result
+    if result is None:
+        return
+    names = ("weighted_f1", "balanced_accuracy", "macro_f1", "auroc", "map_at_k")
+    rows = []
+    for one in result.methods:
+        cells = [one.method]
+        for name in names:
+            value, span = getattr(one.scores, name), one.intervals.get(name)
+            ends = f" [{100 * span.low:.1f}, {100 * span.high:.1f}]" if span else ""
+            cells.append("" if value is None else f"{100 * value:.1f}{ends}")
+        rows.append((*cells, one.worst))
+    title = (
+        f"{record.collection}: {result.data.asked} items asked, {result.split.words}; "
+        f"intervals over {result.clusters} units ({result.unit})"
+    )
+    table(title, ("", "wF1", "bAcc", "macro F1", "AUROC", "mAP@k", "worst class"), rows)
+    for note in result.notes:
+        typer.echo(f"- {note}")
+    typer.echo(f"id {record.id}")
+
+
+def _calibration(backend: Client | Service, collection: str) -> Calibration | None:
+    from search.client.client import ServiceError
+    from search.query.resolve import NoSuchItem
+
+    try:
+        fitted, stale = backend.calibration(collection)
+    except (ServiceError, NoSuchItem):
+        return None
+    return None if stale else fitted

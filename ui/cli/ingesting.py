@@ -1,0 +1,326 @@
+"""An ingest as a person runs it: the right sink, a progress bar, a report in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from encoder.contract import Encoder
+    from ingest.layouts.scan import Options, Scan
+    from ingest.pipeline.ledger import Ledger
+    from ingest.pipeline.sink import Sink
+    from ingest.sources.report import OnProgress, Progress, Report
+    from ingest.sources.source import Task
+    from search.index.contract import BuildReport
+    from search.settings import Settings
+
+NOTED_S = 2.0
+"""How often `hemaseek jobs` learns how far a run is."""
+SHOWN_FAILURES = 20
+"""How many failures are printed; the report file has all."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An ingest that has ended."""
+
+    report: Report
+    index: BuildReport | None
+    """What the build of the graph measured; `None` if nothing was stored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person asks to be ingested: plain values, so that it can be kept and asked again."""
+
+    paths: list[str]
+    layout: str | None = None
+    dataset: str | None = None
+    encoder: str | None = None
+    site: str | None = None
+    stain: str | None = None
+    scanner: str | None = None
+    um_per_px: float | None = None
+    crop_um: float | None = None
+    crop_px: int | None = None
+    tile_px: int = 256
+    tile_um_per_px: float = 0.5
+    overlap: float = 0.0
+    regions: str | None = None
+    """A GeoJSON file."""
+    stain_norm: str | None = None
+    find: bool | None = None
+    engine: str = "local"
+
+    def kept(self) -> dict[str, Any]:
+        """The same for the ledger, to be asked again from any folder."""
+        files: dict[str, Any] = {"paths": [str(Path(path).absolute()) for path in self.paths]}
+        if self.regions is not None:
+            files["regions"] = str(Path(self.regions).absolute())
+        return asdict(self) | files
+
+    def options(self) -> Options:
+        """The same in the words of `ingest`.
+
+        Raises:
+            Refusal, StainError: tiles or a normalisation that cannot be.
+        """
+        from encoder.stains.normalisers import by_name
+        from ingest.layouts.scan import Options
+        from ingest.slides.grid import MicronsPerPixel, TilePixels, TilePlan
+        from ingest.slides.regions import Regions, text_of
+        from ingest.slides.source import SlideReader
+        from ingest.sources.marked import CropRule
+        from ingest.sources.source import Facts
+
+        normaliser = by_name(self.stain_norm)() if self.stain_norm else None
+        if normaliser is not None:
+            normaliser.check(self.stain)
+        regions = None
+        if self.regions is not None:
+            regions = text_of(Path(self.regions))
+            Regions.from_geojson(regions)
+        facts = Facts(
+            site=self.site,
+            stain=self.stain,
+            scanner=self.scanner,
+            um_per_px=self.um_per_px,
+            um_per_px_origin=None if self.um_per_px is None else "manifest",
+        )
+        plan = TilePlan(
+            size=TilePixels(self.tile_px),
+            um_per_px=MicronsPerPixel(self.tile_um_per_px),
+            overlap=self.overlap,
+        )
+        return Options(
+            dataset=self.dataset,
+            facts=facts,
+            rule=CropRule(um=self.crop_um, px=self.crop_px),
+            slides=SlideReader(tiles=plan, regions=regions, stain=normaliser),
+            find=self.find,
+        )
+
+
+def perform(request: Request, settings: Settings) -> Run:
+    """Find, read, embed and store what was asked."""
+    from encoder.registry import load
+    from encoder.stains.stained import stained
+
+    options = request.options()
+    scans = find([Path(path) for path in request.paths], request.layout, options)
+    name = request.encoder or settings.encoder or encoder_of(settings)
+    request = replace(request, encoder=name)  # a retry must take the same
+    encoder = load(name, device=settings.device)
+    if options.slides.stain is not None:
+        encoder = stained(encoder, options.slides.stain, done=True)
+    return run_ingest(scans, settings, encoder, name, request)
+
+
+def encoder_of(settings: Settings) -> str:
+    """The encoder of the collection if it is there, so that it can grow; else the default one."""
+    from encoder.registry import default_encoder
+    from search.library.library import Library
+
+    library = Library(settings.library)
+    if settings.collection in library.names():
+        return library.reference(settings.collection)
+    return default_encoder()
+
+
+def run_ingest(
+    scans: list[Scan],
+    settings: Settings,
+    encoder: Encoder,
+    reference: str,
+    request: Request | None = None,
+) -> Run:
+    """Ingest what was found, in one report.
+
+    Args:
+        scans: What `ingest.layouts.known.scan` found.
+        settings: Which library and collection.
+        encoder: The encoder, loaded.
+        reference: What loads it again.
+        request: What was asked, for the ledger.
+    """
+    from ingest.pipeline.ledger import Ledger, ledger_path
+    from search.disk.space import in_disk_words
+
+    report, tasks = scans[0].report, list(scans[0].tasks)
+    for found in scans[1:]:
+        tasks += found.tasks
+        report.failures += found.report.failures
+        report.warnings += found.report.warnings
+    path = ledger_path(settings.library)
+    with (
+        open_sink(settings, encoder, reference) as sink,
+        Ledger(path, settings.collection, encoder.card.fingerprint) as ledger,
+    ):
+        ledger.begin({} if request is None else request.kept())
+        try:
+            with in_disk_words(settings.library):
+                _go(tasks, encoder, sink, ledger, report, settings, reference, request)
+                index = None
+                if ledger.unbuilt:  # of this run, or of one that was killed before it could build
+                    index = sink.build()
+                    ledger.mark_built()
+            ledger.end("done", str(report))
+        except BaseException as error:
+            with suppress(Exception):
+                ledger.end("failed", str(error) or type(error).__name__)
+            raise
+    return Run(report, index)
+
+
+def _go(
+    tasks: list[Task],
+    encoder: Encoder,
+    sink: Sink,
+    ledger: Ledger,
+    report: Report,
+    settings: Settings,
+    reference: str,
+    request: Request | None,
+) -> None:
+    from ingest.pipeline.run import ingest
+
+    reports = settings.library / "reports"
+    with progress_bar() as show:
+        tell = noted(show, ledger)
+        if request is not None and request.engine == "ray":
+            from ingest.pipeline.on_ray import ingest_on_ray
+
+            ingest_on_ray(
+                tasks,
+                encoder.card,
+                reference,
+                sink,
+                report,
+                ledger,
+                reports=reports,
+                progress=tell,
+            )
+        else:
+            ingest(
+                tasks, encoder, sink, progress=tell, report=report, ledger=ledger, reports=reports
+            )
+
+
+def find(paths: list[Path], layout: str | None, options: Options) -> list[Scan]:
+    """What there is to ingest below each path."""
+    from ingest.layouts.known import scan
+
+    return [scan(path, layout, options) for path in paths]
+
+
+@contextmanager
+def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[Sink]:
+    """The service that owns the library, if one runs; else the library itself."""
+    from ingest.pipeline.sink import LibrarySink, ServiceSink
+    from search.library.library import Library, embedded, on_server
+    from ui.cli.backend import running_service
+
+    client = running_service(settings)
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    sink: Sink
+    if client is not None:
+        client.close()
+        sink = ServiceSink(
+            client.url, settings.collection, encoder.card, encoder=reference, api_key=key
+        )
+    else:
+        remote = settings.qdrant_api_key
+        make = (
+            on_server(settings.qdrant_url, remote.get_secret_value() if remote else None)
+            if settings.qdrant_url
+            else embedded
+        )
+        library = Library.open(settings.library, make)
+        sink = LibrarySink.open(library, settings.collection, encoder.card, reference)
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def noted(show: OnProgress, ledger: Ledger) -> OnProgress:
+    """Tell the progress to the ledger too, every `NOTED_S` seconds at most."""
+    told = 0.0
+
+    def tell(progress: Progress) -> None:
+        nonlocal told
+        show(progress)
+        if monotonic() - told >= NOTED_S:
+            ledger.tell(str(progress))
+            told = monotonic()
+
+    return tell
+
+
+@contextmanager
+def progress_bar() -> Iterator[OnProgress]:
+    """A bar on standard error with items per second and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} files"),
+        TextColumn("{task.fields[items]:,} items, {task.fields[rate]:.0f}/s"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        job = bar.add_task("ingest", total=1, items=0, rate=0.0)
+
+        def tell(progress: object) -> None:
+            from ingest.sources.report import Progress as Told
+
+            if isinstance(progress, Told):
+                bar.update(
+                    job,
+                    completed=progress.done,
+                    total=progress.total or max(progress.done, 1),
+                    items=progress.items,
+                    rate=progress.rate,
+                )
+
+        yield tell
+
+
+def tell_report(run: Run) -> None:
+    """Print what a run did: counts, warnings, failures with their reasons, the index."""
+    from rich.markup import escape
+
+    from ui.cli.output import say
+
+    report = run.report
+    say(f"[bold]{report}[/]")
+    if report.skipped:
+        say(f"{report.skipped:,} files were done before and were not opened again")
+    for slide in report.slides[:SHOWN_FAILURES]:
+        say(f"[green]slide[/] {escape(slide)}")
+    for warning in report.warnings[:SHOWN_FAILURES]:
+        say(f"[yellow]![/] {escape(warning)}")
+    for failure in report.failures[:SHOWN_FAILURES]:
+        say(f"[red]failed[/] {escape(str(failure))}")
+    if report.failed > SHOWN_FAILURES:
+        say(f"... and {report.failed - SHOWN_FAILURES} more; --report FILE keeps all of them")
+    if report.quarantined:
+        say(
+            f"{report.quarantined} files are quarantined: `hemaseek quarantine` lists them, "
+            "`hemaseek quarantine --retry` reads them again"
+        )
+    if run.index is not None:
+        index = run.index
+        say(
+            f"index of {index.points:,} items built in {index.seconds:.1f} s, "
+            f"recall@10 {index.recall:.3f}, filtered {index.filtered_recall:.3f}"
+        )

@@ -1,0 +1,319 @@
+"""The command `hemaseek`: each verb imports only what it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ui.cli.asking import refine, search, vote
+from ui.cli.keys import LibraryOption
+from ui.cli.operate import CollectionOption, mount
+
+if TYPE_CHECKING:
+    from search.settings import Settings
+
+app = typer.Typer(
+    name="hemaseek",
+    help="Find the historical cells and cases that look like the one under the microscope. "
+    "Research use only.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich help costs 0.3 s of start-up
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", help="Encoder: a name of `hemaseek encoders`, or an exported folder."
+    ),
+]
+
+
+def settings_for(**given: Any) -> Settings:
+    """The settings of the environment, with what was given on the command line over them."""
+    from search.settings import Settings
+
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def compact(report: str, **more: Any) -> str:
+    """A report as one line of JSON, with more beside it."""
+    import json
+
+    return json.dumps(json.loads(report) | more)
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with real sets (pbc, bccd, chula, aslan). [HEMASEEK_DATA]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the demo keeps its files.")] = Path("demo"),
+    encoder: EncoderOption = None,
+    serve: Annotated[
+        bool, typer.Option(help="Serve the API and the page afterwards, until Ctrl-C.")
+    ] = True,
+) -> None:
+    """Ingest cells, ask one query, show its neighbours; then serve the API and the page.
+
+    Real cells come first: from --data or HEMASEEK_DATA, else openly licensed sets that are
+    downloaded, else, without a network, a synthetic smear that is drawn.
+    """
+    from ui.cli.demo import run_demo
+
+    run_demo(settings_for(data=data, encoder=encoder), out, serve=serve)
+
+
+@app.command()
+def ingest(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Folders, slides, CSV manifests or COCO files.")
+    ],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="How the files lie; recognised where unmistakable. `--layout help` lists."
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset; the folder's name if left out.")
+    ] = None,
+    encoder: EncoderOption = None,
+    collection: CollectionOption = None,
+    library: LibraryOption = None,
+    site: Annotated[str | None, typer.Option(help="Site, where a source names none.")] = None,
+    stain: Annotated[str | None, typer.Option(help="Stain, where a source names none.")] = None,
+    scanner: Annotated[str | None, typer.Option(help="Scanner, where a source names none.")] = None,
+    um_per_px: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel, where a source names none.")
+    ] = None,
+    crop_um: Annotated[
+        float | None, typer.Option(help="Side of a crop around a marked cell, in micrometres.")
+    ] = None,
+    crop_px: Annotated[int | None, typer.Option(help="The same in pixels.")] = None,
+    tile_px: Annotated[int, typer.Option(help="Side of a tile of a slide, in pixels.")] = 256,
+    tile_um_per_px: Annotated[
+        float, typer.Option(help="Scale of a tile, in micrometres per pixel.")
+    ] = 0.5,
+    overlap: Annotated[float, typer.Option(help="Share that neighbouring tiles overlap.")] = 0.0,
+    regions: Annotated[
+        Path | None, typer.Option(help="GeoJSON: only tiles of slides within its areas.")
+    ] = None,
+    stain_norm: Annotated[
+        str | None, typer.Option(help="For H&E slides: macenko, reinhard or vahadane.")
+    ] = None,
+    find: Annotated[
+        bool | None,
+        typer.Option(
+            "--find/--no-find",
+            help="Search unlabelled images for cells, or take each for one cell. [by size]",
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where the work runs: local or ray.")] = "local",
+    report: Annotated[
+        Path | None, typer.Option(help="Keep the whole report here, as JSON.")
+    ] = None,
+) -> None:
+    """Bring images and slides into the library: read, cut, embed, store. Exits 1 if any failed.
+
+    Running it again changes nothing; after a crash it completes what is missing.
+
+    Example: hemaseek ingest photos/ --dataset clinic-2024 --site Bergen
+    """
+    from dataclasses import asdict
+
+    from ingest.layouts.known import LAYOUTS
+    from ui.cli.ingesting import Request, perform, tell_report
+    from ui.cli.output import for_people
+
+    if layout == "help":
+        for one in LAYOUTS.values():
+            typer.echo(f"{one.name:10} {one.describes}")
+        return
+    if engine not in {"local", "ray"}:
+        raise typer.BadParameter(f"expected local or ray, got {engine!r}", param_hint="--engine")
+    settings = settings_for(library=library, collection=collection, encoder=encoder)
+    request = Request(
+        paths=[str(path) for path in paths],
+        layout=layout,
+        dataset=dataset,
+        encoder=encoder,
+        site=site,
+        stain=stain,
+        scanner=scanner,
+        um_per_px=um_per_px,
+        crop_um=crop_um,
+        crop_px=crop_px,
+        tile_px=tile_px,
+        tile_um_per_px=tile_um_per_px,
+        overlap=overlap,
+        regions=None if regions is None else str(regions),
+        stain_norm=stain_norm,
+        find=find,
+        engine=engine,
+    )
+    run = perform(request, settings)
+    if report is not None:
+        run.report.write(report)
+    if for_people():
+        tell_report(run)
+    else:
+        index = None if run.index is None else asdict(run.index)
+        typer.echo(compact(run.report.to_json(), index=index))
+    if not run.report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def jobs(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    sources: Annotated[bool, typer.Option(help="List every source instead of the runs.")] = False,
+) -> None:
+    """Show the runs of ingest and the states of their sources; one that runs shows its progress."""
+    from ui.cli.jobs import tell_runs, tell_sources
+
+    settings = settings_for(library=library, collection=collection)
+    (tell_sources if sources else tell_runs)(settings)
+
+
+@app.command()
+def quarantine(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Only these files.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Read them again.")] = False,
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """List the files that were set aside, with reason and attempts; read them again on demand.
+
+    Exits 1 while there are any.
+    """
+    from ui.cli.jobs import retry_quarantined, tell_quarantined
+
+    settings = settings_for(library=library, collection=collection)
+    chosen = [str(path.resolve()) for path in paths or []]
+    if retry:
+        retry_quarantined(settings, chosen)
+    if tell_quarantined(settings, chosen):
+        raise typer.Exit(1)
+
+
+@app.command()
+def samples(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to put them. [~/.cache/hemaseek/samples]")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Only this set; repeat for more.")
+    ] = None,
+) -> None:
+    """Download openly licensed cells and a slide: BCCD, Aslan, Chula, CMU-1-Small-Region."""
+    from ui.cli.demo import fetch_samples
+
+    if not fetch_samples(folder, sets):
+        raise typer.Exit(1)
+
+
+app.command()(search)
+app.command()(refine)
+app.command()(vote)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. [8000]")] = None,
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Serve the library over HTTP until Ctrl-C; the documentation is at /docs."""
+    import uvicorn
+
+    from search.disk.space import try_to_write
+    from search.library.library import Library
+    from search.security.audit import need_free
+    from ui.cli.serving import application
+
+    settings = settings_for(host=host, port=port, library=library, collection=collection)
+    Library.open(settings.library)  # says what is wrong before the server starts
+    try_to_write(settings.audit or settings.library)  # no call without its line in the log
+    need_free(settings.audit_folder)
+    if settings.host not in {"127.0.0.1", "localhost", "::1"} and settings.api_key is None:
+        typer.echo(
+            f"warning: listening on {settings.host} without a key; set HEMASEEK_API_KEY", err=True
+        )
+    uvicorn.run(
+        application(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=10,
+    )
+
+
+@app.command()
+def page(
+    port: Annotated[int | None, typer.Option(help="Port of the page. [8501]")] = None,
+    service: Annotated[str | None, typer.Option(help="Address of the service.")] = None,
+) -> None:
+    """Open the page, which asks the running service."""
+    import subprocess
+
+    from ui.cli.launch import page_command, page_environment
+
+    settings = settings_for(page_port=port, service_url=service)
+    typer.echo(f"page: http://127.0.0.1:{settings.page_port} (service: {settings.url})", err=True)
+    raise SystemExit(
+        subprocess.call(page_command(settings), env=page_environment(settings))  # noqa: S603
+    )
+
+
+@app.command()
+def encoders() -> None:
+    """List the encoders that this installation knows."""
+    from encoder.registry import default_encoder, known
+    from ui.cli.output import for_people, table
+
+    cards = known()
+    if not for_people():
+        for card in cards.values():
+            typer.echo(" ".join(card.to_json().split()))
+        return
+    chosen = default_encoder()
+    rows = [
+        (f"{id} *" if id == chosen else id, card.dim, card.input_px, card.licence, card.source)
+        for id, card in cards.items()
+    ]
+    table("Encoders (* is the default)", ("name", "dim", "pixels", "licence", "source"), rows)
+
+
+@app.command()
+def doctor(library: LibraryOption = None) -> None:
+    """Check this installation: packages, weights, library, service. Exits 1 if anything fails."""
+    from ui.cli.doctor import examine
+    from ui.cli.output import for_people, table
+
+    findings = examine(settings_for(library=library))
+    if for_people():
+        rows = [(("ok" if f.ok else "FAILED"), f.what, f.detail) for f in findings]
+        table("Doctor", ("", "what", "detail"), rows)
+    else:
+        for finding in findings:
+            typer.echo(finding.to_json())
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+mount(app)
+
+
+def main() -> None:
+    """Run the command; expected errors become one sentence and exit status 1."""
+    from ui.cli.errors import in_one_sentence
+
+    with in_one_sentence():
+        app()

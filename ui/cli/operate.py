@@ -1,0 +1,239 @@
+"""The operator's verbs: versions of a collection, backups, calibration, cases, capacity."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ui.cli.evaluating import evaluate
+from ui.cli.keys import LibraryOption, audit, keys
+
+if TYPE_CHECKING:
+    from search.library.library import Library
+    from search.settings import Settings
+
+CollectionOption = Annotated[
+    str | None, typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]")
+]
+
+
+def opened(library: Path | None, collection: str | None) -> tuple[Library, str, Settings]:
+    """The library that the settings name, and the collection that is meant."""
+    from search.library.library import Library, embedded, on_server
+    from search.settings import Settings
+
+    given: dict[str, Any] = {"library": library, "collection": collection}
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    key = settings.qdrant_api_key
+    make = (
+        on_server(settings.qdrant_url, key.get_secret_value() if key else None)
+        if settings.qdrant_url
+        else embedded
+    )
+    return Library.open(settings.library, make), settings.collection, settings
+
+
+def show(found: Any) -> None:
+    """A record, or a list of them, as JSON lines; numbers and names only."""
+    import json
+
+    for one in found if isinstance(found, list | tuple) else [found]:
+        facts = asdict(one) if is_dataclass(one) and not isinstance(one, type) else one
+        typer.echo(json.dumps(facts, default=str))
+
+
+def versions(library: LibraryOption = None, collection: CollectionOption = None) -> None:
+    """List the versions of a collection: which one answers, and how each passed its gates."""
+    from search.maintenance.rollback import list_versions
+
+    held, name, _ = opened(library, collection)
+    show(list_versions(held, name))
+
+
+def reindex(
+    encoder: Annotated[str, typer.Option("--encoder", help="Encoder of the new version.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out items whose source is gone.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Serve it even if a gate refuses; that is recorded.")
+    ] = False,
+) -> None:
+    """Build a version with another encoder beside the served one; switch if the gates pass.
+
+    Killed at any point, the same command goes on where it was. Exits 1 if a gate refuses.
+    """
+    from encoder.registry import load
+    from ingest.slides.rereading import Rereader
+    from search.maintenance.reindex import ReindexPlan
+    from search.maintenance.reindex import reindex as run
+
+    held, name, settings = opened(library, collection)
+    with Rereader() as reader:
+        done = run(
+            held,
+            name,
+            load(encoder, device=settings.device),
+            reference=encoder,
+            plan=ReindexPlan(allow_missing=allow_missing, force=force),
+            read_pixels=reader,
+        )
+    show(done)
+    if done.refused_by and not force:
+        raise typer.Exit(1)
+
+
+def rollback(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    to: Annotated[str | None, typer.Option(help="Another version than the one before.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also one that a gate refused.")] = False,
+) -> None:
+    """Serve the version that was served before; said twice, it returns."""
+    from search.maintenance.rollback import rollback as run
+
+    held, name, _ = opened(library, collection)
+    show(run(held, name, to, force=force))
+
+
+def prune(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    keep: Annotated[int, typer.Option(min=0, help="Older versions to keep.")] = 1,
+) -> None:
+    """Delete old versions; the one that answers always stays."""
+    from search.index.contract import StoreBusy
+    from search.maintenance.rollback import prune as run
+    from ui.cli.backend import running_service
+
+    held, name, settings = opened(library, collection)
+    before = {version.id for version in held.versions(name).all()}
+    try:
+        run(held, name, keep)
+    except StoreBusy:  # a service holds what it served before a switch until it is asked again
+        client = running_service(settings)
+        if client is None:
+            raise
+        with client:
+            client.prune(name, keep)
+    gone = before - {version.id for version in held.versions(name).all()}
+    show({"pruned": sorted(gone, key=int)})
+
+
+def reconcile(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Only look; mend nothing.")] = False,
+) -> None:
+    """Prove that the index equals the shards, and mend it where it does not."""
+    from search.maintenance.reconcile import reconcile as run
+
+    held, name, _ = opened(library, collection)
+    with held.collection(name) as one:
+        found = run(one, mend=not check)
+    show(found)
+    if not found.equal:
+        raise typer.Exit(1)
+
+
+def snapshot(
+    out: Annotated[Path, typer.Argument(help="A folder, or a file that ends in .tar.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Write a backup of a collection's shards, with the digest of every file."""
+    from search.maintenance.snapshots import snapshot as run
+
+    held, name, _ = opened(library, collection)
+    show(run(held, name, out))
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="What `hemaseek snapshot` wrote.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Verify a backup and make its collection again."""
+    from search.maintenance.snapshots import restore as run
+
+    held, _, _ = opened(library, collection)
+    show(run(held, source, collection))
+
+
+def capacity(
+    cells: Annotated[float, typer.Option(help="How many cells, for instance 100e6.")],
+    dim: Annotated[int, typer.Option(min=1, help="Length of a vector.")] = 384,
+) -> None:
+    """Bytes, nodes and hours that a number of cells takes."""
+    from search.index.contract import IndexSettings
+    from search.maintenance.capacity import capacity as run
+    from search.maintenance.capacity import table
+
+    settings = IndexSettings().for_points(round(cells))
+    typer.echo(table(run(cells, dim, settings=settings)))
+
+
+def calibrate(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    sample: Annotated[int, typer.Option(min=100, help="Labelled items to ask for.")] = 2000,
+) -> None:
+    """Fit probabilities to the votes of a collection, leaving each patient out in turn."""
+    from search.votes.calibration import CalibrationPlan
+    from ui.cli.backend import serving
+
+    _, _, settings = opened(library, collection)
+    with serving(settings) as backend:
+        found = backend.calibrate(CalibrationPlan(sample=sample), settings.collection)
+    typer.echo(found.model_dump_json())
+
+
+def cases(
+    case: Annotated[str, typer.Argument(help="A stored case (or patient, or source).")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
+    distance: Annotated[
+        str, typer.Option(help="max_sim, mean, prototypes or transport.")
+    ] = "max_sim",
+) -> None:
+    """Find the stored cases whose cells look like those of a case."""
+    from search.schemas.cases import CaseQuestion
+    from ui.cli.backend import serving
+
+    _, _, settings = opened(library, collection)
+    asked = {"case": case, "by": by, "k": k, "distance": distance}
+    asked["collection"] = settings.collection
+    with serving(settings) as backend:
+        found = backend.similar_cases(CaseQuestion.model_validate(asked))
+    typer.echo(found.model_dump_json())
+
+
+VERBS = (
+    versions,
+    reindex,
+    rollback,
+    prune,
+    reconcile,
+    snapshot,
+    restore,
+    capacity,
+    calibrate,
+    evaluate,
+    cases,
+)
+"""In the order of the help."""
+
+
+def mount(app: typer.Typer) -> None:
+    """Add the operator's verbs to the command."""
+    for verb in VERBS:
+        app.command()(verb)
+    app.add_typer(keys, name="keys")
+    app.add_typer(audit, name="audit")

@@ -1,0 +1,33 @@
+"""The service with the routes of every part: what `hemaseek serve` runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from search.settings import Settings
+
+
+def application(settings: Settings) -> FastAPI:
+    """The application; parts above `search` hand their routers in here.
+
+    Where the ingest part is not installed (no slide reader), it answers without its routes.
+    """
+    from search.api.app import create_app
+
+    try:
+        from ingest.routes import deepzoom as deepzoom_routes
+        from ingest.routes import finder as finder_routes
+        from ingest.slides.rereading import Rereader
+    except ModuleNotFoundError:
+        return create_app(settings=settings)
+    reader = Rereader()
+    return create_app(
+        settings=settings,
+        read_pixels=reader,
+        routers=[deepzoom_routes.deepzoom_router(reader.close), finder_routes.router],
+        models=finder_routes.MODELS,
+        problems=[*deepzoom_routes.PROBLEMS, *finder_routes.PROBLEMS],
+    )

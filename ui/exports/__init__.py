@@ -1,0 +1,1 @@
+"""Files that leave the page: PDF, CSV, contact sheets, evaluation reports."""

@@ -1,0 +1,52 @@
+"""An answer as a file: CSV for a spreadsheet, JSON for a program."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from search.schemas.items import Answer, Item, VoteAnswer
+
+COLUMNS = tuple(name for name in Item.model_fields if name != "bbox")
+
+
+def as_csv(answer: Answer) -> bytes:
+    """One line for each hit under a line of names.
+
+    A text that a spreadsheet would run as a formula is quoted by an apostrophe.
+    """
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n")
+    write.writerow(["rank", "score", *COLUMNS, "x", "y", "w", "h", "encoder", "collection"])
+    for at, hit in enumerate(answer.hits, 1):
+        facts = hit.item.model_dump(mode="json")
+        box = facts.pop("bbox") or {}
+        write.writerow(
+            [
+                at,
+                f"{hit.score:.6f}",
+                *(_plain(facts[name]) for name in COLUMNS),
+                *(box.get(side, "") for side in ("x", "y", "w", "h")),
+                answer.encoder,
+                answer.collection,
+            ]
+        )
+    return out.getvalue().encode("utf-8-sig")
+
+
+def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -> bytes:
+    """All that was answered, and the search that it answers."""
+    whole: dict[str, Any] = {
+        "search": address,
+        "answer": answer.model_dump(mode="json"),
+        "vote": None if voted is None else voted.model_dump(mode="json", exclude={"answer"}),
+    }
+    return json.dumps(whole, indent=1).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return "'" + value
+    return "" if value is None else value

@@ -1,0 +1,333 @@
+"""An evaluation and a calibration as Markdown, with their curves as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from search.schemas.evaluations import EvaluationResult, MethodResult, Scores
+    from search.votes.calibration import Calibration
+    from search.votes.reliability import CoveragePoint, ReliabilityBin
+
+SIDE, EDGE = 320, 46
+"""Pixels of a drawing's square, and around it."""
+INK, FAINT = "#334155", "#cbd5e1"
+COLOURS = ("#0f766e", "#b45309", "#7c3aed", "#be123c")
+Point = tuple[float, float]
+
+
+def write_report(
+    path: Path, result: EvaluationResult, calibration: Calibration | None, commands: Sequence[str]
+) -> list[Path]:
+    """Write a report, and its curves beside it.
+
+    Args:
+        path: Ends in `.md`; the curves are `NAME-reliability.svg` and `NAME-abstention.svg`.
+        result: Of an evaluation.
+        calibration: Of the same collection, where there is one.
+        commands: What made the figures.
+
+    Returns:
+        The files that were written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = {path: markdown(result, calibration, commands, path.stem)}
+    for name, drawing in drawings(result, calibration).items():
+        files[path.with_name(f"{path.stem}-{name}.svg")] = drawing
+    for file, text in files.items():
+        file.write_text(text, encoding="utf-8")
+    return list(files)
+
+
+def markdown(
+    result: EvaluationResult,
+    calibration: Calibration | None,
+    commands: Sequence[str],
+    stem: str,
+) -> str:
+    """The report; figures in per cent, intervals in brackets."""
+    data, split = result.data, result.split
+    best = headline(result)
+    parts = [
+        f"# Evaluation of `{data.collection}` as it is served",
+        "Made through the running API by:",
+        "\n".join(f"    {command}" for command in commands),
+        f"Encoder `{result.encoder.id}` (`{result.encoder.fingerprint}`), {data.used:,} labelled "
+        f"items of {len(result.labels)} classes, {data.asked:,} asked; {split.words}, exact "
+        f"neighbours, kin left out. Intervals: 95 % bootstrap over {result.clusters:,} "
+        f"{_units(result.unit)}. Data `{data.digest}`, seed {split.seed}, code "
+        f"{result.code.version} `{result.code.digest}`.",
+        "\n".join(f"- {note}" for note in _notes(result)),
+        "## Scores",
+        _scores(result),
+        f"AUROC, AUPRC: mean over the classes, each against the rest. mAP: mean average precision "
+        f"of the neighbours. A tied vote is no answer and never right; {best.method} had "
+        f"{best.tied}. Probe: {split.probe or 'not fitted'}.",
+        f"## Classes ({best.method})",
+        _classes(best),
+        f"Worst class: **{best.worst}**. Blasts taken for mature cells, or the reverse: "
+        f"{best.dangerous}.",
+        f"## Confusion ({best.method})",
+        _confusion(result, best),
+        "Rows: truth; columns: what was said.",
+    ]
+    if result.index is not None:
+        parts += ["## Through the index", _index(result)]
+    if result.bias is not None:
+        parts += ["## Sites", _bias(result)]
+    parts += _calibration(calibration, stem) if calibration else [_curves(stem, best)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def headline(result: EvaluationResult) -> MethodResult:
+    """The best of the neighbours by weighted F1; the probe where there are no neighbours."""
+    some = [one for one in result.methods if one.k is not None] or list(result.methods)
+    return max(some, key=lambda one: one.scores.weighted_f1)
+
+
+def drawings(result: EvaluationResult, calibration: Calibration | None) -> dict[str, str]:
+    """Reliability and abstention as SVG, by name."""
+    if calibration is None:
+        best = headline(result)
+        return {
+            "reliability": reliability_svg({f"share, {best.method}": best.reliability}),
+            "abstention": abstention_svg({f"by margin, {best.method}": best.by_margin}),
+        }
+    fit = calibration.fits[-1]
+    return {
+        "reliability": reliability_svg(
+            {
+                f"share of the vote, k = {fit.k}": fit.reliability_before,
+                f"calibrated, k = {fit.k}": fit.reliability,
+            }
+        ),
+        "abstention": abstention_svg(
+            {
+                "by margin": fit.by_margin,
+                "by probability": fit.by_probability,
+                "by distance": fit.by_distance,
+            }
+        ),
+    }
+
+
+def reliability_svg(curves: dict[str, Sequence[ReliabilityBin]]) -> str:
+    """Accuracy against probability; the diagonal is perfect."""
+    lines = {name: [(b.probability, b.accuracy) for b in bins] for name, bins in curves.items()}
+    return _plot("stated probability", "share that was right", lines, diagonal=True)
+
+
+def abstention_svg(curves: dict[str, Sequence[CoveragePoint]]) -> str:
+    """Accuracy of the votes that are answered, against the share that is answered."""
+    lines = {
+        name: sorted((p.coverage, p.accuracy) for p in points) for name, points in curves.items()
+    }
+    low = min((y for line in lines.values() for _, y in line), default=0.0)
+    return _plot("share that is answered", "share of these that is right", lines, low=low)
+
+
+def _plot(
+    across: str,
+    up: str,
+    lines: dict[str, list[Point]],
+    *,
+    diagonal: bool = False,
+    low: float = 0.0,
+) -> str:
+    least = max(0.0, int(low * 10 - 0.5) / 10)
+
+    def place(x: float, y: float) -> str:
+        at = SIDE - (y - least) / (1 - least) * SIDE
+        return f"{EDGE + x * SIDE:.1f},{10 + at:.1f}"
+
+    parts = []
+    for step in range(6):
+        x, y = step / 5, least + (1 - least) * step / 5
+        parts += [
+            f'<path d="M{place(0, y)} L{place(1, y)}" stroke="{FAINT}" stroke-width="0.5"/>',
+            _text(EDGE - 6, 14 + SIDE - SIDE * step / 5, f"{y:.2g}", "end"),
+            _text(EDGE + x * SIDE, SIDE + 26, f"{x:.1g}", "middle"),
+        ]
+    if diagonal:
+        parts.append(
+            f'<path d="M{place(0, 0)} L{place(1, 1)}" stroke="{FAINT}" stroke-dasharray="4 3"/>'
+        )
+    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+        points = " ".join(place(x, y) for x, y in line)
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        )
+        for x, y in line:
+            cx, cy = place(x, y).split(",")
+            parts.append(f'<circle cx="{cx}" cy="{cy}" r="2.5" fill="{colour}"/>')
+        below = SIDE - 12 - 16 * list(lines).index(name)
+        at, anchor = (SIDE - 8, "end") if diagonal else (8, "start")
+        parts.append(_text(EDGE + at, below, name, anchor, colour))
+    parts += [
+        _text(EDGE + SIDE / 2, SIDE + 44, across, "middle"),
+        f'<g transform="translate(12 {10 + SIDE / 2}) rotate(-90)">{_text(0, 0, up, "middle")}</g>',
+    ]
+    width, height = SIDE + EDGE + 14, SIDE + EDGE + 10
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}" font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
+        f'<path d="M{place(0, 1)} L{place(0, least)} L{place(1, least)}" fill="none" '
+        f'stroke="{INK}"/>' + "".join(parts) + "</svg>\n"
+    )
+
+
+def _text(x: float, y: float, words: str, anchor: str, colour: str = INK) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} fill="{colour}">{escape(words)}</text>'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _scores(result: EvaluationResult) -> str:
+    names = {
+        "weighted_f1": "wF1",
+        "balanced_accuracy": "bAcc",
+        "macro_f1": "macro F1",
+        "auroc": "AUROC",
+        "auprc": "AUPRC",
+        "map_at_k": "mAP@k",
+    }
+    rows = []
+    for one in result.methods:
+        cells = [one.method]
+        for name in names:
+            span = one.intervals.get(name)
+            ends = f" [{_share(span.low)}, {_share(span.high)}]" if span else ""
+            cells.append(_share(getattr(one.scores, name)) + ends)
+        rows.append(cells)
+    return _table(["", *names.values()], rows)
+
+
+def _classes(one: MethodResult) -> str:
+    rows = []
+    for c in one.classes:
+        span = c.recall_span
+        ends = f" [{_share(span.low)}, {_share(span.high)}]" if span else ""
+        rows.append(
+            [
+                c.label,
+                c.asked,
+                _share(c.precision),
+                _share(c.recall) + ends,
+                _share(c.f1),
+                _share(c.auroc),
+                _share(c.auprc),
+            ]
+        )
+    return _table(["class", "asked", "precision", "recall", "F1", "AUROC", "AUPRC"], rows)
+
+
+def _confusion(result: EvaluationResult, one: MethodResult) -> str:
+    silent = any(one.confusion.unanswered)
+    rows: list[list[object]] = [
+        [f"**{label}**", *(n or "·" for n in row), *([none] if silent else [])]
+        for label, row, none in zip(
+            result.labels, one.confusion.matrix, one.confusion.unanswered, strict=True
+        )
+    ]
+    return _table(["", *result.labels, *(["no answer"] if silent else [])], rows)
+
+
+def _index(result: EvaluationResult) -> str:
+    index = result.index
+    if index is None:
+        return ""
+    rows = [
+        [
+            one.k,
+            f"{one.recall:.4f}",
+            f"{one.agree:.4f}",
+            _pair(one.exact),
+            _pair(one.index),
+        ]
+        for one in index.by_k
+    ]
+    head = ["k", "recall@k", "same vote", "exact wF1 / bAcc", "index wF1 / bAcc"]
+    return f"{index.asked:,} items, {index.rule}.\n\n{_table(head, rows)}"
+
+
+def _pair(scores: Scores) -> str:
+    return f"{_share(scores.weighted_f1)} / {_share(scores.balanced_accuracy)}"
+
+
+def _bias(result: EvaluationResult) -> str:
+    bias = result.bias
+    if bias is None:
+        return ""
+    robust = "–" if bias.robustness is None else f"{bias.robustness:.3f}"
+    return (
+        f"{bias.sites} sites: {_share(bias.own_site)} % of {bias.k} neighbours are of the own "
+        f"site, {_share(bias.expected)} % were to be expected. Robustness index {robust}: 1 where "
+        "only biology counts, 0 where only the site does."
+    )
+
+
+def _calibration(calibration: Calibration, stem: str) -> list[str]:
+    rows = [
+        [
+            fit.k,
+            f"{fit.votes:,}",
+            _share(fit.accuracy),
+            f"{fit.ece_before:.3f}",
+            f"{fit.ece:.3f}",
+            f"{fit.far:.3f}",
+        ]
+        for fit in calibration.fits
+    ]
+    fit = calibration.fits[-1]
+    points = [
+        [_share(p.coverage), _share(p.accuracy), f"{p.threshold:.2f}"]
+        for p in fit.by_margin
+        if p.coverage > 0
+    ]
+    return [
+        "## Calibration",
+        f"{calibration.sampled:,} of {calibration.labelled:,} labelled items asked, own "
+        f"{_unit(calibration.unit)} left out; probabilities are those of folds that they were not "
+        "fitted on.",
+        _table(["k", "votes", "right, %", "ECE of the share", "ECE calibrated", "far"], rows),
+        f"Farther than *far* (1 - cosine of the k-th neighbour) is out of distribution.\n\n"
+        f"![Reliability]({stem}-reliability.svg)",
+        "## Abstention",
+        f"What is right where only votes of some margin are answered, k = {fit.k}:",
+        _table(["answered, %", "right of these, %", "margin at least"], points),
+        f"![Abstention]({stem}-abstention.svg)",
+    ]
+
+
+def _curves(stem: str, best: MethodResult) -> str:
+    return (
+        f"## Curves\n\nShares of {best.method}, not calibrated: ECE {best.ece:.3f}.\n\n"
+        f"![Reliability]({stem}-reliability.svg) ![Abstention]({stem}-abstention.svg)"
+    )
+
+
+def _notes(result: EvaluationResult) -> list[str]:
+    found = list(result.notes)
+    for one in result.methods:
+        found += [f"{one.method}: {note}" for note in one.notes]
+    return found
+
+
+def _unit(unit: str) -> str:
+    return {"mixed": "patient, or source where no patient is known,"}.get(unit, unit)
+
+
+def _units(unit: str) -> str:
+    return {"mixed": "patients and sources"}.get(unit, f"{unit}s")

@@ -1,0 +1,245 @@
+"""A search as a PDF to keep: query, neighbours, scores, encoder, date, and what it is not."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+from html import escape
+from io import BytesIO
+from typing import Any
+
+from PIL import Image as PillowImage
+from reportlab.lib.colors import HexColor
+from reportlab.lib.enums import TA_RIGHT
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import ParagraphStyle
+from reportlab.lib.units import mm
+from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
+
+from search.schemas.items import Answer, Hit, VoteAnswer
+from ui.look.gallery import EXCLUSION
+from ui.look.theme import LIGHT
+
+PICTURE = 18 * mm
+"""Side of the picture of a neighbour."""
+QUERY = 42 * mm
+FRAME = 6
+"""What ReportLab keeps free inside a frame, in points."""
+SIDE_PX = 400
+"""Longest side of a picture in the file; a report is to be sent by mail."""
+INK, QUIET, LINE, ACCENT = (HexColor(LIGHT[name]) for name in ("ink", "quiet", "line", "accent"))
+BODY = ParagraphStyle("body", fontName="Helvetica", fontSize=9, leading=12, textColor=INK)
+SMALL = ParagraphStyle("small", BODY, fontSize=7.5, leading=10, textColor=QUIET)
+HEAD = ParagraphStyle("head", BODY, fontName="Helvetica-Bold", fontSize=12, leading=16)
+TITLE = ParagraphStyle("title", HEAD, fontSize=18, leading=22)
+NUMBER = ParagraphStyle("number", BODY, alignment=TA_RIGHT)
+SMALL_NUMBER = ParagraphStyle("small-number", SMALL, alignment=TA_RIGHT)
+
+
+def search_report(
+    found: VoteAnswer,
+    pictures: Sequence[bytes],
+    query: bytes | None,
+    name: str,
+    made: datetime,
+    *,
+    pseudonyms: bool = False,
+) -> bytes:
+    """A search as PDF; equal input gives equal bytes.
+
+    Args:
+        found: What the service answered.
+        pictures: JPEG of each hit, in its order.
+        query: The image that was asked with, where there is one.
+        name: What the query is called. File names may name people: pass them only knowingly.
+        made: When the search was made, with its time zone.
+        pseudonyms: Whether cases and patients of the hits are printed; left out unless asked.
+
+    Raises:
+        ValueError: not one picture for each hit.
+    """
+    answer = found.answer
+    if len(pictures) != len(answer.hits):
+        raise ValueError(f"{len(answer.hits)} hits need as many pictures, got {len(pictures)}")
+    out = BytesIO()
+    page = SimpleDocTemplate(
+        out,
+        pagesize=A4,
+        leftMargin=18 * mm - FRAME,
+        rightMargin=18 * mm - FRAME,
+        topMargin=18 * mm,
+        bottomMargin=20 * mm,
+        title="Similar cells",
+        author="Hemaseek",
+        subject=answer.disclaimer,
+        invariant=1,
+    )
+    story = [
+        Paragraph("Similar cells", TITLE),
+        Paragraph(_text(answer.disclaimer), SMALL),
+        Spacer(1, 4 * mm),
+        _query(found, query, name, made),
+        Spacer(1, 4 * mm),
+        *(Paragraph(f"Beware: {_text(one)}", BODY) for one in answer.warnings),
+        Spacer(1, 3 * mm),
+        Paragraph("How the labels of the neighbours vote", HEAD),
+        *_vote(found),
+        Spacer(1, 3 * mm),
+        Paragraph(_heading(answer), HEAD),
+        _hits(answer.hits, pictures, pseudonyms=pseudonyms),
+    ]
+
+    def foot(canvas: Any, _: object) -> None:
+        canvas.saveState()
+        canvas.setFont("Helvetica", 7.5)
+        canvas.setFillColor(QUIET)
+        canvas.drawString(18 * mm, 11 * mm, "Research use only. Not for clinical decisions.")
+        said = [f"{answer.encoder} {answer.fingerprint}", _stamp(made)]
+        said.append(f"page {canvas.getPageNumber()}")
+        canvas.drawRightString(A4[0] - 18 * mm, 11 * mm, _plain("   ".join(said)))
+        canvas.restoreState()
+
+    page.build(story, onFirstPage=foot, onLaterPages=foot)
+    return out.getvalue()
+
+
+def _query(found: VoteAnswer, query: bytes | None, name: str, made: datetime) -> Table:
+    answer = found.answer
+    facts = [
+        ("Query", name),
+        ("Searched", _stamp(made)),
+        ("Collection", f"{answer.collection}, {answer.items:,} items"),
+        ("Encoder", f"{answer.encoder}, fingerprint {answer.fingerprint}"),
+        ("Search", "every item compared" if answer.exact else "approximate index"),
+        ("Conditions", _conditions(answer)),
+        ("Same patient", EXCLUSION[answer.patient_exclusion]),
+        (
+            "Behind it",
+            f"{answer.sources} sources, {answer.patients or 'unknown'} patients, "
+            f"{answer.sites or 'unknown'} sites",
+        ),
+    ]
+    rows = [[Paragraph(_text(one), SMALL), Paragraph(_text(other), BODY)] for one, other in facts]
+    table = Table(rows, colWidths=[24 * mm, 102 * mm])
+    table.setStyle(_style(inner=False))
+    if query is None:
+        return table
+    whole = Table([[_picture(query, QUERY), table]], colWidths=[48 * mm, 126 * mm])
+    whole.setStyle(
+        TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)])
+    )
+    return whole
+
+
+def _heading(answer: Answer) -> str:
+    if not answer.groups:
+        return f"The {len(answer.hits)} most similar stored cells"
+    most = max(len(group.hits) for group in answer.groups)
+    return f"The {len(answer.groups)} most similar {answer.group_by}s, up to {most} cells of each"
+
+
+def _conditions(answer: Answer) -> str:
+    said = [f"{name}: {' or '.join(values)}" for name, values in answer.where.words.items()]
+    said += [
+        f"{name} from {'any' if low is None else low} to {'any' if high is None else high}"
+        for name, (low, high) in answer.where.ranges.items()
+    ]
+    return "; ".join(said) or "none"
+
+
+def _vote(found: VoteAnswer) -> list[Any]:
+    head = str(found.vote.label) if found.sure else "Not sure"
+    reason = found.reason.removeprefix("Not sure: ")
+    rows = [
+        [Paragraph(_text(label), BODY), Paragraph(f"{share:.0%}", NUMBER)]
+        for label, share in list(found.vote.shares.items())[:8]
+    ]
+    parts: list[Any] = [Paragraph(f"<b>{_text(head)}</b>. {_text(reason)}", BODY)]
+    if rows:
+        table = Table(rows, colWidths=[70 * mm, 20 * mm], hAlign="LEFT")
+        table.setStyle(_style())
+        parts += [Spacer(1, 2 * mm), table]
+    said = "Shares are shares of similar cells, not probabilities."
+    if found.probability is not None:
+        said += (
+            f" Calibrated: of votes like this one, {found.probability:.0%} named the label of the "
+            "source."
+        )
+    parts.append(Paragraph(said, SMALL))
+    return parts
+
+
+def _hits(hits: Sequence[Hit], pictures: Sequence[bytes], *, pseudonyms: bool) -> Table | Paragraph:
+    if not hits:
+        return Paragraph("No stored cell meets the conditions.", BODY)
+    rows: list[list[Any]] = [
+        [
+            *(Paragraph(f"<b>{one}</b>", SMALL) for one in ("", "", "Label", "Where from")),
+            Paragraph("<b>Cosine</b>", SMALL_NUMBER),
+        ]
+    ]
+    for at, (hit, content) in enumerate(zip(hits, pictures, strict=True), 1):
+        item = hit.item
+        origin = [item.dataset, item.site, item.stain, item.scanner]
+        if pseudonyms:
+            origin += [f"case {item.case}" if item.case else None]
+            origin += [f"patient {item.patient}" if item.patient else None]
+        where = _text(", ".join(part for part in origin if part))
+        rows.append(
+            [
+                Paragraph(str(at), NUMBER),
+                _picture(content, PICTURE),
+                Paragraph(_text(item.label or "no label"), BODY),
+                [Paragraph(where, BODY), Paragraph(item.id, SMALL)],
+                Paragraph(f"{hit.score:.3f}", NUMBER),
+            ]
+        )
+    table = Table(rows, colWidths=[8 * mm, 22 * mm, 42 * mm, 82 * mm, 20 * mm], repeatRows=1)
+    table.setStyle(_style())
+    return table
+
+
+def _style(*, inner: bool = True) -> TableStyle:
+    rules: list[tuple[Any, ...]] = [
+        ("VALIGN", (0, 0), (-1, -1), "MIDDLE" if inner else "TOP"),
+        ("TOPPADDING", (0, 0), (-1, -1), 2),
+        ("BOTTOMPADDING", (0, 0), (-1, -1), 2),
+        ("LEFTPADDING", (0, 0), (0, -1), 0),
+    ]
+    if inner:
+        rules.append(("LINEBELOW", (0, 0), (-1, -1), 0.4, LINE))
+    return TableStyle(rules)
+
+
+def _picture(content: bytes, side: float) -> Image:
+    with PillowImage.open(BytesIO(content)) as opened:
+        small = opened.convert("RGB")
+    small.thumbnail((SIDE_PX, SIDE_PX))
+    out = BytesIO()
+    small.save(out, "JPEG", quality=88)
+    longest = max(small.size)
+    out.seek(0)
+    return Image(out, width=side * small.width / longest, height=side * small.height / longest)
+
+
+def _stamp(made: datetime) -> str:
+    return made.strftime("%Y-%m-%d %H:%M %Z").strip()
+
+
+def _plain(text: str) -> str:
+    """A text in the letters that the built-in fonts have; accents are dropped where need be."""
+    kept = []
+    for letter in text:
+        for one in (letter, unicodedata.normalize("NFKD", letter)[:1], "?"):
+            try:
+                one.encode("cp1252")
+            except UnicodeEncodeError:
+                continue
+            kept.append(one)
+            break
+    return "".join(kept)
+
+
+def _text(text: str) -> str:
+    return escape(_plain(text), quote=False)

@@ -1,0 +1,1 @@
+"""Theme, palette, cards, tables and galleries."""

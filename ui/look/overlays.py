@@ -1,0 +1,94 @@
+"""Maps over pictures: a grid of numbers or colours as a transparent PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from search.schemas.explanations import ExplainColours, ExplainMap
+from ui.look.card import data_url
+from ui.look.palette import SEQUENCE, shade
+
+SIDE = 224
+"""Pixels of an overlay's side; the browser draws it over the picture."""
+NAMES = {
+    "none": "Plain",
+    "colours": "Patch colours",
+    "correspondence": "Matches",
+    "causal": "Causal",
+    "vote": "Vote",
+    "attention": "Attention",
+}
+WORDS = {
+    "colours": "The same colour is the same kind of structure to the encoder, in every picture. "
+    "Background is left plain.",
+    "correspondence": "Bright where the encoder sees a structure that the other picture has too; "
+    "equal numbers mark patches that are each other's nearest.",
+    "causal": "Bright where hiding the place lowers the similarity of the two most.",
+    "vote": "Bright where hiding the place takes most from the label that wins the vote.",
+    "attention": "What the encoder's last layer looks at: a plain baseline, not an explanation of "
+    "this hit.",
+}
+"""What each map shows."""
+_RAMP = np.array(
+    [[int(shade(at / 255)[part : part + 2], 16) for part in (1, 3, 5)] for at in range(256)],
+    np.uint8,
+)
+
+
+def heat(found: ExplainMap) -> str:
+    """A map as a data address: dark and clear where low, bright and dense where high."""
+    values = np.asarray(found.values, np.float32)
+    large = np.asarray(Image.fromarray(values).resize((SIDE, SIDE), Image.Resampling.BICUBIC)).clip(
+        0, 1
+    )
+    rgba = np.empty((SIDE, SIDE, 4), np.uint8)
+    rgba[..., :3] = _RAMP[np.rint(large * 255).astype(np.int64)]
+    rgba[..., 3] = np.rint(large**0.8 * 190)
+    return _png(rgba)
+
+
+def patches(found: ExplainColours) -> str:
+    """Patch colours as a data address; background is clear."""
+    rows = len(found.rgb)
+    rgba = np.zeros((rows, len(found.rgb[0]), 4), np.uint8)
+    for y, row in enumerate(found.rgb):
+        for x, colour in enumerate(row):
+            if colour is not None:
+                rgba[y, x] = (*colour, 205)
+    large = Image.fromarray(rgba).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    return _png(np.asarray(large))
+
+
+def legend(kind: str) -> str:
+    """What a map shows, with its scale."""
+    ramp = f"linear-gradient(90deg, {', '.join(SEQUENCE)})"
+    scale = (
+        ""
+        if kind == "colours"
+        else f'<span class="hs-ramp">low <i style="background:{ramp}"></i> high</span>'
+    )
+    return f'<p class="hs-legend">{scale}<span>{WORDS[kind]}</span></p>'
+
+
+def checked(found: ExplainMap) -> str:
+    """How a map did against chance, in words."""
+    if found.check is None:
+        return "not checked"
+    check = found.check
+    return (
+        f"insertion {check.insertion:.2f}, deletion {check.deletion:.2f}; "
+        f"gain {check.insertion - check.deletion:+.2f}, random at best {max(check.random):+.2f}"
+    )
+
+
+def _png(rgba: np.ndarray) -> str:
+    out = BytesIO()
+    Image.fromarray(rgba).save(out, "PNG")
+    return data_url(out.getvalue(), "png")
+
+
+__all__: Sequence[str] = ["NAMES", "WORDS", "checked", "heat", "legend", "patches"]

@@ -1,0 +1,552 @@
+"""*Atlas*: a collection as a map, gates cut out of it, a new patient on it, effects of origin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+
+from search.client.client import ServiceError
+from search.schemas.items import Filter
+from ui.look import states
+from ui.look.card import Action, card
+from ui.look.palette import UNKNOWN, colours, shapes
+from ui.look.tables import badge, plain, table
+from ui.session.jobs import follow, told
+from ui.session.pictures import pictures
+from ui.session.place import Place, guarded, opened
+from ui.widgets.board import board
+from ui.widgets.scatter import Gate, Kind, scatter
+
+COLUMNS = {
+    "label": "Label",
+    "site": "Site",
+    "stain": "Stain",
+    "scanner": "Scanner",
+    "patient": "Patient",
+    "case": "Case",
+    "dataset": "Dataset",
+    "kind": "Kind",
+}
+ORIGINS = ("site", "scanner", "stain", "dataset", "patient")
+METHODS = {"pca": "PCA", "tsne": "t-SNE"}
+MOST_GATES = 6
+LISTED = 12
+"""Values of a column that are counted beside the map."""
+SHOWN = 24
+"""Pictures of a gate that are shown at once."""
+NAMED = 16
+"""Values of a column that get a colour of their own; the rest is drawn as one."""
+JOB = "atlas-job"
+EVERYONE = "Everybody else"
+
+
+def show() -> None:
+    """Draw the page."""
+    place = opened(
+        "Atlas", "A collection as a map: draw around cells to see what lies there, and how many."
+    )
+    if place is None:
+        return
+    with guarded():
+        left, right = st.columns([3, 2], gap="medium")
+        with left:
+            one, two = st.columns([1, 1], vertical_alignment="bottom")
+            with one:
+                method = st.segmented_control(
+                    "Map by",
+                    list(METHODS),
+                    default="pca",
+                    format_func=METHODS.__getitem__,
+                    key="atlas-method",
+                    help="PCA at once; t-SNE shows groups, and is computed once.",
+                )
+            found = _read(place, method or "pca")
+            if found is None:
+                return
+            names = [name for name in COLUMNS if found["columns"][name]["values"]]
+            with two:
+                by = st.selectbox(
+                    "Colour by", names, format_func=COLUMNS.__getitem__, key="atlas-colour"
+                )
+        with right:
+            view = st.segmented_control(
+                "Beside it", ["Gates", "A patient", "Effects of origin"], default="Gates",
+                key="atlas-view", label_visibility="collapsed",
+            )  # fmt: skip
+            patient = _patient(place, found) if view == "A patient" else None
+        with left:
+            gates = _gates(found)
+            _map(found, by, gates, patient)
+        with right:
+            if view == "Effects of origin":
+                _effects(place, found)
+            else:
+                _inside(place, found, by, gates, patient)
+
+
+# ---------------------------------------------------------------- the map
+
+
+@st.cache_data(max_entries=4, show_spinner="Reading the map")
+def _fetch(_place: Place, collection: str, method: str, _stamp: str) -> dict[str, Any]:
+    return _place.client.map(collection, method)  # type: ignore[arg-type]
+
+
+def _read(place: Place, method: str) -> dict[str, Any] | None:
+    """The map; where it was not computed, how that is done."""
+    if follow(place.client, JOB, "Computing the map", _ended) and method == "tsne":
+        return None
+    note = st.session_state.pop("atlas-note", None)
+    if note:
+        st.html(states.notes([note[0]], note[1]))
+    stamp = f"{place.facts['items']}-{st.session_state.get('atlas-made', 0)}"
+    try:
+        found = _fetch(place, place.name, method, stamp)
+    except ServiceError as error:
+        if error.status != 404 or method != "tsne":
+            raise
+        st.html(
+            states.empty(
+                "No map by t-SNE yet",
+                "It is computed once, in minutes, while everything else goes on.",
+            )
+        )
+        _offer(place, "Compute it")
+        return None
+    if found["stale"]:
+        st.html(states.notes(["The collection was written to since this map was computed."]))
+        _offer(place, "Compute it again")
+    return found
+
+
+def _offer(place: Place, words: str) -> None:
+    if st.button(words, type="primary", key="atlas-compute"):
+        job = place.client.start_map(place.name, "tsne")
+        st.session_state[JOB] = job["id"]
+        st.rerun()
+
+
+def _ended(job: dict[str, Any]) -> None:
+    words, tone = told(job)
+    if words:
+        st.session_state["atlas-note"] = (words, tone)
+    st.session_state["atlas-made"] = st.session_state.get("atlas-made", 0) + 1
+
+
+def _map(
+    found: dict[str, Any], by: str, gates: Sequence[Gate], patient: dict[str, Any] | None
+) -> None:
+    codes, kinds, legend = _kinds(found, by) if patient is None else _sides(found, patient)
+    drawn = scatter(
+        found["x"],
+        found["y"],
+        codes,
+        kinds,
+        f"atlas-{found['collection']}-{found['method']}",
+        gates=gates,
+        placed=patient["placed"] if patient else (),
+    )
+    st.html(legend)
+    said = [f"{len(found['ids']):,} of {found['of']:,} items"]
+    if found["explained"]:
+        said.append("the axes hold " + " and ".join(f"{one:.0%}" for one in found["explained"]))
+    if found["perplexity"]:
+        said.append(f"perplexity {found['perplexity']:g}")
+        said.append("distances between far groups mean nothing")
+    said.append(f"encoder {found['encoder']}")
+    st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul>')
+    if drawn.lasso is not None and len(gates) < MOST_GATES:
+        name = f"Gate {next(n for n in range(1, 99) if f'Gate {n}' not in {g.name for g in gates})}"
+        st.session_state["atlas-gates"] = (_of(found), [*gates, Gate(name, drawn.lasso)])
+        st.session_state["atlas-open"] = name
+        st.rerun()
+    elif drawn.lasso is not None:
+        st.html(states.notes([f"There are {MOST_GATES} gates already; remove one first."]))
+    if drawn.point is not None:
+        st.session_state["atlas-point"] = found["ids"][drawn.point]
+        st.rerun()
+
+
+def _of(found: dict[str, Any]) -> tuple[str, str]:
+    return (found["collection"], found["method"])
+
+
+def _gates(found: dict[str, Any]) -> list[Gate]:
+    of, gates = st.session_state.get("atlas-gates", (("", ""), []))
+    return list(gates) if of == _of(found) else []
+
+
+def _kinds(found: dict[str, Any], by: str) -> tuple[list[int], list[Kind], str]:
+    """Which kind each point is, the kinds, and the legend, by the values of a column."""
+    values, codes = found["columns"][by]["values"], found["columns"][by]["codes"]
+    counts = Counter(codes)
+    order = sorted(range(len(values)), key=lambda at: (-counts[at], values[at]))
+    kept = order[:NAMED]
+    names = [values[at] for at in kept]
+    fill, form = colours(names), shapes(names)
+    kinds = [Kind(name, str(fill[name]), form[name]) for name in names]
+    place = {at: to for to, at in enumerate(kept)}
+    rest = sum(counts[at] for at in order[NAMED:])
+    if rest:
+        kinds.append(Kind(f"{len(order) - NAMED} more", UNKNOWN, faint=True))
+        place |= dict.fromkeys(order[NAMED:], len(kinds) - 1)
+    if counts[-1]:
+        kinds.append(Kind(f"no {by}", UNKNOWN, faint=True))
+        place[-1] = len(kinds) - 1
+    seen = Counter(place[code] for code in codes)
+    entries = "".join(_entry(kind, seen[at]) for at, kind in enumerate(kinds))
+    return [place[code] for code in codes], kinds, f'<ul class="hs-legend">{entries}</ul>'
+
+
+SIGNS = {
+    "circle": "●", "square": "■", "diamond": "◆", "triangle-up": "▲", "cross": "✚", "star": "★",
+}  # fmt: skip
+
+
+def _entry(kind: Kind, count: int) -> str:
+    colour = {"accent": "var(--hs-accent)", "edge": "var(--hs-edge)"}.get(kind.colour, kind.colour)
+    return (
+        f'<li><i class="hs-sign" style="color:{escape(colour)}" aria-hidden="true">'
+        f"{SIGNS[kind.shape]}</i>{escape(kind.name)} <b>{count:,}</b></li>"
+    )
+
+
+# ---------------------------------------------------------------- a patient against a group
+
+
+def _patient(place: Place, found: dict[str, Any]) -> dict[str, Any] | None:
+    """Whose cells are shown, and against whom: masks over the points, and cells that are new."""
+    kinds = [name for name in ("patient", "case") if found["columns"][name]["values"]]
+    how = st.radio(
+        "Whose cells", [*(COLUMNS[name] for name in kinds), "New images"], horizontal=True,
+        key="atlas-who",
+    )  # fmt: skip
+    group = _group(found)
+    if how == "New images":
+        name = st.text_input(
+            "Patient (pseudonym)", key="atlas-new-patient",
+            help="If the library knows this patient, its own cells do not pull the new ones.",
+        )  # fmt: skip
+        files = st.file_uploader(
+            "Images of single cells", type=["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"],
+            accept_multiple_files=True, key="atlas-files",
+        )  # fmt: skip
+        if not files:
+            st.html(
+                states.notes(["Drop in the cells of one patient: one picture for each."], "good")
+            )
+            return None
+        answer = place.client.place(
+            place.name, found["method"], images=[one.getvalue() for one in files],
+            patient=name.strip() or None,
+        )  # fmt: skip
+        if not answer["patient_known"]:
+            st.html(states.notes(["The patient is unknown: its own cells may pull the new ones."]))
+        cells = answer["cells"]
+        return {
+            "name": name.strip() or "the new patient",
+            "mine": np.zeros(len(found["ids"]), bool),
+            "group": group[1],
+            "reference": group[0],
+            "placed": [(cell["x"], cell["y"]) for cell in cells],
+            "labels": _nearest_labels(found, cells),
+        }
+    column = next(name for name in kinds if COLUMNS[name] == how)
+    values = found["columns"][column]["values"]
+    asked = st.query_params.get(column, "")
+    value = st.selectbox(
+        how, values, index=values.index(asked) if asked in values else 0, key=f"atlas-{column}"
+    )
+    mine = np.array(found["columns"][column]["codes"]) == values.index(value)
+    return {
+        "name": value,
+        "mine": mine,
+        "group": group[1] & ~mine,
+        "reference": group[0],
+        "placed": [],
+        "labels": None,
+    }
+
+
+def _group(found: dict[str, Any]) -> tuple[str, NDArray[np.bool_]]:
+    """The group that a patient is held against."""
+    names = [name for name in COLUMNS if len(found["columns"][name]["values"]) > 1]
+    which = {
+        f"{COLUMNS[name]}: {value}": (name, value)
+        for name in names
+        for value in found["columns"][name]["values"]
+    }
+    options = [EVERYONE, *which]
+    chosen = st.selectbox("Against", options, key="atlas-reference")
+    if chosen == EVERYONE:
+        return chosen, np.ones(len(found["ids"]), bool)
+    name, value = which[chosen]
+    column = found["columns"][name]
+    return chosen, np.array(column["codes"]) == column["values"].index(value)
+
+
+def _nearest_labels(found: dict[str, Any], cells: Sequence[dict[str, Any]]) -> list[str | None]:
+    """The label of the nearest item of the map, for each new cell."""
+    place = {id: at for at, id in enumerate(found["ids"])}
+    column = found["columns"]["label"]
+    codes = [column["codes"][place[cell["nearest"][0]]] for cell in cells]
+    return [column["values"][code] if code >= 0 else None for code in codes]
+
+
+def _sides(found: dict[str, Any], patient: dict[str, Any]) -> tuple[list[int], list[Kind], str]:
+    kinds = [
+        Kind("not compared", UNKNOWN, faint=True),
+        Kind(patient["reference"], "#0072b2"),
+        Kind(patient["name"], "accent", strong=True),
+    ]
+    codes = np.where(patient["mine"], 2, np.where(patient["group"], 1, 0))
+    seen = Counter(codes.tolist())
+    parts = [_entry(kind, seen[at]) for at, kind in enumerate(kinds) if seen[at]]
+    if patient["placed"]:
+        new = Kind(f"{patient['name']}, placed", "accent", "star")
+        parts.append(_entry(new, len(patient["placed"])))
+    return codes.tolist(), kinds, f'<ul class="hs-legend">{"".join(parts)}</ul>'
+
+
+# ---------------------------------------------------------------- gates
+
+
+def _inside(
+    place: Place,
+    found: dict[str, Any],
+    by: str,
+    gates: list[Gate],
+    patient: dict[str, Any] | None,
+) -> None:
+    x, y = np.array(found["x"]), np.array(found["y"])
+    inside = {gate.name: gate.holds(x, y) for gate in gates}
+    if patient is not None:
+        st.html(_against(found, patient, gates, inside))
+    elif gates:
+        st.html(_counted(found, by, inside))
+    else:
+        st.html(
+            '<section class="hs-panel"><h2 class="hs-section">No gate yet</h2>'
+            '<p class="hs-reason">Draw around cells on the map with the mouse. What lies inside is '
+            "counted here, and its pictures are shown. A click on a point shows that cell.</p>"
+            "</section>"
+        )
+    _by_value(found, by, inside)
+    if gates:
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            names = [gate.name for gate in gates]
+            opened_now = st.session_state.get("atlas-open", names[-1])
+            open_gate = st.selectbox(
+                "Show the cells of", names,
+                index=names.index(opened_now) if opened_now in names else len(names) - 1,
+            )  # fmt: skip
+            if st.button("Remove this gate", key="atlas-remove"):
+                left = [gate for gate in gates if gate.name != open_gate]
+                st.session_state["atlas-gates"] = (_of(found), left)
+                st.rerun()
+        _pictures(place, found, np.flatnonzero(inside[open_gate]), patient)
+    elif st.session_state.get("atlas-point"):
+        ids = found["ids"]
+        if st.session_state["atlas-point"] in ids:
+            _pictures(place, found, np.array([ids.index(st.session_state["atlas-point"])]), None)
+
+
+def _by_value(found: dict[str, Any], by: str, inside: dict[str, NDArray[np.bool_]]) -> None:
+    """The counts of a column as a table that can be read without seeing the map."""
+    if inside:
+        return
+    column = found["columns"][by]
+    counts = Counter(column["codes"])
+    named = [(at, n) for at, n in counts.most_common() if at >= 0]
+    rows = [
+        [escape(column["values"][at]), plain(n), f"{n / len(found['ids']):.1%}"]
+        for at, n in named[:LISTED]
+    ]
+    said = f", the {LISTED} most frequent of {len(named)}" if len(named) > LISTED else ""
+    st.html(table([COLUMNS[by], "Items", "Share"], rows, f"On the whole map{said}."))
+
+
+def _counted(found: dict[str, Any], by: str, inside: dict[str, NDArray[np.bool_]]) -> str:
+    values, codes = found["columns"][by]["values"], np.array(found["columns"][by]["codes"])
+    rows = []
+    for name, mask in inside.items():
+        counts = Counter(codes[mask].tolist())
+        most = ", ".join(
+            f"{values[at] if at >= 0 else 'none'} {n:,}" for at, n in counts.most_common(4)
+        )
+        rows.append([escape(name), plain(int(mask.sum())), f"{mask.mean():.1%}", escape(most)])
+    return table(["Gate", "Items", "Of the map", f"By {COLUMNS[by].lower()}"], rows, text=[3])
+
+
+def _against(
+    found: dict[str, Any],
+    patient: dict[str, Any],
+    gates: Sequence[Gate],
+    inside: dict[str, NDArray[np.bool_]],
+) -> str:
+    """Shares of the patient's cells beside those of the group, by gate and by label."""
+    new = np.array(patient["placed"]).reshape(-1, 2)
+    mine, group = patient["mine"], patient["group"]
+    total, others = int(mine.sum()) + len(new), int(group.sum())
+    rows = []
+    for gate in gates:
+        there = int((mine & inside[gate.name]).sum()) + int(gate.holds(new[:, 0], new[:, 1]).sum())
+        rows.append(_row(gate.name, there, total, int((group & inside[gate.name]).sum()), others))
+    column = found["columns"]["label"]
+    codes = np.array(column["codes"])
+    named = Counter(patient["labels"] or ())
+    by_label = []
+    for at, label in enumerate(column["values"]):
+        here = int((mine & (codes == at)).sum()) + named[label]
+        theirs = int((group & (codes == at)).sum())
+        if here or theirs:
+            by_label.append((here, _row(label, here, total, theirs, others)))
+    by_label.sort(key=lambda pair: -pair[0])
+    rows += [row for _, row in by_label[:12]]
+    caption = f"Of {total:,} cells of {patient['name']} and {others:,} of the group" + (
+        "; new cells count under the label of their nearest neighbour." if len(new) else "."
+    )
+    return table(["Gate or label", patient["name"][:20], "Group", "Times"], rows, caption)
+
+
+def _row(name: str, here: int, total: int, there: int, others: int) -> list[str]:
+    mine, theirs = here / max(total, 1), there / max(others, 1)
+    times = f"{mine / theirs:.1f}" if theirs else ("only here" if here else "–")
+    tone = "warn" if here >= 3 and (not theirs or not 0.5 <= mine / theirs <= 2) else ""
+    return [escape(name), f"{mine:.1%}", f"{theirs:.1%}", badge(times, tone) if tone else times]
+
+
+def _pictures(
+    place: Place, found: dict[str, Any], inside: NDArray[np.int64], patient: dict[str, Any] | None
+) -> None:
+    if patient is not None and patient["mine"].any():
+        inside = np.array(
+            [*inside[patient["mine"][inside]], *inside[~patient["mine"][inside]]], int
+        )
+    chosen = np.random.default_rng(0).permutation(len(inside))[:SHOWN] if patient is None else None
+    shown = inside[:SHOWN] if chosen is None else inside[np.sort(chosen)]
+    ids = [found["ids"][at] for at in shown]
+    if not ids:
+        st.html(states.notes(["No cell lies inside this gate."]))
+        return
+    images = pictures(place.client, ids, place.name)
+    page, _, _ = place.client.items_page(place.name, Filter(ids=tuple(ids)), SHOWN)
+    items = {item.id: item for item in page}
+    cards = "".join(
+        card(
+            items[id],
+            images[id],
+            mark="hs-chosen" if patient is not None and patient["mine"][at] else "",
+            actions=(
+                Action("search", "lens", "Find what looks like it", key="f"),
+                Action("case", "sheet", "Open its case", key="o"),
+            ),
+        )
+        for id, at in zip(ids, shown, strict=True)
+        if id in images and id in items
+    )
+    words = f"{len(ids)} of {len(inside):,} cells" if len(inside) > len(ids) else ""
+    pressed = board(
+        f'<div class="hs-small"><p class="hs-reason">{words}</p>'
+        f'<ol class="hs-grid" aria-label="Cells of the gate">{cards}</ol></div>',
+        "atlas-board",
+    )
+    if pressed is None:
+        return
+    from ui.screens.menu import goto
+
+    if pressed.act == "case":
+        case = items[pressed.id].case
+        if case is None:
+            st.html(states.notes(["This cell has no case."]))
+            return
+        goto("case", {"by": "case", "case": case, "collection": place.name})
+    goto("", {"item": pressed.id, "collection": place.name})
+
+
+# ---------------------------------------------------------------- effects of origin
+
+
+@st.cache_data(max_entries=32, show_spinner="Measuring")
+def _measured(_place: Place, collection: str, field: str, _items: int) -> dict[str, Any]:
+    return _place.client.batch_effects(collection, field)
+
+
+def _effects(place: Place, drawn: dict[str, Any]) -> None:
+    known = [name for name in ORIGINS if len(drawn["columns"][name]["values"]) > 1]
+    field = st.selectbox(
+        "Held against the label",
+        ORIGINS,
+        index=ORIGINS.index(known[0]) if known else 0,
+        format_func=str.capitalize,
+        key="atlas-field",
+    )
+    found = _measured(place, place.name, field, place.facts["items"])
+    if found["notes"]:
+        st.html(states.notes(found["notes"]))
+    heads = ["", "Measured", "Expected"]
+    rows = [
+        [f"Neighbours of the same {field}", _share(found["share"]), _share(found["expected"])],
+        [
+            "Neighbours of the same label",
+            _share(found["label_share"]),
+            _share(found["label_expected"]),
+        ],
+        [f"Silhouette by {field}", _number(found["silhouette_origin"]), "about 0"],
+        ["Silhouette by label", _number(found["silhouette_label"]), "high"],
+        ["Robustness index", _number(found["robustness"]), "1 by label, 0 by origin"],
+    ]
+    caption = (
+        f"{found['k']} neighbours of each of {found['asked']:,} items, "
+        "own source and patient left out."
+    )
+    parts = [_verdict(found, field), table(heads, rows, caption)]
+    if len(found["origins"]) > 1:
+        lines = [
+            [
+                escape(one["value"]),
+                plain(one["items"]),
+                _share(one["share"]),
+                _share(one["expected"]),
+            ]
+            for one in found["origins"][:12]
+            if one["asked"]
+        ]
+        parts.append('<div style="height:16px"></div>')
+        parts.append(table([field.capitalize(), "Items", "Own kind", "Expected"], lines))
+    st.html("".join(parts))
+    st.html(
+        '<p class="hs-reason">Expected is what would be found if, among the items of each label, '
+        f"{field} did not matter: a {field} that has its own labels is not blamed for it.</p>"
+    )
+
+
+def _verdict(found: dict[str, Any], field: str) -> str:
+    if found["share"] is None or found["expected"] is None:
+        return ""
+    excess = found["share"] - found["expected"]
+    if excess > 0.1:
+        text = (
+            f"Cells of one {field} resemble each other more than their labels explain: "
+            f"{found['share']:.0%} of the neighbours against {found['expected']:.0%}."
+        )
+        return states.notes([text])
+    text = (
+        f"Little effect of the {field}: {found['share']:.0%} of the neighbours, "
+        f"{found['expected']:.0%} expected."
+    )
+    return states.notes([text], "good")
+
+
+def _share(value: float | None) -> str:
+    return plain(None) if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return plain(None) if value is None else f"{value:.2f}"

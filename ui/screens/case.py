@@ -1,0 +1,505 @@
+"""*Case*: the cells of one case, counted three ways, on their slide, and cases that look alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Literal
+
+import streamlit as st
+
+from search.cases.count import CaseCount, CountedCell
+from search.client.client import ServiceError
+from search.schemas.cases import CaseAnswer, CaseMatch, CaseQuestion
+from search.schemas.items import BagField, Filter, Question
+from ui.look import states
+from ui.look.card import Action, card, data_url
+from ui.look.gallery import EXCLUSION
+from ui.look.palette import colours, lines, shade
+from ui.look.tables import legend, meter, plain, table
+from ui.session.pictures import pictures
+from ui.session.place import Place, guarded, opened
+from ui.widgets.board import board
+from ui.widgets.viewer import Mark, mark, viewer
+
+BY: dict[BagField, str] = {"case": "Case", "patient": "Patient", "source": "Slide or field"}
+PAGE = 48
+"""Cells that are shown at once."""
+FOUND = 60
+"""Cells of a slide that are marked as like the one that was picked."""
+Show = Literal["All", "Differ", "Not sure", "Reviewed", "Disputed"]
+SHOW: dict[Show, str] = {
+    "All": "Every cell",
+    "Differ": "The neighbours call it otherwise",
+    "Not sure": "The neighbours do not agree",
+    "Reviewed": "A reviewer has spoken",
+    "Disputed": "Two reviewers differ",
+}
+NONE = "Take my word back"
+"""Offered beside the labels."""
+
+
+def show() -> None:
+    """Draw the page."""
+    place = opened("Case", "All cells of one case, counted three ways, and cases that look alike.")
+    if place is None:
+        return
+    with guarded():
+        chosen = _choose(place)
+        if chosen is None:
+            return
+        by, value = chosen
+        found = _count(place, by, value)
+        view = st.segmented_control(
+            "View",
+            ["Cells", "Slide", "Similar cases"],
+            default=st.session_state.get("case-view-kept", "Cells"),
+            key="case-view",
+            label_visibility="collapsed",
+        )
+        st.session_state["case-view-kept"] = view or "Cells"
+        left, right = st.columns([2, 3], gap="medium")
+        with left:
+            _counts(found)
+        with right:
+            if view == "Slide":
+                _slide(place, found)
+            elif view == "Similar cases":
+                _similar(place, found)
+            else:
+                _cells(place, found)
+
+
+def _choose(place: Place) -> tuple[str, str] | None:
+    asked_by = st.query_params.get("by", "case")
+    bys = list(BY)
+    left, middle, right = st.columns([1, 2, 1], vertical_alignment="bottom")
+    with left:
+        by = st.selectbox(
+            "Look at a",
+            bys,
+            index=bys.index(asked_by) if asked_by in bys else 0,
+            format_func=BY.__getitem__,
+            key="case-by",
+        )
+    counts = place.client.facets(place.name, by, 1000)
+    if not counts:
+        st.html(
+            states.empty(
+                f"No {BY[by].lower()} is named",
+                "Items of this collection carry no such name. Choose another kind above, or ingest "
+                "with a manifest that has a column for it.",
+            )
+        )
+        return None
+    # Names of sources are digests, which nobody looks for: the one with most cells comes first.
+    names = sorted(counts, key=lambda one: (-counts[one] if by == "source" else 0, one))
+    asked = st.query_params.get("case", "")
+    if asked and asked not in counts:  # beyond those that are listed, or not there any more
+        where = Filter.model_validate({by: (asked,)})
+        counts = {**place.client.facet(by, where, place.name, 1), **counts}
+        names = [asked, *names] if asked in counts else names
+        if asked not in counts:
+            said = f"There is no {BY[by].lower()} {asked[:60]} here; it may have been deleted."
+            st.html(states.notes([f"{said} Choose another."], "bad"))
+    with middle:
+        value = st.selectbox(
+            BY[by],
+            names,
+            index=names.index(asked) if asked in names else 0,
+            format_func=lambda one: f"{one}  ({_items(counts[one])})",
+            key=f"case-value-{by}",
+            help="Type to search. Beyond a thousand, the most frequent are listed.",
+        )
+    with right:
+        st.slider("Neighbours that vote", 3, 100, 20, key="case-k")
+    return by, value
+
+
+def _count(place: Place, by: str, value: str) -> CaseCount:
+    """The count, with reviews as they stand: asked anew in every run that follows a review."""
+    k = int(st.session_state.get("case-k", 20))
+    seen = (place.name, by, value, k, st.session_state.get("case-reviews", 0))
+    held = st.session_state.get("case-count")
+    if held is None or held[0] != seen:
+        with st.spinner("Counting the cells"):
+            held = (seen, place.client.count_case(place.name, value, by, k))
+        st.session_state["case-count"] = held
+    found: CaseCount = held[1]
+    return found
+
+
+def _counts(found: CaseCount) -> None:
+    facts = [
+        _items(found.items),
+        f"{found.recorded:,} labelled by their source",
+        f"{found.reviewed:,} reviewed",
+        EXCLUSION[found.patient_exclusion],
+        f"encoder {found.encoder}",
+    ]
+    chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
+    most = max((max(r.recorded, r.reviewed, r.voted) for r in found.rows), default=0)
+    rows = [
+        [
+            escape(row.label),
+            meter(row.recorded, most),
+            meter(row.reviewed, most),
+            meter(row.voted, most, "hs-vote"),
+        ]
+        for row in found.rows
+    ]
+    rows.append(["Not sure", "", "", plain(found.not_sure)])
+    others = "patients" if found.patient_exclusion == "applied" else "sources"
+    caption = f"Each vote is of the {found.k} most similar cells of other {others}."
+    heads = ["Label", "Source", "After review", "Neighbours"]
+    agreement = ""
+    if found.agreement is not None:
+        agreement = (
+            f'<p class="hs-reason">Where the neighbours are clear, they agree with the label for '
+            f"<b>{found.agreement:.0%}</b> of the cells.</p>"
+        )
+    st.html(
+        states.notes(found.warnings)
+        + f'<h2 class="hs-section">Differential count</h2><ul class="hs-facts">{chips}</ul>'
+        + table(heads, rows, caption)
+        + agreement
+    )
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"
+
+
+# ---------------------------------------------------------------- cells, and what they are called
+
+
+def _cells(place: Place, found: CaseCount) -> None:
+    labels = sorted({row.label for row in found.rows})
+    top, side = st.columns([3, 2], vertical_alignment="bottom")
+    with top:
+        kind: Show = st.selectbox("Show", list(SHOW), format_func=SHOW.__getitem__, key="case-show")
+    with side:
+        only = st.selectbox("Called", ["Any label", *labels], key="case-label")
+    cells = [cell for cell in found.cells if _wanted(cell, kind)]
+    if only != "Any label":
+        cells = [
+            c for c in cells if only in (c.reviewed or c.item.label, c.voted if c.sure else "")
+        ]
+    chosen = _chosen(found)
+    _relabel(place, found, labels, chosen)
+    if not cells:
+        st.html(states.empty("No cell is like that", "Choose another kind of cell above."))
+        return
+    pages = -(-len(cells) // PAGE)
+    page = min(int(st.session_state.get("case-page", 1)), pages)
+    shown = cells[(page - 1) * PAGE : page * PAGE]
+    images = pictures(place.client, [cell.item.id for cell in shown], place.name)
+    cards = "".join(
+        card(
+            cell.item,
+            images[cell.item.id],
+            act="choose",
+            note=_note(cell),
+            mark="hs-chosen" if cell.item.id in chosen else "",
+            actions=(
+                Action("choose", "✓", "Choose for relabelling", key="x", on=cell.item.id in chosen),
+                Action("slide", "target", "Show on its slide", key="s"),
+            ),
+        )
+        for cell in shown
+        if cell.item.id in images
+    )
+    pressed = board(
+        f'<div class="hs-small"><ol class="hs-grid" aria-label="Cells">{cards}</ol></div>',
+        "case-board",
+    )
+    words = f"{len(cells):,} of {len(found.cells):,} cells"
+    if pages > 1:
+        st.number_input(f"Page of {pages} ({words})", 1, pages, page, key="case-page", width=240)
+    else:
+        st.html(f'<p class="hs-reason">{words}</p>')
+    if pressed is None:
+        return
+    if pressed.act == "choose":
+        st.session_state["case-chosen"] = (found.value, chosen ^ {pressed.id})
+    elif pressed.act == "slide":
+        st.session_state["case-picked"] = pressed.id
+        st.session_state["case-view-kept"] = "Slide"
+        del st.session_state["case-view"]
+    st.rerun()
+
+
+def _chosen(found: CaseCount) -> frozenset[str]:
+    value, ids = st.session_state.get("case-chosen", ("", frozenset()))
+    return frozenset(ids) if value == found.value else frozenset()
+
+
+def _wanted(cell: CountedCell, kind: Show) -> bool:
+    called = cell.reviewed or cell.item.label
+    return {
+        "All": True,
+        "Differ": cell.sure and called is not None and called != cell.voted,
+        "Not sure": not cell.sure,
+        "Reviewed": cell.reviewed is not None,
+        "Disputed": cell.disputed,
+    }[kind]
+
+
+def _note(cell: CountedCell) -> str:
+    said = [f"neighbours: {cell.voted} {cell.share:.0%}" if cell.sure else "neighbours: not sure"]
+    if cell.reviewed is not None:
+        said.append(f"reviewed: {cell.reviewed}{' (disputed)' if cell.disputed else ''}")
+    return " · ".join(said)
+
+
+def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: frozenset[str]) -> None:
+    """What a reviewer says of the chosen cells; the source's label stays beside it."""
+    known = sorted({*labels, *place.client.facets(place.name, "label", 200)})
+    with st.form("case-review", border=True):
+        one, two, three = st.columns([3, 2, 2], vertical_alignment="bottom")
+        with one:
+            label = st.selectbox(
+                f"Call the {len(chosen)} chosen cells"
+                if chosen
+                else "Choose cells, then call them",
+                [*known, NONE],
+                index=None,
+                accept_new_options=True,
+                placeholder="A label, or a new one",
+            )
+        with two:
+            reviewer = st.text_input(
+                "Reviewer",
+                value=st.session_state.get("case-reviewer", ""),
+                placeholder="Name or initials",
+                max_chars=100,
+            )
+        with three:
+            sent = st.form_submit_button("Save the review", disabled=not chosen, type="primary")
+    saved = st.session_state.pop("case-saved", "")
+    if saved:
+        st.html(states.notes([saved], "good"))
+    if not sent:
+        return
+    if not label:
+        st.html(states.notes(["Choose what the cells are called, then save."]))
+        return
+    st.session_state["case-reviewer"] = reviewer
+    said = None if label == NONE else str(label)
+    try:
+        done = place.client.review(place.name, dict.fromkeys(sorted(chosen), said), reviewer)
+    except ServiceError as error:
+        if error.status != 403:
+            raise
+        st.html(
+            states.notes([f"Nothing was saved: {error}. Reviewing needs the role write."], "bad")
+        )
+        return
+    st.session_state["case-reviews"] = st.session_state.get("case-reviews", 0) + 1
+    st.session_state["case-chosen"] = (found.value, frozenset())
+    st.session_state["case-saved"] = (
+        f"{done['written']} kept, {done['unchanged']} said before. The labels of the source are "
+        "as they were."
+    )
+    st.rerun()
+
+
+# ---------------------------------------------------------------- the slide
+
+
+def _slide(place: Place, found: CaseCount) -> None:
+    cells = {cell.item.id: cell for cell in found.cells}
+    picked = st.session_state.get("case-picked")
+    most = Counter(cell.item.source for cell in found.cells)
+    sources = sorted(most, key=lambda one: (-most[one], one))
+    start = cells[picked].item.source if picked in cells else sources[0]
+    if len(sources) > 1:
+        start = st.selectbox(
+            "Slide or field",
+            sources,
+            index=sources.index(start),
+            format_func=lambda one: f"{one[:8]}…  ({most[one]:,} cells)",
+        )
+    try:
+        source = _source(place, start)
+    except ServiceError as error:
+        if error.status != 404:
+            raise
+        st.html(states.empty("This source cannot be shown", f"{error}."))
+        return
+    here = [cell for cell in found.cells if cell.item.source == start]
+    by_vote = (
+        st.segmented_control(
+            "Colour boxes by", ["Label", "Neighbours"], default="Label", key="case-colour"
+        )
+        == "Neighbours"
+    )
+    marks, names = _marks(here, by_vote=by_vote)
+    alike = _alike(place, start, picked if picked in cells else None)
+    marks = [*marks, *alike]
+    if not marks:
+        st.html(states.notes(["Each picture is one cell: there are no boxes to draw."], "good"))
+    if names:
+        st.html(legend(names))
+    clicked = viewer(source, marks, f"case-viewer-{start}", picked=picked)
+    scale = (
+        "scale unknown" if source["um_per_px"] is None else f"{source['um_per_px']:.3g} µm per px"
+    )
+    st.html(
+        f'<p class="hs-reason">{source["width"]:,} × {source["height"]:,} pixels, {scale}. Click a '
+        "box for its cell.</p>"
+    )
+    if clicked is not None and clicked != picked:
+        st.session_state["case-picked"] = clicked
+        st.rerun()
+    if picked in cells:
+        _picked(place, cells[picked], len(alike))
+
+
+@st.cache_data(ttl=300, max_entries=100, show_spinner="Opening the source")
+def _facts(_place: Place, source: str, collection: str) -> dict[str, Any]:
+    return _place.client.source(source, collection)
+
+
+def _source(place: Place, source: str) -> dict[str, Any]:
+    return _facts(place, source, place.name)
+
+
+def _marks(
+    cells: Sequence[CountedCell], *, by_vote: bool
+) -> tuple[list[Mark], list[tuple[str, str, str]]]:
+    """The boxes of the cells in colour and line of what they are called, and the legend."""
+
+    def name(cell: CountedCell) -> str | None:
+        return (cell.voted if cell.sure else None) if by_vote else cell.reviewed or cell.item.label
+
+    # Over what is on this slide, so that eight kinds are told apart however many the case has.
+    called = {
+        label
+        for cell in cells
+        for label in (cell.reviewed or cell.item.label, cell.voted if cell.sure else None)
+    }
+    palette, line = colours(called), lines(called)
+    made = []
+    for cell in cells:
+        text = f"{name(cell) or ('not sure' if by_vote else 'no label')} · {_note(cell)}"
+        box = mark(cell.item, palette[name(cell)], text, line=line[name(cell)])
+        if box is not None:
+            made.append(box)
+    present = {name(cell) for cell in cells}
+    names = [
+        (label or ("not sure" if by_vote else "no label"), colour, line[label])
+        for label, colour in palette.items()
+        if label in present
+    ]
+    return made, names
+
+
+def _alike(place: Place, source: str, picked: str | None) -> list[Mark]:
+    """The cells of this slide that look most like the picked one, the likest yellow."""
+    if picked is None or not st.session_state.get("case-alike"):
+        return []
+    question = Question(
+        collection=place.name,
+        item=picked,
+        k=FOUND,
+        where=Filter(source=(source,)),
+        exclude=("item",),
+        exact=True,
+    )
+    hits = place.client.search(question).hits
+    if not hits:
+        return []
+    low, high = hits[-1].score, hits[0].score
+    found = []
+    for at, hit in enumerate(hits, 1):
+        share = (hit.score - low) / (high - low) if high > low else 1.0
+        text = f"hit {at}: {hit.item.label or 'no label'}, similarity {hit.score:.3f}"
+        box = mark(hit.item, shade(share), text, strong=True)
+        if box is not None:
+            found.append(box)
+    return found
+
+
+def _picked(place: Place, cell: CountedCell, alike: int) -> None:
+    left, right = st.columns([1, 2], gap="medium")
+    image = pictures(place.client, [cell.item.id], place.name).get(cell.item.id)
+    with left:
+        if image is not None:
+            one = card(cell.item, image, note=_note(cell))
+            st.html(f'<ol class="hs-grid" aria-label="The picked cell">{one}</ol>')
+    with right:
+        st.html(f'<p class="hs-reason">{escape(cell.reason)}</p>')
+        st.toggle(
+            "Mark what looks like it on this slide",
+            key="case-alike",
+            help=f"The {FOUND} most similar cells of this slide, from blue to yellow.",
+        )
+        if alike:
+            st.html(f'<p class="hs-reason">{alike} hits are marked, the most similar yellow.</p>')
+        if st.button("Choose it for relabelling", key="case-choose-picked"):
+            value, ids = st.session_state.get("case-chosen", ("", frozenset()))
+            del value
+            st.session_state["case-chosen"] = (
+                st.session_state["case-count"][1].value,
+                frozenset(ids) | {cell.item.id},
+            )
+            st.session_state["case-view-kept"] = "Cells"
+            del st.session_state["case-view"]
+            st.rerun()
+
+
+# ---------------------------------------------------------------- similar cases
+
+
+def _similar(place: Place, found: CaseCount) -> None:
+    if found.by == "source":
+        by: Literal["case", "patient", "source"] = "source"
+    else:
+        by = "case" if found.by == "case" else "patient"
+    question = CaseQuestion(
+        collection=place.name, by=by, case=found.value, k=6, pairs=6, distance="max_sim"
+    )
+    with st.spinner("Comparing with other cases"):
+        answer: CaseAnswer = _cases(place, question.model_dump_json())
+    if answer.warnings:
+        st.html(states.notes(answer.warnings))
+    if not answer.cases:
+        st.html(states.empty("No other case", "The collection holds no case to compare with."))
+        return
+    ids = [pair.item.id for match in answer.cases for pair in match.pairs]
+    ids += [pair.query_item for match in answer.cases for pair in match.pairs if pair.query_item]
+    images = pictures(place.client, ids, place.name)
+    st.html(
+        f'<p class="hs-reason">{answer.compared} compared; '
+        f"{escape(EXCLUSION[answer.patient_exclusion])}. Left of each pair is a cell of this case, "
+        "right the most similar cell of theirs.</p>"
+    )
+    for at, match in enumerate(answer.cases, 1):
+        st.html(_match(at, match, images))
+
+
+@st.cache_data(ttl=300, max_entries=50, show_spinner=False)
+def _cases(_place: Place, question: str) -> Any:
+    return _place.client.similar_cases(CaseQuestion.model_validate_json(question))
+
+
+def _match(at: int, match: CaseMatch, images: dict[str, bytes]) -> str:
+    pairs = "".join(
+        f'<li><figure><img src="{data_url(images[pair.query_item])}" alt="A cell of this case">'
+        f'<img src="{data_url(images[pair.item.id])}" '
+        f'alt="{escape(pair.item.label or "no label")}, of case {escape(match.value)}"></figure>'
+        f"{escape(pair.item.label or 'no label')} {pair.score:.3f}</li>"
+        for pair in match.pairs
+        if pair.query_item in images and pair.item.id in images
+    )
+    shares = ", ".join(
+        f"{label} {share:.0%}" for label, share in list(match.differential.shares.items())[:5]
+    )
+    site = f" · {', '.join(match.sites)}" if match.sites else ""
+    return (
+        f'<section class="hs-panel"><h3 class="hs-section">{at}. {escape(match.value)}</h3>'
+        f'<p class="hs-faint">distance {match.distance:.3f} · {match.cells:,} cells{escape(site)}'
+        f"<br>{escape(shares)}</p><ol class='hs-pairs'>{pairs}</ol></section>"
+    )

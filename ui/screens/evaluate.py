@@ -1,0 +1,472 @@
+"""*Evaluate*: how often the neighbours agree with the labels of the sources, with doubt shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, get_args
+
+import streamlit as st
+
+from search.client.client import Client, ServiceError
+from search.schemas.evaluations import (
+    EvaluationPlan,
+    EvaluationRecord,
+    EvaluationResult,
+    MethodResult,
+    SplitName,
+)
+from search.schemas.items import Filter
+from search.settings import Settings
+from ui.look import states
+from ui.look.card import card
+from ui.look.curves import Line, chart
+from ui.look.palette import SEQUENCE, shade
+from ui.look.tables import plain, table
+from ui.look.theme import contrast
+from ui.screens.paired import side_by_side
+from ui.session.jobs import follow, told
+from ui.session.pictures import pictures
+from ui.session.place import Place, guarded, opened
+from ui.widgets.board import board
+
+JOB = "evaluate-job"
+NOTE = "evaluate-note"
+SCORES = {
+    "weighted_f1": "Weighted F1",
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "map_at_k": "mAP at k",
+}
+SPLITS = {
+    "auto": "Choose for me",
+    "leave-one-patient-out": "Each patient left out in turn",
+    "leave-one-source-out": "Each source left out in turn",
+    "leave-one-site-out": "Each site left out in turn",
+    "stratified": "Folds with whole patients",
+    "temporal": "Older teach, newer are asked",
+}
+SHOWN = 24
+"""Pictures of a confusion that are shown."""
+NOBODY = "Nothing"
+
+
+def show() -> None:
+    """Draw the page."""
+    place = opened(
+        "Evaluate", "How often the neighbours agree with the labels of the sources, and where not."
+    )
+    if place is None:
+        return
+    with guarded():
+        note = st.session_state.pop(NOTE, None)
+        if note and note[0]:
+            st.html(states.notes([note[0]], note[1]))
+        left, right = st.columns([1, 3], gap="medium")
+        with left:
+            going = _follow(place.client)
+            if not going:
+                _begin(place)
+        done = [one for one in place.client.evaluations() if one.state == "done"]
+        with right:
+            if not done:
+                st.html(
+                    states.empty(
+                        "The first evaluation is under way",
+                        "Its figures will be shown here. You may leave this page meanwhile.",
+                    )
+                    if going
+                    else states.empty(
+                        "No evaluation yet",
+                        "Choose who teaches whom at the left, and begin. Nothing is changed by it.",
+                    )
+                )
+                return
+            _shown(place, done)
+
+
+def told_limit(mib: float) -> int:
+    """The largest upload up to a limit, in MiB, that Streamlit does not promise more than.
+
+    It says whole gigabytes, of 10^9 bytes and rounded, from half of one on: 512 MiB would be
+    1GB, and the service would refuse what the page asks for.
+    """
+    gigabytes = mib * 2**20 / 1e9
+    if 0.5 < gigabytes < round(gigabytes):
+        mib = (round(gigabytes) - 0.5) * 1e9 / 2**20
+    return max(1, int(mib))
+
+
+def _follow(client: Client) -> bool:
+    def ask(id: str) -> dict[str, Any]:
+        return client.evaluation(id).model_dump(include={"state", "done", "total", "error"})
+
+    return follow(client, JOB, "Evaluating", _ended, ask, client.end_evaluation)
+
+
+def _ended(job: dict[str, Any]) -> None:
+    words, tone = told(job)
+    st.session_state[NOTE] = (words or "The evaluation is done.", tone)
+
+
+def _begin(place: Place) -> None:
+    with st.form("evaluate-plan"):
+        st.html(f'<h2 class="hs-section">Evaluate {escape(place.name)}</h2>')
+        split: SplitName = st.selectbox(
+            "Who teaches whom",
+            list(get_args(SplitName)),
+            format_func=lambda one: SPLITS.get(one, one),
+            help="The own patient, case and source of a cell never teach it.",
+        )
+        ks = st.multiselect("Neighbours that vote", [1, 3, 5, 10, 20, 50], default=[1, 5, 20])
+        probe = st.checkbox("A linear probe too", value=True)
+        index = st.checkbox("The index beside exact search", value=True)
+        few = st.number_input(
+            "Ask at most", 20, 100_000, 2000, step=500, help="All others still teach."
+        )
+        labelled = st.file_uploader(
+            "Ask a set of your own",
+            type=["zip", "parquet"],
+            max_upload_size=told_limit(Settings().max_shard_mb),
+            help="A ZIP of pictures whose folders are labels, or a shard. It is not kept.",
+        )
+        sent = st.form_submit_button("Begin", type="primary")
+    if not sent:
+        return
+    if not ks:
+        st.html(states.notes(["Choose at least one number of neighbours."]))
+        return
+    plan = EvaluationPlan(
+        collection=place.name, split=split, ks=tuple(ks), probe=probe, ann=index, ask=int(few)
+    )
+    try:
+        begun = place.client.evaluate(plan, labelled.getvalue() if labelled else None)
+    except ServiceError as error:
+        if error.status != 403:
+            raise
+        st.html(states.notes([f"Nothing was begun: {error}. This needs the role write."]))
+        return
+    st.session_state[JOB] = begun.id
+    st.rerun()
+
+
+# ---------------------------------------------------------------- what came out
+
+
+@st.cache_data(max_entries=16, show_spinner="Reading the evaluation")
+def _record(_client: Client, id: str) -> EvaluationRecord:
+    return _client.evaluation(id)
+
+
+def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
+    names = _names(done)
+    one_at, other_at = st.columns([1, 1])
+    with one_at:
+        id = st.selectbox("Evaluation", list(names), format_func=names.__getitem__)
+    with other_at:
+        beside = st.selectbox(
+            "Beside it",
+            [NOBODY, *(one for one in names if one != id)],
+            format_func=lambda one: names.get(one, one),
+            help="Another encoder, another version, another split.",
+        )
+    record = _record(place.client, id)
+    result = record.result
+    if result is None:
+        st.html(states.notes(["This evaluation has no result any more; begin it again."]))
+        return
+    other = None if beside == NOBODY else _record(place.client, beside).result
+    if record.stale:
+        st.html(states.notes(["The collection has changed since: the figures are of what it was."]))
+    st.html(_facts(result))
+    st.html(_scores(result, other))
+    methods = {one.method: one for one in result.methods}
+    best = record.headline.method if record.headline else next(iter(methods))
+    name = st.segmented_control("Look closer at", list(methods), default=best) or best
+    method = methods[name]
+    twin = next((one for one in other.methods if one.method == name), None) if other else None
+    if other and twin is None:
+        st.html(states.notes([f"The evaluation beside it has no {name}."]))
+    elif other:
+        side_by_side(place.client, id, beside, name)
+    _closer(place, record, result, method, twin)
+    st.download_button(
+        "Download the figures as JSON",
+        record.model_dump_json(indent=2),
+        f"evaluation-{record.id[:8]}.json",
+        "application/json",
+        on_click="ignore",
+    )
+
+
+def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:
+    """What a choice of evaluations shows, the newest first; no two the same, for a choice is known
+    by its words."""
+    names: dict[str, str] = {}
+    for one in reversed(done):
+        head = f", F1 {one.headline.weighted_f1:.3f}" if one.headline else ""
+        version = f" version {one.version}" if one.version else ""
+        version += f", {one.encoder}" if one.encoder else ""
+        split = "" if one.plan.split == "auto" else f", {SPLITS[one.plan.split].lower()}"
+        when = one.made.replace("T", " ").split("+")[0][:19]
+        name = f"{one.collection}{version}{head}{split} ({when})"
+        names[one.id] = f"{name} {one.id[:8]}" if name in names.values() else name
+    return names
+
+
+def _facts(result: EvaluationResult) -> str:
+    data = result.data
+    said = [
+        f"encoder {result.encoder.id}",
+        result.split.words,
+        f"{data.asked:,} of {data.used:,} cells asked",
+        f"{data.patients:,} patients" if data.patients else "patients unknown",
+        f"{data.sites:,} sites" if data.sites else "sites unknown",
+        f"intervals over {result.clusters:,} {result.unit}s"
+        if result.unit != "mixed"
+        else f"intervals over {result.clusters:,} patients and sources",
+    ]
+    chips = "".join(f"<li>{escape(one)}</li>" for one in said)
+    return states.notes(list(result.notes)) + f'<ul class="hs-facts">{chips}</ul>'
+
+
+def _scores(result: EvaluationResult, other: EvaluationResult | None) -> str:
+    """Every method with its intervals; with another evaluation, its figure under each."""
+    twins = {one.method: one for one in other.methods} if other else {}
+    kept = [
+        key for key in SCORES if any(getattr(one.scores, key) is not None for one in result.methods)
+    ]
+    rows = [
+        [escape(one.method), *(_score(one, key, twins.get(one.method)) for key in kept)]
+        for one in result.methods
+    ]
+    caption = "95 % intervals in brackets, whole patients or sources drawn."
+    if other:
+        caption += f" Below each: {other.encoder.id}, version {other.data.version}."
+    return table(["", *(SCORES[key] for key in kept)], rows, caption)
+
+
+def _score(one: MethodResult, key: str, twin: MethodResult | None) -> str:
+    value = getattr(one.scores, key)
+    if value is None:
+        return plain(None)
+    span = one.intervals.get(key)
+    said = f"{value:.3f}"
+    if span:
+        said += f'<span class="hs-faint">[{span.low:.3f}, {span.high:.3f}]</span>'
+    if twin is not None and (theirs := getattr(twin.scores, key)) is not None:
+        said += f'<span class="hs-faint">{theirs:.3f} ({value - theirs:+.3f})</span>'
+    return said
+
+
+def _closer(
+    place: Place,
+    record: EvaluationRecord,
+    result: EvaluationResult,
+    method: MethodResult,
+    twin: MethodResult | None,
+) -> None:
+    if method.notes:
+        st.html(states.notes(list(method.notes)))
+    view = st.segmented_control(
+        "View",
+        ["Confusions", "Classes", "Curves", "Index and site"],
+        default="Confusions",
+        key="evaluate-view",
+        label_visibility="collapsed",
+    )
+    if view == "Classes":
+        st.html(_classes(method))
+    elif view == "Curves":
+        _curves(method, twin)
+    elif view == "Index and site":
+        _index(result)
+    else:
+        _confusions(place, record, result, method)
+
+
+def _classes(method: MethodResult) -> str:
+    rows = []
+    for one in sorted(method.classes, key=lambda one: (one.recall is None, one.recall or 0)):
+        span = one.recall_span
+        recall = plain(one.recall)
+        if span:
+            recall += f'<span class="hs-faint">[{span.low:.2f}, {span.high:.2f}]</span>'
+        rows.append(
+            [
+                escape(one.label),
+                plain(one.asked),
+                plain(one.known),
+                recall,
+                plain(one.precision),
+                plain(one.f1),
+                plain(one.auroc),
+            ]
+        )
+    heads = ["Label", "Asked", "Known", "Recall", "Precision", "F1", "AUROC"]
+    return table(heads, rows, "The label that is found least comes first.")
+
+
+def _curves(method: MethodResult, twin: MethodResult | None) -> None:
+    left, right = st.columns(2, gap="medium")
+    named = [("this one", method, True)] + ([("beside it", twin, False)] if twin else [])
+    with left:
+        lines = [
+            Line(name, [(b.probability, b.accuracy) for b in one.reliability if b.count], first)
+            for name, one, first in named
+        ]
+        board(  # an SVG is taken out of plain HTML
+            '<h3 class="hs-section">Is a share a probability?</h3>'
+            + chart(lines, "share of the first label", "right", diagonal=True)
+            + f'<p class="hs-reason">On the dashed line it would be. Mean distance from it: '
+            f"{method.ece:.1%}. Votes are shown with calibrated probabilities where the collection "
+            "was calibrated.</p>",
+            "evaluate-reliability",
+        )
+    with right:
+        lines = [
+            Line(name, [(p.coverage, p.accuracy) for p in one.by_margin], first)
+            for name, one, first in named
+        ]
+        low = min((y for line in lines for _, y in line.points), default=0.0)
+        board(
+            '<h3 class="hs-section">What does “not sure” buy?</h3>'
+            + chart(lines, "cells that get an answer", "right", low=max(0.0, int(low * 10) / 10))
+            + '<p class="hs-reason">To the left, only votes with a large lead are given as an '
+            "answer; the rest is not sure.</p>",
+            "evaluate-coverage",
+        )
+
+
+def _index(result: EvaluationResult) -> None:
+    if result.index:
+        rows = [
+            [
+                f"{one.k} neighbours",
+                f"{one.recall:.1%}",
+                f"{one.agree:.1%}",
+                plain(one.exact.weighted_f1),
+                plain(one.index.weighted_f1),
+            ]
+            for one in result.index.by_k
+        ]
+        heads = ["", "Neighbours found", "Same vote", "F1, exact", "F1, index"]
+        caption = f"{result.index.asked:,} cells asked both ways. {result.index.rule}"
+        st.html(table(heads, rows, caption))
+    if result.bias:
+        one = result.bias
+        robust = "" if one.robustness is None else f" Robustness index {one.robustness:.2f}."
+        text = (
+            f"{one.own_site:.0%} of the {one.k} nearest are of the own site, {one.expected:.0%} "
+            f"of all that may be.{robust}"
+        )
+        st.html(states.notes([text], "warn" if one.excess > 0.1 else "good"))
+    if not result.index and not result.bias:
+        st.html(states.notes(["Neither the index nor sites were looked at."], "good"))
+
+
+# ---------------------------------------------------------------- confusions
+
+
+def _confusions(
+    place: Place, record: EvaluationRecord, result: EvaluationResult, method: MethodResult
+) -> None:
+    of = (record.id, method.method)
+    held = st.session_state.get("evaluate-cell", (("", ""), "", ""))
+    truth, said = held[1:] if held[0] == of else ("", "")
+    facts = []
+    if method.dangerous:
+        facts.append(f"{method.dangerous:,} answers took a blast for a mature cell, or the reverse")
+    if method.tied:
+        facts.append(f"{method.tied:,} votes were tied, and count as wrong")
+    chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
+    pressed = board(
+        f'<ul class="hs-facts">{chips}</ul>'
+        '<p class="hs-caption">Rows: what the source says. Columns: what the neighbours say. '
+        "Press a cell for its pictures.</p>"
+        f"{matrix(result.labels, method, truth, said)}",
+        "evaluate-matrix",
+    )
+    if pressed is not None and pressed.act == "cell":
+        row, column = (int(part) for part in pressed.id.split(","))
+        wanted = result.labels[column] if column < len(result.labels) else ""
+        st.session_state["evaluate-cell"] = (of, result.labels[row], wanted)
+        st.rerun()
+    if truth:
+        _pictures(place, record, method, truth, said)
+
+
+def matrix(labels: Sequence[str], method: MethodResult, truth: str, said: str) -> str:
+    """The confusions as a table of buttons, darker where a larger share of a row lies."""
+    heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in (*labels, "unanswered"))
+    rows = []
+    for at, label in enumerate(labels):
+        counts = [*method.confusion.matrix[at], method.confusion.unanswered[at]]
+        total = max(1, sum(counts))
+        cells = "".join(
+            _cell(at, to, n, n / total, label, [*labels, "unanswered"][to], (truth, said))
+            for to, n in enumerate(counts)
+        )
+        rows.append(f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>')
+    return (
+        f'<div class="hs-scroll"><table class="hs-matrix"><thead><tr><td></td>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(
+    row: int, column: int, n: int, share: float, truth: str, said: str, open: tuple[str, str]
+) -> str:
+    if not n:
+        return '<td><span class="hs-nought" aria-label="none">·</span></td>'
+    ground = shade(share, SEQUENCE)
+    # Between black and white one is always legible; a dark grey is not on the middle of the ramp.
+    ink = max("#000000", "#ffffff", key=lambda one: contrast(ground, one))
+    name = f"{n} of {truth}, called {said}: {share:.0%}"
+    here = (truth, "" if said == "unanswered" else said) == open
+    return (
+        f'<td><button data-act="cell" data-id="{row},{column}" aria-label="{escape(name)}" '
+        f'aria-pressed="{str(here).lower()}" title="{escape(name)}" '
+        f'style="background:{ground};color:{ink}">{n:,}</button></td>'
+    )
+
+
+def _pictures(
+    place: Place, record: EvaluationRecord, method: MethodResult, truth: str, said: str
+) -> None:
+    wanted = {"said": said} if said else {"unanswered": True}
+    found = place.client.evaluation_answers(
+        record.id, method.method, truth=truth, limit=SHOWN, **wanted
+    )
+    called = said or "unanswered"
+    words = f"{truth}, called {called}: {found.total:,} cells, the surest first"
+    st.html(f'<h3 class="hs-section">{escape(words)}</h3>')
+    stored = [one for one in found.answers if one.stored]
+    if not stored:
+        st.html(states.notes(["Pictures of an uploaded set are not kept."], "good"))
+        return
+    ids = [one.item for one in stored]
+    page, _, _ = place.client.items_page(record.collection, Filter(ids=tuple(ids)), SHOWN)
+    items = {item.id: item for item in page}
+    images = pictures(place.client, ids, record.collection)
+    cards = "".join(
+        card(
+            items[one.item],
+            images[one.item],
+            note=f"{called} {one.share:.0%}, lead {one.margin:.0%}",
+            act="open",
+        )
+        for one in stored
+        if one.item in items and one.item in images
+    )
+    pressed = board(
+        f'<div class="hs-small"><ol class="hs-grid" aria-label="Confused cells">{cards}</ol></div>',
+        "evaluate-pictures",
+    )
+    if pressed is not None:
+        from ui.screens.menu import goto
+
+        goto("", {"item": pressed.id, "collection": record.collection})

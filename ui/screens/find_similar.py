@@ -1,0 +1,296 @@
+"""*Find similar*: a picture, a sample or a stored item beside its neighbours, with their vote."""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BytesIO
+from urllib.parse import urlencode
+
+import streamlit as st
+from PIL import Image
+
+from search.schemas.items import Filter
+from ui.address import MOST_COMPARED, Searching
+from ui.exports.downloads import as_csv, as_json
+from ui.look import states
+from ui.look.gallery import facts, gallery, keys, query_card, vote_panel, warned
+from ui.look.scalebar import scale_bar, side_um
+from ui.screens.choosing import begin, choose_cell, forgotten, scale_input
+from ui.screens.detail import detail
+from ui.screens.menu import goto
+from ui.session.asked import (
+    Looked,
+    compared,
+    counted,
+    full_picture,
+    looked_at,
+    mark,
+    pictures,
+    stored_item,
+    uploads,
+)
+from ui.session.current import change, current, keep, picking, set_picking, start_again, this_round
+from ui.session.place import Place, guarded, opened
+from ui.session.uploads import Upload
+from ui.widgets.board import board
+
+SHOWN_FILTERS = ("label", "site", "stain", "scanner", "dataset", "kind")
+KS = (5, 10, 20, 50)
+FIELD_PX = 420
+"""An uploaded picture with a longer side than this is taken for a field of many cells."""
+
+
+def show() -> None:
+    """Draw the page."""
+    place = opened(
+        "Find similar cells",
+        "Give a cell. You see the stored cells that look most like it, patient by patient, "
+        "and how their labels vote.",
+    )
+    if place is None:
+        return
+    with guarded():
+        search = current(place)
+        if not search.asks:
+            begin(place, search)
+            return
+        upload = None if search.upload is None else uploads().get(search.upload)
+        if search.upload is not None and upload is None:
+            forgotten(search)
+        elif upload is not None and _choosing(search, upload):
+            choose_cell(place, search, upload)
+        else:
+            answered(place, search, upload)
+
+
+def _choosing(search: Searching, upload: Upload) -> bool:
+    size = upload.size
+    if search.crop is not None or size is None:
+        return False
+    said = picking(upload.id)
+    return max(size) > FIELD_PX if said is None else said
+
+
+def answered(place: Place, search: Searching, upload: Upload | None) -> None:
+    """The query at the left, its neighbours at the right."""
+    left, right = st.columns([1, 3], gap="medium")
+    with right:
+        search = filters(place, search)
+        waiting = st.empty()
+        waiting.html(states.skeleton(search.k))
+        with left, st.container(key="hs-pinned"):
+            pinned = st.empty()
+        try:
+            found = looked_at(place.client, search, None if upload is None else upload.content)
+            shown = pictures(place.client, _pictured(found), place.name)
+        finally:
+            waiting.empty()
+    with left:
+        asked = asked_with(place, search, upload)
+        pinned.html(query_picture(place, search, upload, asked) + vote_panel(found.voted))
+        queried(search, upload)
+    with right:
+        neighbours(place, search, found, shown, asked)
+
+
+def _pictured(found: Looked) -> list[str]:
+    return list(dict.fromkeys(hit.item.id for hit in found.answer.hits))
+
+
+def filters(place: Place, search: Searching) -> Searching:
+    """Filters with counts, the number of neighbours, and grouping; the search as they make it."""
+    at = this_round()
+    counts = counted(place.client, place.name, search.where.model_dump_json())
+    groupable = bool(counts["patient"])
+    chosen: dict[str, tuple[str, ...]] = {}
+    with st.container(horizontal=True, key="hs-filters", vertical_alignment="bottom"):
+        for name in SHOWN_FILTERS:
+            active = tuple(getattr(search.where, name))
+            values = counts[name]
+            if len(values) < 2 and not active:
+                continue
+            picked = st.multiselect(
+                name.capitalize(),
+                list(dict.fromkeys([*values, *active])),
+                default=list(active),
+                format_func=partial(_with_count, values),
+                placeholder=f"any of {len(values)}",
+                key=f"f-{name}-{at}",
+                width=176,
+            )
+            chosen[name] = tuple(picked)
+        options = sorted({*KS, search.k})
+        k = st.selectbox(
+            "Neighbours", options, index=options.index(search.k), key=f"k-{at}", width=104
+        )
+        grouped = st.toggle(
+            "By patient",
+            value=search.grouped and groupable,
+            disabled=not groupable,
+            key=f"grouped-{at}",
+            help="One card for each patient, best first; items without a patient id are then "
+            "left out."
+            if groupable
+            else "The items of this collection carry no patient ids.",
+        )
+    where = Filter.model_validate({**search.where.model_dump(), **chosen})
+    wished = grouped if groupable else search.grouped
+    changed = search.model_copy(update={"where": where, "k": k, "grouped": wished})
+    if changed != search:
+        keep(changed)
+        st.rerun()  # the counts of the other filters follow from this one
+    return search if groupable else search.model_copy(update={"grouped": False})
+
+
+def _with_count(counts: dict[str, int], value: str) -> str:
+    return f"{value} · {counts.get(value, 0):,}"
+
+
+def queried(search: Searching, upload: Upload | None) -> None:
+    """What can be done with the query."""
+    if search.refined:
+        said = "The vote is that of the query alone; the gallery follows your examples."
+        st.html(states.notes([said], "good"))
+    if upload is not None and upload.size is not None:
+        said = "Choose a cell in it" if search.crop is None else "Choose another cell"
+        if st.button(said, key="other", icon=":material/crop_free:", width="stretch"):
+            set_picking(upload.id, True)
+            change(search, crop=None)
+        with st.expander("What is known of it"):
+            scale_input(search, upload)
+            typed = st.text_input(
+                "Patient (pseudonym)",
+                value=search.patient or "",
+                key=f"patient-{this_round()}",
+                help="As the library has it; this patient's own cells are then left out. "
+                "It never becomes part of a link.",
+            )
+            if (typed.strip() or None) != search.patient:
+                change(search, patient=typed.strip() or None)
+    if st.button("New search", key="new", icon=":material/restart_alt:", width="stretch"):
+        start_again(search)
+
+
+def asked_with(place: Place, search: Searching, upload: Upload | None) -> bytes:
+    """The JPEG of what is asked with."""
+    if upload is None:
+        return full_picture(place.client, str(search.item), place.name)
+    return upload.part(search.crop)
+
+
+def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: bytes) -> str:
+    """The query with its scale bar."""
+    if upload is None:
+        item = stored_item(place.client, str(search.item), place.name)
+        bar = scale_bar(side_um(item, max(_size(jpeg))), item.um_per_px_origin == "estimate")
+        said = " · ".join(part for part in ("stored item", item.label, item.dataset) if part)
+        return query_card(jpeg, said, bar, f"The query: a stored item, {item.label or 'no label'}")
+    size = upload.size if search.crop is None else (search.crop.w, search.crop.h)
+    um = search.um_per_px
+    bar = None if um is None or size is None else scale_bar(max(size) * um)
+    said = upload.name if search.crop is None else f"a cell of {upload.name}"
+    return query_card(jpeg, said if um else f"{said} · scale unknown", bar)
+
+
+def _size(jpeg: bytes) -> tuple[int, int]:
+    with Image.open(BytesIO(jpeg)) as image:
+        return image.size
+
+
+def neighbours(
+    place: Place, search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes
+) -> None:
+    """The gallery, and what can be done with it."""
+    answer = found.answer
+    if beware := warned(answer):
+        st.html(beware)
+    if not answer.hits:
+        st.html(
+            states.empty(
+                "No stored cell meets these conditions", "Remove a filter, or group no more."
+            )
+        )
+        return
+    chosen = compared()
+    actions = st.container(
+        horizontal=True, key="hs-actions", vertical_alignment="center", wrap=False
+    )
+    pressed = board(gallery(answer, shown, search, chosen) + keys(), "gallery")
+    with actions:
+        st.html(facts(answer), width="stretch")
+        with st.container(horizontal=True, width="content", gap="xsmall"):
+            if chosen and st.button(
+                f"Compare {len(chosen)}",
+                type="primary",
+                icon=":material/view_column:",
+                key="compare",
+            ):
+                goto("compare")
+            if search.refined and st.button("Forget examples", icon=":material/undo:"):
+                change(search, like=(), unlike=())
+            downloads(search, found, shown, asked)
+    if pressed is None:
+        return
+    if pressed.act in {"like", "unlike"}:
+        keep(search.toggled(pressed.act, pressed.id))
+        st.rerun()
+    elif pressed.act == "compare":
+        if mark(pressed.id):
+            st.rerun()
+        st.toast(f"Up to {MOST_COMPARED} neighbours are compared at once; unmark one first.")
+    elif pressed.act == "open":
+        items = {hit.item.id: hit.item for hit in answer.hits}
+        if pressed.id in items:
+            detail(place, search, items[pressed.id])
+
+
+def downloads(search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes) -> None:
+    """The answer as files, and the link that reproduces it."""
+    st.download_button(
+        "PDF",
+        partial(_report, search, found, shown, asked),
+        "similar-cells.pdf",
+        "application/pdf",
+        on_click="ignore",
+        icon=":material/picture_as_pdf:",
+        help="A report to keep: the query, its neighbours with their scores, the encoder and the "
+        "date. It names no file, case or patient.",
+    )
+    st.download_button(
+        "CSV",
+        as_csv(found.answer),
+        "neighbours.csv",
+        "text/csv",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+    st.download_button(
+        "JSON",
+        as_json(found.answer, found.voted, search.address()),
+        "neighbours.json",
+        "application/json",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+    with st.popover("Link", icon=":material/link:"):
+        kept = " This page remembers the picture for a day." if search.upload else ""
+        st.html(f'<p class="hs-reason">Opens this search again; it names no patient.{kept}</p>')
+        base = str(st.context.url or "").split("?")[0]
+        st.code(f"{base}?{urlencode(search.address())}", language=None, wrap_lines=True)
+
+
+def _report(search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes) -> bytes:
+    """The PDF, made when it is asked for."""
+    from ui.exports.pdf import search_report
+
+    what = "a stored item" if search.item else "an uploaded picture"
+    if search.upload and search.crop is not None:
+        what = "a cell of an uploaded picture"
+    answer = found.answer
+    return search_report(
+        found.voted.model_copy(update={"answer": answer}),
+        [shown[hit.item.id] for hit in answer.hits],
+        asked,
+        f"{what}, {search.item or str(search.upload)[:16]}",
+        found.made,
+    )

@@ -1,0 +1,479 @@
+"""*Library*: collections, their versions and encoders, what was brought in, and what goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from html import escape
+from io import StringIO
+from typing import Any
+
+import streamlit as st
+
+from encoder.registry import known
+from search.client.client import ServiceError
+from ui.look import states
+from ui.look.card import data_url
+from ui.look.tables import badge, plain, table
+from ui.session.jobs import follow, told
+from ui.session.place import Place, guarded, opened
+
+JOB = "library-job"
+NOTE = "library-note"
+FACETS = ("kind", "dataset", "label", "site", "stain", "scanner")
+PICTURES = 12
+"""Files set aside of which a picture is tried."""
+CARD = {
+    "architecture": "Architecture",
+    "input_px": "Input, px",
+    "resample": "Resampling",
+    "pooling": "Vector from",
+    "patch_px": "Patch, px",
+    "stain": "Stain normalisation",
+    "field_of_view_um": "Field of view, µm",
+    "licence": "Licence",
+    "weights_sha256": "Weights, SHA-256",
+    "source": "Source",
+    "notes": "Notes",
+}
+
+
+def show() -> None:
+    """Draw the page."""
+    place = opened(
+        "Library", "Collections, versions, encoders, and what was brought in.", needs_items=False
+    )
+    if place is None:
+        return
+    with guarded():
+        if not place.collections:
+            st.html(
+                states.empty(
+                    "There is no collection yet",
+                    "The first ingest makes one. Sub-folders become labels.",
+                    "hemaseek ingest PATH --dataset NAME",
+                )
+            )
+            return
+        _note()
+        view = st.segmented_control(
+            "View",
+            ["Overview", "Versions", "Brought in", "Jobs"],
+            default="Overview",
+            key="library-view",
+            label_visibility="collapsed",
+        )
+        views = {"Versions": _versions, "Brought in": _brought, "Jobs": _jobs}
+        views.get(view or "", _overview)(place)
+
+
+def _note() -> None:
+    note = st.session_state.pop(NOTE, None)
+    if note:
+        st.html(states.notes([note[0]], note[1]))
+
+
+# ---------------------------------------------------------------- overview
+
+
+def _overview(place: Place) -> None:
+    rows = [
+        [
+            escape(held["name"]),
+            plain(held["items"]),
+            escape(held["encoder"]),
+            f"<code>{escape(held['fingerprint'])}</code>",
+            plain(held["dim"]),
+            badge("answers by default", "good") if held["default"] else "",
+        ]
+        for held in place.collections
+    ]
+    heads = ["Collection", "Items", "Encoder", "Fingerprint", "Numbers", ""]
+    st.html(table(heads, rows, text=[2, 3, 5]))
+    left, right = st.columns([1, 1], gap="medium")
+    with left:
+        st.html(f'<h2 class="hs-section">What is in {escape(place.name)}</h2>')
+        st.html(_counts(place))
+        _reviews(place)
+    with right:
+        st.html('<h2 class="hs-section">Its encoder</h2>')
+        st.html(_card(place))
+
+
+def _counts(place: Place) -> str:
+    rows = []
+    for field in FACETS:
+        counts = place.client.facets(place.name, field, 1000)
+        most = ", ".join(f"{value} {n:,}" for value, n in list(counts.items())[:6])
+        rest = f", {len(counts) - 6} more" if len(counts) > 6 else ""
+        rows.append(
+            [
+                field.capitalize(),
+                plain(len(counts)),
+                plain(sum(counts.values())),
+                escape(most + rest) if counts else plain(None),
+            ]
+        )
+    return table(["Field", "Values", "Items", "Most frequent"], rows, text=[3])
+
+
+def _card(place: Place) -> str:
+    facts = place.client.card(place.name)
+    rows = [
+        [name, escape(str(facts[key]))]
+        for key, name in CARD.items()
+        if facts.get(key) not in (None, "")
+    ]
+    head = f"{facts['id']}, {facts['dim']} numbers for each cell"
+    return table(["", head], rows, text=[1])
+
+
+def _reviews(place: Place) -> None:
+    reviewed = list(place.client.reviews(place.name))
+    if not reviewed:
+        return
+    disputed = sum(one["disputed"] for one in reviewed)
+    said = f"Reviewers have spoken of {len(reviewed):,} cells; they differ on {disputed:,}."
+    st.html(f'<p class="hs-reason">{said} The labels of the sources stay as they are.</p>')
+    st.download_button(
+        "Download the reviews as CSV",
+        reviews_csv(reviewed),
+        f"{place.name}-reviews.csv",
+        "text/csv",
+        on_click="ignore",
+    )
+
+
+def reviews_csv(reviewed: Sequence[dict[str, Any]]) -> str:
+    """Every word of every reviewer, one line each."""
+    out = StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["item", "source_label", "label", "reviewer", "caller", "at", "note"])
+    for one in reviewed:
+        for word in one["history"]:
+            row = [one["item"]["id"], word["source_label"], word["label"], word["reviewer"]]
+            row += [word["caller"], word["at"], word["note"]]
+            writer.writerow([_harmless(value) for value in row])
+    return out.getvalue()
+
+
+def _harmless(value: str | None) -> str:
+    """A cell that no table program takes for a formula."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+# ---------------------------------------------------------------- versions
+
+
+def _versions(place: Place) -> None:
+    versions = place.client.versions(place.name)
+    rows = [
+        [
+            f"Version {escape(one['id'])}",
+            escape(one["encoder"]),
+            plain(one["items"]),
+            _size(one["bytes"]),
+            _state(one),
+            _passed(one["gates"]),
+            escape(one["made"].replace("T", " ").split("+")[0]),
+        ]
+        for one in reversed(versions)
+    ]
+    heads = ["Version", "Encoder", "Items", "On disk", "State", "Gates", "Begun (UTC)"]
+    st.html(table(heads, rows, text=[1, 4, 5]))
+    under_way = follow(place.client, JOB, "Building the version", _reindexed)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        _gates(versions)
+    with right:
+        if not under_way:
+            _reindex(place)
+        _rollback(place, versions)
+
+
+def _state(one: dict[str, Any]) -> str:
+    if one["served"]:
+        return badge("answers", "good")
+    if one["state"] == "refused":
+        return badge("refused by a gate", "bad")
+    if one["state"] == "building":
+        return badge("not whole", "warn")
+    return badge("answered before" if one["previous"] else "ready")
+
+
+def _passed(gates: Sequence[dict[str, Any]]) -> str:
+    if not gates:
+        return plain(None)
+    bad = [gate["name"] for gate in gates if gate["passed"] is False]
+    blind = sum(gate["passed"] is None for gate in gates)
+    if bad:
+        return badge(f"failed: {', '.join(bad)}", "bad")
+    text = f"{len(gates) - blind} passed" + (f", {blind} not measured" if blind else "")
+    return badge(text, "good")
+
+
+def _gates(versions: Sequence[dict[str, Any]]) -> None:
+    built = [one for one in versions if one["gates"]]
+    if not built:
+        st.html(
+            '<section class="hs-panel"><h2 class="hs-section">No gates yet</h2>'
+            '<p class="hs-reason">Gates are measured when a version is built by a re-index: '
+            "collapse, golden vectors, recall, accuracy and bias against the version before.</p>"
+            "</section>"
+        )
+        return
+    ids = [one["id"] for one in reversed(built)]
+    id = st.selectbox("Gates of version", ids) if len(ids) > 1 else ids[0]
+    one = next(one for one in built if one["id"] == id)
+    tones = {True: ("passed", "good"), False: ("failed", "bad"), None: ("not measured", "warn")}
+    rows = [
+        [
+            escape(gate["name"].capitalize()),
+            badge(*tones[gate["passed"]]),
+            _figures(gate["figures"]),
+            _figures(gate["limits"]),
+        ]
+        for gate in one["gates"]
+    ]
+    heads = ["Gate", "", "Measured", "Limit"]
+    st.html(table(heads, rows, f"Version {id}, encoder {one['encoder']}.", text=[1, 2, 3]))
+    notes = [f"{gate['name']}: {gate['note']}" for gate in one["gates"] if gate["note"]]
+    if notes:
+        st.html(states.notes(notes))
+
+
+def _figures(figures: dict[str, float]) -> str:
+    said = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+    return escape(said) or plain(None)
+
+
+def _reindex(place: Place) -> None:
+    with st.form("library-reindex"):
+        st.html(
+            '<h2 class="hs-section">Re-index</h2><p class="hs-reason">A version is built with '
+            "another encoder beside the one that answers. It answers once it has passed its gates; "
+            "until then nothing changes.</p>"
+        )
+        encoder = st.selectbox(
+            "Encoder",
+            sorted(known()),
+            index=None,
+            accept_new_options=True,
+            placeholder="A name, or a folder on the machine of the service",
+        )
+        missing = st.checkbox("Leave out items whose file is gone")
+        force = st.checkbox("Serve it even if a gate refuses", help="It is recorded.")
+        sent = st.form_submit_button("Build the version", type="primary")
+    if not sent:
+        return
+    if not encoder:
+        st.html(states.notes(["Name the encoder that the version is to be made with."]))
+        return
+    try:
+        job = place.client.reindex(place.name, encoder, allow_missing=missing, force=force)
+    except ServiceError as error:
+        if error.status != 403:
+            raise
+        st.html(states.notes([f"Nothing was begun: {error}. A re-index needs the role admin."]))
+        return
+    st.session_state[JOB] = job["id"]
+    st.rerun()
+
+
+def _reindexed(job: dict[str, Any]) -> None:
+    words, tone = told(job)
+    if job["state"] == "done":
+        done = job["result"]
+        refused = ", ".join(done["refused_by"])
+        if done["switched"]:
+            words = f"Version {done['version']} answers now: {done['items']:,} items."
+            if refused:
+                words, tone = f"{words} It was forced past: {refused}.", "warn"
+        else:
+            words = (
+                f"Version {done['version']} was built and does not answer: {refused} refused it."
+            )
+            tone = "warn"
+    st.session_state[NOTE] = (words, tone)
+
+
+def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
+    others = [one for one in versions if not one["served"] and one["state"] != "building"]
+    if not others:
+        return
+    before = next((at for at, one in enumerate(others) if one["previous"]), len(others) - 1)
+    with st.form("library-rollback"):
+        st.html(
+            '<h2 class="hs-section">Roll back</h2><p class="hs-reason">Another version answers '
+            "from the next question on. Removals and newer metadata go along.</p>"
+        )
+        which = st.selectbox(
+            "Version",
+            [one["id"] for one in others],
+            index=before,
+            format_func=lambda id: _called(next(one for one in others if one["id"] == id)),
+        )
+        sure = st.checkbox("I mean it")
+        sent = st.form_submit_button("Let it answer")
+    if not sent:
+        return
+    if not sure:
+        st.html(states.notes(["Tick the box first: everybody's answers change with it."]))
+        return
+    forced = next(one for one in others if one["id"] == which)["state"] == "refused"
+    try:
+        done = place.client.rollback(place.name, which, force=forced)
+    except ServiceError as error:
+        if error.status != 403:
+            raise
+        st.html(states.notes([f"Nothing was changed: {error}. This needs the role admin."]))
+        return
+    words = f"Version {done['served']} answers now, version {done['left']} no more."
+    if done["lacking"]:
+        words += f" It lacks {done['lacking']:,} items that came later: ingest them again."
+    st.session_state[NOTE] = (words, "warn" if done["lacking"] else "good")
+    st.rerun()
+
+
+def _called(one: dict[str, Any]) -> str:
+    refused = ", refused by a gate" if one["state"] == "refused" else ""
+    return f"{one['id']} · {one['encoder']} · {one['items']:,} items{refused}"
+
+
+# ---------------------------------------------------------------- brought in, and jobs
+
+
+def _brought(place: Place) -> None:
+    try:
+        found = place.client.ingests(place.name)
+    except ServiceError as error:
+        if error.status != 404:
+            raise
+        st.html(
+            states.empty(
+                "This service does not tell",
+                "It was started without the ingest part. The terminal lists what was brought in.",
+                "hemaseek jobs",
+            )
+        )
+        return
+    facts = [
+        f"<b>{found['done']:,}</b> sources are whole in the library",
+        f"<b>{found['pending']:,}</b> wait for the next run",
+        f"<b>{found['quarantined']:,}</b> were set aside",
+    ]
+    st.html(f'<ul class="hs-facts">{"".join(f"<li>{one}</li>" for one in facts)}</ul>')
+    left, right = st.columns([1, 1], gap="medium")
+    with left:
+        st.html('<h2 class="hs-section">Runs</h2>')
+        tones = {"done": "good", "failed": "bad", "running": "warn"}
+        rows = [
+            [
+                f"Run {one['id']}",
+                badge(one["state"], tones[one["state"]]),
+                escape(one["started"].replace("T", " ").split("+")[0]),
+                escape(one["summary"]) or plain(None),
+            ]
+            for one in found["runs"]
+        ]
+        empty = states.empty("Nothing was brought in yet", "Run an ingest.", "hemaseek ingest PATH")
+        st.html(
+            table(["", "State", "Begun (UTC)", "What came of it"], rows, text=[1, 3])
+            if rows
+            else empty
+        )
+    with right:
+        _set_aside(place, found)
+
+
+def _set_aside(place: Place, found: dict[str, Any]) -> None:
+    st.html('<h2 class="hs-section">Set aside</h2>')
+    if not found["set_aside"]:
+        st.html(states.notes(["Every file could be read."], "good"))
+        return
+    rows = [
+        [
+            _thumbnail(place, one["key"]) if at < PICTURES else "",
+            f"{escape(one['reason'])}<br><span class='hs-faint'>{escape(one['dataset'])}, "
+            f"{escape(one['ending'] or 'no ending')}, {_size(one['bytes'])}, read "
+            f"{_times(one['attempts'])}, {escape(one['key'])}</span>",
+        ]
+        for at, one in enumerate(found["set_aside"][:50])
+    ]
+    st.html(table(["", "Why"], rows, text=[1]))
+    st.html(
+        '<p class="hs-reason">Names of files are not shown here: they often name patients. '
+        "<code>hemaseek quarantine</code> prints them.</p>"
+    )
+    if st.button("Let all of them be read again by the next run"):
+        try:
+            n = place.client.release(place.name)
+        except ServiceError as error:
+            if error.status != 403:
+                raise
+            st.html(states.notes([f"Nothing was changed: {error}. This needs the role write."]))
+            return
+        st.session_state[NOTE] = (f"{n:,} files will be read again by the next run.", "good")
+        st.rerun()
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+@st.cache_data(max_entries=200, ttl=600, show_spinner=False)
+def _picture(_place: Place, collection: str, key: str) -> bytes | None:
+    try:
+        return _place.client.set_aside(collection, key)
+    except ServiceError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def _thumbnail(place: Place, key: str) -> str:
+    content = _picture(place, place.name, key)
+    if content is None:
+        return '<span class="hs-faint">no picture</span>'
+    return f'<img class="hs-thumb" src="{data_url(content)}" alt="A file that was set aside">'
+
+
+def _jobs(place: Place) -> None:
+    jobs = list(reversed(place.client.jobs()))
+    if not jobs:
+        st.html(states.empty("No job yet", "Re-indexes, maps and evaluations are listed here."))
+        return
+    tones = {
+        "done": "good",
+        "failed": "bad",
+        "interrupted": "bad",
+        "running": "warn",
+        "queued": "warn",
+    }
+    rows = [
+        [
+            escape(one["kind"]),
+            escape(one["collection"]),
+            badge(one["state"], tones.get(one["state"], "")),
+            f"{one['done']:,} of {one['total']:,}" if one["total"] else plain(None),
+            escape(one["made"].replace("T", " ").split("+")[0]),
+            escape(one["error"] or "") or plain(None),
+        ]
+        for one in jobs[:50]
+    ]
+    heads = ["Job", "Collection", "State", "Done", "Begun (UTC)", "Why it failed"]
+    st.html(table(heads, rows, text=[1, 2, 5]))
+    going = [one for one in jobs if one["state"] in ("queued", "running")]
+    with st.container(horizontal=True):
+        if going and st.button(f"Stop the {going[-1]['kind']}"):
+            place.client.stop_job(going[-1]["id"])
+            st.rerun()
+        st.button("Look again")
+
+
+def _size(n: int) -> str:
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= step:
+            return f"{n / step:.1f} {unit}"
+    return f"{n} bytes"

@@ -1,0 +1,38 @@
+"""The pages, in their order, and how one leads to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import streamlit as st
+
+
+def pages() -> dict[str, Any]:
+    """Every page by its name in the address; the first is where the page opens."""
+    from ui.screens import atlas, case, compare, evaluate, find_similar, library
+
+    return {
+        "": st.Page(
+            find_similar.show, title="Find similar", icon=":material/search:", default=True
+        ),
+        "compare": _page(compare, "Compare", "view_column"),
+        "case": _page(case, "Case", "assignment_ind"),
+        "atlas": _page(atlas, "Atlas", "scatter_plot"),
+        "evaluate": _page(evaluate, "Evaluate", "monitoring"),
+        "library": _page(library, "Library", "database"),
+    }
+
+
+def _page(module: Any, title: str, icon: str) -> Any:
+    name = module.__name__.rpartition(".")[2]
+    return st.Page(module.show, title=title, icon=f":material/{icon}:", url_path=name)
+
+
+def goto(name: str, params: Mapping[str, str] | None = None) -> NoReturn:
+    """Leave this page for another, with parameters in its address.
+
+    `goto("", {"item": ID, "collection": NAME})` searches with a stored item; so does the
+    address `/?item=ID&collection=NAME`.
+    """
+    st.switch_page(pages()[name], query_params=dict(params or {}))

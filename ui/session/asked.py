@@ -1,0 +1,168 @@
+"""What the pages ask the service for a search, remembered for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+
+import streamlit as st
+from PIL import Image
+
+from search.client.client import Client
+from search.query.refine import Refinement
+from search.schemas.cells import FoundCells
+from search.schemas.items import Answer, Filter, Item, Keyword, Question, VoteAnswer
+from ui.address import MOST_COMPARED, Searching
+from ui.session.pictures import pictures as there
+from ui.session.uploads import Uploads
+
+COUNTED: tuple[Keyword, ...] = (
+    "label",
+    "site",
+    "stain",
+    "scanner",
+    "dataset",
+    "kind",
+    "patient",
+)
+"""The fields whose values are counted for the filters."""
+SAMPLES = 7
+"""Labels of which a sample is offered."""
+TYPICAL_OF = 16
+"""A sample lies between so many items at one end of its label and so many at the other."""
+COMPARED = "hs-compared"
+"""Where the session keeps the ids that are marked for comparison."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a search found."""
+
+    voted: VoteAnswer
+    """The vote of the single nearest neighbours, whatever the gallery shows."""
+    answer: Answer
+    """What the gallery shows: grouped, or more and less like examples."""
+    made: datetime
+    """When the service was asked, UTC."""
+
+
+@st.cache_resource
+def uploads() -> Uploads:
+    """The pictures that were uploaded to this page."""
+    return Uploads()
+
+
+def looked_at(client: Client, search: Searching, image: bytes | None) -> Looked:
+    """Ask the service; the same search is remembered for five minutes."""
+    return _looked_at(client, search.model_dump_json(), image)
+
+
+@st.cache_data(max_entries=32, ttl=300, show_spinner=False)
+def _looked_at(_client: Client, asked: str, image: bytes | None) -> Looked:
+    search = Searching.model_validate_json(asked)
+    if not search.grouped and not search.refined:
+        voted = _client.vote(search.question(), image)
+        return Looked(voted, voted.answer, datetime.now(UTC))
+    with ThreadPoolExecutor(2) as pool:
+        both = (
+            pool.submit(_client.vote, search.question(), image),
+            pool.submit(_client.refine, search.shown(), image),
+        )
+        return Looked(both[0].result(), both[1].result(), datetime.now(UTC))
+
+
+@st.cache_data(max_entries=64, ttl=600, show_spinner=False)
+def stored_item(_client: Client, id: str, collection: str) -> Item:
+    """A stored item."""
+    return _client.item(id.strip(), collection)
+
+
+@st.cache_data(max_entries=64, ttl=600, show_spinner=False)
+def full_picture(_client: Client, id: str, collection: str) -> bytes:
+    """The picture of a stored item in full size."""
+    return _client.image(id, collection, "full")
+
+
+def pictures(client: Client, ids: Sequence[str], collection: str) -> dict[str, bytes]:
+    """The small pictures of items; a grey one for an item that was deleted in between."""
+    found = there(client, ids, collection)
+    return {id: found.get(id) or grey() for id in ids}
+
+
+def grey(side: int = 16) -> bytes:
+    """A picture of nothing."""
+    out = BytesIO()
+    Image.new("RGB", (side, side), (154, 154, 154)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def cells_of(_client: Client, _content: bytes, upload: str, um_per_px: float | None) -> FoundCells:
+    """The cells of an uploaded field."""
+    return _client.find_cells(_content, um_per_px)
+
+
+@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
+def counted(_client: Client, name: str, where: str) -> dict[str, dict[str, int]]:
+    """For each field its values with counts, among the items that meet the other filters."""
+    conditions = Filter.model_validate_json(where)
+
+    def one(field: Keyword) -> dict[str, int]:
+        return _client.facet(field, conditions.model_copy(update={field: ()}), name, 200)
+
+    with ThreadPoolExecutor(len(COUNTED)) as pool:
+        return dict(zip(COUNTED, pool.map(one, COUNTED), strict=True))
+
+
+@st.cache_data(max_entries=16, ttl=600, show_spinner=False)
+def sampled(_client: Client, name: str, dim: int, fingerprint: str) -> list[Item]:
+    """A typical item of each of the most frequent labels; any few where there are no labels."""
+
+    def some(where: Filter, k: int, direction: float = 1.0) -> list[Item]:
+        # The nearest to an arbitrary direction: any item will do, but the same one every time.
+        vector = (direction,) * dim
+        question = Question(
+            collection=name, vector=vector, fingerprint=fingerprint, where=where, k=k
+        )
+        return [hit.item for hit in _client.search(question).hits]
+
+    def typical(label: str) -> list[Item]:
+        where = Filter(label=(label,))
+        both = {one.id: None for way in (1.0, -1.0) for one in some(where, TYPICAL_OF, way)}
+        between = Refinement(
+            collection=name,
+            like=tuple(both),
+            where=where,
+            exclude=(),
+            show_examples=True,
+            k=TYPICAL_OF,
+        )
+        nearest = [hit.item for hit in _client.refine(between).hits] if both else []
+        whole = [one for one in nearest if one.bbox is None or min(one.bbox.x, one.bbox.y) >= 0]
+        return (whole or nearest)[:1]
+
+    labels = list(_client.facets(name, "label", limit=SAMPLES))
+    with ThreadPoolExecutor(4) as pool:
+        found = [item for items in pool.map(typical, labels) for item in items]
+    return found or some(Filter(), SAMPLES)
+
+
+def compared() -> list[str]:
+    """Ids that are marked for comparison."""
+    return list(st.session_state.get(COMPARED, []))
+
+
+def mark(id: str) -> bool:
+    """Mark an item for comparison, or no more; whether there was room."""
+    held = compared()
+    if id in held:
+        held.remove(id)
+    elif len(held) >= MOST_COMPARED:
+        return False
+    else:
+        held.append(id)
+    st.session_state[COMPARED] = held
+    return True

@@ -1,0 +1,79 @@
+"""The search of a session: in its memory, and in the address of the page."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import streamlit as st
+
+from ui.address import BadAddress, Searching
+from ui.look import states
+from ui.session.place import Place
+
+SEARCH, WRITTEN, ROUND = "hs-search", "hs-written", "hs-round"
+"""The search, the address last written, and a number that makes widgets anew."""
+PICKING = "hs-picking"
+"""Upload to `True` where a cell is to be chosen in it, `False` where it is asked with whole."""
+
+
+def current(place: Place) -> Searching:
+    """The search of this session, or the one that the address names."""
+    held: Searching = st.session_state.get(SEARCH, Searching())
+    params = st.query_params.to_dict()
+    if params and params != st.session_state.get(WRITTEN):
+        try:
+            held = Searching.of_address(params)
+        except BadAddress as error:
+            said = str(error)
+            st.html(states.notes([f"{said[:1].upper()}{said[1:]}."], "bad"))
+            held = Searching()
+        renew()
+    if held.collection != place.name:
+        if held.collection is not None and (held.item or held.refined):
+            held = Searching()  # items belong to their collection
+        held = held.model_copy(update={"collection": place.name})
+    return keep(held)
+
+
+def keep(search: Searching) -> Searching:
+    """Remember a search in the session and in the address."""
+    st.session_state[SEARCH] = search
+    address = search.address() if search.asks else {}
+    if st.query_params.to_dict() != address:
+        st.query_params.from_dict(address)
+    st.session_state[WRITTEN] = address
+    return search
+
+
+def renew() -> None:
+    """Make the widgets anew, because the search changed under them."""
+    st.session_state[ROUND] = this_round() + 1
+
+
+def this_round() -> int:
+    """Part of the keys of widgets that show the search."""
+    return int(st.session_state.get(ROUND, 0))
+
+
+def change(search: Searching, **changes: object) -> NoReturn:
+    """Go on with another search."""
+    keep(search.model_copy(update=changes))
+    renew()
+    st.rerun()
+
+
+def start_again(search: Searching) -> NoReturn:
+    """Go back to where nothing is asked, in the same collection."""
+    st.session_state.pop(PICKING, None)
+    change(Searching(collection=search.collection))
+
+
+def picking(upload: str) -> bool | None:
+    """Whether a cell is being chosen in an upload; `None` where nobody said."""
+    found: bool | None = st.session_state.get(PICKING, {}).get(upload)
+    return found
+
+
+def set_picking(upload: str, choosing: bool) -> None:
+    """Say whether a cell is to be chosen in an upload."""
+    st.session_state[PICKING] = {upload: choosing}

@@ -1,0 +1,103 @@
+"""What every page begins with: the service, its collections, and a state where one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from search.client.client import Client, ServiceDown, ServiceError
+from search.settings import Settings
+from ui.look import states
+
+CHOSEN = "hs-collection"
+"""Where the session keeps the collection that is looked at, for all pages."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A service that answers, and the collection that is looked at."""
+
+    client: Client
+    collections: list[dict[str, Any]]
+    """As `/v1/collections` lists them."""
+    name: str
+    """The collection that is looked at."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Of the collection that is looked at."""
+        return next(held for held in self.collections if held["name"] == self.name)
+
+
+@st.cache_resource
+def connect() -> Client:
+    """The client of this page, made once."""
+    settings = Settings()
+    key = settings.api_key
+    return Client(settings.url, key.get_secret_value() if key else None)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Whatever the service refuses inside ends in a designed state, never in a traceback."""
+    try:
+        yield
+    except (ServiceDown, ServiceError) as error:
+        refused(error)
+
+
+def refused(error: ServiceDown | ServiceError) -> None:
+    """Say what went wrong and what to do."""
+    st.html(states.down(error) if isinstance(error, ServiceDown) else states.failed(error))
+
+
+def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
+    """Draw the head of a page, with the choice of collection; `None` where there is no going on.
+
+    Args:
+        title: Heading.
+        lead: One sentence: what is done here.
+        needs_items: Whether the page is of no use over an empty library.
+    """
+    with st.container(horizontal=True, vertical_alignment="bottom", key="hs-head"):
+        st.html(
+            f'<header class="hs-title"><h1>{title}</h1><p class="hs-lead">{lead}</p></header>',
+            width="stretch",
+        )
+        client = connect()
+        try:
+            collections = client.collections()
+        except (ServiceDown, ServiceError) as error:
+            refused(error)
+            return None
+        filled = [held for held in collections if held["items"]]
+        if filled or (collections and not needs_items):
+            return Place(client, collections, _choose(filled if needs_items else collections))
+    if not needs_items:
+        return Place(client, collections, "")
+    st.html(
+        states.empty(
+            "The library is empty",
+            "Bring in images first, then reload this page. Sub-folders become labels.",
+            "hemaseek ingest PATH --dataset NAME",
+        )
+    )
+    return None
+
+
+def _choose(collections: list[dict[str, Any]]) -> str:
+    names = [str(held["name"]) for held in collections]
+    default = next((held["name"] for held in collections if held["default"]), names[0])
+    asked = st.query_params.get("collection", st.session_state.get(CHOSEN, default))
+    at = names.index(asked) if asked in names else names.index(default)
+    name = names[at]
+    if len(names) > 1:
+        name = st.selectbox("Collection", names, index=at, width=240)
+        if name != asked and "collection" in st.query_params:
+            del st.query_params["collection"]
+    st.session_state[CHOSEN] = name
+    return name

@@ -1,0 +1,93 @@
+"""Uploaded pictures, kept by the page for a while so that a link can name them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
+
+from search.schemas.items import Box, source_id
+
+KEPT = 64
+"""Pictures that are kept at most."""
+KEPT_MB = 256
+"""Of memory, at most."""
+KEPT_S = 24 * 3600
+"""Seconds after which a picture is forgotten."""
+MOST_PIXELS = 50_000_000
+"""A picture with more is not opened by the page; the service says what to do."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded picture."""
+
+    id: str
+    """Of its bytes, as the service calls a source."""
+    name: str
+    content: bytes
+    since: float
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height by its header; `None` where the page cannot or will not open it."""
+        try:
+            with Image.open(BytesIO(self.content)) as image:
+                width, height = image.size
+        except Exception:  # Pillow raises a dozen kinds; the service says which it is, in words
+            return None
+        return (width, height) if width * height <= MOST_PIXELS else None
+
+    def part(self, box: Box | None, side: int = 640) -> bytes:
+        """The picture, or a part of it, as a JPEG of at most `side` pixels a side."""
+        with Image.open(BytesIO(self.content)) as image:
+            if box is None:
+                image.draft("RGB", (side, side))
+            whole = image.convert("RGB")
+        if box is not None:
+            whole = whole.crop(
+                (
+                    max(box.x, 0),
+                    max(box.y, 0),
+                    min(box.x + box.w, whole.width),
+                    min(box.y + box.h, whole.height),
+                )
+            )
+        whole.thumbnail((side, side))
+        out = BytesIO()
+        whole.save(out, "JPEG", quality=92)
+        return out.getvalue()
+
+
+class Uploads:
+    """The pictures that were uploaded last; in memory only, gone when the page stops.
+
+    Safe to call from many threads.
+    """
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, Upload] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def keep(self, content: bytes, name: str, now: float | None = None) -> Upload:
+        """Keep a picture; the same bytes are one picture."""
+        made = Upload(source_id(content), name, content, time.time() if now is None else now)
+        with self._turn:
+            self._held.pop(made.id, None)
+            self._held[made.id] = made
+            size = sum(len(one.content) for one in self._held.values())
+            while len(self._held) > 1 and (len(self._held) > KEPT or size > KEPT_MB << 20):
+                size -= len(self._held.popitem(last=False)[1].content)
+        return made
+
+    def get(self, id: str, now: float | None = None) -> Upload | None:
+        """A picture; `None` if it was forgotten."""
+        now = time.time() if now is None else now
+        with self._turn:
+            for old in [one.id for one in self._held.values() if now - one.since > KEPT_S]:
+                del self._held[old]
+            return self._held.get(id)
