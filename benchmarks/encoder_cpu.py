@@ -29,7 +29,8 @@ from torch import nn
 from encoder.card import EncoderCard
 from encoder.image import read_rgb
 from encoder.networks.engines import OpenVino, Torch, _converted, probes
-from encoder.networks.vit import Forward, stack
+from encoder.networks.forward import Forward
+from encoder.networks.vit import stack
 
 CPU = torch.device("cpu")
 CARD = EncoderCard(id="vit-s", architecture="vit_small_patch14_dinov2", dim=384, patch_px=14)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from encoder.registry import default_encoder, load
 from search.client.evaluations import wait_for
+from search.schemas.calibration import CalibrationPlan
 from search.schemas.evaluations import EvaluationPlan
 from search.settings import Settings
-from search.votes.calibration import CalibrationPlan
 from ui.cli.demo import free_port, running
 from ui.exports.evaluation_report import write_report
 

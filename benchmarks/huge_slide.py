@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.tiles import made_slide
-from ingest.sandbox.child import ReaderPool
+from ingest.sandbox.pool import ReaderPool
 from ingest.slides.grid import TilePixels, TilePlan
 from ingest.slides.tiling import SlideResult, as_tiles, tile_task
 

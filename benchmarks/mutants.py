@@ -29,7 +29,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.made import Level, blob, halved, level_of, svs_description, write_tiff
-from ingest.sandbox.child import Batch, Failed, Finished, ReaderPool, SourceDied, Task
+from ingest.sandbox.messages import Batch, Failed, Finished, SourceDied, Task
+from ingest.sandbox.pool import ReaderPool
 from ingest.slides.grid import TilePlan
 from ingest.slides.tiling import SlideResult, as_tiles, tile_task
 

@@ -20,7 +20,7 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from encoder.registry import default_encoder, load
 from ingest.samples.synthetic import draw_cell
-from search.schemas.items import Question
+from search.schemas.questions import Question
 from search.settings import Settings
 from ui.cli.demo import drawn, free_port, page, running
 from ui.cli.ingesting import run_ingest

@@ -28,7 +28,7 @@ from ingest.samples.synthetic import DATASET, draw_cell
 from search.client.client import Client
 from search.client.evaluations import wait_for
 from search.schemas.evaluations import EvaluationPlan
-from search.schemas.items import Question
+from search.schemas.questions import Question
 from search.settings import Settings
 from ui.cli.demo import drawn, free_port, from_real, page, running
 from ui.cli.ingesting import run_ingest

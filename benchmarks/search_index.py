@@ -22,7 +22,8 @@ import numpy as np
 from encoder.card import EncoderCard
 from search.index.contract import IndexSettings, Vectors, checked_vectors
 from search.index.embedded import EdgeStore
-from search.schemas.items import Filter, Item, item_id, source_id
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id, source_id
 
 K = 10
 PATIENTS = 5000

@@ -21,9 +21,12 @@ import numpy as np
 from search_index import like_cells
 
 from encoder.card import EncoderCard
-from search.library.library import Collection, Library
+from search.library.collection import Collection
+from search.library.library import Library
 from search.library.shards import Entry, make_shard_bytes, make_thumbnail
-from search.schemas.items import Filter, Item, Question, item_id
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id
+from search.schemas.questions import Question
 from search.settings import Settings
 from ui.cli.demo import free_port, running
 

@@ -21,7 +21,8 @@ import httpx
 import numpy as np
 
 from encoder.card import EncoderCard
-from search.library.library import Collection, Library
+from search.library.collection import Collection
+from search.library.library import Library
 from search.library.shards import Entry, make_shard_bytes
 from search.library.versions import Versions
 from search.maintenance.rollback import rollback

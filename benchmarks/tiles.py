@@ -37,7 +37,8 @@ from benchmarks.made import (  # noqa: E402
     tissue,
     write_tiff,
 )
-from ingest.sandbox.child import Batch, Failed, ReaderPool  # noqa: E402
+from ingest.sandbox.messages import Batch, Failed  # noqa: E402
+from ingest.sandbox.pool import ReaderPool  # noqa: E402
 from ingest.slides import jpeg_tiles as direct  # noqa: E402
 from ingest.slides import quality, tiling  # noqa: E402
 from ingest.slides.grid import TilePlan, boxes, choose_level, grid  # noqa: E402

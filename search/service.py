@@ -15,28 +15,32 @@ from encoder.contract import Encoder
 from encoder.registry import load
 from encoder.stains.stained import as_carded
 from search.cases.similar import case_facts, fit_prototypes, similar_cases
+from search.disk.atomic import write_durably
+from search.errors import BadQuestion, NoCalibration, NoSuchCollection, NoSuchItem, StoreError
 from search.evaluation import kept as evaluations
-from search.index.contract import NoSuchCollection, StoreError, Vectors, need_same_encoder
+from search.index.contract import Vectors, need_same_encoder
+from search.library.collection import Collection
+from search.library.contents import content_digest
 from search.library.jobs import Jobs
-from search.library.library import Collection, Library, embedded, on_server
+from search.library.library import Library, embedded, on_server
 from search.library.served import Holding
-from search.library.shards import write_durably
 from search.library.sources import PlainImages, ReadPixels
 from search.neighbours.duplicates import Hashes, PictureHash
 from search.query.answer import answer
 from search.query.caveats import cut
 from search.query.facets import facet
-from search.query.refine import Refinement
-from search.query.resolve import BadQuestion, NoCalibration, NoSuchItem
+from search.schemas.answers import Answer, VoteAnswer
+from search.schemas.calibration import Calibration, CalibrationPlan
 from search.schemas.cases import CaseAnswer, CaseFacts, CaseQuestion
 from search.schemas.comparisons import PairedResult
 from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers
-from search.schemas.items import Answer, BagField, Filter, Item, Keyword, Question, VoteAnswer
+from search.schemas.filters import Filter
+from search.schemas.items import Item, Keyword
+from search.schemas.questions import BagField, Question, Refinement, Weighting
 from search.settings import Settings
 from search.votes import calibration as calibrations
-from search.votes.calibration import Calibration, CalibrationPlan
 from search.votes.judgement import judged
-from search.votes.knn import Weighting, vote
+from search.votes.knn import vote
 
 REMEMBERED = 1000
 """Counts under different filters that are remembered."""
@@ -248,7 +252,7 @@ class Service:
             CannotCalibrate: too few labelled items.
         """
         held = self.collection(collection)
-        digest = calibrations.content_digest(held.folder)
+        digest = content_digest(held.folder)
         fitted = calibrations.calibrate(held.store, held.card, digest, plan or CalibrationPlan())
         calibrations.write(held.folder, fitted)
         self._calibrations.pop(held.key, None)
@@ -326,7 +330,7 @@ class Service:
 
     def prototypes(self, collection: Collection, n: int) -> Vectors:
         """Prototypes of a collection (n x dim), fitted when first needed and after each write."""
-        key = (collection.key, n, calibrations.content_digest(collection.folder))
+        key = (collection.key, n, content_digest(collection.folder))
         held = self._prototypes.get(key)
         if held is None:
             held = self._prototypes[key] = fit_prototypes(collection.store, n)
@@ -351,7 +355,7 @@ class Service:
             stale = fitted is not None and (
                 fitted.fingerprint != collection.card.fingerprint
                 or fitted.items != self.count(collection)
-                or fitted.digest != calibrations.content_digest(collection.folder)
+                or fitted.digest != content_digest(collection.folder)
             )
             held = self._calibrations[collection.key] = (touched, fitted, stale)
         return held[1], held[2]

@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     from pydantic import ValidationError
 
     from encoder.contract import EncoderError
-    from train.data.images import DataError
+    from train.data.source import DataError
     from train.dino.checkpoint import CheckpointError
 
     try:

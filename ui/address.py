@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search.query.refine import Examples, Refinement
-from search.schemas.items import RELATIONS, About, Box, Filter, ItemId, Question, Record
+from search.schemas.filters import Filter
+from search.schemas.items import Box, ItemId, Record
+from search.schemas.questions import RELATIONS, About, Examples, Question, Refinement
 
 LISTED = ("like", "unlike")
 DEFAULT_K = 10

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from search.client.client import Client, ServiceDown, ServiceError
+from search.client.client import Client
+from search.client.transport import ServiceDown, ServiceError
 from search.settings import Settings
 
 HERE = Path(__file__).parent

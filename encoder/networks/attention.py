@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from encoder.networks.vit import Forward
+    from encoder.networks.forward import Forward
 
 
 def last_attention(forward: Forward, pixels: Tensor) -> NDArray[np.float32] | None:

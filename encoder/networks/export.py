@@ -97,9 +97,10 @@ def build(folder: Path, device: str) -> tuple[EncoderCard, Network]:
     """Card and network of an exported folder."""
     from encoder.features.joint import Joint
     from encoder.networks import vit
+    from encoder.networks.forward import Pool
 
     card, model, beside = _load(folder)
-    pool: vit.Pool = "mean" if card.pooling == "mean" else "cls"
+    pool: Pool = "mean" if card.pooling == "mean" else "cls"
     if beside is None:
         return card, vit.network(card, model, pool, device)
     return card, Joint(card, vit.network(_alone(card, beside), model, pool, device), beside)

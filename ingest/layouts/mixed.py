@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ingest.layouts.scan import IMAGES, LayoutError, Scan
-from ingest.sandbox import child
-from ingest.sandbox.child import Piece, Refusal
+from ingest.sandbox import messages
+from ingest.sandbox.messages import Piece, Refusal
 from ingest.slides.source import SLIDES, SlideReader
 from ingest.smears import source as fields
 from ingest.smears.source import FieldReader, field_args
@@ -38,7 +38,7 @@ class MixedReader(ChildReader):
         inner = [self.slides.recipe(facts), self.fields.recipe(facts)]
         return recipe_of("mixed", 1, *inner, self.find)
 
-    def job(self, path: Path, facts: Facts) -> child.Task:
+    def job(self, path: Path, facts: Facts) -> messages.Task:
         """See `ChildReader.job`."""
         args = {
             "tiles": self.slides.job(path, facts).args,
@@ -46,9 +46,9 @@ class MixedReader(ChildReader):
             "find": self.find,
             "stained": self.slides.stain is not None,
         }
-        return child.Task(reader="ingest.layouts.mixed:read", source=str(path), args=args)
+        return messages.Task(reader="ingest.layouts.mixed:read", source=str(path), args=args)
 
-    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+    def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
         """See `ChildReader.take`."""
         reader = self.fields if "cells" in batch.facts else self.slides
         return reader.take(source, facts, batch)

@@ -15,7 +15,7 @@ from socket import gethostname
 from typing import Any, Literal
 
 from search.disk.closing import Closing
-from search.index.contract import StoreError
+from search.errors import StoreError
 
 State = Literal["pending", "done", "quarantined"]
 """What became of a source: begun or asked for again; whole in the library; set aside."""

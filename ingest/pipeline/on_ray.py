@@ -15,10 +15,11 @@ from encoder.card import EncoderCard
 from ingest.pipeline.ledger import Ledger, Row
 from ingest.pipeline.reading import plan_source
 from ingest.pipeline.sink import Sink
-from ingest.sandbox.child import TIMEOUT_S
+from ingest.sandbox.pool import TIMEOUT_S
 from ingest.sources.report import Clock, Failure, OnProgress, Report
 from ingest.sources.source import Task, child_reader
-from search.index.contract import BuildReport, StoreError
+from search.errors import StoreError
+from search.index.contract import BuildReport
 from search.library.shards import Entry, Shard, make_shard_bytes
 from search.schemas.items import Item
 

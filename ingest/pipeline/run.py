@@ -29,7 +29,7 @@ from ingest.pipeline.reading import (
 )
 from ingest.pipeline.sink import Sink
 from ingest.pipeline.streaming import Came, Ended, Opened, Stamp, Stream, opened_in_order
-from ingest.sandbox.child import TIMEOUT_S
+from ingest.sandbox.pool import TIMEOUT_S
 from ingest.sources.report import Clock, Failure, OnProgress, Report
 from ingest.sources.source import Planned, Source, Task, child_reader
 from search.index.contract import need_same_encoder

@@ -11,8 +11,10 @@ import httpx
 
 from encoder.card import EncoderCard
 from search.disk.closing import Closing
-from search.index.contract import BuildReport, NoSuchCollection, StoreDown, StoreError, WrongEncoder
-from search.library.library import Collection, Library
+from search.errors import NoSuchCollection, StoreDown, StoreError, WrongEncoder
+from search.index.contract import BuildReport
+from search.library.collection import Collection
+from search.library.library import Library
 from search.library.shards import Entry, make_shard_bytes
 from search.schemas.items import Item
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from encoder.contract import RGB
 from ingest.pipeline.reading import Picture, in_order, reason
-from ingest.sandbox import child
-from ingest.sandbox.child import Batch, Failed, Finished, ReaderPool, SourceDied
+from ingest.sandbox import messages
+from ingest.sandbox.messages import Batch, Failed, Finished, SourceDied
+from ingest.sandbox.pool import ReaderPool
 from ingest.slides.tiling import SlideResult
 from ingest.sources.report import Failure
 from ingest.sources.source import ChildReader, Planned, Source, Taken, Task
@@ -48,7 +49,7 @@ class Opened:
     task: Task
     reader: ChildReader
     source: Source
-    job: child.Task
+    job: messages.Task
     stamp: Stamp
     recipe: str
     attempts: int
@@ -98,7 +99,7 @@ class Stream:
         """Every batch, and one end of each source."""
         by_job: dict[int, Opened] = {}
 
-        def jobs() -> Iterator[child.Task]:
+        def jobs() -> Iterator[messages.Task]:
             for opened in sources:
                 by_job[id(opened.job)] = opened
                 yield opened.job
@@ -118,7 +119,7 @@ class Stream:
         opened, what = self._waiting.popleft()
         return what if isinstance(what, Ended) else Came(opened, what.result())
 
-    def _heard(self, opened: Opened, event: child.Event) -> None:
+    def _heard(self, opened: Opened, event: messages.Event) -> None:
         match event:
             case Batch():
                 self._batch(opened, event)
@@ -179,7 +180,7 @@ def _pictures(path: str, planned: Sequence[Planned], images: Sequence[RGB]) -> l
     ]
 
 
-def _why(error: child.SourceError, opened: Opened) -> str:
+def _why(error: messages.SourceError, opened: Opened) -> str:
     at = f" (at: {error.note})" if error.note and isinstance(error, SourceDied) else ""
     before = f"; {opened.items} items of it came before that" if opened.items else ""
     return f"{reason(error)}{at}{before}"

@@ -18,7 +18,8 @@ from ingest.routes.ledger import add_ledger_routes
 from ingest.slides.deepzoom import OVERLAP, TILE, DeepZoom, SourceUnreadable
 from search.api.access import Reads, Scoped, api_router
 from search.api.problems import Expected
-from search.schemas.items import Filter, Item, Record
+from search.schemas.filters import Filter
+from search.schemas.items import Item, Record
 
 PROBLEMS: Sequence[Expected] = ((SourceUnreadable, 404, "The source cannot be shown"),)
 """What these routes raise, for `create_app(problems=...)`."""

@@ -15,9 +15,8 @@ from ingest.smears.cells import FinderError
 from ingest.smears.crops import FieldOfView, placed
 from ingest.smears.finders import DEFAULT, finder
 from search.api.access import Lists, api_router
-from search.api.bodies import picture_form
+from search.api.bodies import picture_form, read_question
 from search.api.problems import Expected
-from search.api.routes.questions import read_question
 from search.schemas.cells import FoundCell, FoundCells
 from search.schemas.items import Box, Record, ScaleOrigin
 

@@ -16,16 +16,16 @@ from pathlib import Path
 
 from encoder.contract import RGB
 from encoder.image import MAX_PIXELS, ImageError, read_rgb
-from ingest.sandbox.child import (
+from ingest.sandbox.messages import (
     Batch,
     Failed,
     Piece,
-    ReaderPool,
     SourceDied,
     SourceError,
     SourceRefused,
     Task,
 )
+from ingest.sandbox.pool import ReaderPool
 
 BUNDLE = 256
 """Files per task."""

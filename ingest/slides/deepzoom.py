@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ingest.sandbox.child import Piece, ReaderPool, SourceError, Task
+from ingest.sandbox.messages import Piece, SourceError, Task
+from ingest.sandbox.pool import ReaderPool
 from ingest.slides import jpeg_tiles as direct
 from ingest.slides.slide import UNREADABLE, Slide, SlideFacts, kept_open, open_slide
 

@@ -10,7 +10,7 @@ from typing import NewType
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.sandbox.child import Refusal
+from ingest.sandbox.messages import Refusal
 
 Microns = NewType("Microns", float)
 """A length on the glass, in micrometres."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.contract import RGB
-from ingest.sandbox.child import Refusal
+from ingest.sandbox.messages import Refusal
 
 VENDORS = frozenset({"aperio", "generic-tiff"})
 """Layouts whose levels are plain grids of tiles, as OpenSlide names them."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.sandbox.child import Refusal
+from ingest.sandbox.messages import Refusal
 from ingest.slides.grid import Boxes
 
 MAX_BYTES = 64 * 1024 * 1024

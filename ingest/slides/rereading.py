@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from encoder.contract import RGB
-from ingest.sandbox.child import JSON, Piece, ReaderPool, Refusal, SourceDied, SourceError, Task
+from ingest.sandbox.messages import JSON, Piece, Refusal, SourceDied, SourceError, Task
+from ingest.sandbox.pool import ReaderPool
 from ingest.slides.grid import TilePlan, start_of
 from ingest.slides.jpeg_tiles import Damaged
 from ingest.slides.slide import kept_open

@@ -20,7 +20,7 @@ from PIL import Image
 
 from encoder.contract import RGB
 from encoder.image import MAX_PIXELS, NotAnImage, read_rgb
-from ingest.sandbox.child import Batch, Piece, Refusal, Task
+from ingest.sandbox.messages import Batch, Piece, Refusal, Task
 from ingest.slides import jpeg_tiles as direct
 from ingest.slides.grid import COARSEST, FINEST, MicronsPerPixel, SlidePixels
 

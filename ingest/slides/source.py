@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from encoder.stains.normalisers import Normaliser
-from ingest.sandbox import child
+from ingest.sandbox import messages
 from ingest.slides.grid import MicronsPerPixel, TilePixels, TilePlan
 from ingest.slides.quality import SCORES, QualityLimits
 from ingest.slides.tiling import SlideResult, TileBatch, as_tiles, tile_task
@@ -46,7 +46,7 @@ class SlideReader(ChildReader):
         how = [asdict(self.tiles), self.limits.to_json(), self.regions, stain]
         return recipe_of("tiles", VERSION, *how, facts)
 
-    def job(self, path: Path, facts: Facts) -> child.Task:
+    def job(self, path: Path, facts: Facts) -> messages.Task:
         """See `ChildReader.job`.
 
         Raises:
@@ -64,7 +64,7 @@ class SlideReader(ChildReader):
             batch=max(1, min(MOST_BATCH, BATCH_BYTES // tile_bytes)),
         )
 
-    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+    def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
         """See `ChildReader.take`."""
         match as_tiles(batch):
             case TileBatch() as tiles:

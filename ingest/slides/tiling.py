@@ -27,7 +27,8 @@ from encoder.contract import RGB
 from encoder.image import MAX_PIXELS
 from encoder.stains.normalisers import Normaliser, StainError
 from ingest.sandbox import child
-from ingest.sandbox.child import JSON, Batch, Piece, Refusal, Task, give_back, stack
+from ingest.sandbox.child import give_back, stack
+from ingest.sandbox.messages import JSON, Batch, Piece, Refusal, Task
 from ingest.slides import quality, tissue
 from ingest.slides.grid import (
     Boxes,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ingest.sandbox import child
-from ingest.sandbox.child import Piece, Refusal
+from ingest.sandbox import messages
+from ingest.sandbox.messages import Piece, Refusal
 from ingest.sources.source import (
     ChildReader,
     Facts,
@@ -38,12 +38,12 @@ class FieldReader(ChildReader):
         """See `ChildReader.recipe`."""
         return recipe_of("cells", VERSION, self.finder, facts)
 
-    def job(self, path: Path, facts: Facts) -> child.Task:
+    def job(self, path: Path, facts: Facts) -> messages.Task:
         """See `ChildReader.job`."""
         args = field_args(self.finder, facts)
-        return child.Task(reader="ingest.smears.source:cells", source=str(path), args=args)
+        return messages.Task(reader="ingest.smears.source:cells", source=str(path), args=args)
 
-    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+    def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
         """See `ChildReader.take`."""
         told = batch.facts
         if told["um_per_px"] is not None:

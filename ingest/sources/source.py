@@ -24,7 +24,7 @@ from ingest.sources.report import Failure
 from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
 
 if TYPE_CHECKING:
-    from ingest.sandbox import child
+    from ingest.sandbox import messages
     from ingest.slides.tiling import SlideResult
 
 
@@ -165,11 +165,11 @@ class ChildReader:
         """Changes with everything that changes what comes of the same bytes."""
         raise NotImplementedError
 
-    def job(self, path: Path, facts: Facts) -> child.Task:
+    def job(self, path: Path, facts: Facts) -> messages.Task:
         """What the child is asked."""
         raise NotImplementedError
 
-    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+    def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
         """What its answer means."""
         raise NotImplementedError
 

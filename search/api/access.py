@@ -30,9 +30,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from encoder.card import EncoderCard
-from search.index.contract import NoSuchCollection
-from search.library.library import Collection
-from search.schemas.items import Answer, Item, Question
+from search.errors import NoSuchCollection
+from search.library.collection import Collection
+from search.schemas.answers import Answer
+from search.schemas.items import Item
+from search.schemas.questions import Question
 from search.security.keys import Caller, Forbidden, Role
 from search.service import Service
 

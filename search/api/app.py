@@ -19,49 +19,45 @@ from search.api.access import Lists, stated, whole_service
 from search.api.middleware import Gate, Parts
 from search.api.problems import PROBLEMS, Expected, Problem, add_handlers
 from search.api.routes import (
-    atlas as atlas_routes,
+    atlas,
+    calibration,
+    cases,
+    collections,
+    evaluations,
+    explain,
+    questions,
+    reviews,
+    versions,
 )
-from search.api.routes import (
-    collections as routes,
-)
-from search.api.routes import (
-    evaluations as evaluations_routes,
-)
-from search.api.routes import (
-    explain as explain_routes,
-)
-from search.api.routes import (
-    questions as questions_routes,
-)
-from search.api.routes import (
-    reviews as reviews_routes,
-)
-from search.api.routes import (
-    versions as versions_routes,
-)
-from search.index.contract import StoreDown
+from search.errors import StoreDown
 from search.library.sources import ReadPixels
-from search.schemas.items import DISCLAIMER, Question, Record
+from search.schemas.items import DISCLAIMER, Record
+from search.schemas.questions import Question
 from search.service import Service, announce
 from search.settings import Settings
 
-ROUTERS: Sequence[APIRouter] = (
-    routes.router,
-    questions_routes.router,
-    versions_routes.router,
-    reviews_routes.router,
-    atlas_routes.router,
-    evaluations_routes.router,
-    explain_routes.router,
+ROUTERS: Sequence[APIRouter] = tuple(
+    module.router
+    for module in (
+        collections,
+        questions,
+        cases,
+        calibration,
+        versions,
+        reviews,
+        atlas,
+        evaluations,
+        explain,
+    )
 )
 """Every router of this part under `/v1`; `search.api.access` says how one states its roles."""
 MODELS: Sequence[type[BaseModel]] = (
     Question,
     Problem,
-    *questions_routes.MODELS,
-    *atlas_routes.MODELS,
-    *evaluations_routes.MODELS,
-    *explain_routes.MODELS,
+    *questions.MODELS,
+    *atlas.MODELS,
+    *evaluations.MODELS,
+    *explain.MODELS,
 )
 """Bodies that are read or written by hand, for the OpenAPI file."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartException
 
 from search.api.access import Reads
 from search.api.problems import TooLarge
-from search.schemas.items import Question
+from search.schemas.questions import Question
 from search.service import BadQuestion
 
 MIB = 1024 * 1024
@@ -114,3 +114,75 @@ QUESTION_BODY: dict[str, Any] = {
         },
     }
 }
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_question(
+    request: Request, model: type[Model], field: str, most: int, cap_mb: float
+) -> tuple[Model, list[bytes]]:
+    """A question in JSON, or a form with images under `field` and the question beside them.
+
+    Raises:
+        BadQuestion: another content type, no image in the form, or a form that is damaged.
+        TooLarge: over the cap, counted while it streams.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    body = await read_body(request, f"the field {field!r} with the question", cap_mb)
+    if kind == "application/json":
+        return model.model_validate_json(body), []
+    if kind != "multipart/form-data":
+        raise BadQuestion(
+            "send application/json, or multipart/form-data with the fields "
+            f"{field!r} and 'question'; got {kind or 'no content type'}"
+        )
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    replay = Request(request.scope, receive)
+    try:
+        form = await replay.form(max_files=most, max_fields=1, max_part_size=8 * MIB)
+    except (MultiPartException, HTTPException) as error:
+        why = error.message if isinstance(error, MultiPartException) else error.detail
+        raise BadQuestion(f"the form is damaged: {why}") from error
+    try:
+        uploads = [part for part in form.getlist(field) if isinstance(part, UploadFile)]
+        if not uploads:
+            raise BadQuestion(f"the form has no file in the field {field!r}")
+        text = form.get("question", "{}")
+        if not isinstance(text, str):
+            raise BadQuestion("the field 'question' must hold JSON text, got a file")
+        return model.model_validate_json(text), [await upload.read() for upload in uploads]
+    finally:
+        await form.close()
+
+
+def body_of(
+    model: type[BaseModel],
+    field: str,
+    many: bool,
+    example: dict[str, Any],
+    words: str = "JPEG, PNG, TIFF, BMP, WebP or GIF; one cell each.",
+) -> Any:
+    """The description of such a body for the OpenAPI file."""
+    file: dict[str, Any] = {"type": "string", "format": "binary"}
+    images = {"type": "array", "items": file, "minItems": 1} if many else file
+    form = {
+        "type": "object",
+        "required": [field],
+        "properties": {
+            field: {**images, "description": words},
+            "question": {
+                "type": "string",
+                "description": f"A {model.__name__} as JSON; {{}} if left out.",
+            },
+        },
+    }
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    content = {
+        "application/json": {"schema": schema, "example": example},
+        "multipart/form-data": {"schema": form},
+    }
+    return {"requestBody": {"required": True, "content": content}}

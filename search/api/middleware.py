@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.api.observe import Metrics, make_log, request_id, where_raised
 from search.api.problems import TooMany, problem, refusal
-from search.index.contract import StoreDown
+from search.errors import StoreDown
 from search.security.audit import AuditLog
 from search.security.keys import COLLECTION, Auth, Caller, NotAllowed
 from search.security.ratelimit import RateLimit, Verdict

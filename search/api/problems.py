@@ -17,7 +17,7 @@ from encoder.card import CardError
 from encoder.contract import EncoderError
 from encoder.image import NotAnImage, TooManyPixels
 from search.disk.space import DiskTrouble
-from search.index.contract import (
+from search.errors import (
     BadVector,
     NoSuchCollection,
     StoreBusy,

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
 from search.atlas.maps import drawn_ids, items_of, vectors_of
+from search.errors import BadQuestion
 from search.index.contract import Vectors
 from search.library.contents import Truth
-from search.query.resolve import BadQuestion
 from search.schemas.items import Item
+from search.schemas.maps import BatchEffects, Origin, OriginShare
 
-Origin = Literal["site", "scanner", "stain", "dataset", "patient"]
 ASKED = 1000
 """Items whose neighbours are looked at."""
 SILHOUETTE = 2000
@@ -26,51 +25,6 @@ SILHOUETTE = 2000
 
 class NothingToCompare(BadQuestion):
     """Items of which no two can be compared."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OriginShare:
-    """One site (or scanner, ...) and how much its items keep to themselves."""
-
-    value: str
-    items: int
-    """On the map."""
-    asked: int
-    """Items of it whose neighbours were looked at."""
-    share: float
-    """Share of their neighbours that are of it."""
-    expected: float
-    """What that share would be if, among the items of each label, origin did not matter."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchEffects:
-    """How much a collection is ordered by origin, and how much by label."""
-
-    field: Origin
-    items: int
-    """Compared with."""
-    asked: int
-    k: int
-    share: float | None
-    """Share of the neighbours that are of the same origin."""
-    expected: float | None
-    """What that share would be if, among the items of each label, origin did not matter."""
-    label_share: float | None
-    """Share of the neighbours that carry the same label."""
-    label_expected: float | None
-    """What that share would be by chance."""
-    robustness: float | None
-    """Neighbours of the same label and another origin, against those of another label and the
-    same origin: 1 is ordered by label, 0 by origin. The robustness index of PathoROB."""
-    silhouette_origin: float | None
-    """Of the origins, by cosine, -1 to 1: near 0 where they lie through each other."""
-    silhouette_label: float | None
-    """Of the labels: the higher, the better they are kept apart."""
-    origins: tuple[OriginShare, ...]
-    """Most items first."""
-    notes: tuple[str, ...]
-    """What could not be measured, and why."""
 
 
 def batch_effects(

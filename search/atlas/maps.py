@@ -10,26 +10,23 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
+from search.disk.atomic import write_durably
+from search.errors import BadQuestion, NoSuchItem
 from search.index.contract import Vectors
-from search.library.contents import Truth
-from search.library.shards import write_durably
+from search.library.contents import Truth, content_digest
 from search.library.versions import now
-from search.query.resolve import BadQuestion, NoSuchItem
 from search.schemas.items import Item
-from search.votes.calibration import content_digest
+from search.schemas.maps import MOST_POINTS, Method
 
-Method = Literal["pca", "tsne"]
 COLUMNS = ("label", "site", "stain", "scanner", "patient", "case", "dataset", "kind")
 """What the points of a map can be coloured by."""
-MOST_POINTS = 20_000
-"""Items on a map; of larger collections, a part that is drawn the same way every time."""
 FEWEST = {"pca": 3, "tsne": 10}
 REDUCED = 50
 """Dimensions that t-SNE starts from, by PCA; as in van der Maaten and Hinton (2008), 4.2."""

@@ -4,102 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
+from search.errors import NoSuchCase
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.query.resolve import NoSuchCase
-from search.schemas.items import DISCLAIMER, BagField, Exclusion, Filter, Hit, Item, Record, Text
+from search.schemas.answers import Exclusion, Hit
+from search.schemas.cases import CaseCount, CountedCell, CountQuestion, CountRow
+from search.schemas.filters import Filter
+from search.schemas.items import Item
 from search.votes.judgement import judge
 from search.votes.knn import vote
 from search.votes.lineage import spread
 
 if TYPE_CHECKING:
-    from search.library.library import Collection
+    from search.library.collection import Collection
     from search.library.reviews import Reviewed, Reviews
-
-MOST_CELLS = 2000
-"""Cells of one count; beyond that, the first in order of id."""
-
-
-class CountQuestion(Record):
-    """Whose cells are to be counted, and by how many neighbours."""
-
-    case: Text
-    """Name of the case, patient or source, as `by` says."""
-    by: BagField = "case"
-    k: Annotated[int, Field(ge=1, le=200)] = 20
-    """Neighbours that vote on each cell."""
-    where: Filter = Filter()
-    """Conditions on the neighbours that vote."""
-    cells: Annotated[int, Field(ge=1, le=MOST_CELLS)] = 500
-    """Most cells that are counted."""
-
-
-class CountedCell(Record):
-    """One cell of a case under its three names."""
-
-    item: Item
-    """With the label of its source."""
-    reviewed: str | None
-    """What the last reviewer called it; `None` where nobody did."""
-    disputed: bool
-    """Whether two reviewers call it by different names."""
-    voted: str | None
-    """The label with the largest share among its neighbours; `None` if none carries one."""
-    share: float
-    """Its share."""
-    sure: bool
-    """Whether the vote is clear enough to be shown as one label."""
-    reason: str
-    """Why it is, or is not, in words."""
-
-
-class CountRow(Record):
-    """One label of the count."""
-
-    label: str
-    recorded: int
-    """Cells that the source calls so."""
-    reviewed: int
-    """Cells that are called so once reviewers have spoken: theirs where there is one, else the
-    source's."""
-    voted: int
-    """Cells whose neighbours call them so clearly."""
-
-
-class CaseCount(Record):
-    """The differential count of a case."""
-
-    value: str
-    by: BagField
-    collection: str
-    encoder: str
-    fingerprint: str
-    k: int
-    items: int
-    """Cells of the case."""
-    cells: tuple[CountedCell, ...]
-    """In order of id."""
-    complete: bool
-    """Whether those are all of them."""
-    rows: tuple[CountRow, ...]
-    """Falling count by the source, then by the neighbours, then by name."""
-    recorded: int
-    """Cells with a label of the source."""
-    reviewed: int
-    """Cells of which a reviewer has spoken."""
-    not_sure: int
-    """Cells whose neighbours do not agree clearly; they are in no row."""
-    agreement: float | None
-    """Share of the cells with a label (reviewed, else recorded) and a clear vote that have the
-    same in both; `None` where there are none."""
-    patient_exclusion: Exclusion
-    """Whether the patient's own cells were kept from voting, as in `Answer`."""
-    warnings: tuple[str, ...]
-    disclaimer: str = DISCLAIMER
 
 
 def count_case(collection: Collection, reviews: Reviews, question: CountQuestion) -> CaseCount:

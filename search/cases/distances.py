@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from search.index.contract import Vectors
 
 Floats = NDArray[np.float64]
-Distance = Literal["mean", "max_sim", "prototypes", "transport"]
 PROJECTIONS = 64
 """Directions of the sliced transport."""
 ROUNDS = 25

@@ -21,6 +21,7 @@ from search.cases.distances import (
     pairs,
     transport_distance,
 )
+from search.errors import BadQuestion, NoSuchCase, NoSuchItem
 from search.index.contract import (
     Store,
     Stored,
@@ -31,7 +32,7 @@ from search.index.contract import (
 )
 from search.neighbours.duplicates import IDENTICAL
 from search.query.caveats import image_warnings
-from search.query.resolve import BadQuestion, NoSuchCase, NoSuchItem
+from search.schemas.answers import Exclusion, Hit
 from search.schemas.cases import (
     CaseAnswer,
     CaseFacts,
@@ -40,11 +41,13 @@ from search.schemas.cases import (
     CellPair,
     Differential,
 )
-from search.schemas.items import BagField, Exclusion, Filter, Hit, Item, Keyword, source_id
+from search.schemas.filters import Filter
+from search.schemas.items import Item, Keyword, source_id
+from search.schemas.questions import BagField
 from search.votes.knn import vote
 
 if TYPE_CHECKING:
-    from search.library.library import Collection
+    from search.library.collection import Collection
     from search.service import Service
 
 VOTING = 64

@@ -11,27 +11,12 @@ import httpx
 from search.client.evaluations import EvaluationCalls
 from search.client.library import LibraryCalls
 from search.client.questions import QuestionCalls
+from search.client.transport import ServiceDown, ServiceError, refusal
 from search.disk.closing import Closing
-from search.schemas.items import Answer, Filter, Item, Question, VoteAnswer
-from search.votes.knn import Weighting
-
-
-class ServiceError(RuntimeError):
-    """The service refused, and said why."""
-
-    def __init__(self, status: int, title: str, detail: str) -> None:
-        super().__init__(detail or title)
-        self.status = status
-        self.title = title
-        self.detail = detail
-
-
-class ServiceDown(RuntimeError):
-    """Nobody answers at the service's address."""
-
-    def __init__(self, url: str, why: str = "") -> None:
-        reason = f" ({why})" if why else ""
-        super().__init__(f"no service answers at {url}{reason}; start it with `hemaseek serve`")
+from search.schemas.answers import Answer, VoteAnswer
+from search.schemas.filters import Filter
+from search.schemas.items import Item
+from search.schemas.questions import Question, Weighting
 
 
 class Client(QuestionCalls, EvaluationCalls, LibraryCalls, Closing):
@@ -143,16 +128,6 @@ class Client(QuestionCalls, EvaluationCalls, LibraryCalls, Closing):
         if response.is_success:
             return response
         raise refusal(response)
-
-
-def refusal(response: httpx.Response) -> ServiceError:
-    """A refusal as an error; also for answers that are not problem+json."""
-    try:
-        body = response.json()
-        title, detail = str(body["title"]), str(body["detail"])
-    except (ValueError, KeyError, TypeError):
-        title, detail = response.reason_phrase, response.text[:200]
-    return ServiceError(response.status_code, title, detail)
 
 
 def _named(collection: str | None) -> dict[str, str]:

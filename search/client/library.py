@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from search.schemas.items import Filter, Item
+from search.schemas.filters import Filter
+from search.schemas.items import Item
 
 if TYPE_CHECKING:
     import httpx
 
-    from search.cases.count import CaseCount
+    from search.schemas.cases import CaseCount
 
 JSON = dict[str, Any]
 SLOW_S = 300
@@ -69,7 +70,7 @@ class LibraryCalls:
         self, collection: str, case: str, by: str = "case", k: int = 20, cells: int = 500
     ) -> CaseCount:
         """The differential count of a case by its source, by reviewers and by neighbours."""
-        from search.cases.count import CaseCount
+        from search.schemas.cases import CaseCount
 
         body = {"case": case, "by": by, "k": k, "cells": cells}
         path = f"/v1/collections/{collection}/cases/count"

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from search.schemas.items import Answer, BagField, Filter, Keyword
+from search.schemas.answers import Answer
+from search.schemas.filters import Filter
+from search.schemas.items import Keyword
+from search.schemas.questions import BagField
 
 if TYPE_CHECKING:
     import httpx
 
-    from search.query.refine import Refinement
+    from search.schemas.calibration import Calibration, CalibrationPlan
     from search.schemas.cases import CaseAnswer, CaseFacts, CaseQuestion
     from search.schemas.cells import FoundCells
     from search.schemas.explanations import ExplainQuestion, Explanation
-    from search.votes.calibration import Calibration, CalibrationPlan
+    from search.schemas.questions import Refinement
 
 CALIBRATION_S = 1800
 """Seconds that fitting a calibration may take."""
@@ -93,7 +96,7 @@ class QuestionCalls:
 
     def calibrate(self, plan: CalibrationPlan | None, collection: str) -> Calibration:
         """Fit the calibration of a collection."""
-        from search.votes.calibration import Calibration, CalibrationPlan
+        from search.schemas.calibration import Calibration, CalibrationPlan
 
         body = (plan or CalibrationPlan()).model_dump(mode="json")
         path = f"/v1/collections/{collection}/calibration"
@@ -102,7 +105,7 @@ class QuestionCalls:
 
     def calibration(self, collection: str) -> tuple[Calibration, bool]:
         """The calibration of a collection, and whether it is stale."""
-        from search.votes.calibration import Calibration
+        from search.schemas.calibration import Calibration
 
         found = self._call("GET", f"/v1/collections/{collection}/calibration").json()
         return Calibration.model_validate(found["calibration"]), bool(found["stale"])

@@ -7,8 +7,9 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
-from search.index.contract import StoreBusy
+from search.errors import StoreBusy
 
 
 class FolderLock:
@@ -59,3 +60,26 @@ def _holder(path: Path) -> str:
     if pid == os.getpid():
         return f"another handle in this process (pid {pid}) since {since}"
     return f"process {pid} since {since}"
+
+
+def hold(path: Path, name: str) -> IO[str]:
+    """Hold a lock file until it is closed or the process ends.
+
+    Raises:
+        StoreBusy: another process holds it; the message names that process.
+    """
+    handle = path.open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.seek(0)
+        holder = handle.read().strip() or "another process"
+        handle.close()
+        raise StoreBusy(
+            f"collection {name!r} is in use by {holder}; stop that process, "
+            "or work through the service that owns the library"
+        ) from error
+    handle.truncate(0)
+    handle.write(f"process {os.getpid()}")
+    handle.flush()
+    return handle

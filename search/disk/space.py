@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from search.index.contract import StoreDown
+from search.errors import StoreDown
 
 RESERVE = 256 << 20
 """Bytes that stay free below a library. The embedded engine maps sparse files of 32 MiB, and a

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from search.errors import BadQuestion
 from search.evaluation.kept import answers_table, evaluation
 from search.evaluation.metrics import confusion, drawn_matrices, draws, ends, scores, scores_of_many
-from search.query.resolve import BadQuestion
 from search.schemas.comparisons import PairedResult, PairedScore, PairedSide, Verdict
 from search.schemas.evaluations import FEWEST, EvaluationRecord, EvaluationResult, Span, Unit
 

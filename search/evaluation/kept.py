@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from search.disk.atomic import write_durably
+from search.errors import BadQuestion, NoSuchItem
 from search.evaluation.labelled import Cells
 from search.evaluation.run import Outcome, Whole, evaluate
 from search.evaluation.uploaded_sets import kind_of, read_set
-from search.library.jobs import ENDED, Job, NoSuchJob, Run
-from search.library.shards import write_durably
+from search.library.contents import content_digest
+from search.library.jobs import Job, NoSuchJob, Run
 from search.library.versions import now
-from search.query.resolve import BadQuestion, NoSuchItem
 from search.schemas.evaluations import (
     EvaluationPlan,
     EvaluationRecord,
@@ -31,10 +32,10 @@ from search.schemas.evaluations import (
     ItemAnswers,
     SetFacts,
 )
-from search.votes.calibration import content_digest
+from search.schemas.jobs import ENDED
 
 if TYPE_CHECKING:
-    from search.library.library import Collection
+    from search.library.collection import Collection
     from search.service import Service
 
 KIND = "evaluation"

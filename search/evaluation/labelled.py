@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from search.evaluation.splits import subset
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.neighbours.duplicates import PictureHash, same_pairs
-from search.neighbours.kin import Rows, groups
-from search.schemas.items import Filter, Item, days
+from search.neighbours.groups import Rows, groups
+from search.schemas.filters import Filter, days
+from search.schemas.items import Item
 
 COMPARED = 40_000
 """Most pictures of which all are compared with all, to find those that are one."""

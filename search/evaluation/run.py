@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
+from search.errors import BadQuestion
 from search.evaluation import splits
 from search.evaluation.labelled import UNDATED, Cells, most, read_labelled
 from search.evaluation.probe import linear_probe
@@ -25,9 +26,8 @@ from search.evaluation.splits import Fold, subset
 from search.index.contract import Store
 from search.neighbours import kin
 from search.neighbours.duplicates import PictureHash
-from search.neighbours.kin import Rows
+from search.neighbours.groups import Rows
 from search.neighbours.site_bias import bias_of
-from search.query.resolve import BadQuestion
 from search.schemas.evaluations import (
     FEWEST,
     CodeFacts,

@@ -22,7 +22,8 @@ from search.evaluation.ranking import drawn_weights, mean_of_classes, ranked_by_
 from search.index.contract import Store
 from search.index.recall import agreement
 from search.neighbours.duplicates import IDENTICAL
-from search.neighbours.kin import Rows
+from search.neighbours.groups import Rows
+from search.schemas.answers import Hit
 from search.schemas.evaluations import (
     ClassScores,
     ConfusionMatrix,
@@ -34,7 +35,7 @@ from search.schemas.evaluations import (
     Scores,
     Span,
 )
-from search.schemas.items import Filter, Hit
+from search.schemas.filters import Filter
 from search.votes.knn import votes
 from search.votes.lineage import is_dangerous
 from search.votes.reliability import coverage_curve, ece, reliability

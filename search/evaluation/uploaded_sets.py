@@ -16,10 +16,10 @@ from pydantic import ValidationError
 from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder
 from encoder.image import ImageError, read_rgb
+from search.errors import BadQuestion
 from search.evaluation.labelled import Cells, table
 from search.library.shards import Shard, make_thumbnail
 from search.neighbours.duplicates import PictureHash, hashes_of, perceptual_hash
-from search.query.resolve import BadQuestion
 from search.schemas.evaluations import SetFacts
 from search.schemas.items import Item, item_id, source_id
 

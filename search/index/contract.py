@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
-from search.schemas.items import KEYWORDS, Filter, Hit, Item
+from search.errors import BadItem, BadVector, WrongEncoder
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS, Item
 
 Vectors = NDArray[np.float32]
 """n x dim, rows of length 1."""
@@ -19,21 +22,6 @@ BATCH = 512
 """Points handed to an engine at once."""
 ENOUGH_RECALL = 0.98
 """Recall at 10 below which an index is not fit to serve."""
-
-
-class StoreError(RuntimeError):
-    """A store that cannot do what was asked, and what to do about it."""
-
-
-class WrongEncoder(StoreError):
-    """Vectors of one encoder met a collection of another."""
-
-    def __init__(self, collection: str, held: str, came: str) -> None:
-        super().__init__(
-            f"collection {collection!r} holds vectors of encoder {held}, not of {came}; "
-            "vectors of two encoders cannot be compared. "
-            "Use the first encoder, or ingest into a new collection"
-        )
 
 
 def need_same_encoder(collection: str, held: EncoderCard, came: EncoderCard) -> None:
@@ -54,34 +42,6 @@ def need_fingerprint(collection: str, held: EncoderCard, came: str | None) -> No
     """
     if came is not None and came != held.fingerprint:
         raise WrongEncoder(collection, held.title, came)
-
-
-class NoSuchCollection(StoreError):
-    """A collection that does not exist."""
-
-    def __init__(self, collection: str, known: Sequence[str] = ()) -> None:
-        have = f"There are: {', '.join(known)}" if known else "There is none yet"
-        super().__init__(f"no collection {collection!r}. {have}; `hemaseek ingest PATH` makes one")
-
-
-class CollectionExists(StoreError):
-    """A collection that was to be made is already there."""
-
-
-class StoreBusy(StoreError):
-    """Another process holds the store."""
-
-
-class StoreDown(StoreError):
-    """The server behind the store does not answer."""
-
-
-class BadVector(ValueError):
-    """A vector that cannot be stored or searched with."""
-
-
-class BadItem(ValueError):
-    """An item that cannot be stored."""
 
 
 MOST_OVERSAMPLING = 100

@@ -20,15 +20,13 @@ from encoder.card import EncoderCard
 from search.disk.closing import Closing
 from search.disk.lock import FolderLock
 from search.disk.space import need_room
+from search.errors import CollectionExists, NoSuchCollection, StoreError
 from search.index.contract import (
     BATCH,
     BuildReport,
-    CollectionExists,
     IndexSettings,
-    NoSuchCollection,
     Page,
     Stored,
-    StoreError,
     Vectors,
     checked_count,
     checked_cursor,
@@ -53,7 +51,9 @@ from search.index.engine import (
 from search.index.manifest import Manifest, collections
 from search.index.payload import to_payload
 from search.index.recall import gauge
-from search.schemas.items import Filter, Hit, Item
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import Item
 
 TURN = 32
 """Queries answered before others get their turn."""

@@ -12,9 +12,12 @@ from uuid import uuid4
 import numpy as np
 import qdrant_edge as engine
 
-from search.index.contract import IndexSettings, Stored, StoreError, clamp, settled
+from search.errors import StoreError
+from search.index.contract import IndexSettings, Stored, clamp, settled
 from search.index.payload import range_ends, to_item
-from search.schemas.items import KEYWORDS, RANGES, Filter, Hit
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS, RANGES
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from encoder.card import CardError, EncoderCard
-from search.index.contract import IndexSettings, NoSuchCollection, StoreError
+from search.errors import NoSuchCollection, StoreError
+from search.index.contract import IndexSettings
 
 FORMAT = 1
 """Version of the folder's layout."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Any
 
-from search.schemas.items import Box, Filter, Item, days
+from search.schemas.filters import Filter, days
+from search.schemas.items import Box, Item
 
 EXACT = "um_per_px_exact"
 """Payload field with every digit of a scale that has more of them than an engine keeps."""

@@ -11,7 +11,9 @@ from uuid import UUID
 import numpy as np
 
 from search.index.contract import ENOUGH_RECALL, BuildReport, Store, Vectors
-from search.schemas.items import KEYWORDS, Filter, Hit
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS
 
 SHARES = (0.1, 0.01)
 """Shares of the points that the filters aim to leave: where a graph breaks first."""

@@ -16,16 +16,13 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 
 from encoder.card import CardError, EncoderCard
 from search.disk.closing import Closing
+from search.errors import CollectionExists, NoSuchCollection, StoreDown, StoreError
 from search.index.contract import (
     BATCH,
     BuildReport,
-    CollectionExists,
     IndexSettings,
-    NoSuchCollection,
     Page,
     Stored,
-    StoreDown,
-    StoreError,
     Vectors,
     checked_count,
     checked_cursor,
@@ -41,7 +38,9 @@ from search.index.contract import (
 )
 from search.index.payload import range_ends, to_item, to_payload
 from search.index.recall import gauge
-from search.schemas.items import KEYWORDS, RANGES, Filter, Hit, Item
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS, RANGES, Item
 
 SECTION = "hemaseek"
 """Key of the card and the index settings in the collection's metadata."""

@@ -127,3 +127,9 @@ def hash_in(name: str) -> str:
     if not (dash and seq.isdecimal() and rest.endswith(".parquet")):
         raise ShardError(f"{name} is not named as a shard is")
     return rest.removesuffix(".parquet")
+
+
+def content_digest(folder: Path) -> str:
+    """Sixteen hex digits that change with every write to a collection: of its shards' names."""
+    names = sorted(path.name for path in (folder / "shards").glob("[0-9]*.parquet"))
+    return sha256("\n".join(names).encode()).hexdigest()[:16]

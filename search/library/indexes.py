@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from search.index.contract import NoSuchCollection, Store
+from search.errors import NoSuchCollection
+from search.index.contract import Store
 from search.library.versions import Version
 
 if TYPE_CHECKING:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
-from search.library.shards import write_durably
+from search.disk.atomic import write_durably
 from search.library.versions import now
+from search.schemas.jobs import ENDED, State
 
-State = Literal["queued", "running", "done", "failed", "stopped", "interrupted"]
-ENDED: tuple[State, ...] = ("done", "failed", "stopped", "interrupted")
 KEPT = 200
 """Ended jobs that are remembered."""
 

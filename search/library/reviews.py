@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from search.index.contract import StoreError
-from search.library.shards import write_durably
+from search.disk.atomic import write_durably
+from search.errors import StoreError
 from search.library.versions import Versions, now
 from search.schemas.items import Item
 

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from weakref import WeakValueDictionary
 
-from search.index.contract import NoSuchCollection, StoreBusy
-from search.library.library import Collection, Library
+from search.errors import NoSuchCollection, StoreBusy
+from search.library.collection import Collection
+from search.library.library import Library
 
 WAIT_S = 10.0
 """How long a change waits for a version that another handle still holds."""

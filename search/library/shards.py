@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -165,24 +164,6 @@ def make_tombstone_bytes(ids: Sequence[str], card: EncoderCard) -> bytes:
     layout = pa.schema([("id", pa.binary(16))], metadata=metadata)
     pq.write_table(pa.table([pa.array(rows, pa.binary(16))], schema=layout), out)
     return out.getvalue()
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that it exists whole or not at all, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 class Shard:

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from encoder.card import CardError, EncoderCard
-from search.index.contract import IndexSettings, StoreBusy, StoreError
-from search.library.shards import write_durably
+from search.disk.atomic import write_durably
+from search.errors import StoreBusy, StoreError
+from search.index.contract import IndexSettings
+from search.schemas.versions import State
 
 FORMAT = 2
 """Of `collection.json` in the folder of a version; 1 had no versions."""
@@ -22,8 +24,6 @@ FIRST = "1"
 """The version that a new collection begins with."""
 PIECES = ("shards", "index", "catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm")
 """What lay beside `collection.json` in format 1."""
-State = Literal["building", "ready", "refused"]
-"""Not whole yet; whole and fit to serve; whole, and a gate refused it."""
 
 
 class NoSuchVersion(StoreError):

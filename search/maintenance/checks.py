@@ -13,6 +13,7 @@ from encoder.contract import Encoder
 from search.index.contract import ENOUGH_RECALL, BuildReport, Vectors
 from search.library.shards import Entry
 from search.library.sources import ReadPixels, read_again
+from search.neighbours.site_bias import expected_share
 from search.schemas.items import Item
 from search.votes.knn import vote_many
 
@@ -317,7 +318,7 @@ def _site_figures(table: Table, sites: NDArray[np.int64], limits: Limits) -> dic
     there = (near >= 0) & (sites[near] >= 0)
     own = there & (sites[near] == sites[asking][:, None])
     seen = float(own.sum() / max(1, there.sum()))
-    expected = float(np.mean(_expected(sites, groups, asking))) if len(asking) else 0.0
+    expected = float(np.mean(expected_share(groups, sites, asking))) if len(asking) else 0.0
     figures = {"own_site": seen, "expected": expected, "excess": seen - expected}
     told = there & (labels[near] >= 0) & (labels[asking] >= 0)[:, None]
     same = labels[near] == labels[asking][:, None]
@@ -325,26 +326,6 @@ def _site_figures(table: Table, sites: NDArray[np.int64], limits: Limits) -> dic
     if good + bad:
         figures["robustness"] = good / (good + bad)
     return figures
-
-
-def _expected(
-    sites: NDArray[np.int64], groups: NDArray[np.int64], asking: NDArray[np.intp]
-) -> list[float]:
-    """Share of the own site among everything that may be a neighbour, for each asking row."""
-    known = sites >= 0
-    per_site = np.bincount(sites[known])
-    total = int(known.sum())
-    held: dict[int, tuple[int, NDArray[np.int64]]] = {}
-    shares = []
-    for row in asking:
-        group = int(groups[row])
-        if group not in held:
-            own = sites[(groups == group) & known]
-            held[group] = (len(own), np.bincount(own, minlength=len(per_site)))
-        kept_out, by_site = held[group]
-        rest = total - kept_out
-        shares.append(float(per_site[sites[row]] - by_site[sites[row]]) / rest if rest else 0.0)
-    return shares
 
 
 def _same_share(vectors: Vectors, queries: int) -> float:

@@ -11,8 +11,8 @@ from uuid import UUID
 import numpy as np
 
 from search.index.contract import BATCH, Stored, Vectors, scroll_all
+from search.library.collection import Collection
 from search.library.contents import Truth
-from search.library.library import Collection
 from search.library.shards import Entry, ShardError, payload_digest
 
 Why = Literal["missing", "payload", "vector"]

@@ -15,10 +15,13 @@ import numpy as np
 
 from encoder.contract import RGB, Encoder
 from encoder.stains.stained import as_carded
-from search.index.contract import BuildReport, IndexSettings, StoreError
+from search.disk.atomic import write_durably
+from search.errors import StoreError
+from search.index.contract import BuildReport, IndexSettings
+from search.library.collection import Collection
 from search.library.contents import Truth
-from search.library.library import Collection, Library
-from search.library.shards import Entry, write_durably
+from search.library.library import Library
+from search.library.shards import Entry
 from search.library.sources import PlainImages, ReadPixels, read_again
 from search.library.versions import Version, Versions
 from search.maintenance import checks

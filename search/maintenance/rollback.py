@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from search.index.contract import StoreBusy, StoreError
+from search.disk.lock import hold
+from search.errors import StoreBusy, StoreError
+from search.library.collection import Collection
 from search.library.contents import Truth
-from search.library.library import Collection, Library, hold
-from search.library.versions import NoSuchVersion, State, Version, Versions
+from search.library.library import Library
+from search.library.versions import NoSuchVersion, Version, Versions
+from search.schemas.versions import State
 
 WAIT_S = 5.0
 """How long a switch waits for the last questions of the version that it goes back to."""

@@ -17,9 +17,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from search.index.contract import StoreError
+from search.errors import StoreError
+from search.library.collection import Collection
 from search.library.contents import Truth, shard_files
-from search.library.library import NAME, Collection, Library
+from search.library.library import NAME, Library
 from search.library.reviews import FILE as REVIEWS
 from search.library.reviews import bring_back, whole_lines
 from search.library.shards import ShardError

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from search.neighbours.scores import Metric, double_error, single_error, top
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-Metric = Literal["cosine", "euclidean"]
-"""What is near. `euclidean` takes the rows as they are, `cosine` brings them to length 1."""
 Route = Literal["auto", "double", "single", "screen"]
 """double: every score in float64; single: every score in float32, on the GPU if there is one;
 screen: see `search.neighbours.screen`. auto takes the one that is fastest for the size."""
@@ -26,8 +26,6 @@ Found = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Positions in the library and scores, m x k each, nearest first."""
 SPARE = 8
 """Candidates beyond `k`, so that close calls at the end can be settled among candidates."""
-GROUP = 32
-"""Columns whose maximum is taken before anything is sorted."""
 BLOCK = 1 << 23
 """Scores held at once."""
 LARGE = 4e11
@@ -84,23 +82,6 @@ def search(
     return _settle(q, x, near, at, k, metric, error)
 
 
-def single_error(dim: int) -> float:
-    """Bound of the error of a float32 dot product of rows of length 1.
-
-    8 sqrt(dim) u, exceeded with probability below 1e-10 (Higham and Mary 2019, SIAM J. Sci.
-    Comput. 41(5), theorem 2.4, lambda 8).
-    """
-    return float(8 * np.sqrt(dim) * 2.0**-24)
-
-
-def double_error(q: Tensor, x: Tensor, metric: Metric) -> float:
-    """Bound of the error of a float64 score; for `euclidean`, of q.x - |x|^2 / 2."""
-    if metric == "cosine":
-        return float(2 * q.shape[1] * 2.0**-53)
-    most_q, most_x = (float(v.double().norm(dim=1).max()) for v in (q, x))
-    return float(2 * q.shape[1] * 2.0**-53 * (most_q * most_x + most_x**2))
-
-
 def _checked(
     queries: NDArray[np.floating], library: NDArray[np.floating], k: int, metric: Metric
 ) -> tuple[Tensor, Tensor]:
@@ -148,28 +129,6 @@ def _every(
     if not near:
         return torch.empty(0, wide, dtype=library.dtype), torch.empty(0, wide, dtype=torch.int64)
     return torch.cat(near), torch.cat(at)
-
-
-def top(scores: Tensor, wide: int) -> tuple[Tensor, Tensor]:
-    """`scores.topk(wide)`, sorting only groups whose maximum is among the `wide` largest.
-
-    The `wide` largest lie in those groups: each of the others is below `wide` maxima.
-    """
-    rows, n = scores.shape
-    whole = n // GROUP
-    if whole <= 4 * wide:
-        best, place = scores.topk(wide, dim=1)
-        return best, place
-    maxima = scores[:, : whole * GROUP].reshape(rows, whole, GROUP).amax(dim=2)
-    groups = maxima.topk(wide, dim=1).indices
-    offsets = groups.new_tensor(range(GROUP))
-    columns = (groups[:, :, None] * GROUP + offsets).flatten(1)
-    rest = groups.new_tensor(range(whole * GROUP, n)).expand(rows, -1)
-    import torch
-
-    columns = torch.cat([columns, rest], dim=1)
-    best, inside = scores.gather(1, columns).topk(wide, dim=1)
-    return best, columns.gather(1, inside)
 
 
 def _settle(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.neighbours.duplicates import IDENTICAL
 from search.neighbours.exact import search
+from search.neighbours.groups import Rows
 
-Rows = NDArray[np.int64]
-"""Positions."""
 FEW = 512
 """Groups of at most so many rows are left out of a longer list of neighbours; larger ones are
 left out of the library, one search for each."""
@@ -19,43 +18,6 @@ SPARE = 8
 """Neighbours beyond those wanted, for rows that are the same picture."""
 ASKED_AT_ONCE = 4096
 """Queries between two looks at whether to stop."""
-
-
-def groups(*relations: Sequence[str | None], pairs: Sequence[tuple[int, int]] = ()) -> Rows:
-    """A number for each row; rows that share a value of any relation have the same one.
-
-    Two cells of one patient belong together, and so do two cells of one source of which only
-    one names its patient.
-
-    Args:
-        relations: Of n rows each: patients, cases, sources; `None` relates to nobody.
-        pairs: Rows that belong together for another reason.
-
-    Returns:
-        n numbers, 0 for the group of the first row, rising with first appearance.
-    """
-    n = len(relations[0])
-    parent = list(range(n))
-
-    def root(at: int) -> int:
-        while parent[at] != at:
-            parent[at] = parent[parent[at]]
-            at = parent[at]
-        return at
-
-    def join(left: int, right: int) -> None:
-        one, other = root(left), root(right)
-        parent[max(one, other)] = min(one, other)
-
-    for left, right in pairs:
-        join(left, right)
-    for words in relations:
-        first: dict[str, int] = {}
-        for at, word in enumerate(words):
-            if word is not None:
-                join(first.setdefault(word, at), at)
-    roots = np.array([root(at) for at in range(n)], np.int64)
-    return np.asarray(np.unique(roots, return_inverse=True)[1], np.int64)
 
 
 def neighbours(

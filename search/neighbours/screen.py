@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from search.neighbours.exact import GROUP, single_error, top
+from search.neighbours.scores import GROUP, single_error, top
 
 LIST = 512
 """Aimed at rows per list."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from search.evaluation.labelled import Cells
 from search.neighbours import kin
-from search.neighbours.kin import Rows
+from search.neighbours.groups import Rows
 from search.schemas.evaluations import BiasResult
 
 ASKED = 2000
@@ -50,7 +50,7 @@ def bias_of(
     own = there & (sites[near] == sites[asked][:, None])
     same = cells.labels[near] == cells.labels[asked][:, None]
     seen = float(own.sum() / max(1, there.sum()))
-    expected = float(_expected(cells.group, sites, asked).mean())
+    expected = float(expected_share(cells.group, sites, asked).mean())
     good, bad = int((there & same & ~own).sum()), int((there & ~same & own).sum())
     return BiasResult(
         k=k,
@@ -63,7 +63,7 @@ def bias_of(
     )
 
 
-def _expected(group: Rows, sites: Rows, asked: Rows) -> Rows:
+def expected_share(group: Rows, sites: Rows, asked: Rows) -> Rows:
     """Share of the own site among all that may be a neighbour of each asked row."""
     known = sites >= 0
     of_site = np.bincount(sites[known])

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.errors import BadQuestion
 from search.index.contract import Store, need_fingerprint
 from search.query.balance import balanced, quotas, site_share
 from search.query.caveats import scale_warnings
+from search.query.exclusion import patient_exclusion
 from search.query.facets import facet
 from search.query.grouping import grouped
 from search.query.mmr import mmr
-from search.query.resolve import BadQuestion, Query, make_finder, patient_exclusion, resolve
+from search.query.resolve import Query, make_finder, resolve
 from search.query.searcher import Finder
-from search.schemas.items import Answer, BalanceField, Filter, Group, Hit, Question, SiteShare
+from search.schemas.answers import Answer, Group, Hit, SiteShare
+from search.schemas.filters import Filter
+from search.schemas.questions import BalanceField, Question
 
 if TYPE_CHECKING:
-    from search.library.library import Collection
+    from search.library.collection import Collection
     from search.service import Service
 
 POOL = 5

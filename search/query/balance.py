@@ -8,7 +8,9 @@ from math import ceil
 
 from search.index.contract import in_order
 from search.query.searcher import ANYTHING, Finder
-from search.schemas.items import BalanceField, Filter, Hit, SiteShare
+from search.schemas.answers import Hit, SiteShare
+from search.schemas.filters import Filter
+from search.schemas.questions import BalanceField
 
 
 def quotas(counts: Mapping[str | None, int], k: int) -> dict[str | None, int]:

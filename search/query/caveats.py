@@ -13,7 +13,8 @@ from encoder.card import EncoderCard
 from encoder.contract import RGB
 from encoder.stains.stained import normaliser_of, seen
 from search.library.sources import NO_NOTES, ReadPixels, read_again
-from search.schemas.items import Hit, Item
+from search.schemas.answers import Hit
+from search.schemas.items import Item
 
 SMALL_PX = 24
 """A query image with a side below this has too little in it to be trusted."""

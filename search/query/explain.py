@@ -14,8 +14,9 @@ from encoder.contract import RGB, Encoder, NoPatchTokens, Patches, Vectors
 from encoder.explain.causal import Check, Hiding, Masks, Score, colour_masks, feature_masks
 from encoder.explain.correspondence import Grid, correspondence, joint_colours, matches
 from encoder.image import read_rgb
+from search.errors import BadQuestion, NoSuchItem
 from search.index.contract import Stored
-from search.query.resolve import BadQuestion, NoSuchItem, Query, part_of, resolve
+from search.query.resolve import Query, part_of, resolve
 from search.schemas.explanations import (
     ExplainColours,
     ExplainMap,
@@ -28,7 +29,7 @@ from search.schemas.explanations import (
 from search.votes.knn import vote
 
 if TYPE_CHECKING:
-    from search.library.library import Collection
+    from search.library.collection import Collection
     from search.service import Service
 
 NEED_PATCHES = ("colours", "correspondence", "attention")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from itertools import combinations
 
 from search.index.contract import Store
-from search.schemas.items import Filter, Keyword
+from search.schemas.filters import Filter
+from search.schemas.items import Keyword
 
 MOST = 10_000
 """Different values of a field that are looked at among what is left out."""

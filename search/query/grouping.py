@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from search.query.facets import facet
 from search.query.searcher import ANYTHING, Finder
-from search.schemas.items import Filter, Group, GroupField, Hit
+from search.schemas.answers import Group, Hit
+from search.schemas.filters import Filter
+from search.schemas.questions import GroupField
 
 VALUES = 1000
 """Up to so many groups are named in the search, so that items of no group never take a place."""

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from encoder.contract import Patches
 from search.index.contract import Store, Vectors
-from search.schemas.items import Box, Filter, Hit, ItemId, Question
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import Box
 
-Strategy = Literal["average_vector", "best_score"]
 LOOKED_AT = 20_000
 """Candidates of each example beyond which `best_score` stops looking."""
-Examples = Annotated[tuple[ItemId, ...], Field(max_length=100)]
-
-
-class Refinement(Question):
-    """A question that was answered before, with what the answer is to be more and less like.
-
-    The query itself (image, item or vector), where it is given, counts as one more example of
-    what is wanted, and it is its kin that is left out. Where it is not given, the examples
-    under `like` are the query, and it is their kin.
-    """
-
-    like: Examples = ()
-    """Ids of stored items that the hits should resemble."""
-    unlike: Examples = ()
-    """Ids of stored items that the hits should not resemble."""
-    strategy: Strategy = "average_vector"
-    """`average_vector`: one search with the mean of what is wanted, moved away from the mean of
-    what is not. `best_score`: each candidate by the example that it is nearest to."""
-    show_examples: bool = False
-    """Whether the examples themselves may be hits; their kin is left out all the same."""
-    region: Box | None = None
-    """Look at this part of the uploaded image alone, in its pixels."""
 
 
 def average_vector(like: Vectors, unlike: Vectors) -> Vectors:

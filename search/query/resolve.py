@@ -10,56 +10,22 @@ import numpy as np
 
 from encoder.contract import RGB, NoPatchTokens, Vectors
 from encoder.image import read_rgb
+from search.errors import BadQuestion, NoSuchItem
 from search.index.contract import Stored, checked_vectors
 from search.library.shards import make_thumbnail
 from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
 from search.query.caveats import image_warnings, span_um
-from search.query.refine import (
-    BestScore,
-    Refinement,
-    average_vector,
-    joined,
-    region_vector,
-    silent_part,
-)
+from search.query.refine import BestScore, average_vector, joined, region_vector, silent_part
 from search.query.searcher import Finder, Rank
-from search.schemas.items import About, Box, Exclusion, Filter, Hit, Item, Question, source_id
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import Box, Item, source_id
+from search.schemas.questions import About, Question, Refinement
 
 if TYPE_CHECKING:
-    from search.library.library import Collection
+    from search.library.collection import Collection
     from search.service import Service
-
-
-class BadQuestion(ValueError):
-    """A question that cannot be answered as it was put."""
-
-
-class NoSuchItem(LookupError):
-    """An item that is not in the collection."""
-
-    def __init__(self, id: str, collection: str) -> None:
-        super().__init__(
-            f"no item {id} in collection {collection!r}; it may have been deleted or re-indexed"
-        )
-
-
-class NoSuchCase(NoSuchItem):
-    """A case, slide or patient of which the collection has no item."""
-
-    def __init__(self, by: str, value: str, collection: str) -> None:
-        LookupError.__init__(self, f"no item of {by} {value!r} in collection {collection!r}")
-
-
-class NoCalibration(NoSuchItem):
-    """A collection that was not calibrated."""
-
-    def __init__(self, collection: str) -> None:
-        LookupError.__init__(
-            self,
-            f"collection {collection!r} has no calibration; "
-            f"POST /v1/collections/{collection}/calibration fits one",
-        )
 
 
 @dataclass
@@ -295,21 +261,3 @@ def make_finder(
 
 def _rows(vectors: list[Vectors], dim: int) -> Vectors:
     return np.stack(vectors) if vectors else np.empty((0, dim), np.float32)
-
-
-def patient_exclusion(
-    question: Question, query: Query, hits: list[Hit]
-) -> tuple[Exclusion, str | None]:
-    """Whether the query's own patient was kept out of the hits, and a warning if not."""
-    if "patient" not in question.exclude:
-        return "off", "The query's own patient was not left out, as asked."
-    if not query.patient_known:
-        return "impossible", (
-            "The query's patient is unknown: neighbours may be of the same patient."
-        )
-    unknown = sum(hit.item.patient is None for hit in hits)
-    if hits and unknown == len(hits):
-        return "impossible", "The library has no patient ids for these neighbours."
-    if unknown:
-        return "partial", f"{unknown} of {len(hits)} neighbours have no patient id."
-    return "applied", None

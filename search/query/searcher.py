@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search.index.contract import Store
-from search.schemas.items import Filter, Hit
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
 
 Rank = Callable[[int, Filter | None, Filter | None], list[Hit]]
 """The first n that meet `where` and are not in `exclude`, best first."""

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from search.library.jobs import State as JobState
-from search.schemas.items import Filter, ItemId, Record
-from search.votes.knn import Weighting
-from search.votes.reliability import CoveragePoint, ReliabilityBin
+from search.schemas.calibration import CoveragePoint, ReliabilityBin
+from search.schemas.filters import Filter
+from search.schemas.items import ItemId, Record
+from search.schemas.jobs import State as JobState
+from search.schemas.questions import Weighting
 
 SplitName = Literal[
     "auto",

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from search.schemas.items import DISCLAIMER, ItemId, Question, Record
+from search.schemas.items import DISCLAIMER, ItemId, Record
+from search.schemas.questions import Question
 
 MapName = Literal["colours", "correspondence", "causal", "attention", "vote"]
 MAPS: tuple[MapName, ...] = ("colours", "correspondence", "causal", "attention", "vote")

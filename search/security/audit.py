@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from search.index.contract import StoreBusy
+from search.errors import StoreBusy
 
 FIRST = "0" * 64
 """What stands for the hash before the first line."""

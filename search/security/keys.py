@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from search.library.shards import write_durably
+from search.disk.atomic import write_durably
 
 if TYPE_CHECKING:
     from search.settings import Settings

@@ -6,22 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from encoder.card import EncoderCard
+from search.disk.atomic import write_durably
+from search.errors import BadQuestion
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.library.shards import write_durably
-from search.query.resolve import BadQuestion
-from search.schemas.items import Filter, Hit, Item, Record
-from search.votes.knn import Weighting, vote
-from search.votes.reliability import (
-    CoveragePoint,
+from search.schemas.answers import Hit
+from search.schemas.calibration import (
+    FEWEST,
+    Calibration,
+    CalibrationFit,
+    CalibrationPlan,
     Curve,
+)
+from search.schemas.filters import Filter
+from search.schemas.items import Item
+from search.schemas.questions import Weighting
+from search.votes.knn import vote
+from search.votes.reliability import (
     Floats,
-    ReliabilityBin,
     coverage_curve,
     ece,
     fit_isotonic,
@@ -34,90 +40,10 @@ FILE = "calibration.json"
 """Where it is kept, in the folder of the collection."""
 FOLDS = 5
 """Parts of the sample; each is judged by what was fitted on the others."""
-FEWEST = 50
-"""Labelled items below which nothing is fitted."""
-Unit = Literal["patient", "source", "mixed"]
 
 
 class CannotCalibrate(BadQuestion):
     """A collection that has too little to be calibrated on."""
-
-
-class CalibrationPlan(Record):
-    """How a calibration is fitted."""
-
-    ks: Annotated[tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(min_length=1)] = (
-        5,
-        10,
-        20,
-    )
-    """Numbers of neighbours that votes will be asked with."""
-    weighting: Literal["uniform", "similarity", "softmax"] = "similarity"
-    """Of those votes."""
-    temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.07
-    """Of the softmax weighting."""
-    sample: Annotated[int, Field(ge=FEWEST, le=50_000)] = 2000
-    """Labelled items that are asked for, chosen by a digest of their ids."""
-    quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
-    """Share of the sample whose k-th neighbour is near enough; farther is out of distribution."""
-
-
-class CalibrationFit(Record):
-    """What was fitted for one number of neighbours."""
-
-    k: int
-    votes: int
-    """Votes that it rests on."""
-    accuracy: float
-    """Share of them whose first label was right."""
-    curve: Curve
-    """From top share to probability: the better of both methods on held-out votes."""
-    log_loss: dict[str, float]
-    """Of each method on held-out votes."""
-    ece_before: float
-    """Expected calibration error of the bare top share."""
-    ece: float
-    """Of the probability, on held-out votes."""
-    reliability: tuple[ReliabilityBin, ...]
-    """On held-out votes."""
-    reliability_before: tuple[ReliabilityBin, ...]
-    """Of the bare top share."""
-    by_margin: tuple[CoveragePoint, ...]
-    """Abstention by the margin of the vote."""
-    by_probability: tuple[CoveragePoint, ...]
-    """Abstention by the probability, on held-out votes."""
-    by_distance: tuple[CoveragePoint, ...]
-    """Abstention by the distance of the k-th neighbour; the certainty is its cosine."""
-    far: float
-    """Distance (1 - cosine) of the k-th neighbour beyond which a query is out of distribution."""
-
-
-class Calibration(Record):
-    """The calibration of one collection."""
-
-    format: Literal[1] = 1
-    fingerprint: str
-    """Of the encoder."""
-    items: int
-    """Items in the collection when it was fitted."""
-    digest: str
-    """Of the collection's content then; another one now makes the calibration stale."""
-    unit: Unit
-    """What was left out with each item besides itself: its patient; its source, where no item of
-    the sample has a patient; `mixed` where some have."""
-    without_patient: int
-    """Items of the sample without a patient: only their own source and case were left out."""
-    labelled: int
-    """Labelled items of the collection."""
-    sampled: int
-    """Of those, how many were asked for."""
-    plan: CalibrationPlan
-    fits: tuple[CalibrationFit, ...]
-    """One for each k, rising."""
-
-    def fit(self, k: int) -> CalibrationFit | None:
-        """What was fitted for a number of neighbours."""
-        return next((fit for fit in self.fits if fit.k == k), None)
 
 
 @dataclass(frozen=True)
@@ -262,12 +188,6 @@ def _held_out(samples: Sequence[_Sample], method: str) -> Floats:
         for at in np.flatnonzero(folds == fold).tolist():
             found[at] = curve.at(samples[at].shares)
     return found
-
-
-def content_digest(folder: Path) -> str:
-    """Sixteen hex digits that change with every write to a collection: of its shards' names."""
-    names = sorted(path.name for path in (folder / "shards").glob("[0-9]*.parquet"))
-    return sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def touched(folder: Path) -> tuple[int, int]:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from search.query.refine import Refinement
-from search.schemas.items import (
-    RELATIONS,
-    Answer,
-    CalibrationState,
-    LineageSpread,
-    Question,
-    State,
-    Vote,
-    VoteAnswer,
-)
-from search.votes.calibration import Calibration, CalibrationFit, kth_distance
-from search.votes.knn import Weighting
+from search.schemas.answers import Answer, CalibrationState, LineageSpread, State, Vote, VoteAnswer
+from search.schemas.calibration import Calibration, CalibrationFit
+from search.schemas.questions import RELATIONS, Question, Refinement, Weighting
+from search.votes.calibration import kth_distance
 from search.votes.lineage import spread
 
 CLEAR_MARGIN = 0.2

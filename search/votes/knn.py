@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.schemas.items import Hit, Vote
-
-Weighting = Literal["uniform", "similarity", "softmax"]
+from search.schemas.answers import Hit, Vote
+from search.schemas.questions import Weighting
 
 
 def weigh(scores: Sequence[float], weighting: Weighting, temperature: float) -> list[float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from search.schemas.items import LineageSpread, StageShare, Vote
+from search.schemas.answers import LineageSpread, StageShare, Vote
 
 Maturity = Literal["blast", "immature", "mature"]
 

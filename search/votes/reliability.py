@@ -4,74 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, log
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.schemas.items import Record
+from search.schemas.calibration import CoveragePoint, Curve, ReliabilityBin, softened
 
-Method = Literal["isotonic", "temperature"]
 Floats = NDArray[np.float64]
 BINS = 10
 """Bins of a reliability curve."""
 SURE_OF_NOTHING = 1e-6
 """Probabilities are kept this far from 0 and 1 in the log loss."""
-
-
-class ReliabilityBin(Record):
-    """Votes whose probability lies in one interval."""
-
-    low: float
-    high: float
-    count: int
-    probability: float
-    """Mean probability of them."""
-    accuracy: float
-    """Share of them that were right."""
-
-
-class CoveragePoint(Record):
-    """What is right of the votes that remain, where the least certain are not answered."""
-
-    threshold: float
-    """Of the certainty: only votes that reach it are answered."""
-    coverage: float
-    """Share of the votes that are answered."""
-    accuracy: float
-    """Share of those that are right."""
-
-
-class Curve(Record):
-    """A probability for every top share: points between which is interpolated."""
-
-    method: Method
-    """How it was fitted."""
-    temperature: float | None = None
-    """Of `temperature`; above 1 the votes were too sure, below 1 not sure enough."""
-    shares: tuple[float, ...] = ()
-    """Of `isotonic`: rising top shares."""
-    probabilities: tuple[float, ...] = ()
-    """Of `isotonic`: the probability at each of them, rising."""
-
-    def at(self, shares: Sequence[float]) -> float:
-        """The probability that the first label of a vote is right.
-
-        Args:
-            shares: Of the vote, largest first; they sum to 1.
-        """
-        if self.method == "temperature":
-            return softened(shares, self.temperature or 1.0)
-        return float(np.interp(shares[0], self.shares, self.probabilities))
-
-
-def softened(shares: Sequence[float], temperature: float) -> float:
-    """The first of some shares after each was raised to 1 / temperature and all were normalised.
-
-    Temperature scaling (Guo et al. 2017, section 4.2), the logits being the logs of the shares.
-    """
-    top = shares[0]
-    return 1.0 / float(sum((share / top) ** (1.0 / temperature) for share in shares if share > 0))
 
 
 def fit_temperature(votes: Sequence[Sequence[float]], right: Floats) -> Curve:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from search.schemas.items import Box, Filter
+from search.schemas.filters import Filter
+from search.schemas.items import Box
 from ui.address import BadAddress, Searching
 
 ID = "3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11"

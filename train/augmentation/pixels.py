@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from train.augmentation.views import (
+from train.augmentation.colour import (
     Draw,
     brightness,
     contrast,

@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,36 +16,10 @@ from torch import Tensor
 
 from encoder.card import Resample
 from encoder.image import ImageError, read_rgb, resize
+from train.data.source import DataError, Source
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 """Files of a folder that count as images."""
-
-
-class DataError(ValueError):
-    """Images that cannot be trained on, and why."""
-
-
-class Source(Protocol):
-    """A list of images, by number."""
-
-    @property
-    def name(self) -> str:
-        """What errors call the source."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def label(self, at: int) -> str | None:
-        """What the source calls the image's class, if anything."""
-        ...
-
-    def title(self, at: int) -> str:
-        """What a report calls the image."""
-        ...
-
-    def content(self, at: int) -> bytes:
-        """The image file's bytes."""
-        ...
 
 
 @dataclass(frozen=True)

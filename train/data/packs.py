@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from encoder.image import ImageError, read_rgb, resize
-from train.data.images import DataError, Source
+from train.data.source import DataError, Source
 
 INDEX = "pack.json"
 """Written last: without it the folder is no finished pack."""

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from train.augmentation.masking import Masks, draw_masks
 from train.augmentation.views import make_views
 from train.config import TrainConfig, read_config
-from train.data.images import DataError, Feed, Images, Order, open_source
+from train.data.images import Feed, Images, Order, open_source
+from train.data.source import DataError
 from train.dino import checkpoint, loss, schedule
 from train.dino.export import WorseThanParent, export, guard, merged
 from train.dino.model import (

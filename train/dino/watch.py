@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from search.votes.knn import vote_many
 from train.config import TrainConfig
-from train.data.images import DataError, Images, open_source
+from train.data.images import Images, open_source
+from train.data.source import DataError
 
 
 @dataclass(frozen=True)

@@ -64,15 +64,15 @@ def shifted(images: Sequence[RGB], shift: Shift) -> list[RGB]:
 def _shifted(image: RGB, shift: Shift) -> RGB:
     import torch
 
-    from train.augmentation import views
+    from train.augmentation import colour
 
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     if shift.kind == "hue":
-        x = views.shift_hue(x, torch.tensor([shift.amount]))
+        x = colour.shift_hue(x, torch.tensor([shift.amount]))
     elif shift.kind == "saturation":
-        x = views.saturation(x, torch.tensor([1 + shift.amount]))
+        x = colour.saturation(x, torch.tensor([1 + shift.amount]))
     elif shift.kind == "brightness":
-        x = views.brightness(x, torch.tensor([1 + shift.amount]))
+        x = colour.brightness(x, torch.tensor([1 + shift.amount]))
     else:
         raise ValueError(f"unknown shift {shift.kind!r}: expected hue, saturation or brightness")
     out = (x[0].permute(1, 2, 0) * 255).round().clamp(0, 255)

@@ -29,6 +29,7 @@ from search.evaluation.metrics import METRICS, bootstrap, confusion, scores
 from search.evaluation.probe import Rule, linear_probe
 from search.evaluation.run import code_digest
 from search.neighbours import exact
+from search.neighbours.scores import Metric
 from search.votes.knn import vote_many
 from train.data import datasets
 from train.data.datasets import Labelled
@@ -74,7 +75,7 @@ class EvaluateConfig(BaseModel):
     """Number of folds; leave-one-source-out has as many as there are sources."""
     k: tuple[int, ...] = (1, 20)
     """Neighbours that vote, heads counted."""
-    metric: exact.Metric = "cosine"
+    metric: Metric = "cosine"
     """Of the neighbours. On vectors of length 1 both rank alike."""
     features: Literal["unit", "raw"] = "unit"
     """unit: vectors of length 1, as they are served; raw: as the network gives them, which with

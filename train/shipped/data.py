@@ -18,8 +18,9 @@ from encoder.features.descriptors import GUIDE, WEIGHTS, Axes, fit, in_a_row, me
 from encoder.image import read_rgb
 from train.data import datasets
 from train.data.datasets import Labelled, Square
-from train.data.images import DataError, Files, Source
+from train.data.images import Files
 from train.data.packs import INDEX, Form, pack
+from train.data.source import DataError, Source
 
 SEED = 20_261_121
 """Of the split. Another number would be another held-out quarter."""

@@ -30,7 +30,7 @@ from train.shipped.data import held_out
 from train.shipped.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from train.shipped.run import DefaultConfig
+    from train.shipped.config import DefaultConfig
 
 Say = Callable[[str], None]
 RAW_PX = 32

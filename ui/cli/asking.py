@@ -7,19 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.cli.keys import LibraryOption
+from ui.cli.options import LibraryOption, Where, conditions
 
 if TYPE_CHECKING:
-    from search.schemas.items import Question
+    from search.schemas.questions import Question
 
 Query = Annotated[str, typer.Argument(help="An image file, or the id of a stored item.")]
 Neighbours = Annotated[int, typer.Option("-k", min=1, max=1000, help="How many neighbours.")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where", help="Only items with FIELD=VALUE; repeat for more.", metavar="FIELD=VALUE"
-    ),
-]
 CollectionOption = Annotated[
     str | None, typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]")
 ]
@@ -54,31 +48,6 @@ Facet = Annotated[
 ]
 
 
-def conditions(where: list[str] | None) -> dict[str, list[str]]:
-    """`FIELD=VALUE` words as the fields of a filter.
-
-    Raises:
-        BadParameter: another form, or a field that there is not.
-    """
-    from search.schemas.items import Filter
-
-    words: dict[str, list[str]] = {}
-    for condition in where or []:
-        name, sign, value = condition.partition("=")
-        if not sign or not value:
-            raise typer.BadParameter(
-                f"expected FIELD=VALUE, got {condition!r}", param_hint="--where"
-            )
-        words.setdefault(name, []).append(value)
-    known = Filter.model_fields
-    for name in words:
-        if name not in known:
-            raise typer.BadParameter(
-                f"no field {name!r}; there are {', '.join(known)}", param_hint="--where"
-            )
-    return words
-
-
 def asked(
     query: str | None,
     k: int,
@@ -94,7 +63,7 @@ def asked(
     """
     from uuid import UUID
 
-    from search.schemas.items import RELATIONS
+    from search.schemas.questions import RELATIONS
 
     if unknown := set(allow or ()) - set(RELATIONS):
         raise typer.BadParameter(
@@ -143,7 +112,7 @@ def search(
 
     Example: hemaseek search cell.jpg -k 5 --patient P-004 --where site=Bergen
     """
-    from search.schemas.items import Question
+    from search.schemas.questions import Question
 
     facts, image = asked(
         query,
@@ -194,7 +163,7 @@ def refine(
 
     Example: hemaseek refine cell.jpg --like ID --unlike ID
     """
-    from search.query.refine import Refinement
+    from search.schemas.questions import Refinement
 
     facts, image = asked(
         query,
@@ -233,10 +202,9 @@ def vote(
     """Ask the neighbours of an image which label they carry."""
     from typing import cast, get_args
 
-    from search.schemas.items import Question
-    from search.votes.knn import Weighting
+    from search.schemas.questions import Question, Weighting
     from ui.cli.backend import answers
-    from ui.cli.main import settings_for
+    from ui.cli.options import settings_for
     from ui.cli.output import for_people, vote_table
 
     if weighting not in get_args(Weighting):
@@ -261,9 +229,9 @@ def _tell(question: Question, image: bytes | None, library: Path | None) -> None
     """The answer: a table at a terminal; else a line for each hit, and facets at the end."""
     import json
 
-    from search.query.refine import Refinement
+    from search.schemas.questions import Refinement
     from ui.cli.backend import serving
-    from ui.cli.main import settings_for
+    from ui.cli.options import settings_for
     from ui.cli.output import for_people, hits_table, warn
 
     with serving(settings_for(library=library)) as backend:

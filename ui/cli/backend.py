@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from search.client.client import Client, ServiceDown
+from search.client.client import Client
+from search.client.transport import ServiceDown
 
 if TYPE_CHECKING:
-    from search.schemas.items import Answer, Question, VoteAnswer
+    from search.schemas.answers import Answer, VoteAnswer
+    from search.schemas.questions import Question, Weighting
     from search.service import Service
     from search.settings import Settings
-    from search.votes.knn import Weighting
 
 
 class Answers(Protocol):

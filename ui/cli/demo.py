@@ -61,7 +61,7 @@ def run_demo(settings: Settings, out: Path, *, serve: bool) -> None:
     tell_report(run)
     say(f"[bold]3.[/] Ask the service: what looks like {cells.query.name} ({cells.truth})?")
     with running(settings) as client:
-        from search.schemas.items import Question
+        from search.schemas.questions import Question
 
         image = cells.query.read_bytes()
         found = client.vote(Question(k=K), image)

@@ -99,7 +99,7 @@ def _space(settings: Settings) -> str:
 def _collections(settings: Settings) -> Iterator[Finding]:
     """Whether each collection's encoder is the one that is installed here."""
     from encoder.registry import load
-    from search.index.contract import StoreError
+    from search.errors import StoreError
     from search.library.library import Library
 
     try:

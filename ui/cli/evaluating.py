@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.cli.keys import LibraryOption
+from ui.cli.options import LibraryOption
 
 if TYPE_CHECKING:
     from search.client.client import Client
+    from search.schemas.calibration import Calibration
     from search.schemas.evaluations import EvaluationRecord
     from search.service import Service
-    from search.votes.calibration import Calibration
 
 
 def evaluate(
@@ -67,9 +67,8 @@ def evaluate(
     Example: hemaseek evaluate --split leave-one-site-out -k 1 -k 20 --report evaluation.md
     """
     from search.schemas.evaluations import EvaluationPlan
-    from ui.cli.asking import conditions
     from ui.cli.backend import serving
-    from ui.cli.operate import opened
+    from ui.cli.options import conditions, opened
     from ui.cli.output import for_people
 
     _, _, settings = opened(library, collection)
@@ -152,8 +151,8 @@ def tell(record: EvaluationRecord) -> None:
 
 
 def _calibration(backend: Client | Service, collection: str) -> Calibration | None:
-    from search.client.client import ServiceError
-    from search.query.resolve import NoSuchItem
+    from search.client.transport import ServiceError
+    from search.errors import NoSuchItem
 
     try:
         fitted, stale = backend.calibration(collection)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ui.cli.options import LibraryOption
+
 if TYPE_CHECKING:
     from search.security.keys import Keys
 
 keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
 audit = typer.Typer(help="The log of who asked what.", no_args_is_help=True)
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", help="Folder of the library. [HEMASEEK_LIBRARY, else ./library]"),
-]
 
 
 @keys.callback()
@@ -96,7 +94,7 @@ def check(
 ) -> None:
     """Walk the whole chain; exits 1 where a line was changed, removed or cut off."""
     from search.security.audit import verify
-    from ui.cli.main import settings_for
+    from ui.cli.options import settings_for
 
     settings = settings_for(library=library)
     found = verify(settings.audit_folder, head)
@@ -113,7 +111,7 @@ def check(
 
 def _held(library: Path | None) -> Keys:
     from search.security.keys import Keys
-    from ui.cli.main import settings_for
+    from ui.cli.options import settings_for
 
     settings = settings_for(library=library)
     return Keys(settings.keys or settings.library / "keys.json")

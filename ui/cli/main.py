@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ui.cli.asking import refine, search, vote
-from ui.cli.keys import LibraryOption
-from ui.cli.operate import CollectionOption, mount
-
-if TYPE_CHECKING:
-    from search.settings import Settings
+from ui.cli.operate import mount
+from ui.cli.options import CollectionOption, EncoderOption, LibraryOption, settings_for
 
 app = typer.Typer(
     name="hemaseek",
@@ -23,20 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich help costs 0.3 s of start-up
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder", help="Encoder: a name of `hemaseek encoders`, or an exported folder."
-    ),
-]
-
-
-def settings_for(**given: Any) -> Settings:
-    """The settings of the environment, with what was given on the command line over them."""
-    from search.settings import Settings
-
-    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def compact(report: str, **more: Any) -> str:

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from ui.cli.evaluating import evaluate
-from ui.cli.keys import LibraryOption, audit, keys
-
-if TYPE_CHECKING:
-    from search.library.library import Library
-    from search.settings import Settings
-
-CollectionOption = Annotated[
-    str | None, typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]")
-]
-
-
-def opened(library: Path | None, collection: str | None) -> tuple[Library, str, Settings]:
-    """The library that the settings name, and the collection that is meant."""
-    from search.library.library import Library, embedded, on_server
-    from search.settings import Settings
-
-    given: dict[str, Any] = {"library": library, "collection": collection}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    key = settings.qdrant_api_key
-    make = (
-        on_server(settings.qdrant_url, key.get_secret_value() if key else None)
-        if settings.qdrant_url
-        else embedded
-    )
-    return Library.open(settings.library, make), settings.collection, settings
+from ui.cli.keys import audit, keys
+from ui.cli.options import CollectionOption, LibraryOption, opened
 
 
 def show(found: Any) -> None:
@@ -107,7 +84,7 @@ def prune(
     keep: Annotated[int, typer.Option(min=0, help="Older versions to keep.")] = 1,
 ) -> None:
     """Delete old versions; the one that answers always stays."""
-    from search.index.contract import StoreBusy
+    from search.errors import StoreBusy
     from search.maintenance.rollback import prune as run
     from ui.cli.backend import running_service
 
@@ -184,7 +161,7 @@ def calibrate(
     sample: Annotated[int, typer.Option(min=100, help="Labelled items to ask for.")] = 2000,
 ) -> None:
     """Fit probabilities to the votes of a collection, leaving each patient out in turn."""
-    from search.votes.calibration import CalibrationPlan
+    from search.schemas.calibration import CalibrationPlan
     from ui.cli.backend import serving
 
     _, _, settings = opened(library, collection)

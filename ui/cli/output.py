@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from search.schemas.items import Answer, VoteAnswer
+    from search.schemas.answers import Answer, VoteAnswer
 
 
 def for_people() -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from search.schemas.items import DISCLAIMER, Answer, Hit
+from search.schemas.answers import Answer, Hit
+from search.schemas.items import DISCLAIMER
 
 CELL_PX = 176
 """Side of one picture."""

@@ -7,7 +7,8 @@ import io
 import json
 from typing import Any
 
-from search.schemas.items import Answer, Item, VoteAnswer
+from search.schemas.answers import Answer, VoteAnswer
+from search.schemas.items import Item
 
 COLUMNS = tuple(name for name in Item.model_fields if name != "bbox")
 

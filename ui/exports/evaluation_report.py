@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from search.schemas.calibration import Calibration, CoveragePoint, ReliabilityBin
     from search.schemas.evaluations import EvaluationResult, MethodResult, Scores
-    from search.votes.calibration import Calibration
-    from search.votes.reliability import CoveragePoint, ReliabilityBin
 
 SIDE, EDGE = 320, 46
 """Pixels of a drawing's square, and around it."""

@@ -17,7 +17,7 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
-from search.schemas.items import Answer, Hit, VoteAnswer
+from search.schemas.answers import Answer, Hit, VoteAnswer
 from ui.look.gallery import EXCLUSION
 from ui.look.theme import LIGHT
 

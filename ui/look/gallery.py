@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from search.schemas.items import Answer, Group, Hit, VoteAnswer
+from search.schemas.answers import Answer, Group, Hit, VoteAnswer
 from ui.address import Searching
 from ui.look.card import Action, card, data_url
 from ui.look.scalebar import ScaleBar, bar_html

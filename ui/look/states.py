@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from search.client.client import ServiceDown, ServiceError
+from search.client.transport import ServiceDown, ServiceError
 
 TO_DO = {
     401: "Set HEMASEEK_API_KEY to a key of this service where the page runs, and start it again. "

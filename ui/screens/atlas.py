@@ -11,8 +11,8 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from search.client.client import ServiceError
-from search.schemas.items import Filter
+from search.client.transport import ServiceError
+from search.schemas.filters import Filter
 from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import UNKNOWN, colours, shapes
@@ -459,7 +459,7 @@ def _pictures(
     )
     if pressed is None:
         return
-    from ui.screens.menu import goto
+    from ui.session.navigation import goto
 
     if pressed.act == "case":
         case = items[pressed.id].case

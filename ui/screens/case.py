@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import streamlit as st
 
-from search.cases.count import CaseCount, CountedCell
-from search.client.client import ServiceError
-from search.schemas.cases import CaseAnswer, CaseMatch, CaseQuestion
-from search.schemas.items import BagField, Filter, Question
+from search.client.transport import ServiceError
+from search.schemas.cases import CaseAnswer, CaseCount, CaseMatch, CaseQuestion, CountedCell
+from search.schemas.filters import Filter
+from search.schemas.questions import BagField, Question
 from ui.look import states
 from ui.look.card import Action, card, data_url
 from ui.look.gallery import EXCLUSION

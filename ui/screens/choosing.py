@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from search.client.client import ServiceError
+from search.client.transport import ServiceError
 from search.schemas.cells import FoundCells
 from ui.address import Searching
 from ui.look import states

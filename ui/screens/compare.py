@@ -9,7 +9,8 @@ from io import BytesIO
 import streamlit as st
 from PIL import Image
 
-from search.client.client import Client, ServiceError
+from search.client.client import Client
+from search.client.transport import ServiceError
 from search.schemas.explanations import ExplainMap, ExplainQuestion, Explanation, MapName
 from search.schemas.items import Item
 from ui.address import MOST_COMPARED, BadAddress, Searching
@@ -18,9 +19,9 @@ from ui.look.card import data_url, scale_words
 from ui.look.overlays import NAMES, checked, heat, legend, patches
 from ui.look.scalebar import side_um
 from ui.screens.detail import SHOWN
-from ui.screens.menu import goto
 from ui.session.asked import COMPARED, cells_of, compared, looked_at, stored_item, uploads
 from ui.session.current import SEARCH
+from ui.session.navigation import goto
 from ui.session.place import Place, guarded, opened
 from ui.session.uploads import Upload
 from ui.widgets.lenses import Dot, Pane, lenses

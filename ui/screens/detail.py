@@ -12,9 +12,9 @@ from search.schemas.items import Item
 from ui.address import MOST_COMPARED, Searching
 from ui.look.card import data_url, scale_words
 from ui.look.scalebar import bar_html, scale_bar, side_um
-from ui.screens.menu import goto
 from ui.session.asked import compared, mark
 from ui.session.current import change
+from ui.session.navigation import goto
 from ui.session.place import Place, guarded
 
 SHOWN = ("label", "case", "patient", "dataset", "site", "stain", "scanner", "acquired", "kind")

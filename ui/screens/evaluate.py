@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from search.client.client import Client, ServiceError
+from search.client.client import Client
+from search.client.transport import ServiceError
 from search.schemas.evaluations import (
     EvaluationPlan,
     EvaluationRecord,
@@ -16,7 +17,7 @@ from search.schemas.evaluations import (
     MethodResult,
     SplitName,
 )
-from search.schemas.items import Filter
+from search.schemas.filters import Filter
 from search.settings import Settings
 from ui.look import states
 from ui.look.card import card
@@ -467,6 +468,6 @@ def _pictures(
         "evaluate-pictures",
     )
     if pressed is not None:
-        from ui.screens.menu import goto
+        from ui.session.navigation import goto
 
         goto("", {"item": pressed.id, "collection": record.collection})

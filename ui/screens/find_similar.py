@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import streamlit as st
 from PIL import Image
 
-from search.schemas.items import Filter
+from search.schemas.filters import Filter
 from ui.address import MOST_COMPARED, Searching
 from ui.exports.downloads import as_csv, as_json
 from ui.look import states
@@ -17,7 +17,6 @@ from ui.look.gallery import facts, gallery, keys, query_card, vote_panel, warned
 from ui.look.scalebar import scale_bar, side_um
 from ui.screens.choosing import begin, choose_cell, forgotten, scale_input
 from ui.screens.detail import detail
-from ui.screens.menu import goto
 from ui.session.asked import (
     Looked,
     compared,
@@ -30,6 +29,7 @@ from ui.session.asked import (
     uploads,
 )
 from ui.session.current import change, current, keep, picking, set_picking, start_again, this_round
+from ui.session.navigation import goto
 from ui.session.place import Place, guarded, opened
 from ui.session.uploads import Upload
 from ui.widgets.board import board

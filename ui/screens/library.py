@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from encoder.registry import known
-from search.client.client import ServiceError
+from search.client.transport import ServiceError
 from ui.look import states
 from ui.look.card import data_url
 from ui.look.tables import badge, plain, table

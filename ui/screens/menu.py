@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import streamlit as st
 
@@ -27,12 +26,3 @@ def pages() -> dict[str, Any]:
 def _page(module: Any, title: str, icon: str) -> Any:
     name = module.__name__.rpartition(".")[2]
     return st.Page(module.show, title=title, icon=f":material/{icon}:", url_path=name)
-
-
-def goto(name: str, params: Mapping[str, str] | None = None) -> NoReturn:
-    """Leave this page for another, with parameters in its address.
-
-    `goto("", {"item": ID, "collection": NAME})` searches with a stored item; so does the
-    address `/?item=ID&collection=NAME`.
-    """
-    st.switch_page(pages()[name], query_params=dict(params or {}))

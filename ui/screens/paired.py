@@ -7,7 +7,8 @@ from html import escape
 
 import streamlit as st
 
-from search.client.client import Client, ServiceError
+from search.client.client import Client
+from search.client.transport import ServiceError
 from search.schemas.comparisons import PairedResult, PairedScore
 from ui.look import states
 from ui.look.tables import plain, table

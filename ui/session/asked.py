@@ -12,9 +12,11 @@ import streamlit as st
 from PIL import Image
 
 from search.client.client import Client
-from search.query.refine import Refinement
+from search.schemas.answers import Answer, VoteAnswer
 from search.schemas.cells import FoundCells
-from search.schemas.items import Answer, Filter, Item, Keyword, Question, VoteAnswer
+from search.schemas.filters import Filter
+from search.schemas.items import Item, Keyword
+from search.schemas.questions import Question, Refinement
 from ui.address import MOST_COMPARED, Searching
 from ui.session.pictures import pictures as there
 from ui.session.uploads import Uploads

@@ -7,7 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from search.client.client import Client, ServiceDown, ServiceError
+from search.client.client import Client
+from search.client.transport import ServiceDown, ServiceError
 from ui.look import states
 
 ENDED = {"done", "failed", "stopped", "interrupted"}

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import streamlit as st
 
-from search.client.client import Client, ServiceError
+from search.client.client import Client
+from search.client.transport import ServiceError
 
 AT_ONCE = 8
 """Pictures that are asked for at the same time."""

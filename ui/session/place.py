@@ -9,7 +9,8 @@ from typing import Any
 
 import streamlit as st
 
-from search.client.client import Client, ServiceDown, ServiceError
+from search.client.client import Client
+from search.client.transport import ServiceDown, ServiceError
 from search.settings import Settings
 from ui.look import states
 

@@ -8,21 +8,19 @@ from uuid import UUID
 
 import numpy as np
 from fastapi import Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from encoder.image import read_rgb
 from search.api.access import Reads, Scoped, Writes, api_router
-from search.api.routes.questions import body_of, read_question
-from search.api.routes.versions import JobRecord, job_record
-from search.atlas.batch_effects import BatchEffects, Origin, batch_effects
+from search.api.bodies import body_of, read_question
+from search.api.routes.versions import job_record
+from search.atlas.batch_effects import batch_effects
 from search.atlas.maps import (
     COLUMNS,
     FEWEST,
-    MOST_POINTS,
     CannotMap,
     Map,
-    Method,
     NoMap,
     can_tsne,
     compute_map,
@@ -30,109 +28,28 @@ from search.atlas.maps import (
     place_on,
     vectors_of,
 )
+from search.errors import BadQuestion
 from search.index.contract import checked_vectors, need_fingerprint
-from search.library.contents import Truth
+from search.library.collection import Collection
+from search.library.contents import Truth, content_digest
 from search.library.jobs import Run
-from search.library.library import Collection
-from search.query.resolve import BadQuestion
-from search.schemas.items import DISCLAIMER, About, ItemId, Record
-from search.votes.calibration import content_digest
+from search.schemas.jobs import JobRecord
+from search.schemas.maps import (
+    BatchEffects,
+    MapAnswer,
+    MapColumn,
+    MapFacts,
+    MapWanted,
+    Method,
+    Origin,
+    PlaceAnswer,
+    PlacedCell,
+    PlaceQuestion,
+)
 
 AT_ONCE = 200_000
 """Items of a collection up to which a map by PCA is computed while the caller waits."""
 MOST_IMAGES = 500
-
-
-class MapWanted(Record):
-    """A map to be computed."""
-
-    method: Method = "tsne"
-    perplexity: Annotated[float, Field(ge=2, le=200, allow_inf_nan=False)] = 30
-    """Of t-SNE: roughly how many neighbours count."""
-    most: Annotated[int, Field(ge=10, le=100_000)] = MOST_POINTS
-    """Items on the map; of larger collections, a part."""
-
-
-class MapColumn(Record):
-    """What the points can be coloured by."""
-
-    values: tuple[str, ...]
-    codes: tuple[int, ...]
-    """For each point the place of its value; -1 where it has none."""
-
-
-class MapFacts(Record):
-    """Which maps there are, and whether they still hold."""
-
-    method: Method
-    items: int
-    of: int
-    made: str
-    seconds: float
-    stale: bool
-
-
-class MapAnswer(Record):
-    """A map, column by column."""
-
-    collection: str
-    version: str
-    fingerprint: str
-    encoder: str
-    method: Method
-    of: int
-    """Items that the collection held; more than the points where the map shows a part."""
-    stale: bool
-    """Whether the collection was written to since."""
-    made: str
-    seconds: float
-    perplexity: float | None
-    explained: tuple[float, ...]
-    """PCA: shares of the variance along the two axes."""
-    ids: tuple[str, ...]
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    columns: dict[str, MapColumn]
-    disclaimer: str = DISCLAIMER
-
-
-class PlaceQuestion(Record):
-    """Cells to be placed on a map."""
-
-    method: Method = "pca"
-    items: Annotated[tuple[ItemId, ...], Field(max_length=2000)] = ()
-    """Ids of stored items."""
-    vectors: Annotated[tuple[tuple[float, ...], ...], Field(max_length=2000)] = ()
-    """Vectors; `fingerprint` must then say whose they are."""
-    fingerprint: str | None = None
-    about: About = About()
-    """What is known of the cells: items of the same patient do not pull them."""
-    k: Annotated[int, Field(ge=1, le=50)] = 10
-    """Items of the map that place a cell."""
-
-
-class PlacedCell(Record):
-    """Where a cell lies."""
-
-    x: float
-    y: float
-    nearest: tuple[str, ...]
-    """Ids of its nearest items on the map."""
-    score: float
-    """Cosine to the nearest: low where the cell is unlike all of the map."""
-
-
-class PlaceAnswer(Record):
-    """Where cells lie on a map."""
-
-    collection: str
-    method: Method
-    fingerprint: str
-    stale: bool
-    patient_known: bool
-    """Whether items of the same patient could be kept from pulling."""
-    cells: tuple[PlacedCell, ...]
-    disclaimer: str = DISCLAIMER
 
 
 MODELS: tuple[type[BaseModel], ...] = (PlaceQuestion,)

@@ -4,96 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import Depends, Query, Request, Response
-from pydantic import Field
+from fastapi import Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from encoder.card import EncoderCard
 from search.api.access import Lists, Reads, Scoped, Writes, api_router
-from search.api.bodies import QUESTION_BODY, Asked, asked, read_body
-from search.library.library import Collection
-from search.schemas.items import Answer, Item, ItemId, Record, VoteAnswer
-from search.votes.knn import Weighting
-
-
-class CollectionFacts(Record):
-    """One collection."""
-
-    name: str
-    items: int
-    encoder: str
-    fingerprint: str
-    dim: int
-    default: bool
-    """Whether it is searched when none is named."""
-
-
-class Facets(Record):
-    """Values of a field with their counts, most frequent first."""
-
-    field: str
-    values: dict[str, int]
-
-
-class Ids(Record):
-    """Ids to look up."""
-
-    ids: Annotated[tuple[ItemId, ...], Field(max_length=20_000)]
-
-
-class Known(Record):
-    """Payload digests of the ids that are stored."""
-
-    known: dict[str, str]
-
-
-class Items(Record):
-    """Items whose metadata is to be replaced."""
-
-    items: Annotated[tuple[Item, ...], Field(max_length=20_000)]
-
-
-class Written(Record):
-    """What a write changed."""
-
-    stored: int
-    updated: int
-    unchanged: int
-
-
-class Built(Record):
-    """What a build of the index measured."""
-
-    points: int
-    seconds: float
-    recall: float
-    filtered_recall: float
-    sample: int
-
+from search.api.bodies import read_body
+from search.library.collection import Collection
+from search.schemas.collections import Built, CollectionFacts, Facets, Ids, Items, Known, Written
+from search.schemas.items import Item, ItemId
 
 router = api_router()
 CollectionName = Annotated[str | None, Query(description="Collection; the default if left out.")]
-
-
-@router.post("/search", openapi_extra=QUESTION_BODY)
-async def search(asked: Annotated[Asked, Depends(asked)], service: Reads) -> Answer:
-    """The stored items most similar to an image, a stored item, or a vector."""
-    return await run_in_threadpool(service.search, asked.question, asked.image)
-
-
-@router.post("/vote", openapi_extra=QUESTION_BODY)
-async def vote(
-    asked: Annotated[Asked, Depends(asked)],
-    service: Reads,
-    weighting: Annotated[Weighting, Query(description="Weight of each neighbour.")] = "similarity",
-    temperature: Annotated[
-        float, Query(gt=0, le=10, allow_inf_nan=False, description="Of the softmax weighting.")
-    ] = 0.07,
-) -> VoteAnswer:
-    """The label that the neighbours carry, and whether it is clear enough to be shown."""
-    return await run_in_threadpool(
-        service.vote, asked.question, asked.image, weighting, temperature
-    )
 
 
 @router.get("/items/{id}")

@@ -10,13 +10,13 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Lists, Reads, Writes, api_router
+from search.api.bodies import body_of, read_question
 from search.api.problems import TooMany
 from search.api.routes.collections import CollectionName
-from search.api.routes.questions import body_of, read_question
 from search.evaluation.kept import KIND
-from search.library.jobs import ENDED
 from search.schemas.comparisons import PairedResult
 from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers
+from search.schemas.jobs import ENDED
 
 MODELS: tuple[type[BaseModel], ...] = (EvaluationPlan,)
 """Bodies that are parsed by hand."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Reads, api_router
-from search.api.routes.questions import body_of, read_question
+from search.api.bodies import body_of, read_question
 from search.query.explain import explain
 from search.schemas.explanations import ExplainQuestion, Explanation
 

@@ -5,91 +5,24 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Body, Query
-from pydantic import Field
 
 from search.api.access import Reads, Writes, api_router
-from search.cases.count import CaseCount, CountQuestion, count_case
+from search.cases.count import count_case
+from search.errors import NoSuchItem
 from search.library.reviews import Reviewed, Reviews
-from search.query.resolve import NoSuchItem
-from search.schemas.items import Filter, Item, ItemId, Record, Text
+from search.schemas.cases import CaseCount, CountQuestion
+from search.schemas.items import Item, ItemId
+from search.schemas.reviews import (
+    ItemPage,
+    ItemsWanted,
+    ReviewedPage,
+    ReviewedRecord,
+    ReviewRecord,
+    ReviewsWanted,
+    ReviewsWritten,
+)
 
 router = api_router()
-
-
-class Said(Record):
-    """What a reviewer says of one item."""
-
-    item: ItemId
-    label: Text | None
-    """What it is called; `null` takes the reviewer's earlier word back."""
-    note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
-
-
-class ReviewsWanted(Record):
-    """Reviews to be added."""
-
-    reviews: Annotated[tuple[Said, ...], Field(min_length=1, max_length=5000)]
-    reviewer: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    """Name or initials: a claim, kept beside the key that was used."""
-
-
-class ReviewsWritten(Record):
-    """What was added."""
-
-    written: int
-    unchanged: int
-    """What the same reviewer had said already."""
-
-
-class ReviewRecord(Record):
-    """One word of one reviewer."""
-
-    label: str | None
-    source_label: str | None
-    caller: str
-    reviewer: str | None
-    at: str
-    note: str | None
-
-
-class ReviewedRecord(Record):
-    """One item under the names that it was given; the source's own is never changed."""
-
-    item: Item
-    label: str | None
-    """The last word that stands; `None` where all were taken back."""
-    disputed: bool
-    """Whether two reviewers call it by different names."""
-    history: tuple[ReviewRecord, ...]
-    """Oldest first; nothing is ever taken out of it."""
-
-
-class ReviewedPage(Record):
-    """Items of which reviewers have spoken."""
-
-    reviewed: tuple[ReviewedRecord, ...]
-    """In order of id."""
-    next: ItemId | None
-    """Ask again after this id; `None` at the end."""
-
-
-class ItemsWanted(Record):
-    """Which items are listed."""
-
-    where: Filter = Filter()
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    after: ItemId | None = None
-    """The `next` of the page before."""
-
-
-class ItemPage(Record):
-    """Items in order of id."""
-
-    items: tuple[Item, ...]
-    total: int
-    """How many meet the conditions, on all pages."""
-    next: ItemId | None
-    """`None` at the end."""
 
 
 @router.post("/collections/{name}/reviews")

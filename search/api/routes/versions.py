@@ -7,162 +7,33 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Query, Response
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from encoder.registry import load
 from search.api.access import Admins, Lists, Reads, Scoped, Writes, api_router
 from search.index.contract import IndexSettings
 from search.library.jobs import Job, NoSuchJob, Run
-from search.library.jobs import State as JobState
-from search.library.versions import State
 from search.maintenance.checks import as_json
 from search.maintenance.reconcile import Reconciled, reconcile
 from search.maintenance.reindex import Reindexed, ReindexPlan, reindex
 from search.maintenance.rollback import list_versions, prune, rollback
-from search.schemas.items import ItemId, Record
+from search.schemas.jobs import JobRecord
+from search.schemas.versions import (
+    GateFacts,
+    IndexWanted,
+    Pruned,
+    ReconcileRecord,
+    ReindexWanted,
+    Removed,
+    RemoveWanted,
+    RollbackWanted,
+    SwitchRecord,
+    VersionRecord,
+)
 from search.security.keys import Forbidden
 
 LISTED = 1000
 """Ids that an answer names; the count is always the whole."""
-
-
-class GateFacts(Record):
-    """One gate of a version, and how it went."""
-
-    name: str
-    passed: bool | None
-    """`None` where it could not be measured; `note` says why."""
-    figures: dict[str, float]
-    limits: dict[str, float]
-    note: str
-
-
-class VersionRecord(Record):
-    """One version of a collection."""
-
-    id: str
-    encoder: str
-    fingerprint: str
-    dim: int
-    items: int
-    bytes: int
-    """On disk."""
-    state: State
-    served: bool
-    """Whether it answers."""
-    previous: bool
-    """Whether a rollback leads to it."""
-    parent: str | None
-    made: str
-    gates: tuple[GateFacts, ...]
-    """Empty for one that was ingested."""
-
-
-class IndexWanted(Record):
-    """Settings of the search graph of a new version; see `IndexSettings`."""
-
-    m: Annotated[int, Field(ge=4, le=128)] = 16
-    ef_construct: Annotated[int, Field(ge=16, le=2048)] = 128
-    ef: Annotated[int, Field(ge=8, le=4096)] = 64
-    int8: bool = False
-    """Walk the graph over bytes, and compare what it finds with the floats again."""
-    vectors_on_disk: bool = False
-    graph_on_disk: bool = False
-    shards: Annotated[int, Field(ge=0, le=1024)] = 0
-    """On a Qdrant cluster; 0 for the server's own default."""
-    replicas: Annotated[int, Field(ge=0, le=16)] = 0
-    """On a Qdrant cluster; 0 for the server's own default."""
-
-
-class ReindexWanted(Record):
-    """A version to be built."""
-
-    encoder: Annotated[str, Field(min_length=1, max_length=500)]
-    """What loads the encoder: a name, or a folder on the machine of the service."""
-    index: IndexWanted | None = None
-    """`None` keeps the settings of the version that serves."""
-    allow_missing: bool = False
-    """Leave items out whose source is gone or changed."""
-    force: bool = False
-    """Serve it even if a gate refuses; that is recorded."""
-
-
-class JobRecord(Record):
-    """Work that goes on behind the calls."""
-
-    id: str
-    kind: str
-    collection: str
-    state: JobState
-    done: int
-    total: int
-    """0 while it is not known."""
-    made: str
-    ended: str | None
-    result: dict[str, Any] | None
-    error: str | None
-
-
-class RollbackWanted(Record):
-    """Which version is to serve."""
-
-    version: Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] | None = None
-    """`None` for the one that served before."""
-    force: bool = False
-    """Also one that a gate refused."""
-
-
-class SwitchRecord(Record):
-    """What a switch did."""
-
-    collection: str
-    left: str
-    served: str
-    revised: int
-    """Items whose newer metadata was carried over."""
-    removed: int
-    """Items whose removal was carried over."""
-    lacking: int
-    """Items of the version that was left which this one does not have."""
-    lacking_ids: tuple[ItemId, ...]
-    """The first thousand of them."""
-
-
-class ReconcileRecord(Record):
-    """What a reconciliation found."""
-
-    collection: str
-    version: str
-    points: int
-    shards: str
-    index: str
-    missing: int
-    phantom: int
-    payload: int
-    vector: int
-    catalogue: int
-    mended: bool
-    equal: bool
-
-
-class Pruned(Record):
-    """Versions that are gone."""
-
-    pruned: tuple[str, ...]
-
-
-class RemoveWanted(Record):
-    """Items to be removed for good."""
-
-    ids: Annotated[tuple[ItemId, ...], Field(max_length=20_000)]
-
-
-class Removed(Record):
-    """What a removal did."""
-
-    removed: int
-    """How many of the ids were there."""
 
 
 router = api_router()

@@ -14,7 +14,8 @@ from encoder.card import EncoderCard
 from encoder.contract import Encoder, NoPatchTokens
 from encoder.features.colour import CARD, Colour
 from encoder.networks.engines import Torch
-from encoder.networks.vit import Forward, Pool, Vit
+from encoder.networks.forward import Forward, Pool
+from encoder.networks.vit import Vit
 
 
 def made(pool: Pool = "cls", **kwargs: object) -> tuple[Encoder, nn.Module]:

@@ -19,7 +19,7 @@ from ingest.pipeline.ledger import Ledger
 from ingest.pipeline.run import ingest
 from ingest.pipeline.sink import LibrarySink
 from ingest.samples.synthetic import draw_field
-from ingest.sandbox import child
+from ingest.sandbox import messages
 from ingest.slides.grid import TilePixels, TilePlan
 from ingest.slides.source import SlideReader
 from ingest.sources.report import Report
@@ -116,12 +116,12 @@ class Deadly(ChildReader):
     def recipe(self, facts: Facts) -> str:
         return "deadly"
 
-    def job(self, path: Path, facts: Facts) -> child.Task:
-        return child.Task(
+    def job(self, path: Path, facts: Facts) -> messages.Task:
+        return messages.Task(
             reader="ingest.sandbox.child:drill", source=str(path), args={"what": "abort", "n": 0}
         )
 
-    def take(self, source: Source, facts: Facts, batch: child.Batch) -> Taken:
+    def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
         return Taken()
 
 

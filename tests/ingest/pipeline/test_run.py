@@ -32,10 +32,12 @@ from ingest.pipeline.sink import LibrarySink, Sink
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.report import Progress, Report
 from ingest.sources.source import Facts, Planned, Source, Task, Whole, make_item
-from search.index.contract import StoreDown, WrongEncoder, scroll_all
+from search.errors import StoreDown, WrongEncoder
+from search.index.contract import scroll_all
 from search.library.library import Library
 from search.library.shards import Entry
-from search.schemas.items import Filter, Item
+from search.schemas.filters import Filter
+from search.schemas.items import Item
 
 
 @pytest.fixture(name="tmp_path")

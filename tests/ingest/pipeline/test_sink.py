@@ -21,7 +21,7 @@ from encoder.features import colour
 from encoder.registry import load
 from ingest.pipeline.sink import TRIES, LibrarySink, ServiceSink
 from search.api.app import create_app
-from search.index.contract import NoSuchCollection, StoreDown, StoreError, WrongEncoder
+from search.errors import NoSuchCollection, StoreDown, StoreError, WrongEncoder
 from search.library.library import Library
 from search.library.shards import Entry, make_thumbnail, payload_digest
 from search.schemas.items import Item, item_id, source_id

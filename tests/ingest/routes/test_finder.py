@@ -12,8 +12,10 @@ import pytest
 from live import Live
 from PIL import Image
 
-from search.client.client import Client, ServiceError
-from search.schemas.items import Box, Question, source_id
+from search.client.client import Client
+from search.client.transport import ServiceError
+from search.schemas.items import Box, source_id
+from search.schemas.questions import Question
 
 
 @pytest.fixture(name="client")

@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ingest.sandbox.child import (
-    GIB,
+from ingest.sandbox.messages import (
     Batch,
     Failed,
     Finished,
     PoolClosed,
-    ReaderPool,
     SourceDied,
     SourceRefused,
     Task,
-    death,
 )
+from ingest.sandbox.pool import GIB, ReaderPool, death
 
 
 def drill(what: str = "echo", n: int = 1, source: str = "a") -> Task:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from ingest.sandbox import images as module
-from ingest.sandbox.child import GIB, ReaderPool, SourceDied, SourceError, SourceRefused
 from ingest.sandbox.images import read_images
+from ingest.sandbox.messages import SourceDied, SourceError, SourceRefused
+from ingest.sandbox.pool import GIB, ReaderPool
 
 
 @pytest.fixture(name="pool", scope="module")

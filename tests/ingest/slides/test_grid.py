@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ingest.sandbox.child import Refusal
+from ingest.sandbox.messages import Refusal
 from ingest.slides.grid import TilePlan, TooCoarse, boxes, check_scale, choose_level, grid, window
 
 

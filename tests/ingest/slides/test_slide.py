@@ -8,7 +8,8 @@ from PIL import Image
 
 from benchmarks import mutants
 from benchmarks.made import blob, jpeg, level_of, svs_description, write_tiff
-from ingest.sandbox.child import ReaderPool, Refusal, SourceRefused
+from ingest.sandbox.messages import Refusal, SourceRefused
+from ingest.sandbox.pool import ReaderPool
 from ingest.slides.slide import as_facts, describe_task, on_white, open_slide
 
 

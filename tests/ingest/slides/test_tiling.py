@@ -22,7 +22,8 @@ from benchmarks.made import (
     write_tiff,
 )
 from encoder.stains.normalisers import Macenko, NotForBlood
-from ingest.sandbox.child import GIB, ReaderPool, Refusal, SourceRefused
+from ingest.sandbox.messages import Refusal, SourceRefused
+from ingest.sandbox.pool import GIB, ReaderPool
 from ingest.slides.grid import TilePlan
 from ingest.slides.quality import SCORES
 from ingest.slides.tiling import SlideResult, TileBatch, as_tiles, tile_task

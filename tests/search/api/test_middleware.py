@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from benchmarks.fuzz_api import Stored, small_library
 from search.api.app import create_app
 from search.api.middleware import Parts
-from search.index.contract import StoreDown
+from search.errors import StoreDown
 from search.security import ratelimit
 from search.security.audit import AuditLog, verify
 from search.service import Service

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from search.api.problems import TABLE, TooMany, in_words, problem, refusal
-from search.index.contract import StoreBusy, StoreDown, StoreError
+from search.errors import StoreBusy, StoreDown, StoreError
 from search.security.keys import Forbidden, KeysError, NotAllowed
 
 

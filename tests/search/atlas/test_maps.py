@@ -25,8 +25,8 @@ from search.atlas.maps import (
     principal_axes,
     vectors_of,
 )
+from search.library.collection import Collection
 from search.library.contents import Truth
-from search.library.library import Collection
 from search.service import Service
 
 N = 60

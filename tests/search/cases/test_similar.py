@@ -10,17 +10,17 @@ import pytest
 from random_library import CARD, random_entries, random_service
 
 from search.cases.distances import (
-    Distance,
     directions,
     histogram_distance,
     max_sim_distance,
     mean_distance,
     transport_distance,
 )
+from search.errors import NoSuchCase
 from search.library.shards import Entry
-from search.query.resolve import NoSuchCase
-from search.schemas.cases import CaseQuestion
-from search.schemas.items import About, Filter
+from search.schemas.cases import CaseQuestion, Distance
+from search.schemas.filters import Filter
+from search.schemas.questions import About
 from search.service import BadQuestion, Service
 
 KIN = ("item", "source", "case", "patient")

@@ -9,8 +9,10 @@ import httpx
 import pytest
 from live import Live
 
-from search.client.client import Client, ServiceDown, ServiceError
-from search.schemas.items import Filter, Question
+from search.client.client import Client
+from search.client.transport import ServiceDown, ServiceError
+from search.schemas.filters import Filter
+from search.schemas.questions import Question
 from ui.cli.demo import free_port
 
 

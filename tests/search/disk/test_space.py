@@ -18,8 +18,9 @@ from encoder.registry import load
 from search.api.app import create_app
 from search.disk import space as room
 from search.disk.space import RESERVE, DiskTrouble, in_disk_words, need_room, try_to_write
-from search.index.contract import StoreError
-from search.library.library import Collection, Library
+from search.errors import StoreError
+from search.library.collection import Collection
+from search.library.library import Library
 from search.library.shards import Entry, make_shard_bytes, make_thumbnail
 from search.maintenance.reconcile import reconcile
 from search.schemas.items import Item, item_id, source_id

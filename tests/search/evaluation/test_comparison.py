@@ -11,11 +11,11 @@ import pytest
 from random_library import random_entries, random_service
 
 from search.client.evaluations import wait_for
+from search.errors import BadQuestion
 from search.evaluation.comparison import compared, mcnemar, paired
-from search.query.resolve import BadQuestion
 from search.schemas.comparisons import PairedSide
 from search.schemas.evaluations import EvaluationPlan
-from search.schemas.items import Filter
+from search.schemas.filters import Filter
 from search.service import Service
 
 PLAN = EvaluationPlan(ks=(1, 5), resamples=20, probe=False, ann=False)

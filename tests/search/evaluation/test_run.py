@@ -25,7 +25,8 @@ from search.evaluation.labelled import Cells, read_labelled, table
 from search.evaluation.run import CannotEvaluate, Outcome, Whole, evaluate, make_split
 from search.library.shards import Entry
 from search.schemas.evaluations import EvaluationPlan
-from search.schemas.items import Filter, Item, item_id
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id
 from search.service import Service
 
 PLAN = EvaluationPlan(ks=(1, 3, 8), resamples=50, ann_sample=40)
@@ -128,7 +129,7 @@ def test_the_probe_equals_scikit_learn_on_the_same_folds(plain: Service) -> None
 
 def test_each_patient_left_out_is_the_vote_that_is_served(service: Service) -> None:
     """With the own patient, case and source left out: as `/v1/vote` does it."""
-    from search.schemas.items import Question
+    from search.schemas.questions import Question
 
     outcome = run(service, PLAN)
     told = outcome.told[-2]

@@ -15,16 +15,18 @@ import pytest
 from qdrant_client import QdrantClient
 
 from encoder.card import EncoderCard
-from search.index.contract import (
+from search.errors import (
     BadItem,
     BadVector,
     CollectionExists,
-    IndexSettings,
     NoSuchCollection,
-    Store,
     StoreError,
-    Vectors,
     WrongEncoder,
+)
+from search.index.contract import (
+    IndexSettings,
+    Store,
+    Vectors,
     checked_vectors,
     scroll_all,
     settled,
@@ -32,7 +34,9 @@ from search.index.contract import (
 from search.index.embedded import EdgeStore
 from search.index.recall import Probe
 from search.index.server import ServerStore, connect
-from search.schemas.items import KEYWORDS, Box, Filter, Hit, Item, item_id, source_id
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS, Box, Item, item_id, source_id
 
 DIM = 16
 pytestmark = [

@@ -20,20 +20,13 @@ import qdrant_edge as engine
 from live import REPOSITORY
 
 from encoder.card import EncoderCard
-from search.index.contract import (
-    IndexSettings,
-    NoSuchCollection,
-    StoreBusy,
-    StoreError,
-    Vectors,
-    WrongEncoder,
-    checked_vectors,
-    scroll_all,
-)
+from search.errors import NoSuchCollection, StoreBusy, StoreError, WrongEncoder
+from search.index.contract import IndexSettings, Vectors, checked_vectors, scroll_all
 from search.index.embedded import EdgeStore
 from search.index.manifest import Manifest, collections
 from search.index.recall import agreement
-from search.schemas.items import KEYWORDS, RANGES, Filter, Item, item_id, source_id
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS, RANGES, Item, item_id, source_id
 
 DIM = 16
 CARD = EncoderCard(id="colour-16", architecture="test", dim=DIM)

@@ -20,7 +20,8 @@ from search.index.contract import IndexSettings, Vectors, checked_vectors
 from search.index.embedded import EdgeStore
 from search.index.engine import conditions
 from search.index.server import ServerStore, described
-from search.schemas.items import Filter, Item, item_id, source_id
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id, source_id
 
 CARD = EncoderCard(id="made", architecture="made", dim=64)
 GRAPH = {"graph_from_kb": 100, "scan_below_kb": 10}

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.index.payload import indexed, range_ends, to_item, to_payload
-from search.schemas.items import Box, Filter, Item, item_id, source_id
+from search.schemas.filters import Filter
+from search.schemas.items import Box, Item, item_id, source_id
 
 fixed = settings(derandomize=True, deadline=None, max_examples=200)
 

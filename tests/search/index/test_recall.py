@@ -11,7 +11,9 @@ import pytest
 from encoder.card import EncoderCard
 from search.index.contract import Page, Store, Stored
 from search.index.recall import agreement, filter_of_share, gauge
-from search.schemas.items import KEYWORDS, Filter, Hit, Item
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS, Item
 
 
 def hits(*pairs: tuple[int, float]) -> list[Hit]:

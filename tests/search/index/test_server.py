@@ -16,13 +16,8 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from encoder.card import EncoderCard
-from search.index.contract import (
-    IndexSettings,
-    NoSuchCollection,
-    StoreDown,
-    StoreError,
-    checked_vectors,
-)
+from search.errors import NoSuchCollection, StoreDown, StoreError
+from search.index.contract import IndexSettings, checked_vectors
 from search.index.server import ServerStore, connect, described
 from search.schemas.items import KEYWORDS, RANGES, Item, item_id, source_id
 

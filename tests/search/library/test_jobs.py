@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from search.library.jobs import ENDED, Job, Jobs, JobStopped, NoSuchJob, Run
+from search.library.jobs import Job, Jobs, JobStopped, NoSuchJob, Run
+from search.schemas.jobs import ENDED
 
 
 @pytest.fixture(name="jobs")

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from encoder.card import EncoderCard
-from search.index.contract import NoSuchCollection, StoreBusy, StoreError, WrongEncoder, scroll_all
-from search.library.library import Collection, Library
+from search.errors import NoSuchCollection, StoreBusy, StoreError, WrongEncoder
+from search.index.contract import scroll_all
+from search.library.collection import Collection
+from search.library.library import Library
 from search.library.shards import Entry, make_shard_bytes
 from search.schemas.items import Item, item_id
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from versioned import fill, mixed
 
-from search.library.library import Collection, Library
+from search.library.collection import Collection
+from search.library.library import Library
 from search.library.served import Holding
 from search.library.versions import StoreBusy
 from search.maintenance.checks import Limits

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from encoder.card import EncoderCard
-from search.index.contract import BadVector, WrongEncoder
+from search.disk.atomic import write_durably
+from search.errors import BadVector, WrongEncoder
 from search.library.shards import (
     Entry,
     Shard,
@@ -21,7 +22,6 @@ from search.library.shards import (
     make_shard_bytes,
     make_thumbnail,
     payload_digest,
-    write_durably,
 )
 from search.schemas.items import Box, Item, item_id
 

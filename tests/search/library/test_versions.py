@@ -11,7 +11,8 @@ import pytest
 from versioned import draw, embedded_entries, fill
 
 from encoder.registry import load
-from search.index.contract import StoreError, scroll_all
+from search.errors import StoreError
+from search.index.contract import scroll_all
 from search.library.library import Library
 from search.library.versions import PIECES, NoSuchVersion, Pointer, Superseded, Version, Versions
 

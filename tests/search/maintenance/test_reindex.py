@@ -15,7 +15,8 @@ from qdrant_client import QdrantClient
 from versioned import draw, embedded_entries, fill, mixed
 
 from encoder.registry import load
-from search.index.contract import IndexSettings, StoreBusy, StoreError, scroll_all
+from search.errors import StoreBusy, StoreError
+from search.index.contract import IndexSettings, scroll_all
 from search.library.library import Library, OnServer
 from search.library.sources import PlainImages
 from search.library.versions import Superseded

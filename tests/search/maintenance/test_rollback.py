@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from versioned import draw, embedded_entries, fill, mixed
 
-from search.index.contract import StoreError, scroll_all
+from search.errors import StoreError
+from search.index.contract import scroll_all
 from search.library.library import Library
 from search.library.versions import NoSuchVersion
 from search.maintenance.checks import Limits

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from versioned import fill, mixed
 
-from search.index.contract import NoSuchCollection, StoreError, scroll_all
+from search.errors import NoSuchCollection, StoreError
+from search.index.contract import scroll_all
 from search.library.library import Library
 from search.library.shards import ShardError
 from search.maintenance.checks import Limits

@@ -22,7 +22,8 @@ from search.neighbours.duplicates import (
     same_pairs,
     same_picture,
 )
-from search.schemas.items import Item, Question, item_id, source_id
+from search.schemas.items import Item, item_id, source_id
+from search.schemas.questions import Question
 from search.service import Service
 from search.settings import Settings
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from search.neighbours import screen
-from search.neighbours.exact import BadSearch, search, top
+from search.neighbours.exact import BadSearch, search
+from search.neighbours.scores import top
 from search.votes.knn import vote_many
 
 

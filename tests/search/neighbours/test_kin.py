@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.neighbours.kin import FEW, groups, neighbours
+from search.neighbours.groups import groups
+from search.neighbours.kin import FEW, neighbours
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -11,9 +11,10 @@ import pytest
 from random_library import CARD, random_entries, random_service
 
 from search.library.shards import Entry
-from search.query.refine import Refinement
 from search.schemas.cases import CaseQuestion
-from search.schemas.items import RELATIONS, About, Filter, Item, Question
+from search.schemas.filters import Filter
+from search.schemas.items import Item
+from search.schemas.questions import RELATIONS, About, Question, Refinement
 from search.service import BadQuestion, NoSuchItem, Service
 
 KIN = ("item", "source", "case", "patient")

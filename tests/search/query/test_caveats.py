@@ -9,7 +9,8 @@ from PIL import Image, ImageFilter
 from encoder.features.colour import CARD
 from ingest.samples.synthetic import draw_cell
 from search.query.caveats import image_warnings, scale_warnings
-from search.schemas.items import Box, Hit, Item, item_id
+from search.schemas.answers import Hit
+from search.schemas.items import Box, Item, item_id
 
 CELL = draw_cell("eosinophil", 3, patient=1, size=200)
 

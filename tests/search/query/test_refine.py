@@ -17,8 +17,9 @@ from encoder.contract import Encoder
 from encoder.registry import load
 from search.library.library import Library
 from search.library.shards import Entry, make_thumbnail
-from search.query.refine import Refinement, average_vector, region_vector
-from search.schemas.items import Box, Item, Question, item_id
+from search.query.refine import average_vector, region_vector
+from search.schemas.items import Box, Item, item_id
+from search.schemas.questions import Question, Refinement
 from search.service import BadQuestion, Service
 from search.settings import Settings
 

@@ -7,7 +7,9 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 
-from search.schemas.items import KEYWORDS, RANGES, Box, Filter, Hit, Item, days, item_id, source_id
+from search.schemas.answers import Hit
+from search.schemas.filters import Filter, days
+from search.schemas.items import KEYWORDS, RANGES, Box, Item, item_id, source_id
 
 SOURCE = "2cf24dba5fb0a30e26e83b2ac5b9e29e"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search.index.contract import StoreBusy
+from search.errors import StoreBusy
 from search.security.audit import FIRST, AuditError, AuditLog, files, hash_of, need_free, verify
 
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from random_library import CARD, LABELS, random_entries, random_service, thumbnail
 
+from search.errors import NoCalibration
 from search.library.shards import Entry
-from search.query.resolve import NoCalibration
-from search.schemas.items import Filter, Item, Question, item_id
+from search.schemas.calibration import Calibration, CalibrationPlan
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id
+from search.schemas.questions import Question
 from search.service import Service
-from search.votes.calibration import Calibration, CalibrationPlan, CannotCalibrate
+from search.votes.calibration import CannotCalibrate
 from search.votes.knn import vote
 
 PLAN = CalibrationPlan(ks=(5, 10), sample=200)

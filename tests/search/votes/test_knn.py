@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.schemas.items import Hit, Item
+from search.schemas.answers import Hit
+from search.schemas.items import Item
 from search.votes.knn import vote, vote_many, weigh
 
 fixed = settings(derandomize=True, deadline=None, max_examples=150)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.schemas.items import Vote
+from search.schemas.answers import Vote
 from search.votes.lineage import STAGES, error_distance, is_dangerous, plain, spread, stage_of
 
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss as oracle_log_loss
 
+from search.schemas.calibration import softened
 from search.votes.reliability import (
     coverage_curve,
     ece,
@@ -14,7 +15,6 @@ from search.votes.reliability import (
     fit_temperature,
     log_loss,
     reliability,
-    softened,
 )
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from train.augmentation.colour import Draw
 from train.augmentation.pixels import OPS, some_of
-from train.augmentation.views import Draw
 from train.smoke import KINDS, draw_cell
 
 

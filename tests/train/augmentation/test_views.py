@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from train.augmentation.views import (
+from train.augmentation.colour import (
     Draw,
-    _view,
     brightness,
     contrast,
-    crop,
     gaussian_blur,
     grayscale,
     hed_jitter,
-    make_views,
     saturation,
     shift_hue,
 )
+from train.augmentation.views import _view, crop, make_views
 from train.config import TrainConfig
 from train.smoke import KINDS, draw_cell
 

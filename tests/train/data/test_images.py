@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from train.data.images import DataError, Feed, Images, Order, open_source
+from train.data.images import Feed, Images, Order, open_source
 from train.data.packs import pack
+from train.data.source import DataError
 from train.smoke import KINDS, draw_cells
 
 CPU = torch.device("cpu")

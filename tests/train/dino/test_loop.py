@@ -12,7 +12,7 @@ import torch
 
 from encoder import registry
 from train.config import TrainConfig
-from train.data.images import DataError
+from train.data.source import DataError
 from train.dino import loop
 from train.dino.checkpoint import CheckpointError, load
 from train.dino.loop import Collapsed, losses, train

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from train.config import TrainConfig
-from train.data.images import DataError
+from train.data.source import DataError
 from train.dino.export import WorseThanParent, guard
 from train.dino.watch import Look, collapsed, effective_rank, knn_probe, load_probe, mean_cosine
 from train.smoke import draw_cells

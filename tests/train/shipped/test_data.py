@@ -9,8 +9,9 @@ from PIL import Image
 
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.data.images import DataError, open_source
+from train.data.images import open_source
 from train.data.packs import pack
+from train.data.source import DataError
 from train.shipped.data import Crops, around, held_out, pack_all, sources
 
 

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from encoder import registry
 from train.config import TrainConfig
 from train.shipped import run as default
+from train.shipped.config import DefaultConfig
 from train.shipped.recipes import RECIPES, Recipe
 from train.shipped.report import beats_colour, costly
-from train.shipped.run import MORE, REFUSED, DefaultConfig, main, run, train_config
+from train.shipped.run import MORE, REFUSED, main, run, train_config
 
 TOY: dict[str, Any] = {
     "embed_dim": 16,

@@ -13,7 +13,8 @@ from playwright.sync_api import Page
 from search.client.client import Client
 from search.client.evaluations import wait_for
 from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, SplitName
-from search.schemas.items import Filter, Question
+from search.schemas.filters import Filter
+from search.schemas.questions import Question
 from ui.look.theme import DARK, LIGHT
 
 LONG = 150_000

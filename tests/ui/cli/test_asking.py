@@ -11,7 +11,8 @@ import pytest
 from random_library import random_entries, random_service
 from test_ui_cli import hemaseek
 
-from search.schemas.items import Hit, Item
+from search.schemas.answers import Hit
+from search.schemas.items import Item
 
 
 @pytest.fixture(name="entries", scope="module")

@@ -26,10 +26,11 @@ from ingest.layouts.scan import Options
 from ingest.pipeline.ledger import Ledger, RunRow, ledger_path
 from ingest.pipeline.sink import ServiceSink
 from search.disk.space import RESERVE, DiskTrouble
-from search.index.contract import StoreDown, StoreError, scroll_all
+from search.errors import StoreDown, StoreError
+from search.index.contract import scroll_all
 from search.library.library import Library, on_server
 from search.maintenance.reconcile import reconcile
-from search.schemas.items import Question
+from search.schemas.questions import Question
 from search.service import Service
 from search.settings import Settings
 from ui.cli.backend import running_service

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 
-from search.schemas.items import Answer, Box, Filter, Hit, Item, item_id
+from search.schemas.answers import Answer, Hit
+from search.schemas.filters import Filter
+from search.schemas.items import Box, Item, item_id
 from ui.exports.downloads import as_csv, as_json
 
 

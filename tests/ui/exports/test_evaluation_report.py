@@ -9,8 +9,8 @@ import numpy as np
 from random_library import random_entries, random_service
 
 from search.client.evaluations import wait_for
+from search.schemas.calibration import CalibrationPlan
 from search.schemas.evaluations import EvaluationPlan
-from search.votes.calibration import CalibrationPlan
 from ui.exports.evaluation_report import abstention_svg, reliability_svg, write_report
 
 

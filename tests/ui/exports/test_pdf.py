@@ -11,7 +11,9 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from search.schemas.items import Answer, Filter, Hit, Item, Vote, VoteAnswer, item_id
+from search.schemas.answers import Answer, Hit, Vote, VoteAnswer
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id
 from ui.exports.pdf import search_report
 
 MADE = datetime(2026, 11, 26, 9, 30, tzinfo=UTC)

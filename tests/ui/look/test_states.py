@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.client.client import ServiceDown, ServiceError
+from search.client.transport import ServiceDown, ServiceError
 from ui.look.states import TITLES, TO_DO, down, empty, failed
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
-from search.schemas.items import Question
+from search.schemas.questions import Question
 from search.settings import Settings
 from ui.cli.demo import free_port
 from ui.session.place import connect

@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
 from search.schemas.explanations import ExplainMap, MapCheck
-from search.schemas.items import Question
+from search.schemas.questions import Question
 from ui.look.overlays import checked, heat
 from ui.session.place import connect
 

@@ -17,11 +17,12 @@ from random_library import CARD, random_entries, random_service
 
 from benchmarks.fuzz_api import LABELS, png, small_library
 from search.api.app import create_app
-from search.client.client import Client, ServiceError
+from search.client.client import Client
 from search.client.evaluations import wait_for
+from search.client.transport import ServiceError
 from search.library.shards import make_shard_bytes
 from search.schemas.evaluations import EvaluationPlan, EvaluationRecord
-from search.schemas.items import Filter
+from search.schemas.filters import Filter
 from search.security.keys import Keys
 from search.service import Service
 from search.settings import Settings

@@ -20,12 +20,13 @@ from search.api.routes import questions as questions_routes
 from search.client.questions import QuestionCalls
 from search.library.library import Library
 from search.library.shards import Entry, make_thumbnail
-from search.query.refine import Refinement
+from search.schemas.calibration import CalibrationPlan
 from search.schemas.cases import CaseQuestion
-from search.schemas.items import Filter, Item, item_id, source_id
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id, source_id
+from search.schemas.questions import Refinement
 from search.service import Service
 from search.settings import Settings
-from search.votes.calibration import CalibrationPlan
 
 COLOURS = {"EO": (200, 90, 60), "LY": (70, 60, 160)}
 

@@ -11,11 +11,13 @@ from fastapi.testclient import TestClient
 from versioned import fill
 
 from search.api.app import create_app
-from search.cases.count import CountQuestion, count_case
+from search.cases.count import count_case
 from search.index.contract import scroll_all
 from search.library.library import Library
 from search.library.reviews import Reviews
-from search.schemas.items import Filter, Item, item_id, source_id
+from search.schemas.cases import CountQuestion
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id, source_id
 from search.security.keys import Keys
 from search.service import Service
 from search.settings import Settings

@@ -21,7 +21,7 @@ from search.library.library import Library
 from search.maintenance.checks import Limits
 from search.maintenance.reindex import ReindexPlan, reindex
 from search.maintenance.rollback import rollback
-from search.schemas.items import Question
+from search.schemas.questions import Question
 from search.security.keys import Keys
 from search.service import Service
 from search.settings import Settings

@@ -1,0 +1,320 @@
+"""One collection: its shards, catalogue and index."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+from weakref import finalize
+
+import numpy as np
+
+from encoder.card import EncoderCard
+from search.disk.atomic import write_durably
+from search.disk.closing import Closing
+from search.disk.lock import hold
+from search.disk.space import COPIES, in_disk_words, need_room
+from search.errors import StoreError
+from search.index.contract import BATCH, BuildReport, is_id
+from search.library.catalogue import Catalogue
+from search.library.contents import Truth, shard_files, shard_name
+from search.library.indexes import Stores
+from search.library.shards import Entry, Shard, ShardError, make_shard_bytes, make_tombstone_bytes
+from search.library.versions import Version, Versions
+from search.neighbours.duplicates import PictureHash, hashes_of
+from search.schemas.items import Item
+
+
+@dataclass(frozen=True)
+class Added:
+    """What adding a shard changed."""
+
+    stored: int
+    """Items that are new."""
+    updated: int
+    """Items that were there and changed."""
+    unchanged: int
+    """Items that were there and are the same."""
+
+
+class Collection(Closing):
+    """One collection, held by this process until `close`.
+
+    The shards are the truth. The catalogue (which id lies where) and the index are derived:
+    what a shard holds and they do not is brought in when the collection is opened, so a
+    process killed at any moment loses nothing and leaves nothing half done.
+    """
+
+    def __init__(
+        self, versions: Versions, version: Version, stores: Stores, *, aside: bool = False
+    ) -> None:
+        """Use `Library.collection`; with `aside`, a version that is not the served one."""
+        self._aside = aside
+        self.versions = versions
+        self.version = version
+        self.folder = folder = versions.path(version.id)
+        self.name = version.name
+        self.card = version.card
+        self._writing = threading.RLock()
+        with in_disk_words(folder):
+            lock = hold(folder / "held.lock", version.name)
+        catalogue = None
+        try:
+            with in_disk_words(folder):
+                if not (folder / "catalogue.sqlite").exists():
+                    need_room(folder)
+                catalogue = self._catalogue = Catalogue(folder / "catalogue.sqlite")
+                self.store, fresh = stores.open(folder / "index", version)
+                self._bring_in(everything=fresh)
+                if not aside:
+                    with versions.writing():
+                        if versions.pointer().version == version.id:
+                            stores.point(version)  # a switch may have been cut off before it
+        except BaseException:
+            if hasattr(self, "store"):
+                self.store.close()
+            _release(catalogue, lock)
+            raise
+        self._shard = lru_cache(maxsize=64)(partial(_open_shard, folder / "shards", self.card))
+        # Nothing here refers back to the collection: once the last question that holds it is
+        # answered, it goes, and this runs. The store goes with its own last question.
+        self._finish = finalize(self, _release, catalogue, lock)
+
+    @property
+    def key(self) -> str:
+        """Name and version: what may be remembered of a collection is remembered under this."""
+        return f"{self.name}@{self.version.id}"
+
+    @property
+    def reference(self) -> str:
+        """What loads its encoder: a name or a folder."""
+        return self.version.encoder
+
+    def known(self, ids: Sequence[str]) -> dict[str, str]:
+        """The payload digests of those of `ids` that are stored."""
+        found = self._catalogue.known([UUID(id).bytes for id in ids])
+        return {str(UUID(bytes=id)): digest for id, digest in found.items()}
+
+    def add(self, entries: Sequence[Entry]) -> Added:
+        """Store entries: shard first, then index; durable when it returns.
+
+        Entries that are stored already and have not changed are left out, so adding twice
+        changes nothing.
+        """
+        return self.add_shard(make_shard_bytes(entries, self.card)) if entries else Added(0, 0, 0)
+
+    def add_shard(self, content: bytes) -> Added:
+        """Store a shard made elsewhere by `make_shard_bytes`.
+
+        Raises:
+            ShardError: damaged, or with an id twice.
+            WrongEncoder: made by another encoder.
+        """
+        shard = Shard(content, self.card)
+        if shard.tombstone:
+            raise ShardError("the uploaded shard is a tombstone; items are removed by their ids")
+        came = {str(UUID(bytes=id)): digest for id, digest in shard.digests()}
+        if len(came) != shard.rows:
+            raise ShardError(f"a shard of {shard.rows} rows has only {len(came)} different ids")
+        with self._writing, self._to_this_version():
+            known = self.known(list(came))
+            changed = {id for id, digest in came.items() if known.get(id) != digest}
+            if not changed:
+                return Added(0, 0, len(came))
+            if len(changed) < len(came):
+                kept = [entry for entry in shard.entries() if entry.item.id in changed]
+                content = make_shard_bytes(kept, self.card)
+            self._keep(content)
+        new = sum(1 for id in changed if id not in known)
+        return Added(new, len(changed) - new, len(came) - len(changed))
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Remove items for good: a tombstone among the shards, so that a rebuild honours it.
+
+        Their vectors and pictures stay in the older shards until a re-index makes new ones and
+        the old version is pruned. An item that is ingested again comes back.
+
+        Returns:
+            How many of them were there.
+        """
+        with self._writing, self._to_this_version():
+            there = sorted(self.known([id for id in ids if is_id(id)]))
+            self.bury(there)
+        return len(there)
+
+    def bury(self, ids: Sequence[str]) -> None:
+        """Write a tombstone, also for items that are not here: an older version may have them."""
+        with self._writing:
+            if ids:
+                self._keep(make_tombstone_bytes(ids, self.card))
+
+    def update(self, items: Sequence[Item]) -> Added:
+        """New metadata for stored items; vectors and thumbnails stay.
+
+        Raises:
+            StoreError: an item that is not stored.
+        """
+        with self._writing:
+            return self.add([self._revised(item) for item in items])
+
+    def entry(self, id: str) -> Entry | None:
+        """Everything that the shards hold of an item; `None` if it is not stored."""
+        place = self._place(id)
+        if place is None:
+            return None
+        shard, row = self._shard(place[0]), place[1]
+        (stored,) = self.store.get([id]) or (None,)
+        if stored is None:
+            return None
+        notes = shard.cell(row, "notes")
+        return Entry(
+            stored.item,
+            np.asarray(shard.cell(row, "vector"), np.float32),
+            shard.cell(row, "thumbnail"),
+            shard.cell(row, "path"),
+            json.loads(notes) if notes else {},
+        )
+
+    def thumbnail(self, id: str) -> bytes | None:
+        """The JPEG of an item; `None` if it is not stored."""
+        place = self._place(id)
+        if place is None:
+            return None
+        content: bytes = self._shard(place[0]).cell(place[1], "thumbnail")
+        return content
+
+    def picture_hash(self, id: str) -> PictureHash | None:
+        """The perceptual hash of an item's thumbnail; `None` if there is nothing to compare."""
+        held = self._catalogue.picture(UUID(id).bytes)
+        if held is not None:
+            return PictureHash.from_bytes(held) if held else None
+        content = self.thumbnail(id)  # a catalogue from before hashes were kept
+        return hashes_of([content])[0] if content else None
+
+    def picture_hashes(self, ids: Sequence[str]) -> list[PictureHash | None]:
+        """The perceptual hashes that are kept of many items; `None` where there is none."""
+        kept = self._catalogue.pictures([UUID(id).bytes for id in ids])
+        found = (kept.get(UUID(id).bytes) for id in ids)
+        return [PictureHash.from_bytes(one) if one else None for one in found]
+
+    def path(self, id: str) -> str | None:
+        """The file that an item came from, for the operator; `None` if it is not known."""
+        place = self._place(id)
+        if place is None:
+            return None
+        path: str | None = self._shard(place[0]).cell(place[1], "path")
+        return path
+
+    def notes(self, id: str) -> dict[str, str]:
+        """What the ingest noted beside an item; empty if it is not stored."""
+        place = self._place(id)
+        if place is None:
+            return {}
+        notes = self._shard(place[0]).cell(place[1], "notes")
+        return dict(json.loads(notes)) if notes else {}
+
+    def build(self) -> BuildReport:
+        """Build the search graph and measure its recall."""
+        with in_disk_words(self.folder):
+            return self.store.build()
+
+    def close(self) -> None:
+        """Release the collection; safe to call twice."""
+        if self._finish.alive:
+            self.store.close()
+            self._finish()
+
+    def _place(self, id: str) -> tuple[str, int] | None:
+        return self._catalogue.place(UUID(id).bytes)
+
+    def _revised(self, item: Item) -> Entry:
+        before = self.entry(item.id)
+        if before is None:
+            raise StoreError(f"item {item.id} is not in collection {self.name!r}; ingest it first")
+        return Entry(item, before.vector, before.thumbnail, before.path, before.notes)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """No write from anywhere while this lasts.
+
+        Raises:
+            StoreBusy: another version serves by now.
+        """
+        with self._writing, self._to_this_version():
+            yield
+
+    def places(self) -> dict[bytes, tuple[str, str, int]]:
+        """Digest, shard and row of every item, by id (16 bytes), as the catalogue has them."""
+        return self._catalogue.places()
+
+    def place_anew(self, truth: Truth) -> None:
+        """Write the catalogue from the shards."""
+        self._catalogue.place_anew(truth)
+
+    @contextmanager
+    def _to_this_version(self) -> Iterator[None]:
+        """A write to the served version waits for a switch, and is refused after it."""
+        if self._aside:
+            yield
+            return
+        with self.versions.writing_to(self.version.id):
+            yield
+
+    def _keep(self, content: bytes) -> None:
+        names = shard_files(self.folder / "shards")
+        name = shard_name(int(names[-1].split("-")[0]) + 1 if names else 1, content)
+        with in_disk_words(self.folder):
+            need_room(self.folder, COPIES * len(content))
+            write_durably(self.folder / "shards" / name, content)
+            self._index(name)
+
+    def _bring_in(self, *, everything: bool) -> None:
+        """Index the shards that are on disk and not in the index yet, in order."""
+        if everything:
+            self._catalogue.clear()
+        have = self._catalogue.shards()
+        for name in shard_files(self.folder / "shards"):
+            if name not in have:
+                need_room(self.folder, COPIES * (self.folder / "shards" / name).stat().st_size)
+                self._index(name)
+
+    def _index(self, name: str) -> None:
+        """Put one shard into the index and then into the catalogue; twice is as once."""
+        shard = _open_shard(self.folder / "shards", self.card, name)
+        gone = shard.removed()
+        if gone:
+            self.store.delete([str(UUID(bytes=id)) for id in gone])
+            self.store.flush()
+            self._catalogue.remove(name, gone)
+            return
+        pictures = _pictures(shard)
+        items, vectors = shard.items(), shard.vectors()
+        for at in range(0, len(items), BATCH):
+            self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
+        self.store.flush()
+        self._catalogue.put(name, shard.digests(), pictures)
+
+
+def _pictures(shard: Shard) -> list[tuple[bytes, bytes]]:
+    """Id and perceptual hash of every row; an empty hash where nothing can be compared."""
+    found = hashes_of(shard.thumbnails())
+    return [
+        (id, b"" if hash is None else hash.to_bytes())
+        for (id, _), hash in zip(shard.digests(), found, strict=True)
+    ]
+
+
+def _open_shard(folder: Path, card: EncoderCard, name: str) -> Shard:
+    return Shard(folder / name, card)
+
+
+def _release(catalogue: Catalogue | None, lock: IO[str]) -> None:
+    if catalogue is not None:
+        catalogue.close()
+    lock.close()

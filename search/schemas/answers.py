@@ -1,0 +1,169 @@
+"""Answers to searches and votes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from search.schemas.filters import Filter
+from search.schemas.items import DISCLAIMER, Item, Record
+from search.schemas.questions import GroupField
+
+
+class Hit(Record):
+    """One neighbour."""
+
+    item: Item
+    """The stored item."""
+    score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+    """Cosine similarity to the query."""
+
+
+class Vote(Record):
+    """The label that the neighbours carry, as a weighted vote."""
+
+    label: str | None
+    """The label with the largest share; `None` if no neighbour carries a label."""
+    shares: dict[str, float]
+    """Share of the weight per label, largest first; they sum to 1."""
+    voters: int
+    """Neighbours that carry a label."""
+    unlabelled: int
+    """Neighbours that carry none; they do not vote."""
+    margin: float
+    """Share of the first label less that of the second."""
+
+
+Exclusion = Literal["applied", "partial", "impossible", "off"]
+
+
+class Group(Record):
+    """The hits of one case, patient or source."""
+
+    value: str
+    """Its name."""
+    items: int
+    """Exactly how many items of it could have been a hit: they meet `where`, and are neither kin
+    of the query by id, source, case or patient nor in `not_these`."""
+    score: float
+    """Of its best hit."""
+    hits: tuple[Hit, ...]
+    """The best of it, falling score."""
+
+
+class SiteShare(Record):
+    """How often the hits come from the query's own site."""
+
+    site: str
+    """The query's site."""
+    share: float
+    """Share of the hits that are of it."""
+    expected: float
+    """Its share of the items that meet `where`."""
+
+
+class Answer(Record):
+    """Neighbours, with all that is needed to judge them."""
+
+    hits: tuple[Hit, ...]
+    """Falling score, equal scores in order of id; with `group_by`, group by group; with `mmr`, in
+    the order in which they were chosen."""
+    collection: str
+    """Where was searched."""
+    items: int
+    """How many items the collection holds."""
+    encoder: str
+    """Id of the encoder."""
+    fingerprint: str
+    """Fingerprint of the encoder."""
+    k: int
+    """How many were asked."""
+    exact: bool
+    """Whether every item was compared."""
+    where: Filter
+    """The conditions that were applied."""
+    patients: int
+    """Different patients among the hits."""
+    sources: int
+    """Different sources among the hits."""
+    sites: int
+    """Different sites among the hits."""
+    patient_exclusion: Exclusion
+    """Whether the query's own patient was kept out: `applied`; `partial` if some hits have no
+    patient id; `impossible` if ids are unknown; `off` if it was asked for."""
+    warnings: tuple[str, ...] = ()
+    """Reasons not to trust the answer, in words."""
+    seconds: dict[str, float] = Field(default={})
+    """Time spent, by step."""
+    group_by: GroupField | None = None
+    """What the hits are grouped by."""
+    groups: tuple[Group, ...] = ()
+    """The groups, best first; empty where none were asked for."""
+    duplicates: int = 0
+    """Near-duplicates of the query (the same picture or the same vector) that were left out."""
+    facets: dict[str, dict[str, int]] = Field(default={})
+    """For each field asked for: its values with their counts, most frequent first, at most 100."""
+    own_site: SiteShare | None = None
+    """The query's own site among the hits; `None` where its site is not known."""
+    disclaimer: str = DISCLAIMER
+    """What the answer is not."""
+
+
+State = Literal["sure", "not sure", "out of distribution"]
+
+
+CalibrationState = Literal["applied", "stale", "other question", "none"]
+
+
+class StageShare(Record):
+    """One stage of maturation, and how much of a vote lies on it."""
+
+    stage: str
+    """Its name in the maturation graph."""
+    lineage: str
+    """Where it belongs, for instance `neutrophil`."""
+    share: float
+    """Share of the vote."""
+    steps: int
+    """Steps of maturation between it and the label with the largest share."""
+
+
+class LineageSpread(Record):
+    """A vote laid out along the maturation of blood cells."""
+
+    stages: tuple[StageShare, ...]
+    """Falling share."""
+    lineages: dict[str, float]
+    """Share of the vote per lineage, largest first."""
+    mean_steps: float
+    """Mean steps from the first label, weighted by share, over what is on the graph."""
+    dangerous: float
+    """Share of the vote that takes a blast for a mature cell, or a mature cell for a blast,
+    if the first label is right."""
+    unmapped: float
+    """Share on labels that are not on the graph."""
+
+
+class VoteAnswer(Record):
+    """The vote of the neighbours, and the neighbours."""
+
+    vote: Vote
+    """Shares per label."""
+    sure: bool
+    """Whether the vote is clear enough to show as one label; see `reason`."""
+    reason: str
+    """Why it is, or is not, in words."""
+    answer: Answer
+    """The neighbours that voted."""
+    state: State = "not sure"
+    """`sure`, `not sure` or `out of distribution`; `reason` says why."""
+    probability: float | None = None
+    """Calibrated probability that the first label is what the source would say; `None` where the
+    collection has no calibration that fits this question."""
+    calibration: CalibrationState = "none"
+    """Whether a calibration was applied: `stale` if the collection has changed since it was
+    fitted, `other question` if it was fitted for another k, weighting or exclusion, or without
+    this filter."""
+    lineage: LineageSpread | None = None
+    """The vote along maturation; `None` where the first label is not on the graph."""

@@ -1,0 +1,108 @@
+"""What a search or a vote asks for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from search.schemas.filters import Filter
+from search.schemas.items import KEYWORDS, Box, ItemId, Keyword, Record, Text
+
+Relation = Literal["item", "source", "case", "patient", "duplicate"]
+
+
+RELATIONS: tuple[Relation, ...] = ("item", "source", "case", "patient", "duplicate")
+
+
+GroupField = Literal["case", "patient", "source"]
+
+
+BagField = Literal["case", "patient", "source"]
+
+
+BalanceField = Literal["site", "source", "patient", "dataset", "scanner"]
+
+
+class About(Record):
+    """What is known of an uploaded image, so that its own kin can be left out."""
+
+    source: Text | None = None
+    """Id of the source; taken from the bytes where an image is uploaded."""
+    case: Text | None = None
+    """Case that the image belongs to."""
+    patient: Text | None = None
+    """Pseudonym of the patient, as the library has it."""
+    site: Text | None = None
+    """Laboratory or hospital; its share among the hits is shown against what is to be expected."""
+    um_per_px: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    """Micrometres per pixel of an uploaded image; without them sizes are not compared."""
+
+
+class Question(Record):
+    """What is asked of a collection: by an uploaded image, a stored item, or a vector."""
+
+    collection: str | None = None
+    """Collection to search; `None` for the service's default."""
+    item: ItemId | None = None
+    """Id of a stored item to start from."""
+    vector: tuple[float, ...] | None = None
+    """A vector to start from; `fingerprint` must then say whose it is."""
+    fingerprint: str | None = None
+    """Encoder fingerprint that the caller relies on; another one is refused."""
+    crop: Box | None = None
+    """Ask with this part of the uploaded image alone, in its pixels; what lies over the border is
+    filled with the colour of the glass, as in an ingest."""
+    about: About = About()
+    """What is known of the query."""
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    """How many neighbours."""
+    where: Filter = Filter()
+    """Conditions that every neighbour meets."""
+    exclude: tuple[Relation, ...] = RELATIONS
+    """Kin of the query that is left out: unless asked otherwise, all of it."""
+    not_these: Filter = Filter()
+    """Items with any of these values are left out as well."""
+    exact: bool = False
+    """Compare with every item instead of walking the graph."""
+    group_by: GroupField | None = None
+    """One group for each case, patient or source; `k` then counts groups, best first."""
+    per_group: Annotated[int, Field(ge=1, le=50)] = 1
+    """Hits shown of each group."""
+    mmr: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    """Diversity by maximal marginal relevance: 1 is similarity alone, 0 is variety alone."""
+    balance: BalanceField | None = None
+    """Let each site (or source, patient, dataset, scanner) have no more hits than its share of
+    the filtered collection, rounded up."""
+    facets: Annotated[tuple[Keyword, ...], Field(max_length=len(KEYWORDS))] = ()
+    """Fields whose values are counted over everything that could have been a hit."""
+
+
+Strategy = Literal["average_vector", "best_score"]
+
+
+Examples = Annotated[tuple[ItemId, ...], Field(max_length=100)]
+
+
+class Refinement(Question):
+    """A question that was answered before, with what the answer is to be more and less like.
+
+    The query itself (image, item or vector), where it is given, counts as one more example of
+    what is wanted, and it is its kin that is left out. Where it is not given, the examples
+    under `like` are the query, and it is their kin.
+    """
+
+    like: Examples = ()
+    """Ids of stored items that the hits should resemble."""
+    unlike: Examples = ()
+    """Ids of stored items that the hits should not resemble."""
+    strategy: Strategy = "average_vector"
+    """`average_vector`: one search with the mean of what is wanted, moved away from the mean of
+    what is not. `best_score`: each candidate by the example that it is nearest to."""
+    show_examples: bool = False
+    """Whether the examples themselves may be hits; their kin is left out all the same."""
+    region: Box | None = None
+    """Look at this part of the uploaded image alone, in its pixels."""
+
+
+Weighting = Literal["uniform", "similarity", "softmax"]
