@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "search" / "index"))
 
 from qdrant_client import QdrantClient
-from test_search_store import (
+from test_contract import (
     SIZE,
     Library,
     edge_kind,

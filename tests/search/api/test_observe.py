@@ -83,7 +83,7 @@ def test_nothing_of_a_patient_is_logged_audited_or_counted(
     (error,) = (line for line in lines if line["event"] == "failed")
     assert (error["error"], error["level"]) == ("RuntimeError", "error")
     assert error["request_id"] == fault.headers["x-request-id"]
-    assert any("test_search_observe.py" in frame for frame in error["where"])
+    assert any("test_observe.py" in frame for frame in error["where"])
 
 
 def test_the_audit_log_says_who_asked_what_and_what_was_shown(

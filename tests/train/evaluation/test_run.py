@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from encoder.registry import load
+from search.evaluation.run import code_digest
 from search.evaluation.splits import BadSplit
 from train.data.datasets import BadDataset, folder
 from train.evaluation.run import (
+    CODE,
     EvaluateConfig,
-    code_version,
     evaluate,
     main,
     make_folds,
@@ -55,7 +56,7 @@ def test_one_run_writes_everything_that_makes_its_numbers_repeatable(tmp_path):
     (one,) = record["sets"]
     assert (one["n"], one["classes"], one["unit"], one["patients"]) == (40, 2, "patient", True)
     assert one["split"] == "5-fold by patient"
-    assert record["code_version"] == code_version()
+    assert record["code_version"] == code_digest(CODE)
     (encoder,) = one["encoders"]
     assert encoder["fingerprint"] == load("colour").card.fingerprint
     assert [r["method"] for r in encoder["results"]] == ["1-NN", "3-NN", "linear probe"]

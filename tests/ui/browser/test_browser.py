@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from browsing import browsed, holds, settles
 from live import Live
+from pdf_text import words
 from PIL import Image
 from playwright.sync_api import Page, expect
-from test_ui_report import words
 
 LONG = 60_000
 pytestmark = pytest.mark.browser

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import hemaseek
 from random_library import random_entries, random_service
-from test_ui_cli import hemaseek
 
 from search.schemas.answers import Hit
 from search.schemas.items import Item

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from command import hemaseek
 from PIL import Image
-from test_ui_cli import hemaseek
 
 OFFLINE = {"HTTPS_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}
 

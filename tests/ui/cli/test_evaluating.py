@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import hemaseek
 from random_library import random_entries, random_service
-from test_ui_cli import hemaseek
 
 from search.schemas.evaluations import EvaluationRecord
 

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command import hemaseek
 from live import Live
 
 HEAVY = ("torch", "timm", "numpy", "pydantic", "rich", "qdrant_edge", "fastapi", "streamlit", "PIL")
-
-
-def hemaseek(
-    *words: str, cwd: Path | None = None, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("HEMASEEK_")}
-    return subprocess.run(
-        [sys.executable, "-m", "ui", *words],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env=plain | environment,
-        stdin=subprocess.DEVNULL,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(name="library", scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command import hemaseek
 from live import drawn_library
-from test_ui_cli import hemaseek
 
 
 @pytest.fixture(name="made", scope="module")

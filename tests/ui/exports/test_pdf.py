@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import zlib
-from base64 import a85decode
 from datetime import UTC, datetime
 from io import BytesIO
 
 import pytest
+from pdf_text import words
 from PIL import Image
 
 from search.schemas.answers import Answer, Hit, Vote, VoteAnswer
@@ -60,18 +58,6 @@ def answered(n: int = 3, *, sure: bool = True, label: str = "monocyte") -> VoteA
     return VoteAnswer(
         vote=vote, sure=sure, reason="Not sure: few." if not sure else "All.", answer=answer
     )
-
-
-def words(pdf: bytes) -> str:
-    """The text of every page, as it is drawn."""
-    found = []
-    for stream in re.findall(rb"stream\r?\n(.*?)endstream", pdf, re.S):
-        try:
-            plain = zlib.decompress(a85decode(stream.strip().removesuffix(b"~>")))
-        except (ValueError, zlib.error):
-            continue
-        found += re.findall(rb"\(((?:[^()\\]|\\.)*)\) Tj", plain)
-    return b" ".join(found).decode("cp1252")
 
 
 def report(found: VoteAnswer, **more: bool) -> str:

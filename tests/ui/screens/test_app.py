@@ -331,7 +331,7 @@ def test_every_page_says_that_the_key_is_wrong_or_that_nothing_is_there(
     bare: str, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("HEMASEEK_SERVICE_URL", bare)
-    app = AppTest.from_string(f"from ui import {name}\n{name}.show()", default_timeout=60)
+    app = AppTest.from_string(f"from ui.screens import {name}\n{name}.show()", default_timeout=60)
     for key, words in (("wrong", "The service wants a key"), ("right", "hemaseek ingest PATH")):
         monkeypatch.setenv("HEMASEEK_API_KEY", key)
         app.run()
@@ -344,7 +344,7 @@ def test_every_page_says_that_the_key_is_wrong_or_that_nothing_is_there(
 
 def test_a_case_that_is_gone_is_said_to_be(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
-    app = AppTest.from_string("from ui import case\ncase.show()", default_timeout=60)
+    app = AppTest.from_string("from ui.screens import case\ncase.show()", default_timeout=60)
     app.query_params["case"] = "case-17"
     app.run()
 
@@ -355,7 +355,7 @@ def test_a_case_that_is_gone_is_said_to_be(live: Live, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", ["compare", "case", "atlas", "evaluate", "library"])
 def test_every_page_opens(live: Live, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
-    script = f"from ui import {name}\n{name}.show()"
+    script = f"from ui.screens import {name}\n{name}.show()"
 
     app = AppTest.from_string(script, default_timeout=60).run()
 

@@ -25,7 +25,9 @@ def _forget() -> Iterator[None]:
 
 def page(monkeypatch: pytest.MonkeyPatch, url: str, name: str) -> AppTest:
     monkeypatch.setenv("HEMASEEK_SERVICE_URL", url)
-    return AppTest.from_string(f"from ui import {name}\n{name}.show()", default_timeout=120).run()
+    return AppTest.from_string(
+        f"from ui.screens import {name}\n{name}.show()", default_timeout=120
+    ).run()
 
 
 def html(app: AppTest) -> str:
