@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     """Folder of the audit log; empty for `audit` in the library."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """From what on the service logs, as JSON lines; `info` has a line for every call."""
+    trusted_proxies: str = ""
+    """Addresses of proxies whose `X-Forwarded-For` is believed, by commas; empty for none."""
+    max_connections: Annotated[int, Field(ge=1, le=65535)] = 512
+    """Most connections at once."""
+    max_connections_per_address: Annotated[int, Field(ge=1, le=65535)] = 128
+    """Most connections at once from one address; raise it behind a proxy."""
     max_upload_mb: Annotated[float, Field(gt=0, le=1024)] = 20
     """Largest uploaded image, in MiB, counted while it streams in."""
     max_shard_mb: Annotated[float, Field(gt=0, le=4096)] = 512

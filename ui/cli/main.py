@@ -216,6 +216,7 @@ def serve(
     """Serve the library over HTTP until Ctrl-C; the documentation is at /docs."""
     import uvicorn
 
+    from search.api.connections import ConnectionLimits, bounded
     from search.disk.space import try_to_write
     from search.library.library import Library
     from search.security.audit import need_free
@@ -235,6 +236,14 @@ def serve(
         port=settings.port,
         log_level="warning",
         timeout_graceful_shutdown=10,
+        http=bounded(
+            ConnectionLimits(
+                connections=settings.max_connections,
+                per_address=settings.max_connections_per_address,
+            )
+        ),
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
     )
 
 
