@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 
 from ingest.layouts import boxes, folders, mixed, published
-from ingest.layouts.scan import IMAGES, LayoutError, Options, Scan, read_text, walk
+from ingest.layouts.scan import IMAGES, Layout, LayoutError, Options, Scan, read_text, walk
 from ingest.layouts.table import manifest
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A way in which published and own sets lie on disk."""
-
-    name: str
-    describes: str
-    """One line for the help."""
-    read: Callable[[Scan], None]
-    """Fills in the tasks and what is wrong already."""
-    sure: Callable[[Path], bool] | None = None
-    """Whether a path is unmistakably of this layout; `None`: only when it is named."""
 
 
 def _voc(root: Path) -> bool:
@@ -130,7 +115,7 @@ def scan(path: Path, layout: str | None = None, options: Options | None = None) 
     chosen = named(layout) if layout is not None else LAYOUTS[recognise(path)]
     if layout is None and options.find is not None and chosen.name == "labels":
         chosen = LAYOUTS["mixed"]  # to be searched for cells, or not: so nothing is labelled
-    found = Scan(path, options)
+    found = Scan(path, options, known=LAYOUTS)
     chosen.read(found)
     if not found.tasks and not found.report.failures:
         raise LayoutError(f"{path} has nothing to ingest as layout {chosen.name!r}{_hint(path)}")

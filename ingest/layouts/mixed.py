@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest.layouts.scan import IMAGES, LayoutError, Scan
+from ingest.layouts.scan import IMAGES, Layout, LayoutError, Scan
 from ingest.sandbox import messages
 from ingest.sandbox.messages import Piece, Refusal
 from ingest.slides.source import SLIDES, SlideReader
@@ -118,12 +118,11 @@ def holds_slides(root: Path) -> bool:
 
 def _folders(scan: Scan, plain: bool = False) -> Iterator[tuple[Path, list[Path]]]:
     """Folders with their visible files, in order; known layouts are read and passed over."""
-    from ingest.layouts.known import LAYOUTS
 
     def refuse(error: OSError) -> None:
         raise LayoutError(f"cannot look into {error.filename}: {error.strerror}") from error
 
-    known = [one for one in LAYOUTS.values() if one.sure is not None and one.name != "mixed"]
+    known = [one for one in scan.known.values() if one.sure is not None and one.name != "mixed"]
     for where, names, files in os.walk(scan.root, onerror=refuse):
         folder = Path(where)
         slides_here = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
@@ -135,23 +134,21 @@ def _folders(scan: Scan, plain: bool = False) -> Iterator[tuple[Path, list[Path]
             sure = [one for one in known if one.sure is not None and one.sure(inner)]
             if len(sure) == 1:
                 names.remove(name)
-                _within(scan, inner, sure[0].name)
+                _within(scan, inner, sure[0])
         yield folder, [folder / name for name in sorted(files) if not name.startswith(".")]
 
 
-def _within(scan: Scan, inner: Path, layout: str) -> None:
+def _within(scan: Scan, inner: Path, layout: Layout) -> None:
     """Read a folder of a known layout as if it had been named."""
-    from ingest.layouts.known import LAYOUTS
-
-    found = Scan(inner, scan.options)
+    found = Scan(inner, scan.options, known=scan.known)
     try:
-        LAYOUTS[layout].read(found)
+        layout.read(found)
     except LayoutError as error:
         scan.fail(inner, str(error))
         return
     scan.tasks += found.tasks
     scan.report.failures += found.report.failures
-    scan.report.warnings += [f"{inner} was read as {layout}", *found.report.warnings]
+    scan.report.warnings += [f"{inner} was read as {layout.name}", *found.report.warnings]
 
 
 def _parts(files: list[Path]) -> set[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,12 +40,27 @@ class Options:
     """Whether unlabelled images are searched for cells; `None`: by what they look like."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """A way in which published and own sets lie on disk."""
+
+    name: str
+    describes: str
+    """One line for the help."""
+    read: Callable[[Scan], None]
+    """Fills in the tasks and what is wrong already."""
+    sure: Callable[[Path], bool] | None = None
+    """Whether a path is unmistakably of this layout; `None`: only when it is named."""
+
+
 @dataclass
 class Scan:
     """The tasks of a folder, and what is wrong with it already."""
 
     root: Path
     options: Options
+    known: Mapping[str, Layout] = field(default_factory=dict)
+    """Every layout by name, for a tree that holds folders of several."""
     tasks: list[Task] = field(default_factory=list)
     report: Report = field(default_factory=Report)
     """Hand it to `ingest`, so that one report tells all."""

@@ -466,17 +466,15 @@ class _Run:
         self._settle(one)
 
     def _keep_report(self, opened: Opened) -> None:
-        if opened.slide is None:
+        summary = opened.summary
+        if summary is None:
             return
-        report = opened.slide.report
-        said = ", ".join(f"{count:,} {why}" for why, count in report.counts.items()) or "no tile"
-        line = f"{opened.task.path}: {said}; tissue {report.tissue_mm2:g} mm2"
+        line = f"{opened.task.path}: {summary.text}"
         if self.reports is not None:
-            name = f"{opened.source.id}-{opened.recipe}"
-            where, _ = report.write(self.reports, name, opened.slide.picture)
+            where = summary.write(self.reports, f"{opened.source.id}-{opened.recipe}")
             line += f"; {where}"
         self.report.slides.append(line)
-        self.report.warnings += [f"{opened.task.path}: {warning}" for warning in report.warnings]
+        self.report.warnings += [f"{opened.task.path}: {warning}" for warning in summary.warnings]
 
     def _update(self, items: Sequence[Item]) -> None:
         if self.ledger is not None:

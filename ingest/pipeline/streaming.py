@@ -15,9 +15,8 @@ from ingest.pipeline.reading import Picture, in_order, reason
 from ingest.sandbox import messages
 from ingest.sandbox.messages import Batch, Failed, Finished, SourceDied
 from ingest.sandbox.pool import ReaderPool
-from ingest.slides.tiling import SlideResult
 from ingest.sources.report import Failure
-from ingest.sources.source import ChildReader, Planned, Source, Taken, Task
+from ingest.sources.source import ChildReader, Planned, Source, Summary, Taken, Task
 from search.library.shards import make_thumbnail
 
 TRIES = 2
@@ -54,7 +53,7 @@ class Opened:
     recipe: str
     attempts: int
     """How often it was read before."""
-    slide: SlideResult | None = None
+    summary: Summary | None = None
     items: int = 0
     """Items that came so far, known ones among them."""
 
@@ -134,11 +133,7 @@ class Stream:
 
     def _batch(self, opened: Opened, batch: Batch) -> None:
         taken: Taken = opened.reader.take(opened.source, opened.task.facts, batch)
-        if taken.slide is not None:
-            held = taken.slide
-            opened.slide = SlideResult(
-                report=held.report, overview=held.overview[:0].copy(), picture=held.picture.copy()
-            )
+        opened.summary = taken.summary or opened.summary
         if not taken.planned:
             return
         opened.items += len(taken.planned)
@@ -187,7 +182,6 @@ def _why(error: messages.SourceError, opened: Opened) -> str:
 
 
 def _empty(opened: Opened) -> Failure | None:
-    """A slide without one tile is a failure that its report names."""
-    if opened.slide is not None and opened.slide.report.failure is not None:
-        return Failure(str(opened.task.path), opened.slide.report.failure)
-    return None
+    """A source without one item is a failure that its summary names."""
+    why = None if opened.summary is None else opened.summary.failure
+    return None if why is None else Failure(str(opened.task.path), why)

@@ -12,7 +12,16 @@ from ingest.sandbox import messages
 from ingest.slides.grid import MicronsPerPixel, TilePixels, TilePlan
 from ingest.slides.quality import SCORES, QualityLimits
 from ingest.slides.tiling import SlideResult, TileBatch, as_tiles, tile_task
-from ingest.sources.source import ChildReader, Facts, Planned, Source, Taken, make_item, recipe_of
+from ingest.sources.source import (
+    ChildReader,
+    Facts,
+    Planned,
+    Source,
+    Summary,
+    Taken,
+    make_item,
+    recipe_of,
+)
 from search.schemas.items import Box
 
 SLIDES = frozenset(
@@ -85,7 +94,7 @@ class SlideReader(ChildReader):
                 ]
                 return Taken(planned=planned, images=tiles.images)
             case SlideResult() as result:
-                return Taken(slide=result)
+                return Taken(summary=_summary(result))
 
     def _notes(self, scores: Sequence[float], unstained: bool) -> dict[str, str]:
         notes = {name: f"{score:.4g}" for name, score in zip(SCORES, scores, strict=True)}
@@ -93,6 +102,17 @@ class SlideReader(ChildReader):
         if self.stain is not None:
             notes["stain normalisation"] = "failed, as scanned" if unstained else self.stain.name
         return notes
+
+
+def _summary(result: SlideResult) -> Summary:
+    report, picture = result.report, result.picture.copy()  # the child's memory is lent
+    counts = ", ".join(f"{count:,} {why}" for why, count in report.counts.items()) or "no tile"
+    return Summary(
+        text=f"{counts}; tissue {report.tissue_mm2:g} mm2",
+        warnings=report.warnings,
+        failure=report.failure,
+        write=lambda folder, name: report.write(folder, name, picture)[0],
+    )
 
 
 def tile_note(plan: TilePlan) -> str:

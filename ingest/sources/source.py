@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,9 @@ from pydantic import ValidationError
 
 from encoder.contract import RGB
 from encoder.image import FORMATS, NotAnImage, read_rgb
+from ingest.sandbox import messages
 from ingest.sources.report import Failure
 from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
-
-if TYPE_CHECKING:
-    from ingest.sandbox import messages
-    from ingest.slides.tiling import SlideResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +140,20 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What is known of a source once all of it was read."""
+
+    text: str
+    """What became of it, in a sentence without its path."""
+    warnings: Sequence[str]
+    """What a person should look at although items were made."""
+    failure: str | None
+    """Why it gave no item; `None` if it gave one."""
+    write: Callable[[Path, str], Path]
+    """Writes its own report into a folder under a name, and returns the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Taken:
     """What one answer of a child comes to."""
 
@@ -150,8 +161,8 @@ class Taken:
     """Items."""
     images: Sequence[RGB] | NDArray[np.uint8] = ()
     """The picture of each; valid until the child's next answer."""
-    slide: SlideResult | None = None
-    """The end of a slide: its report and picture."""
+    summary: Summary | None = None
+    """Comes last, where the reader makes a report of each source."""
 
 
 class ChildReader:
