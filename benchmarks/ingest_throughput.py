@@ -31,7 +31,7 @@ from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder
 from encoder.image import read_rgb
 from encoder.registry import load
-from ingest.pipeline.run import ingest
+from ingest.pipeline.run import How, ingest
 from ingest.pipeline.sink import LibrarySink
 from ingest.sources.source import Task, Whole
 from search.library.library import Library
@@ -97,7 +97,7 @@ def whole(encoder: Encoder, paths: Sequence[Path]) -> Spent:
     with TemporaryDirectory() as folder:
         library = Library.open(Path(folder))
         with LibrarySink.open(library, "cells", encoder.card) as sink, timed() as spent:
-            report = ingest(tasks, encoder, sink, batch_size=BATCH)
+            report = ingest(tasks, encoder, sink, how=How(batch_size=BATCH))
     assert report.ok
     assert report.stored == len(paths)
     return spent[0]

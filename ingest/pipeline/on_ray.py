@@ -15,7 +15,6 @@ from encoder.card import EncoderCard
 from ingest.pipeline.ledger import Ledger, Row
 from ingest.pipeline.reading import plan_source
 from ingest.pipeline.sink import Sink
-from ingest.sandbox.pool import TIMEOUT_S
 from ingest.sources.report import Clock, Failure, OnProgress, Report
 from ingest.sources.source import Task, child_reader
 from search.errors import StoreError
@@ -184,7 +183,7 @@ def work(
     from encoder.contract import EncoderError
     from encoder.registry import load
     from encoder.stains.stained import as_carded
-    from ingest.pipeline.run import ingest
+    from ingest.pipeline.run import How, ingest
 
     encoder = as_carded(load(reference), card, done=True)
     if encoder.card.fingerprint != card.fingerprint:
@@ -198,9 +197,7 @@ def work(
         encoder,
         basket,
         ledger=basket,  # type: ignore[arg-type]  # the four calls that a run makes
-        reports=reports,
-        timeout_s=TIMEOUT_S,
-        workers=1,
+        how=How(workers=1, reports=reports),
     )
     return Yield(basket.shards, basket.updates, basket.written, done)
 

@@ -51,8 +51,8 @@ class Opened:
     job: messages.Task
     stamp: Stamp
     recipe: str
-    attempts: int
-    """How often it was read before."""
+    attempts: int = 0
+    """How often a child died over it in this run."""
     summary: Summary | None = None
     items: int = 0
     """Items that came so far, known ones among them."""

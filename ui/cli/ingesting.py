@@ -187,7 +187,7 @@ def _go(
     reference: str,
     request: Request | None,
 ) -> None:
-    from ingest.pipeline.run import ingest
+    from ingest.pipeline.run import How, ingest
 
     reports = settings.library / "reports"
     with progress_bar() as show:
@@ -206,9 +206,8 @@ def _go(
                 progress=tell,
             )
         else:
-            ingest(
-                tasks, encoder, sink, progress=tell, report=report, ledger=ledger, reports=reports
-            )
+            how = How(reports=reports, progress=tell)
+            ingest(tasks, encoder, sink, report=report, ledger=ledger, how=how)
 
 
 def find(paths: list[Path], layout: str | None, options: Options) -> list[Scan]:

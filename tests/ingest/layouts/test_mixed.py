@@ -16,7 +16,7 @@ from ingest.layouts.known import recognise, scan
 from ingest.layouts.mixed import series
 from ingest.layouts.scan import Options
 from ingest.pipeline.ledger import Ledger
-from ingest.pipeline.run import ingest
+from ingest.pipeline.run import How, ingest
 from ingest.pipeline.sink import LibrarySink
 from ingest.samples.synthetic import draw_field
 from ingest.sandbox import messages
@@ -64,8 +64,7 @@ def run(root: Path, encoder: Encoder, sink: LibrarySink, tmp_path: Path) -> Repo
             sink,
             report=found.report,
             ledger=ledger,
-            reports=tmp_path / "reports",
-            workers=2,
+            how=How(reports=tmp_path / "reports", workers=2),
         )
 
 
@@ -131,7 +130,9 @@ def test_a_child_that_dies_quarantines_its_file_after_a_second_try_and_the_run_g
     found = scan(tree, None, SMALL)
     found.tasks.insert(0, Task(path=tree / "notes.txt", dataset="lab", reader=Deadly()))
     with Ledger(tmp_path / "l.sqlite", "cells", encoder.card.fingerprint) as ledger:
-        report = ingest(found.tasks, encoder, sink, report=found.report, ledger=ledger, workers=2)
+        report = ingest(
+            found.tasks, encoder, sink, report=found.report, ledger=ledger, how=How(workers=2)
+        )
         rows = {Path(row.path).name: row for row in ledger.rows()}
 
     assert report.stored > 3
@@ -148,7 +149,7 @@ def test_an_unlabelled_photograph_is_searched_for_cells(
     field = draw_field(3)
     Image.fromarray(field.image).save(root / "f.png")
     found = scan(root, "mixed", SMALL)
-    report = ingest(found.tasks, encoder, sink, report=found.report, workers=1)
+    report = ingest(found.tasks, encoder, sink, report=found.report, how=How(workers=1))
 
     assert report.ok, report.failures
     assert report.stored > 5
@@ -172,7 +173,7 @@ def test_the_real_slides_end_done_or_explained(
     data_dir: Path, tmp_path: Path, encoder: Encoder, sink: LibrarySink
 ) -> None:
     found = scan(data_dir / "wsi")
-    report = ingest(found.tasks, encoder, sink, report=found.report, workers=2)
+    report = ingest(found.tasks, encoder, sink, report=found.report, how=How(workers=2))
     reasons = {Path(one.path).name: one.reason for one in report.failures}
 
     assert report.stored == 51

@@ -27,7 +27,7 @@ from encoder.registry import load
 from ingest.layouts.known import scan
 from ingest.layouts.scan import Options
 from ingest.pipeline.reading import in_order
-from ingest.pipeline.run import ingest
+from ingest.pipeline.run import How, ingest
 from ingest.pipeline.sink import LibrarySink, Sink
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.report import Progress, Report
@@ -84,7 +84,8 @@ def stored(sink: LibrarySink) -> dict[str, tuple[Item, bytes]]:
 
 def run(folder: Path, encoder: Encoder, sink: Sink, **options: object) -> Report:
     found = scan(folder)
-    return ingest(found.tasks, encoder, sink, report=found.report, **options)  # type: ignore[arg-type]
+    how = How(**options)  # type: ignore[arg-type]
+    return ingest(found.tasks, encoder, sink, report=found.report, how=how)
 
 
 def test_a_folder_becomes_a_collection(cells: Path, encoder: Encoder, sink: LibrarySink) -> None:
@@ -285,7 +286,7 @@ def test_a_field_stays_whole_within_a_shard(
         marks = tuple(Mark(x, 10, 8, 8) for x in range(10, 50, 5))
         tasks.append(Task(path=tmp_path / f"{name}.png", dataset="d", reader=Marked(marks)))
 
-    ingest(tasks, encoder, shards, shard_items=10, batch_size=3)
+    ingest(tasks, encoder, shards, how=How(shard_items=10, batch_size=3))
 
     assert shards.written == [["a"] * 8 + ["b"] * 8, ["c"] * 8]
 
@@ -381,7 +382,7 @@ from pathlib import Path
 import pyarrow.parquet, search.index.embedded
 from encoder.registry import load
 from ingest.layouts.known import scan
-from ingest.pipeline.run import ingest
+from ingest.pipeline.run import How, ingest
 from ingest.pipeline.sink import LibrarySink
 from search.library.library import Library
 
@@ -391,7 +392,8 @@ for line in sys.stdin:
     if child == 0:
         library = Library.open(Path(sys.argv[2]))
         with LibrarySink.open(library, "cells", encoder.card) as sink:
-            ingest(scan(Path(sys.argv[1])).tasks, encoder, sink, batch_size=8, shard_items=8)
+            how = How(batch_size=8, shard_items=8)
+            ingest(scan(Path(sys.argv[1])).tasks, encoder, sink, how=how)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
