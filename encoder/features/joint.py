@@ -26,7 +26,7 @@ from encoder.features.descriptors import (
     measured,
     without,
 )
-from encoder.features.workers import Crew
+from encoder.features.workers import Workers
 from encoder.image import resize
 
 MEAN, AXES, WEIGHT = TABLES = ("measured.mean", "measured.axes", "measured.weight")
@@ -75,7 +75,7 @@ class Joint:
         self.batch_size = BATCHES * self._at_once
         self._network = network
         self._beside = beside
-        self._crew = Crew()
+        self._workers = Workers()
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
         """n x (network's dim + measured dim)."""
@@ -99,7 +99,7 @@ class Joint:
 
     def _seen(self, images: Sequence[RGB]) -> tuple[list[RGB], NDArray[np.float32]]:
         how = (self.card.input_px, self.card.resample)
-        both = self._crew.map(evened_and_measured, images, *how)
+        both = self._workers.map(evened_and_measured, images, *how)
         return [image for image, _ in both], np.stack([row for _, row in both])
 
     def _joined(

@@ -17,7 +17,7 @@ from encoder.card import EncoderCard
 from encoder.contract import RGB, EncoderError, Network, NoPatchTokens
 from encoder.download import digest_of
 from encoder.features.descriptors import SIDE, VERSION, Axes, in_a_row, measure
-from encoder.features.workers import Crew
+from encoder.features.workers import Workers
 
 AXES = Path(__file__).with_name("measured.npz")
 """Mean and axes, fitted without labels by `python -m train.shipped.axes`."""
@@ -48,11 +48,11 @@ class Measured:
     def __init__(self, card: EncoderCard, axes: Axes) -> None:
         self.card = card
         self._axes = axes
-        self._crew = Crew()
+        self._workers = Workers()
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
         """n x 256, rows of length 1."""
-        return self._axes.vectors(np.stack(self._crew.map(measured_row, images)))
+        return self._axes.vectors(np.stack(self._workers.map(measured_row, images)))
 
     def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Always refused: measured numbers have no patches."""

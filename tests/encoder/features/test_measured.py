@@ -53,5 +53,7 @@ def test_other_axes_are_another_encoder(tmp_path: Path) -> None:
 
 def test_axes_that_are_damaged_are_named(tmp_path: Path) -> None:
     (tmp_path / "axes.npz").write_bytes(b"PK not a table")
-    with pytest.raises(EncoderError, match=r"axes\.npz cannot be read as axes.*train\.measured"):
+    with pytest.raises(
+        EncoderError, match=r"axes\.npz cannot be read as axes.*train\.shipped\.axes"
+    ):
         registry.load("measured", weights=tmp_path / "axes.npz")

@@ -1,4 +1,4 @@
-"""Children that share work on images: same answers, whatever becomes of them."""
+"""Worker processes that share work on images: same answers, whatever becomes of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,15 +18,15 @@ import pytest
 from encoder.contract import RGB
 from encoder.features.descriptors import in_a_row, measure
 from encoder.features.measured import measured_row
-from encoder.features.workers import RESTARTS, SHARE, Crew
+from encoder.features.workers import RESTARTS, SHARE, Workers
 from encoder.image import resize
 
 
-@pytest.fixture(name="crew")
-def _crew() -> Iterator[Crew]:
-    crew = Crew(2)
-    yield crew
-    crew.close()
+@pytest.fixture(name="workers")
+def _workers() -> Iterator[Workers]:
+    workers = Workers(2)
+    yield workers
+    workers.close()
 
 
 @pytest.fixture(name="images")
@@ -33,8 +34,8 @@ def _images(rng: np.random.Generator) -> list[RGB]:
     return [rng.integers(0, 256, (40, 50, 3), np.uint8) for _ in range(2 * SHARE + 1)]
 
 
-def pids(crew: Crew) -> list[int]:
-    return [child._process.pid for child in crew._children]
+def pids(workers: Workers) -> list[int]:
+    return list(workers._pool._processes) if workers._pool else []
 
 
 def alive(pid: int) -> bool:
@@ -42,89 +43,108 @@ def alive(pid: int) -> bool:
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
-def test_what_children_find_is_what_the_caller_finds_in_order(
-    crew: Crew, images: list[RGB]
+def test_what_workers_find_is_what_the_caller_finds_in_order(
+    workers: Workers, images: list[RGB]
 ) -> None:
-    found = crew.map(measured_row, images)
+    found = workers.map(measured_row, images)
 
-    assert len(pids(crew)) == 1
+    assert len(pids(workers)) == 1
     np.testing.assert_array_equal(found, [in_a_row(measure(image)) for image in images])
 
 
-def test_a_few_images_start_no_child(crew: Crew, images: list[RGB]) -> None:
-    crew.map(measured_row, images[: SHARE + 1])
+def test_a_few_images_start_no_worker(workers: Workers, images: list[RGB]) -> None:
+    workers.map(measured_row, images[: SHARE + 1])
 
-    assert pids(crew) == []
+    assert pids(workers) == []
 
 
-def test_the_share_of_a_killed_child_is_done_by_the_caller(crew: Crew, images: list[RGB]) -> None:
-    expected = crew.map(measured_row, images)
+def test_the_share_of_a_killed_worker_is_done_by_the_caller(
+    workers: Workers, images: list[RGB]
+) -> None:
+    expected = workers.map(measured_row, images)
     for _ in range(RESTARTS):
-        (pid,) = pids(crew)
+        (pid,) = pids(workers)
         os.kill(pid, signal.SIGKILL)
-        np.testing.assert_array_equal(crew.map(measured_row, images), expected)
-        crew.map(measured_row, images)
+        np.testing.assert_array_equal(workers.map(measured_row, images), expected)
+        workers.map(measured_row, images)
 
-    assert pids(crew) == [], "it goes on alone where children keep dying"
-    np.testing.assert_array_equal(crew.map(measured_row, images), expected)
+    assert pids(workers) == [], "it goes on alone where workers keep dying"
+    np.testing.assert_array_equal(workers.map(measured_row, images), expected)
 
 
 def test_what_a_job_raises_is_raised_and_leaves_no_answer_behind(
-    crew: Crew, images: list[RGB]
+    workers: Workers, images: list[RGB]
 ) -> None:
     with pytest.raises(KeyError, match="nosuch"):
-        crew.map(resize, images, 8, "nosuch")
+        workers.map(resize, images, 8, "nosuch")
 
-    assert {one.shape for one in crew.map(resize, images, 8, "lanczos")} == {(8, 8, 3)}
+    assert {one.shape for one in workers.map(resize, images, 8, "lanczos")} == {(8, 8, 3)}
 
 
-def test_what_fails_in_a_child_alone_is_raised_too(crew: Crew, images: list[RGB]) -> None:
+def test_what_fails_in_a_worker_alone_is_raised_too(workers: Workers, images: list[RGB]) -> None:
     broken = np.zeros((9, 9), np.uint8)
 
     with pytest.raises(cv2.error, match="number of channels"):
-        crew.map(measured_row, [*images[:-1], broken])
+        workers.map(measured_row, [*images[:-1], broken])
 
-    assert len(crew.map(measured_row, images)) == len(images)
-
-
-def test_whoever_comes_while_it_is_busy_works_alone(crew: Crew, images: list[RGB]) -> None:
-    with crew._turn:
-        assert len(crew.map(measured_row, images)) == len(images)
-    assert pids(crew) == []
+    assert len(workers.map(measured_row, images)) == len(images)
 
 
-def test_a_child_that_is_silent_is_given_up(
-    crew: Crew, images: list[RGB], monkeypatch: pytest.MonkeyPatch
+def test_several_threads_share_the_workers(workers: Workers, images: list[RGB]) -> None:
+    expected = [measured_row(image) for image in images]
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(threads.map(lambda _: workers.map(measured_row, images), range(3)))
+
+    for found in answers:
+        np.testing.assert_array_equal(found, expected)
+    assert len(pids(workers)) == 1
+
+
+def test_a_worker_that_is_silent_is_given_up(
+    workers: Workers, images: list[RGB], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("encoder.features.workers.PATIENCE_S", 0.05)
     expected = [measured_row(image) for image in images]
-    crew.map(measured_row, images)
-    for pid in pids(crew):
+    workers.map(measured_row, images)
+    for pid in pids(workers):
         os.kill(pid, signal.SIGSTOP)
 
-    np.testing.assert_array_equal(crew.map(measured_row, images), expected)
-    assert pids(crew) == []
+    np.testing.assert_array_equal(workers.map(measured_row, images), expected)
+    assert pids(workers) == []
 
 
-def test_a_fork_of_the_caller_works_alone(crew: Crew, images: list[RGB]) -> None:
-    """Two callers on one pipe would take each other's answers."""
-    crew.map(measured_row, images)
-    crew._pid += 1  # what a fork sees
+def test_a_fork_of_the_caller_works_alone(workers: Workers, images: list[RGB]) -> None:
+    """The pool answers to the process that opened it alone."""
+    expected = workers.map(measured_row, images)
+    (before,) = pids(workers)
+    workers._pid += 1  # what a fork sees
+    workers._pool.submit = None
 
-    assert len(crew.map(measured_row, images)) == len(images)
-    os.kill(pids(crew)[0], signal.SIGKILL)
-    assert len(crew.map(measured_row, images)) == len(images)
-    assert len(pids(crew)) == 1, "nobody spoke to the dead child"
+    np.testing.assert_array_equal(workers.map(measured_row, images), expected)
+    assert pids(workers) == [before]
 
 
-def test_children_go_when_their_parent_is_killed() -> None:
+def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from encoder.features.workers import Workers\n"
+        "from encoder.features.measured import measured_row\n"
+        "print(len(Workers(2).map(measured_row, [np.full((40, 40, 3), 9, np.uint8)] * 8)))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+
+    assert (done.stdout, done.stderr) == ("8\n", "")
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
     code = (
         "import numpy as np, time\n"
-        "from encoder.features.workers import Crew\n"
+        "from encoder.features.workers import Workers\n"
         "from encoder.features.measured import measured_row\n"
-        "crew = Crew(2)\n"
-        "crew.map(measured_row, [np.full((40, 40, 3), 9, np.uint8)] * 8)\n"
-        "print(crew._children[0]._process.pid, flush=True)\n"
+        "workers = Workers(2)\n"
+        "workers.map(measured_row, [np.full((40, 40, 3), 9, np.uint8)] * 8)\n"
+        "print(next(iter(workers._pool._processes)), flush=True)\n"
         "time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
@@ -142,4 +162,4 @@ def test_children_go_when_their_parent_is_killed() -> None:
 def test_it_uses_no_more_cores_than_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
-    assert Crew().cores == 1
+    assert Workers().cores == 1
