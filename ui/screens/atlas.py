@@ -18,6 +18,7 @@ from ui.look.card import Action, card
 from ui.look.palette import UNKNOWN, colours, shapes
 from ui.look.tables import badge, plain, table
 from ui.session.jobs import follow, told
+from ui.session.navigation import goto
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
@@ -459,8 +460,6 @@ def _pictures(
     )
     if pressed is None:
         return
-    from ui.session.navigation import goto
-
     if pressed.act == "case":
         case = items[pressed.id].case
         if case is None:

@@ -27,6 +27,7 @@ from ui.look.tables import plain, table
 from ui.look.theme import contrast
 from ui.screens.paired import side_by_side
 from ui.session.jobs import follow, told
+from ui.session.navigation import goto
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
@@ -468,6 +469,4 @@ def _pictures(
         "evaluate-pictures",
     )
     if pressed is not None:
-        from ui.session.navigation import goto
-
         goto("", {"item": pressed.id, "collection": record.collection})

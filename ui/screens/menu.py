@@ -1,4 +1,4 @@
-"""The pages, in their order, and how one leads to another."""
+"""The pages in their order."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import streamlit as st
 
+from ui.screens import atlas, case, compare, evaluate, find_similar, library
+
 
 def pages() -> dict[str, Any]:
     """Every page by its name in the address; the first is where the page opens."""
-    from ui.screens import atlas, case, compare, evaluate, find_similar, library
-
     return {
         "": st.Page(
             find_similar.show, title="Find similar", icon=":material/search:", default=True

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import streamlit as st
 
-from ui.screens.menu import pages
+PAGES = "hs-pages"
+"""Where the session keeps every page by its name in the address; the app puts them there."""
+
+
+def register(pages: Mapping[str, Any]) -> None:
+    """Make pages known to `goto`, by their names in the address."""
+    st.session_state[PAGES] = pages
 
 
 def goto(name: str, params: Mapping[str, str] | None = None) -> NoReturn:
@@ -16,4 +22,4 @@ def goto(name: str, params: Mapping[str, str] | None = None) -> NoReturn:
     `goto("", {"item": ID, "collection": NAME})` searches with a stored item; so does the
     address `/?item=ID&collection=NAME`.
     """
-    st.switch_page(pages()[name], query_params=dict(params or {}))
+    st.switch_page(st.session_state[PAGES][name], query_params=dict(params or {}))
