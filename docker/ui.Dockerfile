@@ -22,7 +22,6 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 FROM python:3.12-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /home/hemaseek hemaseek
 COPY --from=build /app/.venv /app/.venv
-COPY docker/page.py /app/page.py
 ENV PATH=/app/.venv/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
@@ -33,4 +32,4 @@ EXPOSE 8501
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
-CMD ["python", "/app/page.py"]
+CMD ["hemaseek", "page", "--address", "0.0.0.0"]

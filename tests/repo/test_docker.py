@@ -99,8 +99,8 @@ def test_the_commands_of_the_images_exist() -> None:
     assert "hemaseek" in project["project"]["scripts"]
     assert last["search"]["CMD"] == '["hemaseek", "serve"]'
     assert last["ingest"]["ENTRYPOINT"] == '["hemaseek", "ingest"]'
-    assert last["ui"]["CMD"] == '["python", "/app/page.py"]'
-    for verb in ("serve", "ingest"):
+    assert last["ui"]["CMD"] == '["hemaseek", "page", "--address", "0.0.0.0"]'
+    for verb in ("serve", "ingest", "page"):
         assert re.search(rf"^def {verb}\(", cli, re.MULTILINE)
 
 
@@ -203,6 +203,10 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_the_folder_of_the_images_holds_no_python() -> None:
+    assert not list(DOCKER.rglob("*.py"))
 
 
 def test_an_image_is_built_where_there_is_an_engine() -> None:

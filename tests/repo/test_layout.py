@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from live import REPOSITORY
@@ -14,37 +15,55 @@ from search.settings import Settings
 PARTS = ("encoder", "search", "ingest", "train", "ui")
 
 
-def test_tests_are_flat_so_that_no_folder_shadows_a_part() -> None:
-    assert not list((REPOSITORY / "tests").glob("**/__init__.py"))
+ROOMS = [
+    folder
+    for part in PARTS
+    for folder in (REPOSITORY / part, *(REPOSITORY / part).rglob("*"))
+    if (folder / "__init__.py").is_file()
+]
+TOGETHER = {"browser", "repo", "support"}
+"""Folders of tests/ that belong to no one room: many modules at once."""
 
 
-def test_no_module_is_named_after_a_part() -> None:
-    modules = [path.stem for part in PARTS for path in (REPOSITORY / part).glob("*.py")]
-
-    allowed = {"encoder"}  # encoder/encoder.py is only ever imported as encoder.encoder
-    assert not (set(modules) & set(PARTS)) - allowed
+def modules(room: Path) -> list[str]:
+    return [path.stem for path in room.glob("*.py") if path.stem != "__init__"]
 
 
-def test_no_module_is_a_drawer_for_anything() -> None:
-    modules = {path.stem for part in PARTS for path in (REPOSITORY / part).rglob("*.py")}
-
-    assert not modules & {"utils", "util", "common", "core", "helpers", "misc"}
+def test_no_folder_of_tests_is_a_package_that_could_shadow_a_part() -> None:
+    assert not list((REPOSITORY / "tests").rglob("__init__.py"))
 
 
-def test_every_test_file_is_named_after_a_module() -> None:
-    known = {
-        f"{part}_{path.stem}".replace("___", "__")
-        for part in PARTS
-        for path in (REPOSITORY / part).glob("*.py")
-    }
-    known |= {"repo_layout", "repo_docs", "repo_docker", "train_smoke"}
-    known |= {"ui_browser", "ui_browser_pages", "ui_pages", "ui_parts"}  # of many modules at once
+def test_every_folder_with_modules_is_a_room() -> None:
+    folders = {path.parent for part in PARTS for path in (REPOSITORY / part).rglob("*.py")}
 
-    strays = [
-        path.name
-        for path in (REPOSITORY / "tests").glob("test_*.py")
-        if path.stem.removeprefix("test_") not in known
-    ]
+    assert folders == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(REPOSITORY)))
+def test_a_room_can_be_taken_in_at_a_glance(room: Path) -> None:
+    assert len(modules(room)) <= 15
+
+
+def test_no_room_has_a_name_that_streamlit_or_the_standard_library_takes() -> None:
+    # Streamlit reads a folder `pages`; the folder of the page is on the path, and imports `html`.
+    assert not {room.name for room in ROOMS} & {"pages", "html"}
+
+
+def test_no_module_or_room_is_a_drawer_for_anything() -> None:
+    names = {room.name for room in ROOMS} | {name for room in ROOMS for name in modules(room)}
+
+    assert not names & {"utils", "util", "common", "core", "helpers", "misc"}
+
+
+def test_every_test_file_lies_in_the_room_of_its_module() -> None:
+    strays = []
+    for path in sorted((REPOSITORY / "tests").rglob("test_*.py")):
+        room = path.parent.relative_to(REPOSITORY / "tests")
+        name = path.stem.removeprefix("test_").replace("init", "__init__")
+        module = REPOSITORY / room / f"{name}.py"
+        if not TOGETHER & set(room.parts) and not module.is_file():
+            strays.append(str(room / path.name))
+
     assert strays == []
 
 

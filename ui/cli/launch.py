@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from search.settings import Settings
 
 
-def page_command(settings: Settings) -> list[str]:
-    """The command that runs the page."""
+def page_command(settings: Settings, address: str = "127.0.0.1") -> list[str]:
+    """The command that runs the page, listening on an address of this machine."""
     options = {
         **OPTIONS,
         "server.port": str(settings.page_port),
-        "server.address": "127.0.0.1",
+        "server.address": address,
         "server.maxUploadSize": str(int(settings.max_upload_mb)),
     }
     flags = [f"--{name}={value}" for name, value in options.items()]

@@ -251,17 +251,19 @@ def serve(
 def page(
     port: Annotated[int | None, typer.Option(help="Port of the page. [8501]")] = None,
     service: Annotated[str | None, typer.Option(help="Address of the service.")] = None,
+    address: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")
+    ] = "127.0.0.1",
 ) -> None:
     """Open the page, which asks the running service."""
-    import subprocess
+    import os
 
     from ui.cli.launch import page_command, page_environment
 
     settings = settings_for(page_port=port, service_url=service)
-    typer.echo(f"page: http://127.0.0.1:{settings.page_port} (service: {settings.url})", err=True)
-    raise SystemExit(
-        subprocess.call(page_command(settings), env=page_environment(settings))  # noqa: S603
-    )
+    typer.echo(f"page: http://{address}:{settings.page_port} (service: {settings.url})", err=True)
+    command = page_command(settings, address)
+    os.execve(command[0], command, page_environment(settings))  # noqa: S606 - our own command
 
 
 @app.command()

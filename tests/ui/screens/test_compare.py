@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import streamlit as st
 from live import REPOSITORY, Live
 from streamlit.testing.v1 import AppTest
 
@@ -15,17 +13,11 @@ from search.client.client import Client
 from search.schemas.explanations import ExplainMap, MapCheck
 from search.schemas.questions import Question
 from ui.look.overlays import checked, heat
-from ui.session.place import connect
 
-SCRIPT = "from ui import compare\ncompare.show()"
+SCRIPT = "from ui.screens import compare\ncompare.show()"
 
 
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    yield
-    connect().close()
-    st.cache_resource.clear()
-    st.cache_data.clear()
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 @pytest.fixture(name="ids")

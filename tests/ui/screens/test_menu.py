@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import streamlit as st
 from live import Live
 from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
 from search.client.evaluations import wait_for
 from search.schemas.evaluations import EvaluationPlan
-from ui.session.place import connect
 
-
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    yield
-    connect().close()
-    st.cache_resource.clear()
-    st.cache_data.clear()
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 def page(monkeypatch: pytest.MonkeyPatch, url: str, name: str) -> AppTest:

@@ -24,12 +24,7 @@ from ui.session.place import connect
 APP = str(REPOSITORY / "ui" / "app.py")
 
 
-@pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    yield
-    connect().close()  # before it is forgotten, or its socket is left open
-    st.cache_resource.clear()
-    st.cache_data.clear()
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 def page(monkeypatch: pytest.MonkeyPatch, url: str, **params: str) -> AppTest:

@@ -1,0 +1,32 @@
+"""Tables, badges and bars: every text escaped, every value as people read it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ui.look.tables import badge, legend, meter, plain, table
+
+NASTY = "<script>alert(1)</script>"
+
+
+def test_every_text_in_a_table_is_escaped() -> None:
+    made = (
+        table([NASTY], [[plain(NASTY)]], NASTY)
+        + badge(NASTY, "good")
+        + legend([(NASTY, "#000", "solid")])
+    )
+
+    assert "<script" not in made
+    assert made.count("&lt;script&gt;") == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(12345, "12,345"), (0.12345, "0.123"), (True, "yes"), (None, "none")]
+)
+def test_a_value_is_said_as_people_read_it(value: object, said: str) -> None:
+    assert said in plain(value)
+
+
+def test_a_bar_is_as_long_as_its_share_of_the_largest() -> None:
+    assert "width:25.0%" in meter(5, 20)
+    assert "width" not in meter(0, 20)

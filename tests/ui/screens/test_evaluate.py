@@ -1,0 +1,48 @@
+"""The page *Evaluate*: the matrix of confusions, and the limit of an upload."""
+
+from __future__ import annotations
+
+import pytest
+
+from search.schemas.evaluations import ConfusionMatrix, MethodResult, Scores
+from ui.screens.evaluate import matrix, told_limit
+
+NASTY = "<script>alert(1)</script>"
+
+
+def method(counts: tuple[tuple[int, ...], ...]) -> MethodResult:
+    scores = Scores(weighted_f1=0.5, balanced_accuracy=0.5, accuracy=0.5, macro_f1=0.5)
+    return MethodResult(
+        method="1-NN",
+        k=1,
+        scores=scores,
+        intervals={},
+        per_fold=(),
+        classes=(),
+        worst=None,
+        confusion=ConfusionMatrix(matrix=counts, unanswered=(1, 0)),
+        tied=0,
+        tied_right=0,
+        dangerous=0,
+        reliability=(),
+        ece=0.0,
+        by_margin=(),
+    )
+
+
+def test_every_confusion_can_be_pressed_and_is_named_with_its_share() -> None:
+    made = matrix(["blast", NASTY], method(((3, 0), (1, 4))), "blast", "blast")
+
+    assert made.count("<button") == 4
+    assert 'data-id="1,0"' in made
+    assert "3 of blast, called blast: 75%" in made
+    assert "1 of blast, called unanswered: 25%" in made
+    assert made.count('aria-pressed="true"') == 1
+    assert "<script" not in made
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [(20, 20), (400, 400), (512, 476), (1024, 1024), (1500, 1430), (4096, 4096)]
+)
+def test_no_upload_is_promised_that_is_refused(limit: float, told: int) -> None:
+    assert told_limit(limit) == told
