@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 
 from encoder.registry import load
-from search.library.shards import Entry, make_shard_bytes, payload_digest
+from search.library.shards import Entry, make_shard_bytes, make_thumbnail, payload_digest
 from search.schemas.items import Item, item_id
 from search.security.audit import verify
 from search.settings import Settings
@@ -34,6 +34,7 @@ from ui.cli.demo import free_port
 from ui.cli.launch import service_command
 
 CARD = load("colour").card
+BLANK = make_thumbnail(np.full((8, 8, 3), 230, np.uint8))
 ROWS = 40
 WRITERS = 4
 START_S = 900
@@ -67,7 +68,7 @@ def shard(number: int, dim: int) -> tuple[bytes, dict[str, str]]:
         item = Item(
             id=item_id("kill", source), dataset="kill", source=source, patient=f"P{number % 9}"
         )
-        entries.append(Entry(item, rng.normal(size=dim).astype(np.float32), b"-"))
+        entries.append(Entry(item, rng.normal(size=dim).astype(np.float32), BLANK))
     content = make_shard_bytes(entries, CARD)
     return content, {entry.item.id: payload_digest(entry.item) for entry in entries}
 

@@ -7,12 +7,20 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from unicodedata import category
 
 Resample = Literal["bilinear", "bicubic", "lanczos"]
+Pooling = Literal["cls", "mean", "none"]
 
 NOT_IN_FINGERPRINT = frozenset({"id", "licence", "source", "field_of_view_um", "notes"})
 """Facts about an encoder that do not change its vectors."""
+
+
+LONGEST = {"notes": 10_000, "source": 2000}
+"""Most characters of a text; of all others `LONGEST_TEXT`."""
+LONGEST_TEXT = 500
+LARGEST = {"dim": 65_536, "input_px": 16_384, "patch_px": 16_384}
 
 
 class CardError(ValueError):
@@ -41,7 +49,7 @@ class EncoderCard:
     """Each RGB channel is divided by this, on the scale 0 to 1."""
     resample: Resample = "bicubic"
     """How an image of another size becomes `input_px` (whole image, squashed to a square)."""
-    pooling: Literal["cls", "mean", "none"] = "cls"
+    pooling: Pooling = "cls"
     """Which output is the vector: the class token, the mean of the patch tokens, or neither."""
     patch_px: int | None = None
     """Side of one patch in input pixels; `None` for an encoder without patch tokens."""
@@ -66,20 +74,14 @@ class EncoderCard:
     """Anything a user of the encoder should know."""
 
     def __post_init__(self) -> None:
-        if not self.id:
-            raise CardError("an encoder card needs an id, got an empty one")
-        if self.dim < 1 or self.input_px < 1:
-            raise CardError(
-                f"card {self.id!r}: dim and input_px must be at least 1, "
-                f"got dim {self.dim} and input_px {self.input_px}"
-            )
+        """Refuse a card whose facts do not have their types and ranges: it is kept for ever."""
+        _check_words(self)
+        _check_numbers(self)
         if self.patch_px is not None and self.input_px % self.patch_px:
             raise CardError(
                 f"card {self.id!r}: input_px {self.input_px} is not a multiple of "
                 f"patch_px {self.patch_px}"
             )
-        if any(s <= 0 for s in self.std):
-            raise CardError(f"card {self.id!r}: std must be positive, got {self.std}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -107,7 +109,7 @@ class EncoderCard:
         """
         try:
             facts: dict[str, Any] = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise CardError(f"{where} is not JSON: {error}") from error
         if not isinstance(facts, dict):
             raise CardError(f"{where} must hold one JSON object, got {type(facts).__name__}")
@@ -118,7 +120,7 @@ class EncoderCard:
                 f"{where} has unknown fields {sorted(unknown)}; is it of a newer version?"
             )
         for name in ("mean", "std"):
-            if name in facts:
+            if isinstance(facts.get(name), list):
                 facts[name] = tuple(facts[name])
         try:
             card = cls(**facts)
@@ -135,3 +137,52 @@ class EncoderCard:
     def read(cls, path: Path) -> EncoderCard:
         """Read a card from a file."""
         return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+
+
+def _check_words(card: EncoderCard) -> None:
+    for field in fields(card):
+        value = getattr(card, field.name)
+        if field.name in {"dim", "input_px", "patch_px", "mean", "std", "field_of_view_um"}:
+            continue
+        optional = field.default is None
+        if not isinstance(value, str) and not (optional and value is None):
+            raise CardError(f"card: {field.name} must be a text, got {type(value).__name__}")
+        most = LONGEST.get(field.name, LONGEST_TEXT)
+        if value is not None and (len(value) > most or any(_control(c) for c in value)):
+            raise CardError(
+                f"card: {field.name} must have at most {most} characters and no control "
+                f"characters, got {len(value)} characters"
+            )
+    if not card.id:
+        raise CardError("an encoder card needs an id, got an empty one")
+    for name, known in (("resample", get_args(Resample)), ("pooling", get_args(Pooling))):
+        if getattr(card, name) not in known:
+            raise CardError(f"card {card.id!r}: {name} must be one of {', '.join(known)}")
+
+
+def _control(character: str) -> bool:
+    return category(character) in {"Cc", "Cs"} and character not in "\n\t"
+
+
+def _check_numbers(card: EncoderCard) -> None:
+    for name, most in LARGEST.items():
+        value = getattr(card, name)
+        if value is None and name == "patch_px":
+            continue
+        if type(value) is not int or not 1 <= value <= most:
+            raise CardError(
+                f"card {card.id!r}: {name} must be a whole number from 1 to {most}, got {value!r}"
+            )
+    for name in ("mean", "std"):
+        values = getattr(card, name)
+        if not isinstance(values, tuple) or len(values) != 3 or not all(map(_finite, values)):
+            raise CardError(f"card {card.id!r}: {name} must be three finite numbers, got {values}")
+    if any(s <= 0 for s in card.std):
+        raise CardError(f"card {card.id!r}: std must be positive, got {card.std}")
+    view = card.field_of_view_um
+    if view is not None and not (_finite(view) and 0 < view <= 1e6):
+        raise CardError(f"card {card.id!r}: field_of_view_um must be positive, got {view!r}")
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6

@@ -191,6 +191,11 @@ class Shard:
         self.tombstone = TOMBSTONE in metadata
 
     @property
+    def columns(self) -> pa.Schema:
+        """The columns of the file."""
+        return self._file.schema_arrow
+
+    @property
     def rows(self) -> int:
         """How many items it holds, or removes."""
         return int(self._file.metadata.num_rows)
@@ -207,11 +212,11 @@ class Shard:
     def items(self) -> list[Item]:
         """Every item, in order."""
         names = ["id", *TEXTS, *(f"bbox_{side}" for side in "xywh"), "um_per_px", "acquired"]
-        return [_item(row) for row in self._read(names).to_pylist()]
+        return [item_of(row) for row in self._read(names).to_pylist()]
 
     def vectors(self) -> NDArray[np.float32]:
         """Every vector, n x dim, in order."""
-        return _matrix(self._read(["vector"])["vector"], self.card.dim)
+        return vectors_of(self._read(["vector"])["vector"], self.card.dim)
 
     def thumbnails(self) -> list[bytes]:
         """Every thumbnail, in order."""
@@ -223,10 +228,10 @@ class Shard:
         table = self._read([name for name in schema(self.card).names if name != "digest"])
         if rows is not None:
             table = table.take(pa.array(rows, pa.int64()))
-        vectors = _matrix(table["vector"], self.card.dim)
+        vectors = vectors_of(table["vector"], self.card.dim)
         for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
             notes = json.loads(row["notes"]) if row["notes"] else {}
-            yield Entry(_item(row), vector, row["thumbnail"], row["path"], notes)
+            yield Entry(item_of(row), vector, row["thumbnail"], row["path"], notes)
 
     def cell(self, row: int, column: str) -> Any:
         """One value, reading only its row group."""
@@ -248,12 +253,19 @@ class Shard:
             raise ShardError(f"{self.name} is damaged: {error}") from error
 
 
-def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float32]:
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+def vectors_of(column: pa.Array | pa.ChunkedArray, dim: int) -> NDArray[np.float32]:
+    """A column of vectors as a matrix, n x dim."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = whole.flatten().to_numpy(zero_copy_only=False)
     return np.asarray(flat, np.float32).reshape(-1, dim)
 
 
-def _item(row: Mapping[str, Any]) -> Item:
+def item_of(row: Mapping[str, Any]) -> Item:
+    """The item of a row.
+
+    Raises:
+        ValueError: the row is none.
+    """
     box = None
     if row["bbox_x"] is not None:
         box = Box(x=row["bbox_x"], y=row["bbox_y"], w=row["bbox_w"], h=row["bbox_h"])

@@ -68,3 +68,37 @@ def test_a_card_edited_by_hand_is_refused() -> None:
 def test_a_card_that_does_not_hold_together_cannot_be_made(change: dict[str, Any]) -> None:
     with pytest.raises(CardError):
         replace(CARD, **change)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"dim": 1.5}, "dim must be a whole number"),
+        ({"dim": 1e30}, "dim must be a whole number"),
+        ({"dim": True}, "dim must be a whole number"),
+        ({"dim": 10**9}, "dim must be a whole number"),
+        ({"input_px": -1}, "input_px must be a whole number"),
+        ({"patch_px": 0}, "patch_px must be a whole number"),
+        ({"mean": [float("inf"), 0.0, 0.0]}, "mean must be three finite numbers"),
+        ({"mean": [float("nan"), 0.0, 0.0]}, "mean must be three finite numbers"),
+        ({"mean": "abc"}, "mean must be three finite numbers"),
+        ({"std": [1.0, 1.0]}, "std must be three finite numbers"),
+        ({"std": [1.0, 0.0, 1.0]}, "std must be positive"),
+        ({"id": "x" * 900_000}, "id must have at most 500 characters"),
+        ({"id": "a\0b"}, "no control characters"),
+        ({"id": ["a"]}, "id must be a text"),
+        ({"architecture": None}, "architecture must be a text"),
+        ({"resample": "nearest"}, "resample must be one of"),
+        ({"pooling": "max"}, "pooling must be one of"),
+        ({"field_of_view_um": float("inf")}, "field_of_view_um must be positive"),
+    ],
+)
+def test_a_card_is_checked_whole_before_anything_keeps_it(facts: Any, message: str) -> None:
+    plain = {"id": "x", "architecture": "y", "dim": 4}
+    with pytest.raises(CardError, match=message):
+        EncoderCard.from_json(json.dumps(plain | facts))
+
+
+def test_deep_json_is_refused_like_any_other() -> None:
+    with pytest.raises(CardError, match="is not JSON"):
+        EncoderCard.from_json("[" * 100_000)

@@ -11,6 +11,7 @@ from encoder.card import EncoderCard
 from search.api.access import Lists, Reads, Scoped, Writes, api_router
 from search.api.bodies import read_body
 from search.library.collection import Collection
+from search.library.uploads import check_shard
 from search.schemas.collections import Built, CollectionFacts, Facets, Ids, Items, Known, Written
 from search.schemas.items import Item, ItemId
 
@@ -131,7 +132,8 @@ def build(name: str, service: Writes) -> Built:
 
 
 def write(service: Scoped, collection: Collection, body: bytes) -> Written:
-    """Add a shard and forget the counts that it made stale."""
+    """Check a shard whole, add it, and forget the counts that it made stale."""
+    check_shard(body, collection.card.to_json())
     added = collection.add_shard(body)
     service.written(collection)
     service.note(written=added.stored + added.updated)
