@@ -201,9 +201,8 @@ def read(
         Refusal: it is none of them, or nothing could be had from it.
     """
     import openslide
-    from PIL import Image
 
-    from encoder.image import FORMATS
+    from encoder.image import frame_of
     from ingest.slides import tiling
 
     path = Path(source)
@@ -217,8 +216,7 @@ def read(
         )
     if find is None:
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                find = min(image.size) >= SINGLE_PX
+            find = min(frame_of(path).size) >= SINGLE_PX
         except Exception:  # say it in the words of the one decoder, below
             find = False
     if not find:

@@ -129,6 +129,8 @@ class _Run:
         self._choosing = Choosing(sink, report)
         self._states = States(ledger, report, self._storing.add_row)
         self._items = 0
+        self._remarks: dict[str, set[str]] = {}
+        """Paths by what a person should know of how they were decoded."""
 
     @property
     def items(self) -> int:
@@ -143,12 +145,20 @@ class _Run:
         yield from self._streamed(streamed)
         yield from self._embedding.finish()
         self._storing.finish()
+        for text, paths in self._remarks.items():
+            first = min(paths)
+            which = first if len(paths) == 1 else f"{len(paths)} pictures, the first {first}"
+            self._report.warnings.append(f"{which}: {text}")
 
     def stop(self) -> None:
         """End all threads; what was not begun is dropped."""
         self._readers.shutdown(cancel_futures=True)
         self._embedding.stop()
         self._storing.stop()
+
+    def _remark(self, path: str, text: str) -> None:
+        if text:
+            self._remarks.setdefault(text, set()).add(path)
 
     def _feed(self, state: State, pictures: Sequence[Picture]) -> None:
         state.waiting += len(pictures)
@@ -174,6 +184,7 @@ class _Run:
             if isinstance(pictures, Failure):
                 self._states.fail(job.task, pictures, last=job.last)
             else:
+                self._remark(str(job.task.path), job.source.remark)
                 state = self._states.of(job.task)
                 state.ended = job.last
                 self._feed(state, pictures)
@@ -294,6 +305,7 @@ class _Run:
             attempts=state.row.attempts + opened.attempts,
         )
         self._keep_summary(opened)
+        self._remark(str(opened.task.path), opened.remark)
         self._report.sources += 1
         if event.failure is not None:
             self._report.failures.append(event.failure)

@@ -54,6 +54,8 @@ class Opened:
     attempts: int = 0
     """How often a child died over it in this run."""
     summary: Summary | None = None
+    remark: str = ""
+    """What a person should know of how it was decoded."""
     items: int = 0
     """Items that came so far, known ones among them."""
 
@@ -134,6 +136,7 @@ class Stream:
     def _batch(self, opened: Opened, batch: Batch) -> None:
         taken: Taken = opened.reader.take(opened.source, opened.task.facts, batch)
         opened.summary = taken.summary or opened.summary
+        opened.remark = taken.remark or opened.remark
         if not taken.planned:
             return
         opened.items += len(taken.planned)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoder.contract import RGB
-from encoder.image import MAX_PIXELS, NotAnImage, read_rgb
+from encoder.image import MAX_PIXELS, NotAnImage, UnclearImage, decode
 from ingest.sandbox.messages import Batch, Piece, Refusal, Task
 from ingest.slides import jpeg_tiles as direct
 from ingest.slides.grid import COARSEST, FINEST, MicronsPerPixel, SlidePixels
@@ -114,6 +114,8 @@ class Slide:
     """An open slide. Rectangles are given in pixels of their level."""
 
     facts: SlideFacts
+    remark: str = ""
+    """What a person should know of how it is decoded."""
 
     def downsample(self, level: int) -> tuple[float, float]:
         """Pixels of level 0 per pixel of a level, along x and y."""
@@ -278,7 +280,8 @@ class PlainSlide(Slide):
     """An image that OpenSlide does not take, held in memory under a pixel cap."""
 
     def __init__(self, path: Path, max_pixels: int) -> None:
-        self._image = read_rgb(path, name="the image", max_pixels=max_pixels)
+        decoded = decode(path, name="the image", max_pixels=max_pixels)
+        self._image, self.remark = decoded.pixels, decoded.remark
         height, width = self._image.shape[:2]
         self.facts = SlideFacts(
             vendor="plain",
@@ -314,6 +317,8 @@ def open_slide(path: Path, max_pixels: int = MAX_PIXELS, *, short_way: bool = Tr
         raise Refusal("a folder is no slide; name the file in it that OpenSlide opens")
     try:
         return PlainSlide(path, max_pixels)
+    except UnclearImage:
+        raise
     except NotAnImage as error:
         raise Refusal(
             "it is neither a slide that OpenSlide reads nor a complete image; accepted are SVS, "

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -229,6 +229,8 @@ def tiles(
         unstained=run.unstained,
         part=(part[0], part[1]),
     )
+    if slide.remark:
+        report = replace(report, warnings=(*report.warnings, slide.remark))
     picture = draw(overview, run.boxes[mine], reasons, (slide.facts.width, slide.facts.height))
     slide.close()
     yield Piece(facts={"report": report.to_dict()}, images=[overview, picture])

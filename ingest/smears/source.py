@@ -56,7 +56,7 @@ class FieldReader(ChildReader):
             )
             for box, notes in told["cells"]
         ]
-        return Taken(planned=planned, images=batch.images)
+        return Taken(planned=planned, images=batch.images, remark=told["remark"])
 
 
 def field_args(finder: str, facts: Facts) -> dict[str, Any]:
@@ -107,6 +107,7 @@ def cells(
         yield Piece(
             facts={
                 "kind": "cell",
+                "remark": opened.remark,
                 "um_per_px": first.um_per_px,
                 "um_per_px_origin": first.um_per_px_origin,
                 "cells": [[b, dict(one.notes)] for b, one in zip(boxes, part, strict=True)],
@@ -121,8 +122,9 @@ def whole(source: str, **_: object) -> Iterator[Piece]:
     Raises:
         ImageError: no image, damaged, or too many pixels.
     """
-    image = Source(Path(source), "").image
-    facts: dict[str, Any] = {"kind": "cell", "cells": [[None, {}]]}
+    opened = Source(Path(source), "")
+    image = opened.image
+    facts: dict[str, Any] = {"kind": "cell", "cells": [[None, {}]], "remark": opened.remark}
     facts |= {"um_per_px": None, "um_per_px_origin": None}
     yield Piece(facts=facts, images=[image])
 

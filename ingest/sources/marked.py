@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.contract import RGB
+from encoder.image import Frame
 from ingest.sources.report import Failure
 from ingest.sources.source import NOTHING, BadFacts, Facts, Plan, Planned, Source, make_item
 from search.library.sources import crop, glass
@@ -119,16 +120,21 @@ class Marked:
         """One item per mark; only the header of the image is read.
 
         Raises:
-            CropError: the annotation was made for an image of another size.
+            CropError: the annotation was made for an image of another size, or it is not known
+                whether for the picture as stored or as its EXIF orientation shows it.
         """
-        size = source.size
-        if self.size is not None and self.size != size:
+        frame = source.frame
+        size = frame.size
+        marks = self.marks
+        if frame.orientation != 1 and _made_as_stored(marks, self.size, frame):
+            marks = [turned(mark, frame) for mark in marks]
+        elif self.size is not None and self.size != size:
             raise CropError(
                 f"the annotation is for an image of {_by(self.size)} px, this one has {_by(size)}"
             )
         planned: list[Planned] = []
         failures: list[Failure] = []
-        for mark in self.marks:
+        for mark in marks:
             try:
                 planned.append(self._one(source, facts, mark, size))
             except (CropError, BadFacts) as error:
@@ -176,6 +182,52 @@ def in_pixels(mark: Mark, size: tuple[int, int]) -> tuple[float, float, float, f
             f"it lies outside the image: centre {x + w / 2:.0f}, {y + h / 2:.0f} in {_by(size)} px"
         )
     return x, y, w, h
+
+
+def _made_as_stored(marks: Sequence[Mark], size: tuple[int, int] | None, frame: Frame) -> bool:
+    """Whether marks were made on an oriented picture as it is stored, not as it is shown.
+
+    Raises:
+        CropError: neither the size of the annotation nor the marks themselves say so.
+    """
+    if frame.size != frame.stored_size:
+        if size in {frame.size, frame.stored_size}:
+            return size == frame.stored_size
+        fits = [_all_inside(marks, one) for one in (frame.size, frame.stored_size)]
+        if size is None and fits[0] != fits[1]:
+            return fits[1]
+    if size is not None and size != frame.size:
+        return False  # the size is wrong in either frame, and is refused for that
+    raise CropError(
+        f"its EXIF orientation ({frame.orientation}) turns the picture, and nothing says whether "
+        "the boxes were made on it as stored or as shown; save it upright and ingest it again"
+    )
+
+
+def _all_inside(marks: Sequence[Mark], size: tuple[int, int]) -> bool:
+    try:
+        return all(in_pixels(mark, size) is not None for mark in marks)
+    except CropError:
+        return False
+
+
+def turned(mark: Mark, frame: Frame) -> Mark:
+    """A mark made on the stored picture, in pixels of the upright one.
+
+    Raises:
+        CropError: it lies outside.
+    """
+    wide, high = frame.stored_size
+    x, y, w, h = in_pixels(mark, frame.stored_size)
+    orientation = frame.orientation
+    if orientation in {5, 6, 7, 8}:
+        x, y, w, h, wide, high = y, x, h, w, high, wide
+    if orientation in {2, 3, 6, 7}:
+        x = wide - x - w
+    if orientation in {3, 4, 7, 8}:
+        y = high - y - h
+    sides = (None, None) if mark.w is None else (w, h)
+    return replace(mark, x=x, y=y, w=sides[0], h=sides[1], unit="px")
 
 
 def square(marked: tuple[float, float, float, float], side: int) -> Box:

@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import ValidationError
 
 from encoder.contract import RGB
-from encoder.image import FORMATS, NotAnImage, read_rgb
+from encoder.image import Frame, NotAnImage, decode, frame_of
 from ingest.sandbox import messages
 from ingest.sources.report import Failure
 from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
@@ -57,6 +55,8 @@ class Source:
         self.path = path
         self.dataset = dataset
         self._image: RGB | None = None
+        self.remark = ""
+        """What a person should know of how it was decoded; empty until it was."""
         self._decoding = threading.Lock()
 
     @cached_property
@@ -73,18 +73,22 @@ class Source:
             return hashlib.file_digest(handle, "sha256").hexdigest()[:32]
 
     @cached_property
-    def size(self) -> tuple[int, int]:
-        """Width and height, from the header alone.
+    def frame(self) -> Frame:
+        """Size and orientation, from the header alone.
 
         Raises:
             NotAnImage: no accepted format.
         """
         try:
-            with Image.open(BytesIO(self.content), formats=FORMATS) as image:
-                return image.size
-        except Exception:  # say it in the words of the one decoder
+            return frame_of(self.content)
+        except NotAnImage:  # raised again, with the name, where it cannot be decoded either
             height, width = self.image.shape[:2]
-            return width, height
+            return Frame(width, height)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture; see `frame`."""
+        return self.frame.size
 
     @property
     def image(self) -> RGB:
@@ -97,7 +101,8 @@ class Source:
             if self._image is None:
                 if not self.content:
                     raise NotAnImage(f"{self.path.name} is empty")
-                self._image = read_rgb(self.content, name=self.path.name)
+                decoded = decode(self.content, name=self.path.name)
+                self._image, self.remark = decoded.pixels, decoded.remark
             return self._image
 
     def forget(self) -> None:
@@ -161,6 +166,8 @@ class Taken:
     """Items."""
     images: Sequence[RGB] | NDArray[np.uint8] = ()
     """The picture of each; valid until the child's next answer."""
+    remark: str = ""
+    """What a person should know of how the source was decoded."""
     summary: Summary | None = None
     """Comes last, where the reader makes a report of each source."""
 

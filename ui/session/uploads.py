@@ -10,6 +10,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from encoder.image import ImageError, frame_of, read_rgb
 from search.schemas.items import Box, source_id
 
 KEPT = 64
@@ -34,20 +35,16 @@ class Upload:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Width and height by its header; `None` where the page cannot or will not open it."""
+        """Upright width and height by its header; `None` where the page will not open it."""
         try:
-            with Image.open(BytesIO(self.content)) as image:
-                width, height = image.size
-        except Exception:  # Pillow raises a dozen kinds; the service says which it is, in words
+            width, height = frame_of(self.content).size
+        except ImageError:  # the service says which it is, in words
             return None
         return (width, height) if width * height <= MOST_PIXELS else None
 
     def part(self, box: Box | None, side: int = 640) -> bytes:
         """The picture, or a part of it, as a JPEG of at most `side` pixels a side."""
-        with Image.open(BytesIO(self.content)) as image:
-            if box is None:
-                image.draft("RGB", (side, side))
-            whole = image.convert("RGB")
+        whole = Image.fromarray(read_rgb(self.content, name=self.name, max_pixels=MOST_PIXELS))
         if box is not None:
             whole = whole.crop(
                 (

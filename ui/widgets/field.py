@@ -9,6 +9,7 @@ from io import BytesIO
 import streamlit as st
 from PIL import Image
 
+from encoder.image import read_rgb
 from search.schemas.cells import FoundCell
 from search.schemas.items import Box
 from ui.look.card import data_url
@@ -61,10 +62,8 @@ def field(
 @st.cache_data(max_entries=16, show_spinner=False)
 def _sent(content: bytes) -> tuple[str, int, int]:
     """A picture as the browser gets it, with the width and height of the original."""
-    with Image.open(BytesIO(content)) as image:
-        width, height = image.size
-        image.draft("RGB", (SHOWN_PX, SHOWN_PX))
-        small = image.convert("RGB")
+    small = Image.fromarray(read_rgb(content))
+    width, height = small.size
     small.thumbnail((SHOWN_PX, SHOWN_PX))
     out = BytesIO()
     small.save(out, "JPEG", quality=90)

@@ -111,7 +111,7 @@ def test_running_again_changes_nothing_and_decodes_nothing(
     def refuse(*_: object, **__: object) -> RGB:
         raise AssertionError("a known image was decoded")
 
-    monkeypatch.setattr("ingest.sources.source.read_rgb", refuse)
+    monkeypatch.setattr("ingest.sources.source.decode", refuse)
     report = run(cells, encoder, sink)
 
     assert (report.stored, report.unchanged, report.updated, report.failed) == (0, 6, 0, 0)

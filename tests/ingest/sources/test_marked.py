@@ -127,3 +127,57 @@ def test_an_annotation_for_an_image_of_another_size_is_refused(tmp_path: Path) -
 
     with pytest.raises(CropError, match="for an image of 640 x 480 px, this one has 100 x 80"):
         marked.plan(field(tmp_path), Facts())
+
+
+def oriented(path: Path, orientation: int, size: tuple[int, int] = (60, 40)) -> Source:
+    """A picture that is shown with a dark square at 44, 4, stored as its orientation has it."""
+    shown = Image.new("RGB", size, (230, 230, 230))
+    shown.paste((40, 20, 90), (44, 4, 54, 14))
+    back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that undoes it
+    stored = shown if orientation == 1 else shown.transpose(Image.Transpose(back[orientation]))
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored.save(path, exif=exif)
+    return Source(path, "d")
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_on_an_oriented_picture_follow_the_size_that_they_were_made_for(
+    tmp_path: Path, orientation: int
+) -> None:
+    source = oriented(tmp_path / "a.png", orientation)
+    shown = Mark(44, 4, 10, 10)
+    at = {5: (4, 44), 6: (4, 6), 7: (26, 6), 8: (26, 44)}[orientation]  # the same, as stored
+    rule = CropRule(margin=0)
+    for marks, size in (((shown,), (60, 40)), ((Mark(*at, 10, 10),), (40, 60))):
+        reader = Marked(marks, rule, size)
+        planned = reader.plan(source, Facts()).planned
+        assert planned[0].item.bbox == Box(x=44, y=4, w=10, h=10)
+        assert next(reader.cut(source, planned)).mean() < 60
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_boxes_are_refused_where_both_frames_have_one_size(
+    tmp_path: Path, orientation: int
+) -> None:
+    source = oriented(tmp_path / "a.png", orientation)
+    for size in (None, (60, 40)):
+        with pytest.raises(CropError, match="as stored or as shown"):
+            Marked((Mark(44, 4, 10, 10),), size=size).plan(source, Facts())
+
+
+def test_a_box_that_fits_one_frame_alone_says_which_it_is(tmp_path: Path) -> None:
+    source = oriented(tmp_path / "a.png", 6)
+    rule = CropRule(margin=0)
+    found = Marked((Mark(44, 4, 10, 10),), rule).plan(source, Facts()).planned
+    assert found[0].item.bbox == Box(x=44, y=4, w=10, h=10)
+    found = Marked((Mark(4, 45, 10, 10),), rule).plan(source, Facts()).planned
+    assert found[0].item.bbox == Box(x=5, y=4, w=10, h=10)
+    with pytest.raises(CropError, match="as stored or as shown"):
+        Marked((Mark(0.5, 0.5, 0.1, 0.1, "fraction"),)).plan(source, Facts())
+
+
+def test_a_whole_oriented_picture_is_upright(tmp_path: Path) -> None:
+    source = oriented(tmp_path / "a.png", 8)
+    assert source.size == (60, 40)
+    assert source.image[9, 49].mean() < 60

@@ -41,7 +41,7 @@ def test_a_source_is_known_by_its_bytes_however_they_are_read(path: Path) -> Non
 
 
 def test_the_size_needs_no_decoding(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.sources.source.read_rgb", None)
+    monkeypatch.setattr("ingest.sources.source.decode", None)
     assert Source(path, "d").size == (30, 20)
 
 
