@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     """Public keys of the issuer: an https address, or a file."""
     oidc_roles_claim: str = "roles"
     """Claim with the roles, each `ROLE` or `COLLECTION:ROLE`; a dotted name reaches inside."""
+    source_folders: str = ""
+    """Folders whose files the service may open again, by colons, beside those that were ingested
+    from on this machine; without keys any regular file is opened."""
     rate_limit: str = "12000/minute"
     """Most calls of one key or, without keys, one address, for instance `100/second`; empty for
     no limit."""

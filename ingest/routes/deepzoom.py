@@ -18,6 +18,7 @@ from ingest.routes.ledger import add_ledger_routes
 from ingest.slides.deepzoom import OVERLAP, TILE, DeepZoom, SourceUnreadable
 from search.api.access import Reads, Scoped, api_router
 from search.api.problems import Expected
+from search.library.source_folders import SourceFolders
 from search.schemas.filters import Filter
 from search.schemas.items import Item, Record
 
@@ -53,7 +54,7 @@ class SourceFacts(Record):
     max_level: int
 
 
-def deepzoom_router(*stop: Callable[[], None]) -> APIRouter:
+def deepzoom_router(stop: Callable[[], None], folders: SourceFolders) -> APIRouter:
     """These routes and those of `ingest.routes.ledger`, with the children that both read in; they
     stop with the application, and `stop` is called then."""
     zoom = DeepZoom()
@@ -62,7 +63,7 @@ def deepzoom_router(*stop: Callable[[], None]) -> APIRouter:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for close in (zoom.close, *stop):
+        for close in (zoom.close, stop):
             await run_in_threadpool(close)
 
     router.lifespan_context = lifespan
@@ -70,7 +71,7 @@ def deepzoom_router(*stop: Callable[[], None]) -> APIRouter:
     @router.get("/sources/{id}")
     def source(id: SourceId, service: Reads, collection: Name = None) -> SourceFacts:
         """What a stored source is: a slide or an image, its size and its scale."""
-        item, path, name = _found(service, id, collection)
+        item, path, name = _found(service, id, collection, folders)
         pyramid = zoom.describe(path, id)
         return SourceFacts(
             source=id,
@@ -95,7 +96,7 @@ def deepzoom_router(*stop: Callable[[], None]) -> APIRouter:
     )
     def descriptor(id: SourceId, service: Reads, collection: Name = None) -> Response:
         """The Deep Zoom descriptor of a source."""
-        _, path, _ = _found(service, id, collection)
+        _, path, _ = _found(service, id, collection, folders)
         text = zoom.describe(path, id).xml()
         return Response(text, media_type="application/xml")
 
@@ -113,7 +114,7 @@ def deepzoom_router(*stop: Callable[[], None]) -> APIRouter:
         collection: Name = None,
     ) -> Response:
         """One tile of a source, as JPEG; never of its label or macro image."""
-        _, path, _ = _found(service, id, collection)
+        _, path, _ = _found(service, id, collection, folders)
         content = zoom.tile(path, id, level, column, row)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": FOR_EVER})
 
@@ -121,17 +122,22 @@ def deepzoom_router(*stop: Callable[[], None]) -> APIRouter:
     return router
 
 
-def _found(service: Scoped, id: str, collection: str | None) -> tuple[Item, FilePath, str]:
+def _found(
+    service: Scoped, id: str, collection: str | None, folders: SourceFolders
+) -> tuple[Item, FilePath, str]:
     """An item of a source, its file, and the collection: whoever may read the one may see it.
 
     Raises:
-        SourceUnreadable: no item of it is stored, or its file is not known.
+        SourceUnreadable: no item of it is stored, or its file may not be read or is not there.
     """
     held = service.collection(collection)
     page = held.store.scroll(Filter(source=(id,)), 1).items
     if not page:
         raise SourceUnreadable(f"no item of source {id} is in collection {held.name!r}")
     path = held.path(page[0].item.id)
-    if path is None:
-        raise SourceUnreadable("the file of this source is not known: it was stored without one")
+    if path is None or not folders.allow(FilePath(path)):
+        raise SourceUnreadable(
+            "the file of this source is not to be had: it is gone, was stored without a path, or "
+            "lies in no folder that HEMASEEK_SOURCE_FOLDERS names"
+        )
     return page[0].item, FilePath(path), held.name

@@ -18,7 +18,8 @@ from ingest.slides.source import noted_plan
 from ingest.slides.tiling import cut_tile, scale_and_cut
 from ingest.sources.source import Source
 from search.disk.closing import Closing
-from search.library.sources import NO_NOTES, PlainImages, SourceGone
+from search.library.source_folders import SourceFolders
+from search.library.sources import NO_NOTES, PlainImages, SourceGone, need_allowed
 from search.schemas.items import Item
 
 
@@ -30,8 +31,9 @@ class Rereader(Closing):
     first tile and keeps the last slides open. Safe to call from many threads.
     """
 
-    def __init__(self) -> None:
-        self._plain = PlainImages()
+    def __init__(self, folders: SourceFolders | None = None) -> None:
+        self.folders = folders or SourceFolders()
+        self._plain = PlainImages(self.folders)
         self._turn = threading.Lock()
         self._pool: ReaderPool | None = None
         self._verified: dict[tuple[Path, int, int], str] = {}
@@ -50,6 +52,7 @@ class Rereader(Closing):
         plan = noted_plan(notes.get("tile", ""))
         if plan is None:
             raise SourceGone("nothing says of which size and scale this tile is; ingest it anew")
+        need_allowed(path, self.folders)
         facts = path.stat()
         task = Task(
             reader="ingest.slides.rereading:tile",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from encoder.contract import RGB
 from encoder.image import ImageError, read_rgb
+from search.library.source_folders import SourceFolders
 from search.schemas.items import Box, Item, source_id
 
 LARGEST = 1 << 30
@@ -51,7 +52,8 @@ class PlainImages:
     from many threads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folders: SourceFolders | None = None) -> None:
+        self._folders = folders or SourceFolders()
         self._turn = threading.Lock()
         self._last: tuple[tuple[object, ...], RGB] | None = None
 
@@ -59,6 +61,7 @@ class PlainImages:
         """The picture of an item; see `ReadPixels`."""
         if item.kind == "tile":
             raise SourceGone("a tile of a slide is read again only by the slide reader")
+        need_allowed(path, self._folders)
         facts = path.stat()
         key = (path, facts.st_size, facts.st_mtime_ns, item.source)
         with self._turn:
@@ -66,6 +69,15 @@ class PlainImages:
                 self._last = (key, _read(path, item.source))
             image = self._last[1]
         return image if item.bbox is None else crop(image, item.bbox)
+
+
+def need_allowed(path: Path, folders: SourceFolders) -> None:
+    """Raise `SourceGone` for a file that is there and may not be opened."""
+    if path.exists() and not folders.allow(path):
+        raise SourceGone(
+            "the file may not be opened: it is no regular file, or lies in no folder that was "
+            "ingested from here or that HEMASEEK_SOURCE_FOLDERS names"
+        )
 
 
 def _read(path: Path, source: str) -> RGB:

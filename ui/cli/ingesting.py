@@ -150,6 +150,7 @@ def run_ingest(
     """
     from ingest.pipeline.ledger import Ledger, ledger_path
     from search.disk.space import in_disk_words
+    from search.library.source_folders import SourceFolders
 
     report, tasks = scans[0].report, list(scans[0].tasks)
     for found in scans[1:]:
@@ -162,6 +163,9 @@ def run_ingest(
         Ledger(path, settings.collection, encoder.card.fingerprint) as ledger,
     ):
         ledger.begin({} if request is None else request.kept())
+        SourceFolders(settings.library).record(
+            [*(found.root for found in scans), *(task.path for task in tasks)]
+        )
         try:
             with in_disk_words(settings.library):
                 _go(tasks, encoder, sink, ledger, report, settings, reference, request)

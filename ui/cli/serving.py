@@ -16,6 +16,7 @@ def application(settings: Settings) -> FastAPI:
     Where the ingest part is not installed (no slide reader), it answers without its routes.
     """
     from search.api.app import create_app
+    from search.library.source_folders import SourceFolders
 
     try:
         from ingest.routes import deepzoom as deepzoom_routes
@@ -23,11 +24,12 @@ def application(settings: Settings) -> FastAPI:
         from ingest.slides.rereading import Rereader
     except ModuleNotFoundError:
         return create_app(settings=settings)
-    reader = Rereader()
+    folders = SourceFolders.of(settings)
+    reader = Rereader(folders)
     return create_app(
         settings=settings,
         read_pixels=reader,
-        routers=[deepzoom_routes.deepzoom_router(reader.close), finder_routes.router],
+        routers=[deepzoom_routes.deepzoom_router(reader.close, folders), finder_routes.router],
         models=finder_routes.MODELS,
         problems=[*deepzoom_routes.PROBLEMS, *finder_routes.PROBLEMS],
     )

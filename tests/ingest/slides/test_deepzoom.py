@@ -157,7 +157,7 @@ def _client(library: Library) -> Iterator[TestClient]:
     keys = Keys(library.folder / "keys.json")
     _, reader = keys.add("reader", {"cells": "read"})
     _, other = keys.add("other", {"other": "admin"})
-    settings = Settings(library=library.folder)
+    settings = Settings(library=library.folder, source_folders=str(library.folder.parent))
     with TestClient(application(settings), base_url="http://localhost") as client:
         client.headers["x-api-key"] = reader
         client.other = {"x-api-key": other}  # type: ignore[attr-defined]
