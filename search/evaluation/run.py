@@ -24,12 +24,12 @@ from search.evaluation.ranking import average_precision_at_k
 from search.evaluation.scores import Told, by_index, scored
 from search.evaluation.splits import Fold, subset
 from search.index.contract import Store
-from search.neighbours import kin
 from search.neighbours.duplicates import PictureHash
-from search.neighbours.groups import Rows
-from search.neighbours.site_bias import bias_of
+from search.neighbours.groups import Rows, neighbours_outside
+from search.neighbours.site_bias import Origins, drawn, site_bias
 from search.schemas.evaluations import (
     FEWEST,
+    BiasResult,
     CodeFacts,
     DataFacts,
     EncoderFacts,
@@ -47,8 +47,7 @@ CODE = (
     "search.evaluation.scores",
     "search.neighbours.duplicates",
     "search.neighbours.exact",
-    "search.neighbours.screen",
-    "search.neighbours.kin",
+    "search.neighbours.groups",
     "search.evaluation.labelled",
     "search.votes.knn",
     "search.evaluation.probe",
@@ -59,6 +58,8 @@ CODE = (
     "search.neighbours.site_bias",
 )
 """The modules whose text is the version of an evaluation."""
+BIAS_QUERIES = 2000
+"""Most items whose neighbours are compared by site."""
 WORDS = {
     "leave-one-patient-out": "each patient left out in turn",
     "leave-one-source-out": "each source left out in turn",
@@ -187,7 +188,12 @@ def evaluate(
         with steps.timed("index"):
             index = by_index(store, cells, truth, names, asked, plan, steps.look)
     with steps.timed("bias"):
-        bias = bias_of(cells, asked, max(plan.ks), plan.seed, steps.look)
+        bias = bias_of(cells, asked, plan, steps.look)
+    if bias and bias.robustness is None:
+        notes.append(
+            "the robustness index cannot be known: no item has possible neighbours both "
+            "of its label from another site and of another label from its own site"
+        )
     unit, clusters = unit_of(cells, asked)
     methods = []
     with steps.timed("scoring"):
@@ -426,7 +432,7 @@ def _by_neighbours(
         def tell(done: int, before: int = before) -> None:
             steps.add(before + done - steps.done)
 
-        near, cosines = kin.neighbours(cells.vectors, cells.group, rows, fold.train, wide, tell)
+        near, cosines = neighbours_outside(cells.vectors, cells.group, rows, fold.train, wide, tell)
         parts.append((fold, rows, near, cosines))
     rows = np.concatenate([part[1] for part in parts])
     near = np.concatenate([part[2] for part in parts])
@@ -521,6 +527,31 @@ def _by_probe(
         precision=None,
         folds=tuple(folds),
         notes=tuple(notes),
+    )
+
+
+def bias_of(
+    cells: Cells, rows: Rows, plan: EvaluationPlan, progress: Callable[[int], None]
+) -> BiasResult | None:
+    """The site bias of the neighbours of `rows`; `None` where there are fewer than two sites."""
+    names = {site: at for at, site in enumerate(sorted({s for s in cells.sites if s is not None}))}
+    if len(names) < 2:
+        return None
+    sites = np.array([-1 if s is None else names[s] for s in cells.sites], np.int64)
+    labels = np.unique(cells.labels, return_inverse=True)[1]
+    items = Origins(cells.vectors, sites, labels, cells.group)
+    queries = drawn(rows[sites[rows] >= 0], BIAS_QUERIES, plan.seed)
+    found = site_bias(items, queries, max(plan.ks), progress)
+    if found is None:
+        return None
+    return BiasResult(
+        k=max(plan.ks),
+        asked=len(found.queries),
+        sites=len(names),
+        own_site=found.share,
+        expected=found.expected_share,
+        excess=found.share - found.expected_share,
+        robustness=found.robustness,
     )
 
 

@@ -7,20 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encoder.contract import Encoder
 from search.index.contract import ENOUGH_RECALL, BuildReport, Vectors
 from search.library.shards import Entry
 from search.library.sources import ReadPixels, read_again
-from search.neighbours.site_bias import expected_share
+from search.neighbours.exact import search
+from search.neighbours.groups import Rows, groups, neighbours_outside
+from search.neighbours.site_bias import Origins, drawn, site_bias
 from search.schemas.items import Item
 from search.votes.knn import vote_many
 
 SAME = 0.99999
 """Two vectors with a cosine from here on are one vector."""
-BLOCK = 1 << 24
-"""Similarities that are held at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def collapse(vectors: Vectors, limits: Limits) -> Gate:
     pairs = rng.integers(len(vectors), size=(20_000, 2))
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     cosine = float(np.einsum("nd,nd->n", vectors[pairs[:, 0]], vectors[pairs[:, 1]]).mean())
-    some = _drawn(len(vectors), 5000)
+    some = drawn(np.arange(len(vectors)), 5000)
     wide = vectors[some].astype(np.float64)
     values = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
     shares = values[values > 1e-12] / values.sum() if values.sum() > 0 else np.ones(1)
@@ -235,13 +234,16 @@ def centre(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Gate
     if both is None:
         return Gate("centre", None, figures, note="there is no parent to compare with")
     before = _site_figures(both[1], sites, limits)
+    if not figures or not before:
+        return Gate("centre", None, note="every item is of one patient, case or source")
     figures |= {f"parent_{name}": value for name, value in before.items()}
     bounds = {"excess": before["excess"] + limits.bias_margin}
     good = figures["excess"] <= bounds["excess"]
     if "robustness" in figures and "robustness" in before:
         bounds["robustness"] = before["robustness"] - limits.bias_margin
         good = good and figures["robustness"] >= bounds["robustness"]
-    return Gate("centre", good, figures, bounds)
+        return Gate("centre", good, figures, bounds)
+    return Gate("centre", good, figures, bounds, "the robustness index cannot be known")
 
 
 def common(new: Table, parent: Table) -> tuple[Table, Table]:
@@ -253,36 +255,9 @@ def common(new: Table, parent: Table) -> tuple[Table, Table]:
     return Table(ids, items, new.vectors[mine]), Table(ids, items, parent.vectors[theirs])
 
 
-def kin(items: Sequence[Item]) -> NDArray[np.int64]:
-    """A number for each item, equal for those of one patient; of one source without patients."""
-    whose = [f"p {i.patient}" if i.patient is not None else f"s {i.source}" for i in items]
-    return _numbered(whose)[0]
-
-
-def neighbours(
-    vectors: Vectors, asking: NDArray[np.intp], groups: NDArray[np.int64], k: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The `k` nearest of each asking row among the rows of other groups, exactly.
-
-    Returns:
-        Rows and cosines, nearest first, equal ones in order of row; row -1 where there are no
-        more.
-    """
-    k = min(k, len(vectors))
-    rows = np.empty((len(asking), k), np.int64)
-    scores = np.empty((len(asking), k), np.float32)
-    step = max(1, BLOCK // max(1, len(vectors)))
-    for at in range(0, len(asking), step):
-        part = asking[at : at + step]
-        cosines = vectors[part] @ vectors.T
-        cosines[groups[part][:, None] == groups[None, :]] = -np.inf
-        near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
-        found = np.take_along_axis(cosines, near, axis=1)
-        order = np.lexsort((near, -found), axis=1)
-        rows[at : at + step] = np.take_along_axis(near, order, axis=1)
-        scores[at : at + step] = np.take_along_axis(found, order, axis=1)
-    rows[~np.isfinite(scores)] = -1
-    return rows, scores
+def item_groups(items: Sequence[Item]) -> Rows:
+    """A number for each item, equal for those of one patient, case or source."""
+    return groups([i.patient for i in items], [i.case for i in items], [i.source for i in items])
 
 
 def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
@@ -299,49 +274,36 @@ def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
     ]
 
 
-def _knn_f1(table: Table, labels: NDArray[np.int64], classes: int, limits: Limits) -> float:
+def _knn_f1(table: Table, labels: Rows, classes: int, limits: Limits) -> float:
     from sklearn.metrics import f1_score
 
-    asking = np.flatnonzero(labels >= 0)
-    asking = asking[_drawn(len(asking), limits.queries)]
-    near, scores = neighbours(table.vectors, asking, kin(table.items), limits.k)
-    said = vote_many(np.where(near >= 0, labels[near], -1), scores, classes)
-    return float(f1_score(labels[asking], said, average="weighted", zero_division=0))
+    labelled = np.flatnonzero(labels >= 0)
+    queries, every = drawn(labelled, limits.queries), np.arange(len(labels))
+    group = item_groups(table.items)
+    near, scores = neighbours_outside(table.vectors, group, queries, every, limits.k)
+    votes = vote_many(np.where(near >= 0, labels[near], -1), scores, classes)
+    return float(f1_score(labels[queries], votes, average="weighted", zero_division=0))
 
 
-def _site_figures(table: Table, sites: NDArray[np.int64], limits: Limits) -> dict[str, float]:
+def _site_figures(table: Table, sites: Rows, limits: Limits) -> dict[str, float]:
+    """Empty where no item can have a neighbour from outside its patient, case and source."""
     labels, _ = _numbered([item.label for item in table.items])
-    groups = kin(table.items)
-    asking = np.flatnonzero(sites >= 0)
-    asking = asking[_drawn(len(asking), limits.queries)]
-    near, _ = neighbours(table.vectors, asking, groups, limits.k)
-    there = (near >= 0) & (sites[near] >= 0)
-    own = there & (sites[near] == sites[asking][:, None])
-    seen = float(own.sum() / max(1, there.sum()))
-    expected = float(np.mean(expected_share(groups, sites, asking))) if len(asking) else 0.0
-    figures = {"own_site": seen, "expected": expected, "excess": seen - expected}
-    told = there & (labels[near] >= 0) & (labels[asking] >= 0)[:, None]
-    same = labels[near] == labels[asking][:, None]
-    good, bad = float((told & same & ~own).sum()), float((told & ~same & own).sum())
-    if good + bad:
-        figures["robustness"] = good / (good + bad)
-    return figures
+    items = Origins(table.vectors, sites, labels, item_groups(table.items))
+    found = site_bias(items, drawn(np.flatnonzero(sites >= 0), limits.queries), limits.k)
+    if found is None:
+        return {}
+    share, expected = found.share, found.expected_share
+    figures = {"own_site": share, "expected": expected, "excess": share - expected}
+    return figures if found.robustness is None else figures | {"robustness": found.robustness}
 
 
 def _same_share(vectors: Vectors, queries: int) -> float:
-    asking = _drawn(len(vectors), queries)
-    _, scores = neighbours(vectors, asking, np.arange(len(vectors)), 1)
-    return float((scores[:, 0] >= SAME).mean())
+    rows = drawn(np.arange(len(vectors)), queries)
+    _, scores = search(vectors[rows], vectors, 2)  # the first is the item itself, or its twin
+    return float((scores[:, 1] >= SAME).mean())
 
 
-def _drawn(n: int, most: int) -> NDArray[np.intp]:
-    """Up to `most` of `n` rows, the same ones every time, in order."""
-    if n <= most:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-
-
-def _numbered(words: Sequence[str | None]) -> tuple[NDArray[np.int64], int]:
+def _numbered(words: Sequence[str | None]) -> tuple[Rows, int]:
     """A number for each word in alphabetical order, -1 for none; and how many there are."""
     names = {word: at for at, word in enumerate(sorted({w for w in words if w is not None}))}
     return np.array([names.get(w, -1) if w is not None else -1 for w in words], np.int64), len(

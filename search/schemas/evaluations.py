@@ -195,11 +195,12 @@ class BiasResult(Record):
     own_site: float
     """Share of the neighbours that are of the own site."""
     expected: float
-    """Its share among all that may be a neighbour."""
+    """What that share would be if, among the items of each label, the site did not matter."""
     excess: float
     robustness: float | None
     """Robustness index (de Jong et al. 2025): same label from another site, against that and
-    another label from the same site; 1 where only biology counts, 0 where only the site does."""
+    another label from the same site; 1 where only biology counts, 0 where only the site does.
+    `None` where it cannot be known, since no item has possible neighbours of both kinds."""
 
 
 class SetFacts(Record):

@@ -54,7 +54,8 @@ class BatchEffects:
     """What that share would be by chance."""
     robustness: float | None
     """Neighbours of the same label and another origin, against those of another label and the
-    same origin: 1 is ordered by label, 0 by origin. The robustness index of PathoROB."""
+    same origin: 1 is ordered by label, 0 by origin. The robustness index of PathoROB. `None`
+    where it cannot be known, since no item has possible neighbours of both kinds."""
     silhouette_origin: float | None
     """Of the origins, by cosine, -1 to 1: near 0 where they lie through each other."""
     silhouette_label: float | None

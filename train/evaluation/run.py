@@ -29,7 +29,7 @@ from search.evaluation.metrics import METRICS, bootstrap, confusion, scores
 from search.evaluation.probe import Rule, linear_probe
 from search.evaluation.run import code_digest
 from search.neighbours import exact
-from search.neighbours.scores import Metric
+from search.neighbours.exact import Metric
 from search.votes.knn import vote_many
 from train.data import datasets
 from train.data.datasets import Labelled

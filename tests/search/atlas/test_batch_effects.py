@@ -76,6 +76,17 @@ def test_no_neighbour_is_of_the_same_patient(rng: np.random.Generator) -> None:
     assert "same source or patient" in found.notes[0]
 
 
+def test_robustness_cannot_be_known_where_each_patient_has_one_picture(
+    rng: np.random.Generator,
+) -> None:
+    items, rows = library(rng, by_label=6, by_site=0)
+    one = [item.model_copy(update={"patient": f"P{at}"}) for at, item in enumerate(items)]
+    found = measure(one, rows, "patient", 10)
+
+    assert (found.share, found.expected, found.robustness) == (0, 0, None)
+    assert "Robustness cannot be known" in found.notes[0]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [({"site": None}, "No item says its site"), ({"site": "A"}, "is of 'A': nothing to compare")],

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from versioned import draw, embedded_entries, mixed
@@ -171,24 +169,6 @@ def test_a_version_that_sorts_by_laboratory_is_refused() -> None:
 def test_one_site_has_no_bias_to_measure() -> None:
     gate = gates.centre(table(spread(5), site=["s"] * 5), None, LIMITS)
     assert (gate.passed, gate.figures) == (None, {})
-
-
-@given(st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
-def test_neighbours_are_those_of_a_plain_search(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    n, k = int(rng.integers(1, 30)), int(rng.integers(1, 8))
-    rows, groups = spread(n, 4, seed), rng.integers(4, size=n)
-    near, scores = gates.neighbours(rows, np.arange(n), groups, k)
-
-    for at in range(n):
-        others = [i for i in range(n) if groups[i] != groups[at]]
-        wanted = sorted(others, key=lambda i: -float(rows[i] @ rows[at]))[:k]
-        got = [int(i) for i in near[at] if i >= 0]
-        assert len(got) == len(wanted)
-        assert np.allclose([rows[i] @ rows[at] for i in got], [rows[i] @ rows[at] for i in wanted])
-        assert not {int(groups[at])} & {int(groups[i]) for i in got}
-        assert (np.diff(scores[at][: len(got)]) <= 0).all()
 
 
 def test_only_items_of_both_versions_are_compared() -> None:

@@ -3,9 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search.neighbours import screen
+from search.neighbours import exact
 from search.neighbours.exact import BadSearch, search
-from search.neighbours.scores import top
 from search.votes.knn import vote_many
 
 
@@ -27,62 +26,86 @@ def _oracle(queries, library, k, metric="cosine"):
     return order, np.take_along_axis(scores, order, axis=1)
 
 
-@pytest.mark.parametrize("route", ["double", "single"])
+@pytest.fixture(params=["float32", "bfloat16", "faiss"])
+def way(request, monkeypatch):
+    """Each way by which candidates are found, on as few queries as a test has."""
+    if request.param == "float32":
+        return
+    monkeypatch.setattr(exact, "LARGE", 0)
+    monkeypatch.setattr(exact, "bfloat16_is_faster", lambda: True)
+    if request.param == "faiss":
+        faiss = pytest.importorskip("faiss")
+        monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+        monkeypatch.setattr(faiss, "StandardGpuResources", lambda: None, raising=False)
+
+        def knn(gpu, *rows, metric):
+            return faiss.knn(*rows, metric=metric)
+
+        monkeypatch.setattr(faiss, "knn_gpu", knn, raising=False)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("k", [1, 20, 300])
-def test_neighbours_equal_those_of_a_plain_search(rng, route, k):
+def test_neighbours_equal_those_of_a_plain_search(rng, k):
     queries, library = _clusters(rng, 50, 1.0), _clusters(rng, 300, 1.0)
 
-    places, scores = search(queries, library, k, route=route)
+    places, scores = search(queries, library, k)
 
     wanted, values = _oracle(queries, library, k)
     assert np.array_equal(places, wanted)
     assert np.abs(scores - values).max() < 1e-6
 
 
-@pytest.mark.parametrize("route", ["double", "single", "screen"])
-def test_equal_rows_come_in_order_of_position_however_many_there_are(rng, route):
+@pytest.mark.usefixtures("way")
+def test_equal_rows_come_in_order_of_position_however_many_there_are(rng):
     library = _clusters(rng, 2400, 0.7)
     copies = rng.permutation(2400)[:60]
     library[copies] = library[copies[0]]
     queries = np.concatenate([library[copies[:1]], _clusters(rng, 600, 0.7)])
 
-    places, scores = search(queries, library, 20, route=route)
+    places, scores = search(queries, library, 20)
 
     assert places[0].tolist() == np.sort(copies)[:20].tolist()
     assert len(set(scores[0].tolist())) == 1
     assert np.array_equal(places, _oracle(queries, library, 20)[0])
 
 
-@pytest.mark.parametrize("tiles", [True, False])
-@pytest.mark.parametrize("noise", [0.3, 0.8, 1.5])
-def test_screening_gives_the_same_answer_as_every_score(rng, noise, tiles, monkeypatch):
-    monkeypatch.setattr(screen, "tiles_work", lambda: tiles)
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("noise", [0.02, 0.3, 0.8, 1.5])
+def test_tight_and_loose_clusters_are_searched_alike(rng, noise):
     queries, library = _clusters(rng, 700, noise, 384), _clusters(rng, 3000, noise, 384)
 
-    screened = search(queries, library, 20, route="screen")
-    every = search(queries, library, 20, route="double")
-
-    assert np.array_equal(screened[0], every[0])
-    assert np.abs(screened[1] - every[1]).max() < 1e-5
+    assert np.array_equal(search(queries, library, 20)[0], _oracle(queries, library, 20)[0])
 
 
-def test_queries_between_the_lists_and_small_lists_are_answered_too(rng):
+@pytest.mark.usefixtures("way")
+def test_queries_unlike_everything_are_answered(rng):
     library = np.concatenate([_clusters(rng, 2500, 0.4), _unit(rng.standard_normal((40, 96)))])
-    queries = _unit(rng.standard_normal((600, 96)))
+    unlike = -library.mean(axis=0, keepdims=True)
+    queries = np.concatenate([_unit(rng.standard_normal((600, 96))), _unit(unlike)])
 
-    assert np.array_equal(
-        search(queries, library, 30, route="screen")[0], _oracle(queries, library, 30)[0]
-    )
+    assert np.array_equal(search(queries, library, 30)[0], _oracle(queries, library, 30)[0])
 
 
-def test_queries_unlike_everything_are_answered_by_another_route(rng, monkeypatch):
-    monkeypatch.setattr(screen, "tiles_work", lambda: True)
-    library = _clusters(rng, 2500, 0.4)
-    queries = np.concatenate([_clusters(rng, 600, 0.4), -library.mean(axis=0, keepdims=True)])
+@pytest.mark.usefixtures("way")
+def test_vectors_that_all_point_one_way_are_told_apart(rng):
+    library = _unit(1 + 1e-3 * rng.standard_normal((500, 64)))
+    queries = _unit(1 + 1e-3 * rng.standard_normal((40, 64)))
 
-    assert np.array_equal(
-        search(queries, library, 5, route="screen")[0], _oracle(queries, library, 5)[0]
-    )
+    assert np.array_equal(search(queries, library, 7)[0], _oracle(queries, library, 7)[0])
+
+
+def test_the_answer_is_the_same_bit_for_bit_in_whatever_precision_it_began(rng, monkeypatch):
+    queries, library = _clusters(rng, 300, 0.8, 384), _clusters(rng, 2000, 0.8, 384)
+    single = search(queries, library, 20)
+    monkeypatch.setattr(exact, "LARGE", 0)
+    monkeypatch.setattr(exact, "bfloat16_is_faster", lambda: True)
+
+    half = search(queries, library, 20)
+
+    assert np.array_equal(single[0], half[0])
+    assert np.array_equal(single[1], half[1])
 
 
 def test_euclidean_takes_rows_as_they_are(rng):
@@ -128,17 +151,6 @@ def test_votes_equal_scikit_learns_where_no_vote_is_tied(rng):
     assert np.array_equal(said[~tied], other[~tied])
 
 
-def test_the_best_by_groups_are_the_best(rng):
-    import torch
-
-    scores = torch.from_numpy(rng.standard_normal((6, 5000)))
-
-    best, places = top(scores, 9)
-
-    assert torch.equal(best, scores.topk(9).values)
-    assert torch.equal(scores.gather(1, places), best)
-
-
 def test_what_cannot_be_searched_is_refused(rng):
     rows = _clusters(rng, 10, 1.0)
     broken = rows.copy()
@@ -152,8 +164,6 @@ def test_what_cannot_be_searched_is_refused(rng):
         search(rows, rows, 11)
     with pytest.raises(BadSearch, match="expected m x dim and n x dim"):
         search(rows[:, :5], rows, 1)
-    with pytest.raises(BadSearch, match="euclidean is searched by route 'double'"):
-        search(rows, rows, 1, metric="euclidean", route="screen")
 
 
 def test_no_queries_have_no_neighbours(rng):

@@ -1,23 +1,24 @@
-"""Who belongs together, and exact neighbours among those who do not."""
+"""Rows that belong together, and exact neighbours outside the own group."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from search.neighbours.groups import groups
-from search.neighbours.kin import FEW, neighbours
+from search.neighbours.groups import FEW, groups, neighbours_outside
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def oracle(vectors, group, row, teach, k):
+def oracle(vectors, group, row, references, k):
     """Row after row, in double precision, in plain words."""
     wide = vectors.astype(np.float64)
-    told = [(-float(wide[row] @ wide[at]), int(at)) for at in teach if group[at] != group[row]]
-    return [at for score, at in sorted(told) if -score < 0.99999][:k]
+    scored = [
+        (-float(wide[row] @ wide[at]), int(at)) for at in references if group[at] != group[row]
+    ]
+    return [at for score, at in sorted(scored) if -score < 0.99999][:k]
 
 
 def test_whoever_shares_a_patient_a_case_or_a_source_belongs_together() -> None:
@@ -38,14 +39,14 @@ def test_neighbours_are_those_of_the_oracle_whatever_the_size_of_a_group(
     vectors = unit(rng.normal(size=(n, 5)))
     vectors[3] = vectors[n - 1]  # one picture in two groups
     group = np.arange(n) // members
-    asked = np.sort(rng.choice(n, 30, replace=False))
-    asked = np.unique(np.append(asked, [3, n - 1]))
-    teach = np.sort(rng.choice(n, 2 * n // 3, replace=False))
+    queries = np.sort(rng.choice(n, 30, replace=False))
+    queries = np.unique(np.append(queries, [3, n - 1]))
+    references = np.sort(rng.choice(n, 2 * n // 3, replace=False))
 
-    rows, scores = neighbours(vectors, group, asked, teach, 6)
+    rows, scores = neighbours_outside(vectors, group, queries, references, 6)
 
-    for at, row in enumerate(asked):
-        want = oracle(vectors, group, row, teach, 6)
+    for at, row in enumerate(queries):
+        want = oracle(vectors, group, row, references, 6)
         assert rows[at][rows[at] >= 0].tolist() == want
         assert scores[at, : len(want)] == pytest.approx(
             [float(vectors[row] @ vectors[one]) for one in want], abs=1e-6
@@ -56,20 +57,20 @@ def test_where_there_are_too_few_the_rest_is_said_to_be_missing(rng: np.random.G
     vectors = unit(rng.normal(size=(6, 4)))
     group = np.array([0, 0, 0, 1, 1, 2])
 
-    rows, scores = neighbours(vectors, group, np.arange(6), np.arange(6), 4)
+    rows, scores = neighbours_outside(vectors, group, np.arange(6), np.arange(6), 4)
 
     assert (rows >= 0).sum(axis=1).tolist() == [3, 3, 3, 4, 4, 4]
     assert np.isneginf(scores[0, 3])
 
 
-def test_a_stop_is_heard(rng: np.random.Generator) -> None:
+def test_a_callback_that_raises_stops_the_search(rng: np.random.Generator) -> None:
     vectors = unit(rng.normal(size=(20, 4)))
 
     def stop(done: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        neighbours(vectors, np.arange(20), np.arange(20), np.arange(20), 2, stop)
+        neighbours_outside(vectors, np.arange(20), np.arange(20), np.arange(20), 2, stop)
 
 
 def test_rows_can_be_joined_for_another_reason_too() -> None:
