@@ -56,7 +56,7 @@ def main() -> None:
     from threadpoolctl import threadpool_limits
 
     from search.neighbours.exact import search
-    from search.votes.knn import vote_many
+    from search.votes.knn import votes
 
     torch.set_num_threads(given.threads)
     threadpool_limits(given.threads)
@@ -79,7 +79,7 @@ def main() -> None:
         def ours() -> Labels:
             nonlocal near
             near, scores = search(queries, library, given.k)  # noqa: B023 - called at once
-            return vote_many(known[near], scores, CLASSES)  # noqa: B023
+            return votes(known[near], scores, CLASSES, "uniform").first  # noqa: B023
 
         def theirs() -> Labels:
             model = KNeighborsClassifier(given.k).fit(library, known)  # noqa: B023

@@ -174,7 +174,7 @@ def _start_and_kill(command: list[str], run: Path) -> int:
 
 def _evaluate(run: Path) -> tuple[float, str]:
     from encoder import registry
-    from search.votes.knn import vote_many
+    from search.votes.knn import votes
 
     encoder = registry.load(str(run), device="cpu")
     rng = np.random.default_rng(2)
@@ -185,5 +185,7 @@ def _evaluate(run: Path) -> tuple[float, str]:
     )
     cosines = fresh @ known.T
     nearest = cosines.argmax(axis=1)[:, None]
-    said = vote_many(labels[nearest], np.take_along_axis(cosines, nearest, 1), len(kinds))
+    said = votes(
+        labels[nearest], np.take_along_axis(cosines, nearest, 1), len(kinds), "uniform"
+    ).first
     return float((said == labels).mean()), encoder.card.fingerprint

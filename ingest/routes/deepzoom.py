@@ -16,8 +16,9 @@ from starlette.concurrency import run_in_threadpool
 
 from ingest.routes.ledger import add_ledger_routes
 from ingest.slides.deepzoom import OVERLAP, TILE, DeepZoom, SourceUnreadable
-from search.api.access import Reads, Scoped, api_router
+from search.api.access import Access, Reads, api_router
 from search.api.problems import Expected
+from search.library.collection import Collection
 from search.library.source_folders import SourceFolders
 from search.schemas.filters import Filter
 from search.schemas.items import Item, Record
@@ -69,14 +70,14 @@ def deepzoom_router(stop: Callable[[], None], folders: SourceFolders) -> APIRout
     router.lifespan_context = lifespan
 
     @router.get("/sources/{id}")
-    def source(id: SourceId, service: Reads, collection: Name = None) -> SourceFacts:
+    def source(id: SourceId, access: Reads, collection: Name = None) -> SourceFacts:
         """What a stored source is: a slide or an image, its size and its scale."""
-        item, path, name = _found(service, id, collection, folders)
+        item, path, held = _found(access, id, collection, folders)
         pyramid = zoom.describe(path, id)
         return SourceFacts(
             source=id,
-            collection=name,
-            items=service.collection(name).store.count(Filter(source=(id,))),
+            collection=held.name,
+            items=held.store.count(Filter(source=(id,))),
             dataset=item.dataset,
             case=item.case,
             width=pyramid.width,
@@ -94,9 +95,9 @@ def deepzoom_router(stop: Callable[[], None], folders: SourceFolders) -> APIRout
         response_class=Response,
         responses={200: {"content": {"application/xml": {}}, "description": "The descriptor"}},
     )
-    def descriptor(id: SourceId, service: Reads, collection: Name = None) -> Response:
+    def descriptor(id: SourceId, access: Reads, collection: Name = None) -> Response:
         """The Deep Zoom descriptor of a source."""
-        _, path, _ = _found(service, id, collection, folders)
+        _, path, _ = _found(access, id, collection, folders)
         text = zoom.describe(path, id).xml()
         return Response(text, media_type="application/xml")
 
@@ -110,11 +111,11 @@ def deepzoom_router(stop: Callable[[], None], folders: SourceFolders) -> APIRout
         level: Annotated[int, Path(ge=0, le=40)],
         column: Annotated[int, Path(ge=0, le=100_000)],
         row: Annotated[int, Path(ge=0, le=100_000)],
-        service: Reads,
+        access: Reads,
         collection: Name = None,
     ) -> Response:
         """One tile of a source, as JPEG; never of its label or macro image."""
-        _, path, _ = _found(service, id, collection, folders)
+        _, path, _ = _found(access, id, collection, folders)
         content = zoom.tile(path, id, level, column, row)
         return Response(content, media_type="image/jpeg", headers={"Cache-Control": FOR_EVER})
 
@@ -123,14 +124,14 @@ def deepzoom_router(stop: Callable[[], None], folders: SourceFolders) -> APIRout
 
 
 def _found(
-    service: Scoped, id: str, collection: str | None, folders: SourceFolders
-) -> tuple[Item, FilePath, str]:
+    access: Access, id: str, name: str | None, folders: SourceFolders
+) -> tuple[Item, FilePath, Collection]:
     """An item of a source, its file, and the collection: whoever may read the one may see it.
 
     Raises:
         SourceUnreadable: no item of it is stored, or its file may not be read or is not there.
     """
-    held = service.collection(collection)
+    held = access.context(name).collection
     page = held.store.scroll(Filter(source=(id,)), 1).items
     if not page:
         raise SourceUnreadable(f"no item of source {id} is in collection {held.name!r}")
@@ -140,4 +141,4 @@ def _found(
             "the file of this source is not to be had: it is gone, was stored without a path, or "
             "lies in no folder that HEMASEEK_SOURCE_FOLDERS names"
         )
-    return page[0].item, FilePath(path), held.name
+    return page[0].item, FilePath(path), held

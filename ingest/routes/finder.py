@@ -15,7 +15,7 @@ from ingest.smears.cells import FinderError
 from ingest.smears.crops import FieldOfView, placed
 from ingest.smears.finders import DEFAULT, finder
 from search.api.access import Lists, api_router
-from search.api.bodies import picture_form, read_question
+from search.api.bodies import form_of, read_question
 from search.api.problems import Expected
 from search.schemas.cells import FoundCell, FoundCells
 from search.schemas.items import Box, Record, ScaleOrigin
@@ -35,27 +35,27 @@ class Field(Record):
 
 MODELS: tuple[type[BaseModel], ...] = (Field,)
 """Bodies that are parsed by hand, for the OpenAPI file."""
-FORM = {"schema": picture_form("A smear field", "A Field as JSON.")}
+FORM = {"schema": form_of("image", "Field", "A smear field: JPEG, PNG, TIFF, BMP, WebP, GIF.")}
 BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": FORM}}}
 router = api_router()
 
 
-async def field(request: Request, service: Lists) -> tuple[Field, list[bytes]]:
+async def field(request: Request, access: Lists) -> tuple[Field, list[bytes]]:
     """The field in a request, with its picture."""
-    return await read_question(request, Field, "image", 1, service.settings.max_upload_mb)
+    return await read_question(request, Field, "image", 1, access.settings.max_upload_mb)
 
 
 @router.post("/cells", openapi_extra=BODY)
 async def cells(
     asked: Annotated[tuple[Field, list[bytes]], Depends(field)],
-    service: Lists,
+    access: Lists,
     most: Annotated[int, Query(ge=1, le=5000, description="Cells that are told.")] = MOST,
 ) -> FoundCells:
     """Find the cells of a smear field; nothing is stored, and no collection is looked at."""
     known, images = asked
     if not images:
         raise FinderError("send the field as a picture, in the form field 'image'")
-    cap = int(service.settings.max_megapixels * 1e6)
+    cap = int(access.settings.max_megapixels * 1e6)
     return await run_in_threadpool(find_cells, images[0], known.um_per_px, most, cap)
 
 

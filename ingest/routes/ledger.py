@@ -17,7 +17,7 @@ from pydantic import Field
 
 from ingest.pipeline.ledger import Ledger, Row, ledger_path
 from ingest.slides.deepzoom import DeepZoom, SourceUnreadable
-from search.api.access import Reads, Scoped, Writes
+from search.api.access import Access, Reads, Writes
 from search.schemas.items import Record
 
 SHOWN = 500
@@ -85,10 +85,10 @@ def add_ledger_routes(router: APIRouter, zoom: DeepZoom) -> None:
     """Add these routes to a router; `zoom` reads the thumbnails, in children."""
 
     @router.get("/collections/{name}/ingests")
-    def ingests(name: str, service: Reads) -> Brought:
+    def ingests(name: str, access: Reads) -> Brought:
         """What was brought into a collection, and what was set aside, without names of files."""
-        called = service.collection(name).name
-        path = ledger_path(service.settings.library)
+        called = access.context(name).collection.name
+        path = ledger_path(access.settings.library)
         if not path.exists():
             return Brought(
                 collection=called, done=0, pending=0, quarantined=0, runs=(), set_aside=()
@@ -116,24 +116,24 @@ def add_ledger_routes(router: APIRouter, zoom: DeepZoom) -> None:
         response_class=Response,
         responses={200: {"content": {"image/jpeg": {}}, "description": "What can be seen of it"}},
     )
-    def thumbnail(name: str, key: Key, service: Reads) -> Response:
+    def thumbnail(name: str, key: Key, access: Reads) -> Response:
         """What can be seen of a file that was set aside: many cannot be read at all."""
-        row = next((row for row in _aside(service, name) if key_of(row) == key), None)
+        row = next((row for row in _aside(access, name) if key_of(row) == key), None)
         if row is None:
             raise SourceUnreadable(f"no file {key} is set aside in collection {name!r}")
         return Response(zoom.overview(Path(row.path), SMALL), media_type="image/jpeg")
 
     @router.post("/collections/{name}/ingests/release")
-    def release(name: str, wanted: ReleaseWanted, service: Writes) -> Released:
+    def release(name: str, wanted: ReleaseWanted, access: Writes) -> Released:
         """Let files that were set aside be read again by the next run of their ingest."""
         rows = [
-            row for row in _aside(service, name) if not wanted.keys or key_of(row) in wanted.keys
+            row for row in _aside(access, name) if not wanted.keys or key_of(row) in wanted.keys
         ]
         if not rows:
             return Released(released=0)
-        with Ledger(ledger_path(service.settings.library), name) as ledger:
+        with Ledger(ledger_path(access.settings.library), name) as ledger:
             released = ledger.release([row.path for row in rows])
-        service.note(written=released)
+        access.note(written=released)
         return Released(released=released)
 
 
@@ -142,9 +142,9 @@ def key_of(row: Row) -> str:
     return sha256(f"{row.dataset}|{row.path}".encode()).hexdigest()[:16]
 
 
-def _aside(service: Scoped, name: str) -> Sequence[Row]:
-    called = service.collection(name).name
-    path = ledger_path(service.settings.library)
+def _aside(access: Access, name: str) -> Sequence[Row]:
+    called = access.context(name).collection.name
+    path = ledger_path(access.settings.library)
     if not path.exists():
         return ()
     with Ledger(path, called) as ledger:

@@ -1,4 +1,4 @@
-"""What a caller may reach: every route states its role here, and sees a service cut to it.
+"""Who may do what: every route states a role, and reaches collections through `Access` alone.
 
 A router of its own looks like this; `search.api.app.ROUTERS` lists it, or, where it lies in a part
 above this one, it is handed to `create_app(routers=...)`::
@@ -6,20 +6,22 @@ above this one, it is handed to `create_app(routers=...)`::
     router = api_router()
 
     @router.post("/collections/{name}/cases")
-    def cases(name: str, wanted: Wanted, service: Reads) -> Cases:
-        return service.cases(name, wanted)
+    def cases(name: str, wanted: Wanted, access: Reads) -> Cases:
+        return cases_of(access.context(name), wanted)
 
-`Reads`, `Writes` and `Admins` are the service as that caller sees it: its `collection(...)`,
-and so everything in `Service` that goes through it, refuses (403) a collection on which the
-caller does not have the role that the route states. A collection in the path is called
-`{name}`, in the query `collection`, in a body it is whatever is handed to the service. A
-route under `/v1` that states no role stops the application from starting. `listing(...)` is
-for the routes that name no collection and show what the caller may see.
+`Reads`, `Writes`, `Admins` and `Lists` are one dependency: it finds the caller, checks the role on
+the collection that the path (`{name}`) or the query (`collection`) names, and begins the audit
+line, before the body is read. A collection that the body names is checked when
+`search.api.bodies.asked` has read it, before the route runs. Whatever a route reaches later goes
+through `Access` too, which refuses (403) every collection on which the caller lacks the role.
+`Lists` is for routes that name no collection and show what the caller may see. A route under
+`/v1` that states no role stops the application from starting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response, Security
@@ -30,109 +32,143 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from encoder.card import EncoderCard
+from search.api.problems import PROBLEMS
 from search.errors import NoSuchCollection
-from search.library.collection import Collection
-from search.schemas.answers import Answer
-from search.schemas.items import Item
-from search.schemas.questions import Question
+from search.evaluation.kept import Evaluations
+from search.library.jobs import Job, NoSuchJob, Run
+from search.library.library import Library
+from search.query.context import Context
+from search.security.audit import NOTED
 from search.security.keys import Caller, Forbidden, Role
 from search.service import Service
+from search.settings import Settings
 
 JSON_MB = 32
 """Largest JSON body, in MiB; what is larger goes through `read_body` with a cap of its own."""
 
 
-class Scoped(Service):
-    """The service as one caller sees it, on one call.
+@dataclass(frozen=True)
+class Access:
+    """What one call may reach, and what the audit log will say of it."""
 
-    It shares everything with the whole service and owns nothing.
-    """
-
-    def __init__(self, whole: Service, caller: Caller, role: Role, facts: dict[str, Any]) -> None:
-        self.__dict__.update(whole.__dict__)
-        self.__dict__["_access"] = (whole, caller, role, facts)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """Whatever the service remembers, the whole service remembers."""
-        setattr(self.__dict__["_access"][0], name, value)
-        self.__dict__[name] = value
+    caller: Caller
+    role: Role
+    """What the caller must have on every collection that is reached."""
+    facts: dict[str, Any]
+    """The audit line so far; see `note`."""
+    _service: Service
 
     @property
-    def caller(self) -> Caller:
-        """Who asks."""
-        caller: Caller = self.__dict__["_access"][1]
-        return caller
+    def settings(self) -> Settings:
+        """Of the service."""
+        return self._service.settings
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the audit log will say of this call; see `note`."""
-        facts: dict[str, Any] = self.__dict__["_access"][3]
-        return facts
+    def default(self) -> str:
+        """Name of the collection that is meant where none is named; it need not exist."""
+        return self._service.default()
 
     def note(self, **facts: Any) -> None:
-        """Tell the audit log: `collection`, `query`, `k`, `where` and `exclude` (names of
-        fields, never values), `items` (ids), `written` (a count). Anything else is refused.
-        """
-        from search.security.audit import NOTED
+        """Add to the audit line: `collection`, `query`, `k`, `where` and `exclude` (names of
+        fields, never values), `items` (ids), `written` (a count).
 
+        Raises:
+            TypeError: anything else.
+        """
         if not set(facts) <= set(NOTED):
             raise TypeError(f"the audit log takes {', '.join(NOTED)}; got {', '.join(facts)}")
         self.facts.update(facts)
 
     def check(self, name: str) -> None:
         """Raises `Forbidden` unless the caller has the route's role on this collection."""
-        _, caller, role, _ = self.__dict__["_access"]
-        if not caller.may(role, name):
-            raise Forbidden(f"this key does not have the role {role!r} on collection {name!r}")
+        if not self.caller.may(self.role, name):
+            raise Forbidden(f"this key does not have the role {self.role!r} on collection {name!r}")
 
-    def collection(self, name: str | None = None) -> Collection:
-        """A collection that the caller may use, by name; or the default one."""
+    def names(self) -> list[str]:
+        """The collections that the caller may reach, in alphabetical order."""
+        return [n for n in self._service.library.names() if self.caller.may(self.role, n)]
+
+    def context(self, name: str | None = None) -> Context:
+        """A collection by name, or the default one.
+
+        Raises:
+            Forbidden: the caller lacks the role on it.
+            NoSuchCollection: it does not exist.
+        """
         if name is not None:
             self.check(name)
         try:
-            held = super().collection(name)
-        except NoSuchCollection:
+            found = self._service.context(name)
+        except NoSuchCollection:  # its message names collections that the caller may not know of
             raise NoSuchCollection(name or self.settings.collection, self.names()) from None
-        self.check(held.name)
-        self.note(collection=held.name)
-        return held
-
-    def create(self, name: str, card: EncoderCard, encoder: str = "") -> Collection:
-        """A collection for an encoder, under a name on which the caller has the role."""
-        self.check(name)
-        held = super().create(name, card, encoder)
-        self.note(collection=held.name)
-        return held
-
-    def names(self) -> list[str]:
-        """The collections that the caller may use."""
-        _, caller, role, _ = self.__dict__["_access"]
-        return [name for name in super().names() if caller.may(role, name)]
-
-    def search(self, question: Question, image: bytes | None = None) -> Answer:
-        """The neighbours of a query; the audit log learns which were shown."""
-        asked = "image" if image is not None else "item" if question.item else "vector"
-        self.note(
-            query=asked,
-            k=question.k,
-            where=sorted(question.where.model_fields_set),
-            exclude=sorted({*question.exclude, *question.not_these.model_fields_set}),
-        )
-        answer = super().search(question, image)
-        self.note(items=[hit.item.id for hit in answer.hits])
-        return answer
-
-    def item(self, id: str, collection: str | None = None) -> Item:
-        """A stored item; the audit log learns which."""
-        found = super().item(id, collection)
-        self.note(items=[id])
+        self.check(found.collection.name)
+        self.note(collection=found.collection.name)
         return found
 
-    def thumbnail(self, id: str, collection: str | None = None) -> bytes:
-        """The small picture of an item; the audit log learns which."""
-        content = super().thumbnail(id, collection)
-        self.note(items=[id])
-        return content
+    def create(self, name: str, card: EncoderCard, encoder: str = "") -> Context:
+        """A collection for an encoder, as `Service.create`.
+
+        Raises:
+            Forbidden: the caller lacks the role on that name.
+        """
+        self.check(name)
+        found = self._service.create(name, card, encoder)
+        self.note(collection=found.collection.name)
+        return found
+
+    def library(self, name: str) -> tuple[Library, str]:
+        """The library, for work on the versions of one collection, and the collection's name.
+
+        Raises:
+            Forbidden, NoSuchCollection: as `context`.
+        """
+        return self._service.library, self.context(name).collection.name
+
+    def follow(self, name: str) -> None:
+        """Return when the version of a collection that was just switched to serves here.
+
+        Raises:
+            Forbidden: the caller lacks the role on it.
+        """
+        self.check(name)
+        self._service.follow(name)
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """The evaluations of the collections that the caller may reach."""
+        return replace(self._service.evaluations, open_context=self.context)
+
+    def start(self, kind: str, name: str, work: Callable[[Run], Mapping[str, Any]]) -> Job:
+        """Queue a job on a collection.
+
+        Raises:
+            Forbidden: the caller lacks the role on it.
+        """
+        self.check(name)
+        return self._service.jobs.start(kind, name, work)
+
+    def jobs(self) -> list[Job]:
+        """The jobs on collections that the caller may reach, oldest first."""
+        names = set(self.names())
+        return [job for job in self._service.jobs.all() if job.collection in names]
+
+    def job(self, id: str) -> Job:
+        """A job, as it stands.
+
+        Raises:
+            NoSuchJob: it is not known, or on a collection that the caller may not reach.
+        """
+        found = self._service.jobs.get(id)
+        if not self.caller.may(self.role, found.collection):
+            raise NoSuchJob(id)
+        return found
+
+    def cancel(self, id: str) -> Job:
+        """Ask a job to stop.
+
+        Raises:
+            NoSuchJob: as `job`.
+        """
+        return self._service.jobs.stop(self.job(id).id)
 
 
 def whole_service(request: Request) -> Service:
@@ -145,7 +181,7 @@ def whole_service(request: Request) -> Service:
     return service
 
 
-def needs(role: Role, *, listing: bool = False) -> Callable[..., Awaitable[Scoped]]:
+def needs(role: Role, *, listing: bool = False) -> Callable[..., Awaitable[Access]]:
     """A dependency that lets in only who has the role; see the top of this module.
 
     Args:
@@ -153,31 +189,32 @@ def needs(role: Role, *, listing: bool = False) -> Callable[..., Awaitable[Scope
         listing: The route names no collection; it shows what the caller may see.
     """
 
-    async def scoped(
+    async def access(
         request: Request,
         _key: Annotated[str | None, Security(_api_key)] = None,
         _token: Annotated[Any, Security(_bearer)] = None,
-    ) -> Scoped:
+    ) -> Access:
         caller: Caller = request.state.caller
-        whole = request.app.state.parts.held or await run_in_threadpool(whole_service, request)
-        service = Scoped(whole, caller, role, request.state.facts)
+        service = request.app.state.parts.held or await run_in_threadpool(whole_service, request)
+        found = Access(caller, role, request.state.facts, service)
         named = request.path_params.get("name") or request.query_params.get("collection")
         if named is not None:
-            service.check(named)
+            found.check(named)
         elif not caller.may_anywhere(role):
             raise Forbidden(f"this key does not have the role {role!r} on any collection")
-        return service
+        return found
 
-    scoped.states_role = (role, listing)  # type: ignore[attr-defined]
-    return scoped
+    access.states_role = (role, listing)  # type: ignore[attr-defined]
+    return access
 
 
 _api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="A key of this service.")
 _bearer = HTTPBearer(auto_error=False, description="A key, or a token of the OIDC issuer.")
-Reads = Annotated[Scoped, Security(needs("read"))]
-Writes = Annotated[Scoped, Security(needs("write"))]
-Admins = Annotated[Scoped, Security(needs("admin"))]
-Lists = Annotated[Scoped, Security(needs("read", listing=True))]
+reads, writes = needs("read"), needs("write")
+Reads = Annotated[Access, Security(reads)]
+Writes = Annotated[Access, Security(writes)]
+Admins = Annotated[Access, Security(needs("admin"))]
+Lists = Annotated[Access, Security(needs("read", listing=True))]
 
 
 def stated(route: APIRoute) -> tuple[Role, bool] | None:
@@ -223,6 +260,4 @@ def _capped(receive: Receive) -> Receive:
 
 def api_router() -> APIRouter:
     """A router under `/v1` that declares every refusal and caps every JSON body."""
-    from search.api.problems import PROBLEMS
-
     return APIRouter(prefix="/v1", responses=PROBLEMS, route_class=CappedRoute)

@@ -77,8 +77,8 @@ class Health(Record):
 def health(request: Request) -> Health:
     """Whether the service can answer, and with which encoder."""
     service = whole_service(request)
-    names = service.names()
-    default = next((n for n in (service.settings.collection, *names) if n in names), None)
+    names = service.library.names()
+    default = next((n for n in (service.default(), *names) if n in names), None)
     card = None if default is None else service.library.card(default)
     return Health(
         status="ok" if names else "empty",
@@ -89,11 +89,11 @@ def health(request: Request) -> Health:
     )
 
 
-def metrics(request: Request, service: Lists) -> Response:
+def metrics(request: Request, access: Lists) -> Response:
     """Counts, latencies and sizes in the Prometheus text format."""
     parts: Parts = request.app.state.parts
     text = parts.metrics.text(
-        lambda: {name: service.count(service.collection(name)) for name in service.names()}
+        lambda: {name: access.context(name).count() for name in access.names()}
     )
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
@@ -190,7 +190,7 @@ def include(app: FastAPI, router: APIRouter) -> None:
     for route in router.routes:
         role = stated(route) if isinstance(route, APIRoute) else None
         if role is None or not isinstance(route, APIRoute):
-            raise TypeError(f"{route} states no role; take the service as `Reads` or the like")
+            raise TypeError(f"{route} states no role; take the access as `Reads` or the like")
         more = {ROLE: role[0], LISTING: True} if role[1] else {ROLE: role[0]}
         route.openapi_extra = {**(route.openapi_extra or {}), **more}
     app.include_router(router)

@@ -1,29 +1,91 @@
-"""Bodies that are read by hand: an image with its question, a card, a shard, each capped."""
+"""Bodies that are read by hand: a question with its images, a card, a shard, each capped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from fastapi import Request
+from fastapi import Request, Security
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
-from search.api.access import Reads
+from search.api.access import Access, reads
 from search.api.problems import TooLarge
-from search.schemas.questions import Question
-from search.service import BadQuestion
+from search.errors import BadQuestion
+from search.query.context import Context
 
 MIB = 1024 * 1024
+IMAGES = "JPEG, PNG, TIFF, BMP, WebP or GIF; one cell each."
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
-class Asked(BaseModel):
-    """A question as it came over HTTP."""
+@dataclass(frozen=True)
+class Asked(Generic[Model]):
+    """A question as it came over HTTP, on a collection that the caller may ask."""
 
-    question: Question
-    image: bytes | None
+    context: Context
+    question: Model
+    images: list[bytes]
+    """What was uploaded with it."""
+
+    @property
+    def image(self) -> bytes | None:
+        """The image, where at most one is taken."""
+        return self.images[0] if self.images else None
+
+
+def asked(
+    model: type[Model],
+    field: str = "image",
+    most: int = 1,
+    access: Callable[..., Awaitable[Access]] = reads,
+) -> Callable[..., Awaitable[Asked[Model]]]:
+    """A dependency that reads a question, begins its audit line, and opens its collection.
+
+    Args:
+        model: Of the question.
+        field: The form field of what is uploaded: one `image`, capped by `max_upload_mb`; or
+            something larger, capped by `max_shard_mb`.
+        most: Uploads that are taken.
+        access: `reads` or `writes` of `search.api.access`: what the route needs.
+    """
+    checked = Security(access)
+
+    async def read(request: Request, access: Access = checked) -> Asked[Model]:
+        settings = access.settings
+        cap = settings.max_upload_mb if field == "image" else settings.max_shard_mb
+        question, images = await read_question(request, model, field, most, cap)
+        if hasattr(question, "k"):
+            access.note(query=_kind(question, images, field), k=question.k)
+        if hasattr(question, "exclude"):
+            note_filters(access, question)
+        name = request.path_params.get("name") or getattr(question, "collection", None)
+        return Asked(await run_in_threadpool(access.context, name), question, images)
+
+    return read
+
+
+def note_filters(access: Access, question: Any) -> None:
+    """Write into the audit line which conditions a question has: names of fields, no values."""
+    access.note(
+        where=sorted(question.where.model_fields_set),
+        exclude=sorted({*question.exclude, *question.not_these.model_fields_set}),
+    )
+
+
+def _kind(question: BaseModel, images: Sequence[bytes], field: str) -> str:
+    if getattr(question, "case", None):
+        return "case"
+    if images:
+        return field
+    if field == "images":
+        return "items"
+    return "item" if getattr(question, "item", None) else "vector"
 
 
 async def read_body(request: Request, what: str, cap_mb: float) -> bytes:
@@ -40,83 +102,6 @@ async def read_body(request: Request, what: str, cap_mb: float) -> bytes:
             raise TooLarge(what, cap_mb)
         parts.append(part)
     return b"".join(parts)
-
-
-async def asked(request: Request, service: Reads) -> Asked:
-    """The question in a request: JSON, or a form with an image and the question beside it.
-
-    Raises:
-        BadQuestion: another content type, no image in the form, or a form that is damaged.
-        TooLarge: over the cap, counted while it streams.
-    """
-    cap = service.settings.max_upload_mb
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    body = await read_body(request, "the uploaded image", cap)
-    if kind == "application/json":
-        return Asked(question=Question.model_validate_json(body), image=None)
-    if kind != "multipart/form-data":
-        raise BadQuestion(
-            "send application/json with an item or a vector, or multipart/form-data with the "
-            f"fields 'image' and 'question'; got {kind or 'no content type'}"
-        )
-    replay = Request(request.scope, _once(body))
-    try:
-        form = await replay.form(max_files=1, max_fields=1, max_part_size=MIB)
-    except (MultiPartException, HTTPException) as error:
-        why = error.message if isinstance(error, MultiPartException) else error.detail
-        raise BadQuestion(f"the form is damaged: {why}") from error
-    try:
-        upload, text = form.get("image"), form.get("question")
-        if not isinstance(upload, UploadFile):
-            raise BadQuestion("the form has no file in the field 'image'")
-        text = "{}" if text is None else text
-        if not isinstance(text, str):
-            raise BadQuestion("the field 'question' must hold JSON text, got a file")
-        return Asked(question=Question.model_validate_json(text), image=await upload.read())
-    finally:
-        await form.close()
-
-
-def _once(body: bytes) -> Callable[[], Any]:
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
-
-
-def picture_form(picture: str, question: str) -> dict[str, Any]:
-    """The schema of a form with one image and the question beside it, each described in words."""
-    return {
-        "type": "object",
-        "required": ["image"],
-        "properties": {
-            "image": {
-                "type": "string",
-                "format": "binary",
-                "description": f"{picture}: JPEG, PNG, TIFF, BMP, WebP, GIF.",
-            },
-            "question": {"type": "string", "description": question},
-        },
-    }
-
-
-QUESTION_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/Question"},
-                "example": {"item": "3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11", "k": 10},
-            },
-            "multipart/form-data": {
-                "schema": picture_form("A crop of one cell", "A Question as JSON; {} if left out.")
-            },
-        },
-    }
-}
-
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read_question(
@@ -159,30 +144,37 @@ async def read_question(
         await form.close()
 
 
-def body_of(
-    model: type[BaseModel],
-    field: str,
-    many: bool,
-    example: dict[str, Any],
-    words: str = "JPEG, PNG, TIFF, BMP, WebP or GIF; one cell each.",
-) -> Any:
-    """The description of such a body for the OpenAPI file."""
+def form_of(field: str, model: str, words: str, *, many: bool = False) -> dict[str, Any]:
+    """The schema of a form with one file, or many, and a question beside them.
+
+    Args:
+        field: Of the file.
+        model: Name of the question's model.
+        words: What the file is.
+        many: Whether several are taken.
+    """
     file: dict[str, Any] = {"type": "string", "format": "binary"}
-    images = {"type": "array", "items": file, "minItems": 1} if many else file
-    form = {
+    files = {"type": "array", "items": file, "minItems": 1} if many else file
+    question = {"type": "string", "description": f"A {model} as JSON; {{}} if left out."}
+    return {
         "type": "object",
         "required": [field],
-        "properties": {
-            field: {**images, "description": words},
-            "question": {
-                "type": "string",
-                "description": f"A {model.__name__} as JSON; {{}} if left out.",
-            },
-        },
+        "properties": {field: {**files, "description": words}, "question": question},
     }
+
+
+def body_of(
+    model: type[BaseModel],
+    example: dict[str, Any],
+    field: str = "image",
+    words: str = IMAGES,
+    *,
+    many: bool = False,
+) -> dict[str, Any]:
+    """The description of a question in JSON or in a form, for the OpenAPI file; see `form_of`."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     content = {
         "application/json": {"schema": schema, "example": example},
-        "multipart/form-data": {"schema": form},
+        "multipart/form-data": {"schema": form_of(field, model.__name__, words, many=many)},
     }
     return {"requestBody": {"required": True, "content": content}}

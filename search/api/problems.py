@@ -18,8 +18,10 @@ from encoder.contract import EncoderError
 from encoder.image import NotAnImage, TooManyPixels
 from search.disk.space import DiskTrouble
 from search.errors import (
+    BadQuestion,
     BadVector,
     NoSuchCollection,
+    NoSuchItem,
     StoreBusy,
     StoreDown,
     StoreError,
@@ -29,7 +31,6 @@ from search.library.jobs import NoSuchJob
 from search.library.shards import ShardError
 from search.library.versions import NoSuchVersion
 from search.security.keys import Forbidden, KeysError, NotAllowed
-from search.service import BadQuestion, NoSuchItem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "5"

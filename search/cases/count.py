@@ -1,16 +1,18 @@
-"""The differential count of a case: what its cells are called, and what their neighbours say."""
+"""The differential count of a case: by the labels of its cells and by their neighbours' votes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search.errors import NoSuchCase
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.schemas.answers import Exclusion, Hit
+from search.library.collection import Collection
+from search.library.reviews import Reviewed, Reviews
+from search.query.exclusion import exclusion_filter, own_groups, patient_exclusion
+from search.schemas.answers import Hit
 from search.schemas.cases import CaseCount, CountedCell, CountQuestion, CountRow
 from search.schemas.filters import Filter
 from search.schemas.items import Item
@@ -18,9 +20,8 @@ from search.votes.judgement import judge
 from search.votes.knn import vote
 from search.votes.lineage import spread
 
-if TYPE_CHECKING:
-    from search.library.collection import Collection
-    from search.library.reviews import Reviewed, Reviews
+EXCLUDED = ("source", "case", "patient")
+"""What the cells of a case never share with the cells that vote on them."""
 
 
 def count_case(collection: Collection, reviews: Reviews, question: CountQuestion) -> CaseCount:
@@ -41,15 +42,20 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         cells.append(one)
         if len(cells) == question.cells:
             break
-    own = _own(cells)
-    said = reviews.of([cell.item.id for cell in cells])
+    own = exclusion_filter(own_groups([cell.item for cell in cells]), EXCLUDED)
+    reviewed = reviews.of([cell.item.id for cell in cells])
     rows = np.stack([cell.vector for cell in cells])
     lists = _voters(store, cells, rows, question, own)
     counted = tuple(
-        _counted(cell.item, hits, said.get(cell.item.id))
+        _counted(cell.item, hits, reviewed.get(cell.item.id))
         for cell, hits in zip(cells, lists, strict=True)
     )
-    exclusion, warning = _exclusion([c.item for c in cells], [h.item for hs in lists for h in hs])
+    exclusion, warning = patient_exclusion(
+        EXCLUDED,
+        all(cell.item.patient is not None for cell in cells),
+        [hit.item for hits in lists for hit in hits],
+        "cells that voted",
+    )
     warnings = [warning] if warning else []
     if len(cells) < items:
         warnings.append(f"Only the first {len(cells):,} of {items:,} cells are counted.")
@@ -89,20 +95,13 @@ def _voters(
     return lists
 
 
-def _own(cells: Sequence[Stored]) -> Filter:
-    def values(name: str) -> tuple[str, ...]:
-        return tuple(sorted({getattr(cell.item, name) for cell in cells} - {None}))
-
-    return Filter(patient=values("patient"), case=values("case"), source=values("source"))
-
-
-def _counted(item: Item, hits: Sequence[Hit], said: Reviewed | None) -> CountedCell:
+def _counted(item: Item, hits: Sequence[Hit], reviewed: Reviewed | None) -> CountedCell:
     found = vote(hits)
     state, reason, _ = judge(found, None, None, spread(found))
     return CountedCell(
         item=item,
-        reviewed=said.label if said else None,
-        disputed=said.disputed if said else False,
+        reviewed=reviewed.label if reviewed else None,
+        disputed=reviewed.disputed if reviewed else False,
         voted=found.label,
         share=found.shares[found.label] if found.label is not None else 0.0,
         sure=state == "sure",
@@ -131,14 +130,3 @@ def _agreement(cells: Sequence[CountedCell]) -> float | None:
         if cell.sure and (label := cell.reviewed or cell.item.label) is not None
     ]
     return sum(one == other for one, other in pairs) / len(pairs) if pairs else None
-
-
-def _exclusion(cells: Sequence[Item], voters: Sequence[Item]) -> tuple[Exclusion, str | None]:
-    if any(cell.patient is None for cell in cells):
-        return "impossible", "The patient is unknown: cells of the same patient may have voted."
-    unknown = sum(voter.patient is None for voter in voters)
-    if voters and unknown == len(voters):
-        return "impossible", "The library has no patient ids for the cells that voted."
-    if unknown:
-        return "partial", f"{unknown} of {len(voters)} votes are of cells without a patient id."
-    return "applied", None

@@ -1,4 +1,4 @@
-"""Similar cases: candidates by votes, compared exactly as bags, own patient left out."""
+"""Similar cases: candidates by votes, compared exactly as bags, own patient excluded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,9 +29,12 @@ from search.index.contract import (
     need_fingerprint,
     scroll_all,
 )
+from search.library.collection import Collection
 from search.neighbours.duplicates import IDENTICAL
 from search.query.caveats import image_warnings
-from search.schemas.answers import Exclusion, Hit
+from search.query.context import Context
+from search.query.exclusion import exclusion_filter, own_groups, patient_exclusion
+from search.schemas.answers import Hit
 from search.schemas.cases import (
     CaseAnswer,
     CaseFacts,
@@ -45,10 +47,6 @@ from search.schemas.filters import Filter
 from search.schemas.items import Item, Keyword, source_id
 from search.schemas.questions import BagField
 from search.votes.knn import vote
-
-if TYPE_CHECKING:
-    from search.library.collection import Collection
-    from search.service import Service
 
 VOTING = 64
 """Cells of the query that vote for candidates, evenly chosen."""
@@ -70,22 +68,29 @@ class Bag:
     vectors: Vectors
     items: list[Item] = field(default_factory=list)
     """Empty where the cells are not stored."""
-    kin: dict[str, set[str]] = field(default_factory=dict)
+    own: dict[str, set[str]] = field(default_factory=dict)
+    """For each relation (item, source, case, patient) the values that the query has."""
     patient_known: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
-def similar_cases(service: Service, question: CaseQuestion, images: Sequence[bytes]) -> CaseAnswer:
-    """The cases whose cells look like the query's; see `Service.similar_cases`."""
-    collection = service.collection(question.collection)
-    card, store = collection.card, collection.store
+def similar_cases(
+    context: Context, question: CaseQuestion, images: Sequence[bytes] = ()
+) -> CaseAnswer:
+    """The cases (slides, patients) whose cells look like the cells of one, nearest first.
+
+    Raises:
+        BadQuestion: not exactly one of a stored case, items, vectors and images.
+        NoSuchCase, NoSuchItem, WrongEncoder, ImageError, BadVector: as they say.
+    """
+    collection, card, store = context.collection, context.collection.card, context.collection.store
     need_fingerprint(collection.name, card, question.fingerprint)
     started = perf_counter()
-    bag = _query(service, collection, question, images)
+    bag = _query(context, question, images)
     embedded_at = perf_counter()
-    exclude = _exclusion(question, bag)
+    exclude = exclusion_filter(bag.own, question.exclude, question.not_these)
     values, complete = _candidates(store, question, bag, exclude)
-    measure = _measure(service, collection, question, bag)
+    measure = _measure(context, question, bag)
     matches, duplicates, compared = [], 0, 0
     for value in values:
         theirs, whole, dropped = _cells(store, question, value, exclude, bag)
@@ -96,7 +101,12 @@ def similar_cases(service: Service, question: CaseQuestion, images: Sequence[byt
             matches.append((measure(rows), value, theirs, whole))
     best = sorted(matches, key=lambda match: (match[0], match[1]))[: question.k]
     shown = tuple(_match(question, bag, *match) for match in best)
-    exclusion, note = _patient_exclusion(question, bag, [one for m in best for one in m[2]])
+    exclusion, note = patient_exclusion(
+        question.exclude,
+        bag.patient_known,
+        [one.item for match in best for one in match[2]],
+        "compared cells",
+    )
     warnings = [*bag.warnings, *([note] if note else [])]
     if len(shown) < question.k:
         warnings.append(f"Only {len(shown)} of the {question.k} cases asked for exist.")
@@ -118,9 +128,8 @@ def similar_cases(service: Service, question: CaseQuestion, images: Sequence[byt
     )
 
 
-def _query(
-    service: Service, collection: Collection, question: CaseQuestion, images: Sequence[bytes]
-) -> Bag:
+def _query(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
+    collection = context.collection
     given = [bool(images), question.case is not None, bool(question.items), bool(question.vectors)]
     if sum(given) != 1:
         raise BadQuestion(
@@ -140,12 +149,12 @@ def _query(
         if len({len(row) for row in question.vectors}) > 1:
             raise BadQuestion("the vectors of a case must all have the same length")
         rows = np.asarray(question.vectors, np.float64)
-        return _told(question, Bag(checked_vectors(rows, collection.card.dim)))
-    return _uploaded(service, collection, question, images)
+        return _from_about(question, Bag(checked_vectors(rows, collection.card.dim)))
+    return _uploaded(context, question, images)
 
 
 def _stored_bag(collection: Collection, question: CaseQuestion, value: str) -> Bag:
-    """A stored case; its kin is that of all its cells, also of those that are not compared."""
+    """A stored case; its groups are those of all its cells, also of those not compared."""
     store, whole = collection.store, Filter.model_validate({question.by: (value,)})
     found = _first(scroll_all(store, whole), question.cells)
     if not found:
@@ -158,8 +167,8 @@ def _stored_bag(collection: Collection, question: CaseQuestion, value: str) -> B
         {name: set(counts) for name, counts in facets.items()},
         patient_known=sum(facets["patient"].values()) == store.count(whole),
     )
-    bag.kin[question.by].add(value)
-    bag.kin["item"] = {one.item.id for one in found}
+    bag.own[question.by].add(value)
+    bag.own["item"] = {one.item.id for one in found}
     return bag
 
 
@@ -169,44 +178,34 @@ def _bag_of(collection: Collection, question: CaseQuestion) -> Bag:
     if missing := set(ids) - {one.item.id for one in found}:
         raise NoSuchItem(min(missing), collection.name)
     bag = Bag(np.stack([one.vector for one in found]), [one.item for one in found])
-    bag.kin["item"] = set(ids)
-    for name in ("source", "case", "patient"):
-        values = {getattr(one.item, name) for one in found} - {None}
-        bag.kin[name] = values | ({getattr(question.about, name)} - {None})
+    bag.own = own_groups(bag.items)
+    for name, values in bag.own.items():
+        values |= {getattr(question.about, name)} - {None}
+    bag.own["item"] = set(ids)
     bag.patient_known = all(one.item.patient is not None for one in found)
     return bag
 
 
-def _uploaded(
-    service: Service, collection: Collection, question: CaseQuestion, images: Sequence[bytes]
-) -> Bag:
-    cap = int(service.settings.max_megapixels * 1e6)
+def _uploaded(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
     pixels = [
-        read_rgb(image, name=f"image {at}", max_pixels=cap) for at, image in enumerate(images)
+        read_rgb(image, name=f"image {at}", max_pixels=context.max_pixels)
+        for at, image in enumerate(images)
     ]
-    bag = _told(question, Bag(service.encoder(collection).embed(pixels)))
-    bag.kin.setdefault("source", set()).update(source_id(image) for image in images)
-    if collection.card.stain is not None:
+    bag = _from_about(question, Bag(context.encoder().embed(pixels)))
+    bag.own.setdefault("source", set()).update(source_id(image) for image in images)
+    card = context.collection.card
+    if card.stain is not None:
         for at, one in enumerate(pixels):
-            bag.warnings += [f"Image {at}: {said}" for said in image_warnings(one, collection.card)]
+            bag.warnings += [f"Image {at}: {words}" for words in image_warnings(one, card)]
     return bag
 
 
-def _told(question: CaseQuestion, bag: Bag) -> Bag:
+def _from_about(question: CaseQuestion, bag: Bag) -> Bag:
     for name in ("source", "case", "patient"):
         if (value := getattr(question.about, name)) is not None:
-            bag.kin[name] = {value}
+            bag.own[name] = {value}
     bag.patient_known = question.about.patient is not None
     return bag
-
-
-def _exclusion(question: CaseQuestion, bag: Bag) -> Filter:
-    own = {
-        "ids" if name == "item" else name: tuple(sorted(bag.kin.get(name, ())))
-        for name in question.exclude
-        if name != "duplicate"
-    }
-    return question.not_these.either(Filter.model_validate(own))
 
 
 def _candidates(
@@ -214,7 +213,7 @@ def _candidates(
 ) -> tuple[list[str], bool]:
     """Names of the cases to compare, and whether they are all that there are."""
     most = question.candidates
-    own = len(bag.kin.get(question.by, ()))
+    own = len(bag.own.get(question.by, ()))
     every = list(store.facet(question.by, question.where, most + own + 1))
     if len(every) <= most + own:
         return sorted(every), True
@@ -267,22 +266,25 @@ def _cells(
     return kept, whole, int(equal.sum())
 
 
-def _measure(
-    service: Service, collection: Collection, question: CaseQuestion, bag: Bag
-) -> Callable[[Vectors], float]:
+def _measure(context: Context, question: CaseQuestion, bag: Bag) -> Callable[[Vectors], float]:
     if question.distance == "mean":
         return lambda rows: _positive(mean_distance(bag.vectors, rows))
     if question.distance == "max_sim":
         return lambda rows: _positive(max_sim_distance(bag.vectors, rows))
     if question.distance == "prototypes":
-        prototypes = service.prototypes(collection, question.prototypes)
+        prototypes = prototypes_of(context, question.prototypes)
         return lambda rows: histogram_distance(bag.vectors, rows, prototypes)
-    along = directions(collection.card.dim)
+    along = directions(context.collection.card.dim)
     return lambda rows: transport_distance(bag.vectors, rows, along)
 
 
-def fit_prototypes(store: Store, n: int) -> Vectors:
-    """Prototypes of a collection, the same for the same content."""
+def prototypes_of(context: Context, n: int) -> Vectors:
+    """Prototypes of a collection, n x dim: fitted at first use and again after each write."""
+    collection = context.collection
+    return context.prototypes.of(collection, (n,), lambda: _fit_prototypes(collection.store, n))
+
+
+def _fit_prototypes(store: Store, n: int) -> Vectors:
     found = _first(scroll_all(store), FITTED_ON)
     if not found:
         raise BadQuestion(f"collection {store.name!r} is empty: it has no prototypes")
@@ -339,23 +341,12 @@ def _differential(labels: Sequence[str | None]) -> Differential:
     )
 
 
-def _patient_exclusion(
-    question: CaseQuestion, bag: Bag, shown: Sequence[Stored]
-) -> tuple[Exclusion, str | None]:
-    if "patient" not in question.exclude:
-        return "off", "The query's own patient was not left out, as asked."
-    if not bag.patient_known:
-        return "impossible", "The query's patient is unknown: cases may be of the same patient."
-    unknown = sum(one.item.patient is None for one in shown)
-    if shown and unknown == len(shown):
-        return "impossible", "The library has no patient ids for these cases."
-    if unknown:
-        return "partial", f"{unknown} of {len(shown)} compared cells have no patient id."
-    return "applied", None
-
-
 def case_facts(collection: Collection, by: BagField, value: str) -> CaseFacts:
-    """What there is of a case; see `Service.case`."""
+    """What there is of a case (or a slide, or a patient).
+
+    Raises:
+        NoSuchCase: no item belongs to it.
+    """
     store, whole = collection.store, Filter.model_validate({by: (value,)})
     items = store.count(whole)
     if not items:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from search.errors import BadQuestion
-from search.evaluation.kept import answers_table, evaluation
+from search.evaluation.kept import Evaluations
 from search.evaluation.metrics import confusion, drawn_matrices, draws, ends, scores, scores_of_many
 from search.schemas.comparisons import PairedResult, PairedScore, PairedSide, Verdict
 from search.schemas.evaluations import FEWEST, EvaluationRecord, EvaluationResult, Span, Unit
-
-if TYPE_CHECKING:
-    from search.service import Service
 
 RESAMPLES = 1000
 
 
 def paired(
-    service: Service, id: str, other: str, method: str, other_method: str | None = None
+    evaluations: Evaluations, id: str, other: str, method: str, other_method: str | None = None
 ) -> PairedResult:
-    """Hold two evaluations against each other over the items that both asked.
+    """Compare two evaluations over the items that both evaluated.
 
     Whole patients (sources, where no patient is known) are drawn, and the same ones for both: what
     makes a patient hard is in both scores, and falls out of their difference (Efron and Tibshirani
@@ -32,7 +27,7 @@ def paired(
     only where no two items belong together.
 
     Args:
-        service: As its caller sees it.
+        evaluations: Of the service, as the caller sees them.
         id: Of the first evaluation.
         other: Of the second.
         method: Of the first, as its result names it: `20-NN`.
@@ -44,10 +39,10 @@ def paired(
             fewer than 20 items in common, or one was kept without its groups.
     """
     other_method = other_method or method
-    one, two = _result(service, id), _result(service, other)
+    one, two = _result(evaluations, id), _result(evaluations, other)
     if (id, method) == (other, other_method):
         raise BadQuestion("an evaluation held against itself differs in nothing; name another")
-    first, second = _told(service, id, method), _told(service, other, other_method)
+    first, second = _table(evaluations, id, method), _table(evaluations, other, other_method)
     both = first.join(second, "item", right_suffix=" of the second", join_type="inner")
     alike = pc.equal(both["truth"], both["truth of the second"])
     relabelled = both.num_rows - int(pc.sum(alike).as_py() or 0)
@@ -213,15 +208,15 @@ def _recalls(
     return found
 
 
-def _result(service: Service, id: str) -> tuple[EvaluationRecord, EvaluationResult]:
-    record = evaluation(service, id)
+def _result(evaluations: Evaluations, id: str) -> tuple[EvaluationRecord, EvaluationResult]:
+    record = evaluations.get(id)
     if record.result is None:
         raise BadQuestion(f"evaluation {id} is {record.state}; only one that is done can be paired")
     return record, record.result
 
 
-def _told(service: Service, id: str, method: str) -> pa.Table:
-    table = answers_table(service, id, method)
+def _table(evaluations: Evaluations, id: str, method: str) -> pa.Table:
+    table = evaluations.table(id, method)
     if "cluster" not in table.column_names:
         raise BadQuestion(
             f"evaluation {id} was kept without the groups of its items; evaluate again"

@@ -1,12 +1,13 @@
-"""Evaluations as jobs: started, kept on disk with every single answer, read, forgotten."""
+"""Evaluations: run as jobs, kept on disk with every single answer, read, and forgotten."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -16,13 +17,14 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from search.disk.atomic import write_durably
-from search.errors import BadQuestion, NoSuchItem
+from search.errors import BadQuestion, NoSuchCollection, NoSuchItem
 from search.evaluation.labelled import Cells
 from search.evaluation.run import Outcome, Whole, evaluate
 from search.evaluation.uploaded_sets import kind_of, read_set
 from search.library.contents import content_digest
-from search.library.jobs import Job, NoSuchJob, Run
+from search.library.jobs import Job, Jobs, NoSuchJob, Run
 from search.library.versions import now
+from search.query.context import Context
 from search.schemas.evaluations import (
     EvaluationPlan,
     EvaluationRecord,
@@ -33,17 +35,14 @@ from search.schemas.evaluations import (
     SetFacts,
 )
 from search.schemas.jobs import ENDED
-
-if TYPE_CHECKING:
-    from search.library.collection import Collection
-    from search.service import Service
+from search.security.keys import Forbidden
 
 KIND = "evaluation"
 """Of the jobs."""
 SET = "set"
-"""An uploaded set, until the job has read it."""
+"""File of an uploaded set, until the job has read it."""
 RECORD, RESULT, ANSWERS = "evaluation.json", "result.json", "answers.parquet"
-"""The files of one evaluation: what was asked and how it ended, the figures, every answer."""
+"""The files of one evaluation: its plan and how it ended, the figures, every answer."""
 MIB = 1024 * 1024
 
 
@@ -54,81 +53,219 @@ class NoSuchEvaluation(NoSuchItem):
         LookupError.__init__(self, f"no evaluation {id!r}; it may have been forgotten")
 
 
-def start(
-    service: Service, plan: EvaluationPlan, labelled: bytes | None = None
-) -> EvaluationRecord:
-    """Queue an evaluation.
+Uploaded = tuple[SetFacts, Callable[[Callable[[int], None]], Cells]]
+"""An uploaded set, and what reads it; the callback is given the number of cells read so far."""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """The evaluations of one service: each a folder, and a job until it has ended."""
+
+    folder: Path
+    """Where they are kept."""
+    jobs: Jobs
+    """What runs them."""
+    open_context: Callable[[str], Context]
+    """Opens a collection by name. An evaluation of one that it refuses is not seen."""
+
+    def start(
+        self, context: Context, plan: EvaluationPlan, labelled: bytes | None = None
+    ) -> EvaluationRecord:
+        """Queue an evaluation.
+
+        Args:
+            context: Of the collection that is evaluated.
+            plan: How.
+            labelled: An uploaded set: see `search.evaluation.uploaded_sets`.
+
+        Raises:
+            BadSet: the set is neither a ZIP nor a shard.
+            BadQuestion: `teach` names a set, and there is none.
+        """
+        name = context.collection.name
+        plan = plan.model_copy(update={"collection": name})
+        facts = None if labelled is None else kind_of(labelled)
+        if facts is None and plan.teach == "set":
+            raise BadQuestion("teach is 'set', but no set was uploaded")
+        id = uuid4().hex
+        folder = self._of(id)
+        record = EvaluationRecord(
+            id=id, collection=name, plan=plan, state="queued", done=0, total=0, made=now()
+        )
+
+        def work(run: Run) -> dict[str, Any]:
+            context = self.open_context(name)  # the version that serves when the job begins
+            uploaded = None
+            if facts is not None:
+                uploaded = _uploaded(context, facts, (folder / SET).read_bytes())
+                (folder / SET).unlink()
+            headline = _keep(folder, record, _run(context, plan, uploaded, run))
+            return {"evaluation": id, **headline.model_dump()}
+
+        folder.mkdir(parents=True, exist_ok=True)
+        if labelled is not None:
+            (folder / SET).write_bytes(labelled)
+        _write(folder / RECORD, record)
+        self.jobs.start(KIND, name, work, id)
+        return self.get(id)
+
+    def get(self, id: str, *, whole: bool = True) -> EvaluationRecord:
+        """An evaluation as it stands; with its result if it is done and `whole`.
+
+        Raises:
+            NoSuchEvaluation: it is not known, or its collection is gone or out of reach.
+        """
+        folder = self._of(id)
+        record = _read(folder)
+        if record is None:
+            raise NoSuchEvaluation(id)
+        try:
+            held = self.open_context(record.collection).collection
+        except (NoSuchCollection, Forbidden):
+            raise NoSuchEvaluation(id) from None
+        if record.state not in ENDED:
+            record = self._running(folder, record)
+        if record.state != "done":
+            return record
+        current = (held.version.id, content_digest(held.folder))
+        changes: dict[str, Any] = {"stale": (record.version, record.content) != current}
+        if whole:
+            content = (folder / RESULT).read_bytes()
+            changes["result"] = EvaluationResult.model_validate_json(content)
+        return record.model_copy(update=changes)
+
+    def all(self, collection: str | None = None) -> list[EvaluationRecord]:
+        """Those of one collection or of every one, oldest first, without their results."""
+        found = []
+        for folder in self.folder.glob("*"):
+            record = _read(folder)
+            if record is None or collection not in (None, record.collection):
+                continue
+            try:
+                found.append(self.get(record.id, whole=False))
+            except NoSuchEvaluation:
+                continue  # out of reach, or forgotten between the two
+        return sorted(found, key=lambda one: (one.made, one.id))
+
+    def waiting(self) -> int:
+        """How many have not ended, on any collection."""
+        return sum(job.kind == KIND and job.state not in ENDED for job in self.jobs.all())
+
+    def end(self, id: str) -> EvaluationRecord:
+        """Cancel an evaluation that runs; forget one that has ended.
+
+        Raises:
+            NoSuchEvaluation: it is not known.
+        """
+        record = self.get(id, whole=False)
+        if record.state not in ENDED:
+            self.jobs.stop(id)
+        else:
+            shutil.rmtree(self._of(id), ignore_errors=True)
+        return record
+
+    def table(self, id: str, method: str) -> pa.Table:
+        """Every answer of one method, the surest first: the columns of `ItemAnswer`, and
+        `cluster`, a number that the items of one patient or source share.
+
+        Raises:
+            NoSuchEvaluation: it is not known.
+            BadQuestion: it is not done, or has no such method.
+        """
+        state = self.get(id, whole=False).state
+        if state != "done":
+            raise BadQuestion(f"evaluation {id} is {state}; only one that is done has answers")
+        table = pq.read_table(BytesIO((self._of(id) / ANSWERS).read_bytes()))
+        methods = pc.unique(table["method"]).to_pylist()
+        if method not in methods:
+            raise BadQuestion(
+                f"no method {method!r} in evaluation {id}; it has {', '.join(methods)}"
+            )
+        return table.filter(pc.equal(table["method"], method))
+
+    def _running(self, folder: Path, record: EvaluationRecord) -> EvaluationRecord:
+        """A record that has not ended, with the state of its job; an end is written down."""
+        try:
+            job = self.jobs.get(record.id)
+        except NoSuchJob:
+            job = Job(id=record.id, kind=KIND, collection=record.collection, state="interrupted")
+        if job.state == "done":
+            return _read(folder) or record
+        changes = {"state": job.state, "done": job.done, "total": job.total}
+        record = record.model_copy(update={**changes, "ended": job.ended, "error": job.error})
+        if job.state in ENDED:
+            (folder / SET).unlink(missing_ok=True)
+            _write(folder / RECORD, record)
+        return record
+
+    def _of(self, id: str) -> Path:
+        try:
+            return self.folder / UUID(hex=id).hex
+        except ValueError:
+            raise NoSuchEvaluation(id) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Which answers of an evaluation are listed; `None` for any."""
+
+    truth: str | None = None
+    """Only items with this label."""
+    said: str | None = None
+    """Only items that were given this label."""
+    right: bool | None = None
+    """Only right, or only wrong answers."""
+    unanswered: bool | None = None
+    """Only items without an answer, or only those with one."""
+    limit: int = 100
+    """At most so many."""
+    offset: int = 0
+    """So many are skipped first."""
+
+
+def answers(table: pa.Table, method: str, conditions: Conditions) -> ItemAnswers:
+    """The answers of one method that meet some conditions, the surest first.
 
     Args:
-        service: As its caller sees it.
-        plan: What is asked.
-        labelled: An uploaded set: see `search.evaluation.uploaded_sets`.
-
-    Raises:
-        NoSuchCollection: as it says.
-        BadSet: the set is neither a ZIP nor a shard.
-        BadQuestion: `teach` names a set, and there is none.
+        table: Of `Evaluations.table`.
+        method: Which it is of.
+        conditions: Which are listed.
     """
-    from search.service import Service
-
-    name = service.collection(plan.collection).name
-    plan = plan.model_copy(update={"collection": name})
-    facts = None if labelled is None else kind_of(labelled)
-    if facts is None and plan.teach == "set":
-        raise BadQuestion("teach is 'set', but no set was uploaded")
-    id = uuid4().hex
-    folder = _folder(service, id)
-    record = EvaluationRecord(
-        id=id, collection=name, plan=plan, state="queued", done=0, total=0, made=now()
+    for column in ("truth", "said", "right"):
+        value = getattr(conditions, column)
+        if value is not None:
+            table = table.filter(pc.fill_null(pc.equal(table[column], value), False))
+    if conditions.unanswered is not None:
+        silent = pc.is_null(table["said"])
+        table = table.filter(silent if conditions.unanswered else pc.invert(silent))
+    page = table.select(list(ItemAnswer.model_fields)).slice(conditions.offset, conditions.limit)
+    return ItemAnswers(
+        method=method,
+        total=table.num_rows,
+        answers=tuple(ItemAnswer(**row) for row in page.to_pylist()),
     )
 
-    def work(run: Run) -> dict[str, Any]:
-        held = Service.collection(service, name)  # the job outlives the call and its caller
-        uploaded = None
-        if facts is not None:
-            uploaded = _uploaded(service, held, facts, (folder / SET).read_bytes())
-            (folder / SET).unlink()
-        outcome = _run(service, held, plan, uploaded, run)
-        headline = _keep(folder, record, outcome)
-        return {"evaluation": id, **headline.model_dump()}
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if labelled is not None:
-        (folder / SET).write_bytes(labelled)
-    _write(folder / RECORD, record)
-    service.jobs.start(KIND, name, work, id)
-    return evaluation(service, id)
-
-
-def _uploaded(
-    service: Service, held: Collection, facts: SetFacts, content: bytes
-) -> tuple[SetFacts, Callable[[Callable[[int], None]], Cells]]:
-    settings = service.settings
-
-    def read(tell: Callable[[int], None]) -> Cells:
+def _uploaded(context: Context, facts: SetFacts, content: bytes) -> Uploaded:
+    def read(progress: Callable[[int], None]) -> Cells:
         return read_set(
             content,
-            held.card,
-            lambda: service.encoder(held),
-            int(settings.max_megapixels * 1e6),
-            int(settings.max_upload_mb * MIB),
-            tell,
+            context.collection.card,
+            context.encoder,
+            context.max_pixels,
+            int(context.settings.max_upload_mb * MIB),
+            progress,
         )
 
     return facts, read
 
 
-def _run(
-    service: Service,
-    held: Collection,
-    plan: EvaluationPlan,
-    uploaded: tuple[SetFacts, Callable[[Callable[[int], None]], Cells]] | None,
-    run: Run,
-) -> Outcome:
+def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run: Run) -> Outcome:
     def progress(done: int, total: int) -> None:
         run.check()
         run.progress(done, total)
 
+    held = context.collection
     whole = Whole(
         held.name,
         held.version.id,
@@ -193,149 +330,6 @@ def _table(outcome: Outcome) -> bytes:
     out = BytesIO()
     pq.write_table(pa.concat_tables(parts), out, compression="zstd")
     return out.getvalue()
-
-
-def evaluation(service: Service, id: str, *, whole: bool = True) -> EvaluationRecord:
-    """An evaluation, as it stands.
-
-    Args:
-        service: As its caller sees it.
-        id: Of the evaluation.
-        whole: With its result.
-
-    Raises:
-        NoSuchEvaluation: it is not known, or on a collection that the caller may not see.
-    """
-    folder = _folder(service, id)
-    record = _read(folder)
-    if record is None or record.collection not in service.names():
-        raise NoSuchEvaluation(id)
-    if record.state not in ENDED:
-        record = _standing(service, folder, record)
-    if record.state != "done":
-        return record
-    held = service.collection(record.collection)
-    there = (held.version.id, content_digest(held.folder))
-    changes: dict[str, Any] = {"stale": (record.version, record.content) != there}
-    if whole:
-        content = (folder / RESULT).read_bytes()
-        changes["result"] = EvaluationResult.model_validate_json(content)
-    return record.model_copy(update=changes)
-
-
-def evaluations(service: Service, collection: str | None = None) -> list[EvaluationRecord]:
-    """Every evaluation of a collection, or of all that the caller may see, oldest first."""
-    names = [service.collection(collection).name] if collection else service.names()
-    found = []
-    for folder in _all(service).glob("*"):
-        record = _read(folder)
-        if record is None or record.collection not in names:
-            continue
-        try:
-            found.append(evaluation(service, record.id, whole=False))
-        except NoSuchEvaluation:
-            continue  # forgotten between the two
-    return sorted(found, key=lambda one: (one.made, one.id))
-
-
-def end(service: Service, id: str) -> EvaluationRecord:
-    """Stop an evaluation that runs; forget one that has ended.
-
-    Raises:
-        NoSuchEvaluation: it is not known.
-    """
-    record = evaluation(service, id, whole=False)
-    if record.state not in ENDED:
-        service.jobs.stop(id)
-    else:
-        shutil.rmtree(_folder(service, id), ignore_errors=True)
-    return record
-
-
-def answers_table(service: Service, id: str, method: str) -> pa.Table:
-    """Every answer of one method, the surest first: the columns of `ItemAnswer`, and `cluster`, a
-    number that the items of one patient or source share.
-
-    Raises:
-        NoSuchEvaluation: it is not known.
-        BadQuestion: it is not done, or has no such method.
-    """
-    record = evaluation(service, id, whole=False)
-    if record.state != "done":
-        raise BadQuestion(f"evaluation {id} is {record.state}; only one that is done has answers")
-    table = pq.read_table(BytesIO((_folder(service, id) / ANSWERS).read_bytes()))
-    methods = pc.unique(table["method"]).to_pylist()
-    if method not in methods:
-        raise BadQuestion(f"no method {method!r} in evaluation {id}; it has {', '.join(methods)}")
-    return table.filter(pc.equal(table["method"], method))
-
-
-def answers(
-    service: Service,
-    id: str,
-    method: str,
-    truth: str | None = None,
-    said: str | None = None,
-    right: bool | None = None,
-    unanswered: bool | None = None,
-    limit: int = 100,
-    offset: int = 0,
-) -> ItemAnswers:
-    """What single items were called by one method, the surest first.
-
-    Args:
-        service: As its caller sees it.
-        id: Of the evaluation.
-        method: As its result names it.
-        truth: Only items of this label.
-        said: Only items that were called this.
-        right: Only right, or only wrong answers.
-        unanswered: Only items without an answer, or only those with one.
-        limit: At most so many.
-        offset: So many are left out at the start.
-
-    Raises:
-        NoSuchEvaluation: it is not known.
-        BadQuestion: it is not done, or has no such method.
-    """
-    table = answers_table(service, id, method)
-    for column, value in (("truth", truth), ("said", said), ("right", right)):
-        if value is not None:
-            table = table.filter(pc.fill_null(pc.equal(table[column], value), False))
-    if unanswered is not None:
-        silent = pc.is_null(table["said"])
-        table = table.filter(silent if unanswered else pc.invert(silent))
-    rows = table.select(list(ItemAnswer.model_fields)).slice(offset, limit).to_pylist()
-    return ItemAnswers(
-        method=method, total=table.num_rows, answers=tuple(ItemAnswer(**row) for row in rows)
-    )
-
-
-def _standing(service: Service, folder: Path, record: EvaluationRecord) -> EvaluationRecord:
-    """A record that has not ended, with what its job says; its end is written down."""
-    try:
-        job = service.jobs.get(record.id)
-    except NoSuchJob:
-        job = Job(id=record.id, kind=KIND, collection=record.collection, state="interrupted")
-    if job.state == "done":
-        return _read(folder) or record
-    changes = {"state": job.state, "done": job.done, "total": job.total}
-    record = record.model_copy(update={**changes, "ended": job.ended, "error": job.error})
-    if job.state in ENDED:
-        (folder / SET).unlink(missing_ok=True)
-        _write(folder / RECORD, record)
-    return record
-
-
-def _all(service: Service) -> Path:
-    return service.library.folder / "evaluations"
-
-
-def _folder(service: Service, id: str) -> Path:
-    try:
-        return _all(service) / UUID(hex=id).hex
-    except ValueError:
-        raise NoSuchEvaluation(id) from None
 
 
 def _read(folder: Path) -> EvaluationRecord | None:

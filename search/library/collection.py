@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 from typing import IO
 from uuid import UUID
@@ -29,6 +30,8 @@ from search.library.shards import Entry, Shard, ShardError, make_shard_bytes, ma
 from search.library.versions import Version, Versions
 from search.neighbours.duplicates import PictureHash, hashes_of
 from search.schemas.items import Item
+
+_revisions = count(1)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Collection(Closing):
         self.folder = folder = versions.path(version.id)
         self.name = version.name
         self.card = version.card
+        self.revision = next(_revisions)
         self._writing = threading.RLock()
         with in_disk_words(folder):
             lock = hold(folder / "held.lock", version.name)
@@ -90,6 +94,14 @@ class Collection(Closing):
     def key(self) -> str:
         """Name and version: what may be remembered of a collection is remembered under this."""
         return f"{self.name}@{self.version.id}"
+
+    def changed(self) -> None:
+        """Take a new `revision`, after whatever changed what the index or the catalogue holds.
+
+        No two handles of this process have one in common, so values that were computed from a
+        collection may be kept under it.
+        """
+        self.revision = next(_revisions)
 
     @property
     def reference(self) -> str:
@@ -292,6 +304,7 @@ class Collection(Closing):
             self.store.delete([str(UUID(bytes=id)) for id in gone])
             self.store.flush()
             self._catalogue.remove(name, gone)
+            self.changed()
             return
         pictures = _pictures(shard)
         items, vectors = shard.items(), shard.vectors()
@@ -299,6 +312,7 @@ class Collection(Closing):
             self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
         self.store.flush()
         self._catalogue.put(name, shard.digests(), pictures)
+        self.changed()
 
 
 def _pictures(shard: Shard) -> list[tuple[bytes, bytes]]:

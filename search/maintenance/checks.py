@@ -16,7 +16,7 @@ from search.neighbours.exact import search
 from search.neighbours.groups import Rows, groups, neighbours_outside
 from search.neighbours.site_bias import Origins, drawn, site_bias
 from search.schemas.items import Item
-from search.votes.knn import vote_many
+from search.votes.knn import votes
 
 SAME = 0.99999
 """Two vectors with a cosine from here on are one vector."""
@@ -281,8 +281,8 @@ def _knn_f1(table: Table, labels: Rows, classes: int, limits: Limits) -> float:
     queries, every = drawn(labelled, limits.queries), np.arange(len(labels))
     group = item_groups(table.items)
     near, scores = neighbours_outside(table.vectors, group, queries, every, limits.k)
-    votes = vote_many(np.where(near >= 0, labels[near], -1), scores, classes)
-    return float(f1_score(labels[queries], votes, average="weighted", zero_division=0))
+    voted = votes(np.where(near >= 0, labels[near], -1), scores, classes, "uniform").first
+    return float(f1_score(labels[queries], voted, average="weighted", zero_division=0))
 
 
 def _site_figures(table: Table, sites: Rows, limits: Limits) -> dict[str, float]:

@@ -168,6 +168,7 @@ def _mend(
     collection.store.flush()
     if places:
         collection.place_anew(truth)
+    collection.changed()
 
 
 def _upsert(collection: Collection, entries: list[Entry]) -> None:

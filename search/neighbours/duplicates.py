@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,8 +30,6 @@ IDENTICAL = 0.99999
 """Cosine from which two vectors are the same but for rounding."""
 PAIRED = 1024
 """Pictures that are compared with all others at once."""
-REMEMBERED = 200_000
-"""Hashes kept in memory, about 250 bytes each."""
 
 
 @lru_cache(maxsize=1)
@@ -130,33 +126,3 @@ def same_pairs(hashes: Sequence[PictureHash | None]) -> list[tuple[int, int]]:
             if left < right and same_picture(known[at + left], known[at + right]):
                 found.append((rows[at + left], rows[at + right]))
     return found
-
-
-class Hashes:
-    """The perceptual hashes of stored items that were asked for. Safe to use from many threads."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[tuple[str, str], PictureHash | None] = OrderedDict()
-        self._turn = threading.Lock()
-
-    def of(
-        self, collection: str, id: str, look: Callable[[str], PictureHash | None]
-    ) -> PictureHash | None:
-        """The hash of an item; `None` where it has no picture, or a flat one."""
-        key = (collection, id)
-        with self._turn:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]
-        found = look(id)
-        with self._turn:
-            self._held[key] = found
-            if len(self._held) > REMEMBERED:
-                self._held.popitem(last=False)
-        return found
-
-    def forget(self, collection: str) -> None:
-        """Drop the hashes of a collection: it was written to."""
-        with self._turn:
-            for key in [key for key in self._held if key[0] == collection]:
-                del self._held[key]

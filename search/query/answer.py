@@ -1,10 +1,9 @@
-"""From a question to its answer: found, grouped or re-ranked, counted, and judged."""
+"""From a question to its answer: found, grouped or re-ranked, counted, and voted on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,19 +11,17 @@ from search.errors import BadQuestion
 from search.index.contract import Store, need_fingerprint
 from search.query.balance import balanced, quotas, site_share
 from search.query.caveats import scale_warnings
+from search.query.context import Context
 from search.query.exclusion import patient_exclusion
 from search.query.facets import facet
 from search.query.grouping import grouped
 from search.query.mmr import mmr
-from search.query.resolve import Query, make_finder, resolve
-from search.query.searcher import Finder
-from search.schemas.answers import Answer, Group, Hit, SiteShare
+from search.query.resolve import Query, make_searcher, resolve
+from search.query.searcher import Searcher
+from search.schemas.answers import Answer, Group, Hit, SiteShare, VoteAnswer
 from search.schemas.filters import Filter
-from search.schemas.questions import BalanceField, Question
-
-if TYPE_CHECKING:
-    from search.library.collection import Collection
-    from search.service import Service
+from search.schemas.questions import BalanceField, Question, Weighting
+from search.votes.judgement import judged
 
 POOL = 5
 """Candidates per hit that diversity chooses from, at least `SMALLEST_POOL`."""
@@ -35,27 +32,35 @@ MANY_VALUES = 10_000
 """Values of a field that quotas are worked out for; rarer ones may have one hit each."""
 
 
-def answer(service: Service, question: Question, image: bytes | None) -> Answer:
-    """Answer a question; see `Service.search`."""
+def answer(context: Context, question: Question, image: bytes | None = None) -> Answer:
+    """The neighbours of an image, a stored item, a vector, or (by a `Refinement`) of examples.
+
+    Raises:
+        BadQuestion: not exactly one of image, item and vector; a vector without the
+            fingerprint of its encoder; two of group_by, mmr and balance at once; a region
+            without an image, over its border, or of an encoder without patch tokens.
+        NoSuchItem, WrongEncoder, ImageError, BadVector: as they say.
+    """
     _one_order(question)
-    collection = service.collection(question.collection)
-    card = collection.card
+    collection, card = context.collection, context.collection.card
     need_fingerprint(collection.name, card, question.fingerprint)
     started = perf_counter()
-    query = resolve(service, collection, question, image)
+    query = resolve(context, question, image)
     embedded_at = perf_counter()
-    finder = make_finder(service, collection, question, query)
-    hits, groups = found(finder, question)
+    searcher = make_searcher(context, question, query)
+    hits, groups = found(searcher, question)
     facets: dict[str, dict[str, int]] = {
-        name: facet(finder.store, name, finder.where, finder.exclude, FACET_VALUES)
+        name: facet(searcher.store, name, searcher.where, searcher.exclude, FACET_VALUES)
         for name in question.facets
     }
     searched_at = perf_counter()
-    exclusion, note = patient_exclusion(question, query, hits)
+    exclusion, note = patient_exclusion(
+        question.exclude, query.patient_known, [hit.item for hit in hits], "neighbours"
+    )
     return Answer(
         hits=tuple(hits),
         collection=collection.name,
-        items=service.count(collection),
+        items=context.count(),
         encoder=card.id,
         fingerprint=card.fingerprint,
         k=question.k,
@@ -74,24 +79,41 @@ def answer(service: Service, question: Question, image: bytes | None) -> Answer:
         seconds={"embed": embedded_at - started, "search": searched_at - embedded_at},
         group_by=question.group_by,
         groups=tuple(groups),
-        duplicates=len(finder.left_out),
+        duplicates=len(searcher.left_out),
         facets=facets,
-        own_site=_own_site(service, collection, question, query, hits),
+        own_site=_own_site(context, question, query, hits),
     )
 
 
-def found(finder: Finder, question: Question) -> tuple[list[Hit], list[Group]]:
+def answer_with_vote(
+    context: Context,
+    question: Question,
+    image: bytes | None = None,
+    weighting: Weighting = "similarity",
+    temperature: float = 0.07,
+) -> VoteAnswer:
+    """The label that the neighbours of a query carry, and whether to show it.
+
+    Raises:
+        BadQuestion, NoSuchItem, WrongEncoder, ImageError, BadVector: as `answer`.
+    """
+    calibration, stale = context.calibration()
+    found = answer(context, question, image)
+    return judged(question, found, weighting, temperature, calibration, stale=stale)
+
+
+def found(searcher: Searcher, question: Question) -> tuple[list[Hit], list[Group]]:
     """The hits in the order that was asked for, and the groups where those were."""
     if question.group_by is not None:
-        groups = grouped(finder, question.group_by, question.k, question.per_group)
+        groups = grouped(searcher, question.group_by, question.k, question.per_group)
         return [hit for group in groups for hit in group.hits], groups
     if question.balance is not None:
-        counts = value_counts(finder.store, question.balance, question.where)
-        return balanced(finder, question.balance, question.k, quotas(counts, question.k)), []
+        counts = value_counts(searcher.store, question.balance, question.where)
+        return balanced(searcher, question.balance, question.k, quotas(counts, question.k)), []
     if question.mmr is not None:
-        pool = finder.nearest(max(POOL * question.k, SMALLEST_POOL))
-        return diverse(finder.store, pool, question.k, question.mmr), []
-    return finder.nearest(question.k), []
+        pool = searcher.nearest(max(POOL * question.k, SMALLEST_POOL))
+        return diverse(searcher.store, pool, question.k, question.mmr), []
+    return searcher.nearest(question.k), []
 
 
 def diverse(store: Store, pool: Sequence[Hit], k: int, weight: float) -> list[Hit]:
@@ -140,9 +162,10 @@ def _one_order(question: Question) -> None:
 
 
 def _own_site(
-    service: Service, collection: Collection, question: Question, query: Query, hits: list[Hit]
+    context: Context, question: Question, query: Query, hits: list[Hit]
 ) -> SiteShare | None:
     if query.site is None or not hits:
         return None
-    of_site, items = service.site_counts(collection, question.where, query.site)
-    return site_share(hits, query.site, of_site, items)
+    of_site = question.where.both(Filter(site=(query.site,)))
+    n = 0 if of_site is None else context.count(of_site)
+    return site_share(hits, query.site, n, context.count(question.where))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from search.index.contract import in_order
-from search.query.searcher import ANYTHING, Finder
+from search.query.searcher import ANYTHING, Searcher
 from search.schemas.answers import Hit, SiteShare
 from search.schemas.filters import Filter
 from search.schemas.questions import BalanceField
@@ -25,7 +25,7 @@ def quotas(counts: Mapping[str | None, int], k: int) -> dict[str | None, int]:
 
 
 def balanced(
-    finder: Finder, by: BalanceField, k: int, allowed: Mapping[str | None, int]
+    searcher: Searcher, by: BalanceField, k: int, allowed: Mapping[str | None, int]
 ) -> list[Hit]:
     """The best `k` of which no more than `allowed` are of one value.
 
@@ -41,7 +41,7 @@ def balanced(
     limit = max(2 * k, 10)
     while len(taken) < k:
         full = [value for value, n in allowed.items() if used[value] >= n]
-        hits = finder.nearest(limit, ANYTHING, _without(by, full, taken))
+        hits = searcher.nearest(limit, ANYTHING, _without(by, full, taken))
         before = len(taken)
         for hit in hits:
             value = getattr(hit.item, by)
@@ -53,7 +53,7 @@ def balanced(
         if len(taken) == before:
             limit *= 4
     if len(taken) < k:
-        rest = finder.nearest(k - len(taken), ANYTHING, Filter(ids=tuple(taken)))
+        rest = searcher.nearest(k - len(taken), ANYTHING, Filter(ids=tuple(taken)))
         taken |= {hit.item.id: hit for hit in rest}
     return in_order(list(taken.values()))
 

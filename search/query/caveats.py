@@ -1,10 +1,8 @@
-"""Pictures of queries and of items: what to warn of, and how a full-size one is cut."""
+"""What makes an answer less trustworthy: the picture of the query, and its scale."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -12,7 +10,6 @@ from PIL import Image
 from encoder.card import EncoderCard
 from encoder.contract import RGB
 from encoder.stains.stained import normaliser_of, seen
-from search.library.sources import NO_NOTES, ReadPixels, read_again
 from search.schemas.answers import Hit
 from search.schemas.items import Item
 
@@ -93,18 +90,3 @@ def scale_warnings(query_um: float | None, hits: Sequence[Hit]) -> list[str]:
         f"{'smaller' if wider else 'larger'} in it than they are. "
         + ("Draw a box around one cell." if wider else "Use a picture with more of the field.")
     ]
-
-
-def cut(
-    read_pixels: ReadPixels, path: Path, item: Item, notes: Mapping[str, str] = NO_NOTES
-) -> bytes | None:
-    """An item's own pixels as JPEG, as its file has them.
-
-    `None` if the file is gone, changed or unreadable.
-    """
-    pixels = read_again(read_pixels, str(path), item, notes)
-    if isinstance(pixels, str):
-        return None
-    out = BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=92)
-    return out.getvalue()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,10 @@ from encoder.explain.causal import Check, Hiding, Masks, Score, colour_masks, fe
 from encoder.explain.correspondence import Grid, correspondence, joint_colours, matches
 from encoder.image import read_rgb
 from search.errors import BadQuestion, NoSuchItem
-from search.index.contract import Stored
+from search.index.contract import Store, Stored
+from search.query.context import Context
 from search.query.resolve import Query, part_of, resolve
+from search.query.stored import picture
 from search.schemas.explanations import (
     ExplainColours,
     ExplainMap,
@@ -28,10 +29,6 @@ from search.schemas.explanations import (
 )
 from search.votes.knn import vote
 
-if TYPE_CHECKING:
-    from search.library.collection import Collection
-    from search.service import Service
-
 NEED_PATCHES = ("colours", "correspondence", "attention")
 WITHHELD = (
     "Withheld: hiding what this map points at changes the score no more than hiding random parts."
@@ -39,7 +36,7 @@ WITHHELD = (
 _turn = threading.Lock()
 
 
-def explain(service: Service, question: ExplainQuestion, image: bytes | None) -> Explanation:
+def explain(context: Context, question: ExplainQuestion, image: bytes | None) -> Explanation:
     """Explain why some hits are near a query.
 
     Raises:
@@ -48,26 +45,23 @@ def explain(service: Service, question: ExplainQuestion, image: bytes | None) ->
     """
     if question.vector is not None:
         raise BadQuestion("a vector shows nothing; ask with an image or a stored item")
-    collection = service.collection(question.collection)
-    encoder = service.encoder(collection)
-    query = resolve(service, collection, question, image)
+    collection, encoder = context.collection, context.encoder()
+    query = resolve(context, question, image)
     found = {one.item.id: one for one in collection.store.get(question.hits)}
     for id in question.hits:
         if id not in found:
             raise NoSuchItem(id, collection.name)
     hits = [found[id] for id in dict.fromkeys(question.hits)]
-    pixels = [_of_query(service, collection, question, image)]
-    pixels += [read_rgb(service.picture(one.item.id, collection.name)[0]) for one in hits]
+    pixels = [_of_query(context, question, image)]
+    pixels += [read_rgb(picture(context, one.item.id)[0]) for one in hits]
     with _turn:  # one at a time: each uses every core for seconds
-        return _Explaining(service, collection, encoder, question, query, hits, pixels).all()
+        return _Explaining(collection.store, encoder, question, query, hits, pixels).all()
 
 
-def _of_query(
-    service: Service, collection: Collection, question: ExplainQuestion, image: bytes | None
-) -> RGB:
+def _of_query(context: Context, question: ExplainQuestion, image: bytes | None) -> RGB:
     if image is None:
-        return read_rgb(service.picture(str(question.item), collection.name)[0])
-    pixels = read_rgb(image, max_pixels=int(service.settings.max_megapixels * 1e6))
+        return read_rgb(picture(context, str(question.item))[0])
+    pixels = read_rgb(image, max_pixels=context.max_pixels)
     return pixels if question.crop is None else part_of(pixels, question.crop)
 
 
@@ -76,15 +70,14 @@ class _Explaining:
 
     def __init__(
         self,
-        service: Service,
-        collection: Collection,
+        store: Store,
         encoder: Encoder,
         question: ExplainQuestion,
         query: Query,
         hits: Sequence[Stored],
         pixels: Sequence[RGB],
     ) -> None:
-        self.service, self.collection, self.encoder = service, collection, encoder
+        self.store, self.encoder = store, encoder
         self.question, self.query, self.hits, self.pixels = question, query, hits, pixels
         self.seconds: dict[str, float] = {}
         self.left_out: dict[str, str] = {}
@@ -190,14 +183,14 @@ class _Explaining:
                 "kind": kind,
                 "of": id,
                 "values": _scaled(grid) if check.better else None,
-                "check": _told(check),
+                "check": _check_record(check),
                 "withheld": None if check.better else WITHHELD,
             }
         )
 
     def _vote(self) -> tuple[str | None, ExplainMap | None]:
-        """What of the query the share of the winning label rests on, asked of the index anew."""
-        question, store = self.question, self.collection.store
+        """Which part of the query the share of the winning label rests on, by searching again."""
+        question, store = self.question, self.store
         exclude = self.query.exclusion(question)
         where = None if question.where.empty else question.where
         without = None if exclude.empty else exclude
@@ -267,7 +260,7 @@ def _rgb(
     )
 
 
-def _told(check: Check) -> MapCheck:
+def _check_record(check: Check) -> MapCheck:
     return MapCheck(
         deletion=check.deletion,
         insertion=check.insertion,

@@ -1,31 +1,30 @@
-"""What a question starts from: its vector, its kin, and what may be found."""
+"""What a question starts from: its vectors, its own groups, and what may be found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoder.card import EncoderCard
 from encoder.contract import RGB, NoPatchTokens, Vectors
 from encoder.image import read_rgb
-from search.errors import BadQuestion, NoSuchItem
+from search.errors import BadQuestion
 from search.index.contract import Stored, checked_vectors
 from search.library.shards import make_thumbnail
 from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
 from search.query.caveats import image_warnings, span_um
+from search.query.context import Context
+from search.query.exclusion import exclusion_filter
 from search.query.refine import BestScore, average_vector, joined, region_vector, silent_part
-from search.query.searcher import Finder, Rank
+from search.query.searcher import Rank, Searcher
+from search.query.stored import stored
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, source_id
 from search.schemas.questions import About, Question, Refinement
-
-if TYPE_CHECKING:
-    from search.library.collection import Collection
-    from search.service import Service
 
 
 @dataclass
@@ -35,8 +34,8 @@ class Query:
     like: list[Vectors]
     """The vectors that hits should be near to: the query's own, then those of examples."""
     unlike: list[Vectors] = field(default_factory=list)
-    kin: dict[str, set[str]] = field(default_factory=dict)
-    """Per relation (item, source, case, patient): the values that are the query's own."""
+    own: dict[str, set[str]] = field(default_factory=dict)
+    """For each relation (item, source, case, patient) the values that the query has."""
     patient_known: bool = False
     """Whether the patient of everything that the query is made of is known."""
     site: str | None = None
@@ -48,26 +47,19 @@ class Query:
     hashes: set[PictureHash] = field(default_factory=set)
     """Perceptual hashes of the query's pictures."""
 
-    def related(self, about: About | Item) -> None:
+    def include(self, about: About | Item) -> None:
         """Count an image or an item as one that the query is made of."""
         for name in ("source", "case", "patient"):
             value = getattr(about, name)
             if value is not None:
-                self.kin.setdefault(name, set()).add(value)
+                self.own.setdefault(name, set()).add(value)
 
     def exclusion(self, question: Question) -> Filter:
-        """The query's own kin and whatever else is to be left out, as one filter."""
-        own = {
-            "ids" if name == "item" else name: tuple(sorted(self.kin.get(name, ())))
-            for name in question.exclude
-            if name != "duplicate"
-        }
-        return question.not_these.either(Filter.model_validate(own))
+        """Everything that no hit may be, as one filter."""
+        return exclusion_filter(self.own, question.exclude, question.not_these)
 
 
-def resolve(
-    service: Service, collection: Collection, question: Question, image: bytes | None
-) -> Query:
+def resolve(context: Context, question: Question, image: bytes | None) -> Query:
     """What a question starts from.
 
     Raises:
@@ -88,56 +80,50 @@ def resolve(
     if isinstance(question, Refinement) and question.region is not None and image is None:
         raise BadQuestion("a region is a part of an uploaded image; send the image with it")
     if image is not None:
-        _from_image(query, service, collection, question, image)
+        _from_image(query, context, question, image)
     elif question.item is not None:
-        _from_item(query, service, collection, _stored(collection, question.item))
-        query.related(question.about)
+        _from_item(query, context, stored(context.collection, question.item))
+        query.include(question.about)
         query.patient_known |= question.about.patient is not None
     elif question.vector is not None:
-        _from_vector(query, collection, question)
+        _from_vector(query, context.collection.card, question)
     if isinstance(question, Refinement):
-        _with_examples(query, service, collection, question, alone=not any(given))
+        _with_examples(query, context, question, alone=not any(given))
     return query
 
 
-def _from_item(query: Query, service: Service, collection: Collection, found: Stored) -> None:
+def _from_item(query: Query, context: Context, found: Stored) -> None:
     query.like.append(found.vector)
-    query.kin.setdefault("item", set()).add(found.item.id)
-    query.related(found.item)
+    query.own.setdefault("item", set()).add(found.item.id)
+    query.include(found.item)
     query.patient_known = found.item.patient is not None
     query.site = found.item.site
     query.span_um = span_um(found.item)
-    _remember(query, service.picture_hash(collection, found.item.id))
+    _add_hash(query, context.picture_hash(found.item.id))
 
 
-def _from_vector(query: Query, collection: Collection, question: Question) -> None:
+def _from_vector(query: Query, card: EncoderCard, question: Question) -> None:
     if question.fingerprint is None:
         raise BadQuestion(
             "a vector needs the fingerprint of the encoder that made it, so that vectors "
-            f"of two encoders never meet; this one's is {collection.card.fingerprint}"
+            f"of two encoders never meet; this one's is {card.fingerprint}"
         )
     row = np.asarray([question.vector], np.float64)
-    query.like.append(checked_vectors(row, collection.card.dim, 1)[0])
-    _told(query, question.about)
+    query.like.append(checked_vectors(row, card.dim, 1)[0])
+    _from_about(query, question.about)
 
 
-def _from_image(
-    query: Query, service: Service, collection: Collection, question: Question, image: bytes
-) -> None:
-    pixels = read_rgb(
-        image,
-        name="the uploaded image",
-        max_pixels=int(service.settings.max_megapixels * 1e6),
-    )
+def _from_image(query: Query, context: Context, question: Question, image: bytes) -> None:
+    pixels = read_rgb(image, name="the uploaded image", max_pixels=context.max_pixels)
     if question.crop is not None:
         pixels = part_of(pixels, question.crop)
-    query.like.append(_embedded(service, collection, question, pixels))
-    _told(query, question.about.model_copy(update={"source": source_id(image)}))
-    query.warnings += image_warnings(pixels, collection.card)
+    query.like.append(_embedded(context, question, pixels))
+    _from_about(query, question.about.model_copy(update={"source": source_id(image)}))
+    query.warnings += image_warnings(pixels, context.collection.card)
     if question.about.um_per_px is not None:
         query.span_um = max(pixels.shape[:2]) * question.about.um_per_px
     if "duplicate" in question.exclude:
-        _remember(query, perceptual_hash(make_thumbnail(pixels)))
+        _add_hash(query, perceptual_hash(make_thumbnail(pixels)))
 
 
 def part_of(pixels: RGB, box: Box) -> RGB:
@@ -156,9 +142,9 @@ def part_of(pixels: RGB, box: Box) -> RGB:
     return crop(pixels, box)
 
 
-def _embedded(service: Service, collection: Collection, question: Question, pixels: RGB) -> Vectors:
+def _embedded(context: Context, question: Question, pixels: RGB) -> Vectors:
     region = question.region if isinstance(question, Refinement) else None
-    encoder = service.encoder(collection)
+    encoder = context.encoder()
     if region is None:
         (vector,) = encoder.embed([pixels])
         return np.asarray(vector)
@@ -170,59 +156,43 @@ def _embedded(service: Service, collection: Collection, question: Question, pixe
             row = joined(row, encoder.embed([crop(pixels, region)])[0], silent)
     except (NoPatchTokens, ValueError) as error:
         raise BadQuestion(str(error)) from error
-    return np.asarray(checked_vectors(row[None], collection.card.dim, 1)[0])
+    return np.asarray(checked_vectors(row[None], encoder.card.dim, 1)[0])
 
 
-def _with_examples(
-    query: Query,
-    service: Service,
-    collection: Collection,
-    question: Refinement,
-    *,
-    alone: bool,
-) -> None:
-    like = [_stored(collection, id) for id in question.like]
-    unlike = [_stored(collection, id) for id in question.unlike]
+def _with_examples(query: Query, context: Context, question: Refinement, *, alone: bool) -> None:
+    like = [stored(context.collection, id) for id in question.like]
+    unlike = [stored(context.collection, id) for id in question.unlike]
     query.like += [found.vector for found in like]
     query.unlike += [found.vector for found in unlike]
     if not question.show_examples:
-        query.kin.setdefault("item", set()).update(question.like, question.unlike)
+        query.own.setdefault("item", set()).update(question.like, question.unlike)
     if alone:
-        _told(query, question.about)
+        _from_about(query, question.about)
         known = [found.item.patient is not None for found in like]
         query.patient_known = query.patient_known or all(known)
         for found in like:
-            query.related(found.item)
+            query.include(found.item)
             if not question.show_examples:
-                _remember(query, service.picture_hash(collection, found.item.id))
+                _add_hash(query, context.picture_hash(found.item.id))
         if len(sites := {found.item.site for found in like}) == 1:
             query.site = query.site or sites.pop()
 
 
-def _told(query: Query, about: About) -> None:
-    query.related(about)
+def _from_about(query: Query, about: About) -> None:
+    query.include(about)
     query.patient_known = about.patient is not None
     query.site = about.site
 
 
-def _remember(query: Query, found: PictureHash | None) -> None:
+def _add_hash(query: Query, found: PictureHash | None) -> None:
     query.pictured = True
     if found is not None:
         query.hashes.add(found)
 
 
-def _stored(collection: Collection, id: str) -> Stored:
-    found = collection.store.get([id])
-    if not found:
-        raise NoSuchItem(id, collection.name)
-    return found[0]
-
-
-def make_finder(
-    service: Service, collection: Collection, question: Question, query: Query
-) -> Finder:
+def make_searcher(context: Context, question: Question, query: Query) -> Searcher:
     """Everything that may be found under a question, in its order."""
-    store = collection.store
+    store = context.collection.store
     refined = isinstance(question, Refinement) and bool(question.like or question.unlike)
     region = isinstance(question, Refinement) and question.region is not None
     rank: Rank
@@ -253,10 +223,10 @@ def make_finder(
                 return True
             if not query.hashes:
                 return False
-            other = service.picture_hash(collection, hit.item.id)
+            other = context.picture_hash(hit.item.id)
             return any(same_picture(one, other) for one in query.hashes)
 
-    return Finder(store, rank, question.where, query.exclusion(question), is_duplicate)
+    return Searcher(store, rank, question.where, query.exclusion(question), is_duplicate)
 
 
 def _rows(vectors: list[Vectors], dim: int) -> Vectors:

@@ -15,19 +15,19 @@ SPARE = 4
 """More hits than wanted are fetched, so that a few near-duplicates need no second search."""
 
 
-class Finder:
+class Searcher:
     """Ranked items that meet `where` and are not in `exclude`.
 
     Everything that is made of hits (groups, balance, diversity) asks here, so the conditions
-    are inside every search, and what is found can never be of the query's own kin.
+    are part of every search, and no hit can be of an excluded source, case or patient.
 
     Args:
         store: Where is searched.
         rank: How it is searched.
         where: Conditions that every hit meets.
         exclude: No hit has any of these values.
-        is_duplicate: Says of a hit whether it shows the query's own picture; asked at most
-            once for each item.
+        is_duplicate: Whether a hit shows the query's own picture; called at most once for each
+            item.
     """
 
     def __init__(

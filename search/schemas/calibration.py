@@ -150,3 +150,11 @@ def softened(shares: Sequence[float], temperature: float) -> float:
     """
     top = shares[0]
     return 1.0 / float(sum((share / top) ** (1.0 / temperature) for share in shares if share > 0))
+
+
+class CalibrationFacts(Record):
+    """The calibration of a collection, and whether it still holds."""
+
+    stale: bool
+    """Whether the collection has changed since; it is then not applied to votes."""
+    calibration: Calibration

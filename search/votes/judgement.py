@@ -6,6 +6,7 @@ from search.schemas.answers import Answer, CalibrationState, LineageSpread, Stat
 from search.schemas.calibration import Calibration, CalibrationFit
 from search.schemas.questions import RELATIONS, Question, Refinement, Weighting
 from search.votes.calibration import kth_distance
+from search.votes.knn import vote
 from search.votes.lineage import spread
 
 CLEAR_MARGIN = 0.2
@@ -75,7 +76,6 @@ def _doubt(found: Vote, probability: float | None, lineage: LineageSpread | None
 
 def judged(
     question: Question,
-    found: Vote,
     answer: Answer,
     weighting: Weighting,
     temperature: float,
@@ -83,7 +83,8 @@ def judged(
     *,
     stale: bool,
 ) -> VoteAnswer:
-    """A vote with all that is needed to trust it or not."""
+    """The vote of the neighbours in an answer, with all that is needed to trust it or not."""
+    found = vote(answer.hits, weighting, temperature)
     state_of, fit = applicable(question, weighting, temperature, calibration, stale=stale)
     lineage = spread(found)
     state, reason, probability = judge(found, fit, answer, lineage)
@@ -107,8 +108,8 @@ def applicable(
     *,
     stale: bool,
 ) -> tuple[CalibrationState, CalibrationFit | None]:
-    """What of a calibration holds for a question: it was fitted for unfiltered votes that leave
-    all kin out, with one weighting and a few k."""
+    """What of a calibration holds for a question: it was fitted for votes without a filter that
+    exclude every relation, with one weighting and a few k."""
     if calibration is None:
         return "none", None
     if stale:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,6 +55,29 @@ def test_no_module_or_room_is_a_drawer_for_anything() -> None:
     names = {room.name for room in ROOMS} | {name for room in ROOMS for name in modules(room)}
 
     assert not names & {"utils", "util", "common", "core", "helpers", "misc"}
+
+
+def imports(path: Path, known: set[str]) -> set[str]:
+    """The modules that a file imports anywhere: in functions and for types alone too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & known
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = {
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts): path
+        for part in PARTS
+        for path in (REPOSITORY / part).rglob("*.py")
+    }
+
+    order = TopologicalSorter({name: imports(path, set(files)) for name, path in files.items()})
+
+    order.prepare()  # raises CycleError, which names the circle
 
 
 def test_every_test_file_lies_in_the_room_of_its_module() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from search.votes.knn import vote_many
+from search.votes.knn import votes
 from train.config import TrainConfig
 from train.data.images import Images, open_source
 from train.data.source import DataError
@@ -90,7 +90,7 @@ def knn_probe(
         top = cosines.topk(k, dim=1)
         near.append(top.indices.cpu().numpy())
         scores.append(top.values.cpu().numpy())
-    said = vote_many(labels[np.concatenate(near)], np.concatenate(scores), classes)
+    said = votes(labels[np.concatenate(near)], np.concatenate(scores), classes, "uniform").first
     right = said == labels
     balanced = [float(right[labels == c].mean()) for c in range(classes) if (labels == c).any()]
     return float(np.mean(balanced)), float(right.mean())

@@ -12,7 +12,7 @@ from encoder.contract import RGB, Encoder
 from search.evaluation.metrics import confusion, scores
 from search.evaluation.splits import Rows
 from search.neighbours import exact
-from search.votes.knn import vote_many
+from search.votes.knn import votes
 from train.data.datasets import Labelled
 
 CHUNK = 256
@@ -107,7 +107,7 @@ def robustness(
 
     def scored(queries: NDArray[np.float32]) -> dict[str, float]:
         near, near_scores = exact.search(queries, teach, k)
-        said = vote_many(truth[train][near], near_scores, len(names))
+        said = votes(truth[train][near], near_scores, len(names), "uniform").first
         return scores(confusion(truth[test], said, len(names)))
 
     before = scored(library[test])

@@ -30,7 +30,7 @@ from search.evaluation.probe import Rule, linear_probe
 from search.evaluation.run import code_digest
 from search.neighbours import exact
 from search.neighbours.exact import Metric
-from search.votes.knn import vote_many
+from search.votes.knn import votes
 from train.data import datasets
 from train.data.datasets import Labelled
 from train.evaluation import table
@@ -148,7 +148,8 @@ def evaluate(
             answers, notes = told.setdefault(method, ([], []))
             if count > k:
                 notes.append(f"fold {fold.name}: only {k} cells teach, so {k} voted")
-            answers.append(vote_many(known[near[:, :count]], near_scores[:, :count], len(names)))
+            labels, cosines = known[near[:, :count]], near_scores[:, :count]
+            answers.append(votes(labels, cosines, len(names), "uniform").first)
         if config.probe:
             answers, notes = told.setdefault("linear probe", ([], []))
             fitted = linear_probe(train, known, test, rule=config.probe_rule)

@@ -18,7 +18,7 @@ from encoder.image import resize
 from search.evaluation import splits
 from search.evaluation.metrics import METRICS
 from search.neighbours import exact
-from search.votes.knn import vote_many
+from search.votes.knn import votes
 from train.data import datasets
 from train.data.datasets import Labelled
 from train.evaluation.confusions import commonest, sheets
@@ -141,7 +141,7 @@ def confusions(
     vectors = vectors_of(encoder, pbc, cache)
     names, truth = np.unique(pbc.labels, return_inverse=True)
     near, near_scores = exact.search(vectors[fold.test], vectors[fold.train], k)
-    said = vote_many(truth[fold.train][near], near_scores, len(names))
+    said = votes(truth[fold.train][near], near_scores, len(names), "uniform").first
     kinds = commonest(truth[fold.test], said, names.tolist())
     sheets(pictures, pbc, fold.test, names[said], fold.train[near[:, :6]], kinds)
     return [{**asdict(kind), "words": kind.words()} for kind in kinds]

@@ -203,7 +203,7 @@ def vote(
     from typing import cast, get_args
 
     from search.schemas.questions import Question, Weighting
-    from ui.cli.backend import answers
+    from ui.cli.backend import serving
     from ui.cli.options import settings_for
     from ui.cli.output import for_people, vote_table
 
@@ -215,7 +215,7 @@ def vote(
     facts, image = asked(
         query, k, where, collection, allow, patient=patient, case=case, site=site, exact=exact
     )
-    with answers(settings_for(library=library)) as backend:
+    with serving(settings_for(library=library)) as backend:
         found = backend.vote(
             Question.model_validate(facts), image, cast("Weighting", weighting), temperature
         )

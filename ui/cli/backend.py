@@ -4,25 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 from search.client.client import Client
 from search.client.transport import ServiceDown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from search.schemas.answers import Answer, VoteAnswer
+    from search.schemas.calibration import Calibration, CalibrationPlan
+    from search.schemas.cases import CaseAnswer, CaseQuestion
+    from search.schemas.evaluations import EvaluationPlan, EvaluationRecord
     from search.schemas.questions import Question, Weighting
     from search.service import Service
     from search.settings import Settings
 
 
-class Answers(Protocol):
-    """What both the service and its client can do."""
+class Local:
+    """A library that is opened in this process, with the client's names for what it is asked."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
 
     def search(self, question: Question, image: bytes | None = None) -> Answer:
         """The neighbours of a query."""
-        ...
+        from search.query.answer import answer
+
+        return answer(self.service.context(question.collection), question, image)
+
+    refine = search
 
     def vote(
         self,
@@ -32,24 +44,33 @@ class Answers(Protocol):
         temperature: float = 0.07,
     ) -> VoteAnswer:
         """The label that the neighbours carry."""
-        ...
+        from search.query.answer import answer_with_vote
 
-    def thumbnail(self, id: str, collection: str | None = None) -> bytes:
-        """The JPEG of a stored item."""
-        ...
+        context = self.service.context(question.collection)
+        return answer_with_vote(context, question, image, weighting, temperature)
 
+    def similar_cases(self, question: CaseQuestion) -> CaseAnswer:
+        """The cases whose cells look like the cells of one."""
+        from search.cases.similar import similar_cases
 
-class Remote:
-    """A client with the face of the service."""
+        return similar_cases(self.service.context(question.collection), question)
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.search = client.search
-        self.vote = client.vote
+    def calibrate(self, plan: CalibrationPlan, collection: str) -> Calibration:
+        """Fit the calibration of a collection."""
+        return self.service.context(collection).calibrate(plan)
 
-    def thumbnail(self, id: str, collection: str | None = None) -> bytes:
-        """The JPEG of a stored item."""
-        return self.client.image(id, collection)
+    def calibration(self, collection: str) -> tuple[Calibration, bool]:
+        """The calibration of a collection, and whether it is stale."""
+        return self.service.context(collection).fitted()
+
+    def evaluate(self, plan: EvaluationPlan, labelled: Path | None = None) -> EvaluationRecord:
+        """Queue an evaluation of a collection, or of a labelled set (a ZIP or a shard)."""
+        content = None if labelled is None else labelled.read_bytes()
+        return self.service.evaluations.start(self.service.context(plan.collection), plan, content)
+
+    def evaluation(self, id: str) -> EvaluationRecord:
+        """An evaluation, as it stands; with its result where it is done."""
+        return self.service.evaluations.get(id)
 
 
 def running_service(settings: Settings) -> Client | None:
@@ -76,7 +97,7 @@ def running_service(settings: Settings) -> Client | None:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[Client | Service]:
+def serving(settings: Settings) -> Iterator[Client | Local]:
     """The running service if there is one; else the library, opened for as long as needed."""
     client = running_service(settings)
     if client is not None:
@@ -85,15 +106,5 @@ def serving(settings: Settings) -> Iterator[Client | Service]:
         return
     from search.service import Service
 
-    service = Service.open(settings)
-    try:
-        yield service
-    finally:
-        service.close()
-
-
-@contextmanager
-def answers(settings: Settings) -> Iterator[Answers]:
-    """What answers searches and votes, with one face for the client and the service."""
-    with serving(settings) as backend:
-        yield Remote(backend) if isinstance(backend, Client) else backend
+    with closing(Service.open(settings)) as service:
+        yield Local(service)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from search.client.client import Client
     from search.schemas.calibration import Calibration
     from search.schemas.evaluations import EvaluationRecord
-    from search.service import Service
+    from ui.cli.backend import Local
 
 
 def evaluate(
@@ -105,9 +105,7 @@ def evaluate(
         typer.echo(record.model_dump_json())
 
 
-def finished(
-    backend: Client | Service, plan: Any, labelled: Path | None = None
-) -> EvaluationRecord:
+def finished(backend: Client | Local, plan: Any, labelled: Path | None = None) -> EvaluationRecord:
     """An evaluation that has ended; how far it is goes to standard error."""
     from search.client.evaluations import wait_for
 
@@ -150,7 +148,7 @@ def tell(record: EvaluationRecord) -> None:
     typer.echo(f"id {record.id}")
 
 
-def _calibration(backend: Client | Service, collection: str) -> Calibration | None:
+def _calibration(backend: Client | Local, collection: str) -> Calibration | None:
     from search.client.transport import ServiceError
     from search.errors import NoSuchItem
 

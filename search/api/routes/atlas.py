@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import numpy as np
-from fastapi import Depends, Query, Request, Response
+from fastapi import Depends, Query, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from encoder.image import read_rgb
-from search.api.access import Reads, Scoped, Writes, api_router
-from search.api.bodies import body_of, read_question
+from search.api.access import Reads, Writes, api_router
+from search.api.bodies import Asked, asked, body_of
 from search.api.routes.versions import job_record
 from search.atlas.batch_effects import batch_effects
 from search.atlas.maps import (
@@ -33,6 +33,7 @@ from search.index.contract import checked_vectors, need_fingerprint
 from search.library.collection import Collection
 from search.library.contents import Truth, content_digest
 from search.library.jobs import Run
+from search.query.context import Context
 from search.schemas.jobs import JobRecord
 from search.schemas.maps import (
     BatchEffects,
@@ -59,13 +60,13 @@ MethodQuery = Annotated[Method, Query(description="`pca` at once, `tsne` once it
 
 
 @router.get("/collections/{name}/map")
-def read_map(name: str, service: Reads, method: MethodQuery = "pca") -> MapAnswer:
+def read_map(name: str, access: Reads, method: MethodQuery = "pca") -> MapAnswer:
     """A collection as a map. One by PCA is computed when first asked for, and after each write."""
-    collection = service.collection(name)
+    collection = access.context(name).collection
     found = _map(collection, method)
     known = collection.known(found.ids)
     here = [at for at, id in enumerate(found.ids) if id in known]
-    service.note(query="map", k=len(here))
+    access.note(query="map", k=len(here))
     places = found.places[here].astype(np.float64).round(4)
     return MapAnswer(
         collection=collection.name,
@@ -91,9 +92,9 @@ def read_map(name: str, service: Reads, method: MethodQuery = "pca") -> MapAnswe
 
 
 @router.get("/collections/{name}/maps")
-def list_maps(name: str, service: Reads) -> list[MapFacts]:
+def list_maps(name: str, access: Reads) -> list[MapFacts]:
     """The maps that were computed of the version that answers."""
-    collection = service.collection(name)
+    collection = access.context(name).collection
     digest, found = content_digest(collection.folder), []
     for method in FEWEST:
         path = map_path(collection.folder, method)  # type: ignore[arg-type]
@@ -117,14 +118,13 @@ def list_maps(name: str, service: Reads) -> list[MapFacts]:
     status_code=202,
     responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
-def start_map(name: str, wanted: MapWanted, service: Writes, response: Response) -> JobRecord:
+def start_map(name: str, wanted: MapWanted, access: Writes, response: Response) -> JobRecord:
     """Compute a map of the version that answers; a job."""
-    called = service.collection(name).name
+    library, called = access.library(name)
     if wanted.method == "tsne" and not can_tsne():
         raise BadQuestion(
             "openTSNE is not installed where the service runs; install hemaseek[atlas] there"
         )
-    library = service.library
 
     def work(run: Run) -> dict[str, Any]:
         versions = library.versions(called)
@@ -150,44 +150,39 @@ def start_map(name: str, wanted: MapWanted, service: Writes, response: Response)
             "seconds": made.seconds,
         }
 
-    job = service.jobs.start("map", called, work)
+    job = access.start("map", called, work)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job_record(job)
-
-
-async def place_question(request: Request, service: Reads) -> tuple[PlaceQuestion, list[bytes]]:
-    """The question in a request, with its images."""
-    cap = service.settings.max_shard_mb
-    return await read_question(request, PlaceQuestion, "images", MOST_IMAGES, cap)
 
 
 @router.post(
     "/collections/{name}/map/place",
     openapi_extra=body_of(
-        PlaceQuestion, "images", True, {"method": "pca", "items": [], "about": {"patient": "P1"}}
+        PlaceQuestion,
+        {"method": "pca", "items": [], "about": {"patient": "P1"}},
+        "images",
+        many=True,
     ),
 )
 async def place(
     name: str,
-    asked: Annotated[tuple[PlaceQuestion, list[bytes]], Depends(place_question)],
-    service: Reads,
+    asked: Annotated[Asked[PlaceQuestion], Depends(asked(PlaceQuestion, "images", MOST_IMAGES))],
+    access: Reads,
 ) -> PlaceAnswer:
     """Where cells lie on a map that stays as it is: of a new patient, or stored ones."""
-    question, images = asked
-    service.note(query="images" if images else "items", k=question.k)
-    return await run_in_threadpool(_place, service, name, question, images)
+    return await run_in_threadpool(_place, asked.context, asked.question, asked.images)
 
 
 @router.get("/collections/{name}/batch-effects")
 def effects(
     name: str,
-    service: Reads,
-    field: Annotated[Origin, Query(description="What is held against the label.")] = "site",
+    access: Reads,
+    field: Annotated[Origin, Query(description="What is compared with the label.")] = "site",
     k: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> dict[str, Any]:
     """Whether neighbours are alike because of what they show, or because of where they were
     made: shares of neighbours against what is expected, robustness, silhouettes."""
-    collection = service.collection(name)
+    collection = access.context(name).collection
     found: BatchEffects = batch_effects(collection.folder, collection.card, field, k)
     return asdict(found)
 
@@ -212,18 +207,17 @@ def _map(collection: Collection, method: Method) -> Map:
     return compute_map(collection.folder, collection.card, "pca")
 
 
-def _place(service: Scoped, name: str, question: PlaceQuestion, images: list[bytes]) -> PlaceAnswer:
+def _place(context: Context, question: PlaceQuestion, images: list[bytes]) -> PlaceAnswer:
     given = [bool(question.items), bool(question.vectors), bool(images)]
     if sum(given) != 1:
         raise BadQuestion("send exactly one of items, vectors and images")
-    collection = service.collection(name)
+    collection = context.collection
     card = collection.card
     patients = {question.about.patient} - {None}
     need_fingerprint(collection.name, card, question.fingerprint)
     if images:
-        cap = int(service.settings.max_megapixels * 1e6)
-        pictures = [read_rgb(content, max_pixels=cap) for content in images]
-        vectors = service.encoder(collection).embed(pictures)
+        pictures = [read_rgb(content, max_pixels=context.max_pixels) for content in images]
+        vectors = context.encoder().embed(pictures)
     elif question.vectors:
         if question.fingerprint is None:
             raise BadQuestion("a vector needs the fingerprint of the encoder that made it")

@@ -1,49 +1,39 @@
-"""Routes of cases: similar cases and cell counts."""
+"""Routes of cases: similar cases, and what there is of one."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Reads, api_router
-from search.api.bodies import body_of, read_question
+from search.api.bodies import Asked, asked, body_of
 from search.api.routes.collections import CollectionName
+from search.cases import similar
 from search.schemas.cases import CaseAnswer, CaseFacts, CaseQuestion
 from search.schemas.questions import BagField
 
-router = api_router()
-
 MOST_IMAGES = 500
 """Images of one case."""
-
-
-async def case_question(request: Request, service: Reads) -> tuple[CaseQuestion, list[bytes]]:
-    """The question about cases in a request, with its images; their cap is that of a shard."""
-    cap = service.settings.max_shard_mb
-    return await read_question(request, CaseQuestion, "images", MOST_IMAGES, cap)
+router = api_router()
 
 
 @router.post(
     "/cases/similar",
     openapi_extra=body_of(
-        CaseQuestion, "images", True, {"case": "C-0117", "k": 5, "distance": "max_sim"}
+        CaseQuestion, {"case": "C-0117", "k": 5, "distance": "max_sim"}, "images", many=True
     ),
 )
 async def similar_cases(
-    asked: Annotated[tuple[CaseQuestion, list[bytes]], Depends(case_question)], service: Reads
+    asked: Annotated[Asked[CaseQuestion], Depends(asked(CaseQuestion, "images", MOST_IMAGES))],
+    access: Reads,
 ) -> CaseAnswer:
     """The cases (or slides, or patients) whose cells look like the cells of the query."""
-    question, images = asked
-    service.note(
-        query="case" if question.case else "images" if images else "items",
-        k=question.k,
-        where=sorted(question.where.model_fields_set),
-        exclude=sorted({*question.exclude, *question.not_these.model_fields_set}),
+    answer = await run_in_threadpool(
+        similar.similar_cases, asked.context, asked.question, asked.images
     )
-    answer = await run_in_threadpool(service.similar_cases, question, images)
-    service.note(items=[pair.item.id for case in answer.cases for pair in case.pairs])
+    access.note(items=[pair.item.id for case in answer.cases for pair in case.pairs])
     return answer
 
 
@@ -53,11 +43,11 @@ def case(
         str,
         Path(min_length=1, max_length=200, description="Name of the case.", examples=["C-0117"]),
     ],
-    service: Reads,
+    access: Reads,
     collection: CollectionName = None,
     by: Annotated[
         BagField, Query(description="A case, a patient, or a source: for tiles, a slide.")
     ] = "case",
 ) -> CaseFacts:
     """What there is of one case, with its differential count."""
-    return service.case(case, collection, by)
+    return similar.case_facts(access.context(collection).collection, by, case)

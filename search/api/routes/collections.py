@@ -1,4 +1,4 @@
-"""The routes of the service under `/v1`: questions, items, collections and writes."""
+"""Routes of collections: items and their pictures, counts, and writes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from fastapi import Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from encoder.card import EncoderCard
-from search.api.access import Lists, Reads, Scoped, Writes, api_router
+from search.api.access import Access, Lists, Reads, Writes, api_router
 from search.api.bodies import read_body
-from search.library.collection import Collection
+from search.library.collection import Added, Collection
 from search.library.uploads import check_shard
+from search.query.context import Context
+from search.query.stored import picture, stored, thumbnail
 from search.schemas.collections import Built, CollectionFacts, Facets, Ids, Items, Known, Written
 from search.schemas.items import Item, ItemId
 
@@ -20,9 +22,11 @@ CollectionName = Annotated[str | None, Query(description="Collection; the defaul
 
 
 @router.get("/items/{id}")
-def item(id: ItemId, service: Reads, collection: CollectionName = None) -> Item:
+def item(id: ItemId, access: Reads, collection: CollectionName = None) -> Item:
     """One stored item."""
-    return service.item(id, collection)
+    found = stored(access.context(collection).collection, id).item
+    access.note(items=[id])
+    return found
 
 
 @router.get(
@@ -32,7 +36,7 @@ def item(id: ItemId, service: Reads, collection: CollectionName = None) -> Item:
 )
 def item_image(
     id: ItemId,
-    service: Reads,
+    access: Reads,
     collection: CollectionName = None,
     size: Annotated[
         Literal["thumbnail", "full"],
@@ -40,10 +44,12 @@ def item_image(
     ] = "thumbnail",
 ) -> Response:
     """The picture of a stored item, as JPEG."""
+    context = access.context(collection)
     if size == "thumbnail":
-        content, of_source = service.thumbnail(id, collection), False
+        content, of_source = thumbnail(context.collection, id), False
     else:
-        content, of_source = service.picture(id, collection)
+        content, of_source = picture(context, id)
+    access.note(items=[id])
     headers = {
         "Cache-Control": "private, max-age=3600",
         "X-Hemaseek-Picture": "source" if of_source else "thumbnail",
@@ -52,9 +58,9 @@ def item_image(
 
 
 @router.get("/collections")
-def collections(service: Lists) -> list[CollectionFacts]:
+def collections(access: Lists) -> list[CollectionFacts]:
     """Every collection, with its encoder and how much it holds."""
-    return [facts(service, service.collection(name)) for name in service.names()]
+    return [facts(access, access.context(name)) for name in access.names()]
 
 
 @router.get("/collections/{name}/facets/{field}")
@@ -63,11 +69,13 @@ def facets(
     field: Literal[
         "kind", "dataset", "source", "label", "case", "patient", "site", "stain", "scanner"
     ],
-    service: Reads,
+    access: Reads,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Facets:
     """Values of a field with their counts."""
-    return Facets(field=field, values=service.collection(name).store.facet(field, limit=limit))
+    return Facets(
+        field=field, values=access.context(name).collection.store.facet(field, limit=limit)
+    )
 
 
 CARD_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}}
@@ -83,7 +91,7 @@ SHARD_BODY = {
 async def create_collection(
     name: str,
     request: Request,
-    service: Writes,
+    access: Writes,
     encoder: Annotated[
         str, Query(max_length=500, description="What loads the encoder; the card's id if empty.")
     ] = "",
@@ -91,37 +99,34 @@ async def create_collection(
     """Make a collection for the encoder whose card is the body; again changes nothing."""
     body = await read_body(request, "the card", 1)
     card = EncoderCard.from_json(body.decode(errors="replace"), "the card")
-    made = await run_in_threadpool(service.create, name, card, encoder)
-    return await run_in_threadpool(facts, service, made)
+    made = await run_in_threadpool(access.create, name, card, encoder)
+    return await run_in_threadpool(facts, access, made)
 
 
 @router.post("/collections/{name}/known")
-def known(name: str, wanted: Ids, service: Reads) -> Known:
+def known(name: str, wanted: Ids, access: Reads) -> Known:
     """Which of some ids are stored, with the digests of their payloads."""
-    return Known(known=service.collection(name).known(wanted.ids))
+    return Known(known=access.context(name).collection.known(wanted.ids))
 
 
 @router.put("/collections/{name}/shards", openapi_extra=SHARD_BODY)
-async def add_shard(name: str, request: Request, service: Writes) -> Written:
+async def add_shard(name: str, request: Request, access: Writes) -> Written:
     """Store a shard of embeddings (Parquet); durable when it answers, again changes nothing."""
-    collection = await run_in_threadpool(service.collection, name)
-    body = await read_body(request, "the shard", service.settings.max_shard_mb)
-    return await run_in_threadpool(write, service, collection, body)
+    context = await run_in_threadpool(access.context, name)
+    body = await read_body(request, "the shard", access.settings.max_shard_mb)
+    return _written(access, await run_in_threadpool(_add_checked, context.collection, body))
 
 
 @router.patch("/collections/{name}/items")
-def update_items(name: str, changed: Items, service: Writes) -> Written:
+def update_items(name: str, changed: Items, access: Writes) -> Written:
     """Replace the metadata of stored items; their vectors stay."""
-    collection = service.collection(name)
-    added = collection.update(changed.items)
-    service.note(written=added.stored + added.updated)
-    return Written(stored=added.stored, updated=added.updated, unchanged=added.unchanged)
+    return _written(access, access.context(name).collection.update(changed.items))
 
 
 @router.post("/collections/{name}/build")
-def build(name: str, service: Writes) -> Built:
+def build(name: str, access: Writes) -> Built:
     """Build the search graph over everything stored, and measure its recall."""
-    report = service.collection(name).build()
+    report = access.context(name).collection.build()
     return Built(
         points=report.points,
         seconds=report.seconds,
@@ -131,24 +136,24 @@ def build(name: str, service: Writes) -> Built:
     )
 
 
-def write(service: Scoped, collection: Collection, body: bytes) -> Written:
-    """Check a shard whole, add it, and forget the counts that it made stale."""
-    check_shard(body, collection.card.to_json())
-    added = collection.add_shard(body)
-    service.written(collection)
-    service.note(written=added.stored + added.updated)
+def _add_checked(collection: Collection, shard: bytes) -> Added:
+    check_shard(shard, collection.card.to_json())
+    return collection.add_shard(shard)
+
+
+def _written(access: Access, added: Added) -> Written:
+    access.note(written=added.stored + added.updated)
     return Written(stored=added.stored, updated=added.updated, unchanged=added.unchanged)
 
 
-def facts(service: Scoped, collection: Collection) -> CollectionFacts:
-    """What there is to say of a collection."""
-    names = service.library.names()
-    default = service.settings.collection
+def facts(access: Access, context: Context) -> CollectionFacts:
+    """A collection, as it is answered."""
+    collection, default = context.collection, access.default()
     return CollectionFacts(
         name=collection.name,
-        items=service.count(collection),
+        items=context.count(),
         encoder=collection.card.id,
         fingerprint=collection.card.fingerprint,
         dim=collection.card.dim,
-        default=collection.name == default or (default not in names and len(names) == 1),
+        default=collection.name == default,
     )

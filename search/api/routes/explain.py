@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Reads, api_router
-from search.api.bodies import body_of, read_question
+from search.api.bodies import Asked, asked, body_of
 from search.query.explain import explain
 from search.schemas.explanations import ExplainQuestion, Explanation
 
@@ -21,27 +21,16 @@ OTHER = "8a4d3b52-1f6e-5b1c-8d7a-6b1d0c2e9f45"
 router = api_router()
 
 
-async def explained(request: Request, service: Reads) -> tuple[ExplainQuestion, list[bytes]]:
-    """The question in a request, with at most one image."""
-    cap = service.settings.max_upload_mb
-    return await read_question(request, ExplainQuestion, "image", 1, cap)
-
-
 @router.post(
     "/explain",
-    openapi_extra=body_of(
-        ExplainQuestion, "image", False, {"item": ITEM, "hits": [OTHER], "maps": ["causal"]}
-    ),
+    openapi_extra=body_of(ExplainQuestion, {"item": ITEM, "hits": [OTHER], "maps": ["causal"]}),
 )
 async def explain_hits(
-    asked: Annotated[tuple[ExplainQuestion, list[bytes]], Depends(explained)], service: Reads
+    asked: Annotated[Asked[ExplainQuestion], Depends(asked(ExplainQuestion))], access: Reads
 ) -> Explanation:
-    """Why some stored items are near a query: maps that were held against chance."""
-    question, images = asked
-    service.note(
-        query="image" if images else "item", k=question.k, items=sorted(set(question.hits))
-    )
-    return await run_in_threadpool(explain, service, question, images[0] if images else None)
+    """Why some stored items are near a query: maps that were compared with chance."""
+    access.note(items=sorted(set(asked.question.hits)))
+    return await run_in_threadpool(explain, asked.context, asked.question, asked.image)
 
 
 __all__: Sequence[str] = ["MODELS", "router"]

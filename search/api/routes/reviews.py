@@ -10,6 +10,7 @@ from search.api.access import Reads, Writes, api_router
 from search.cases.count import count_case
 from search.errors import NoSuchItem
 from search.library.reviews import Reviewed, Reviews
+from search.query.stored import stored
 from search.schemas.cases import CaseCount, CountQuestion
 from search.schemas.items import Item, ItemId
 from search.schemas.reviews import (
@@ -26,10 +27,10 @@ router = api_router()
 
 
 @router.post("/collections/{name}/reviews")
-def add_reviews(name: str, wanted: ReviewsWanted, service: Writes) -> ReviewsWritten:
+def add_reviews(name: str, wanted: ReviewsWanted, access: Writes) -> ReviewsWritten:
     """Say what items are called. Nothing is overwritten: the source's label stays, and every
     word is kept with who said it and when. The same word of the same reviewer changes nothing."""
-    collection = service.collection(name)
+    collection = access.context(name).collection
     ids = [said.item for said in wanted.reviews]
     there = {one.item.id: one.item for one in collection.store.get(ids)}
     for said in wanted.reviews:
@@ -37,26 +38,26 @@ def add_reviews(name: str, wanted: ReviewsWanted, service: Writes) -> ReviewsWri
             raise NoSuchItem(said.item, name)
     written = Reviews(collection.versions).add(
         [(there[said.item], said.label, said.note) for said in wanted.reviews],
-        service.caller.id,
+        access.caller.id,
         wanted.reviewer,
     )
-    service.note(written=written, items=ids)
+    access.note(written=written, items=ids)
     return ReviewsWritten(written=written, unchanged=len(ids) - written)
 
 
 @router.get("/collections/{name}/reviews")
 def list_reviews(
     name: str,
-    service: Reads,
+    access: Reads,
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     after: Annotated[ItemId | None, Query(description="The `next` of the page before.")] = None,
 ) -> ReviewedPage:
     """Every item of which reviewers have spoken, with all that was said."""
-    collection = service.collection(name)
+    collection = access.context(name).collection
     left = [one for one in Reviews(collection.versions).all() if after is None or one.item > after]
     page, more = left[:limit], len(left) > limit
     found = {one.item.id: one.item for one in collection.store.get([r.item for r in page])}
-    service.note(items=list(found))
+    access.note(items=list(found))
     return ReviewedPage(
         reviewed=tuple(_record(found[one.item], one) for one in page if one.item in found),
         next=page[-1].item if more else None,
@@ -66,44 +67,44 @@ def list_reviews(
 @router.get("/items/{id}/reviews")
 def item_reviews(
     id: ItemId,
-    service: Reads,
+    access: Reads,
     collection: Annotated[
         str | None, Query(description="Collection; the default if left out.")
     ] = None,
 ) -> ReviewedRecord:
     """What was said of one item; an empty history where nothing was."""
-    held = service.collection(collection)
-    item = service.item(id, held.name)
-    said = Reviews(held.versions).of([id]).get(id, Reviewed(item=id, history=()))
-    return _record(item, said)
+    held = access.context(collection).collection
+    item = stored(held, id).item
+    access.note(items=[id])
+    return _record(item, Reviews(held.versions).of([id]).get(id, Reviewed(item=id, history=())))
 
 
 @router.post("/collections/{name}/cases/count")
 def count(
     name: str,
-    service: Reads,
+    access: Reads,
     question: Annotated[CountQuestion, Body(examples=[{"case": "C-0117", "k": 20}])],
 ) -> CaseCount:
     """The differential count of a case: by its source, by reviewers, and by the neighbours of
     each cell, none of them of the same patient."""
-    collection = service.collection(name)
-    service.note(query="case", k=question.k, where=sorted(question.where.model_fields_set))
+    collection = access.context(name).collection
+    access.note(query="case", k=question.k, where=sorted(question.where.model_fields_set))
     found = count_case(collection, Reviews(collection.versions), question)
-    service.note(items=[cell.item.id for cell in found.cells])
+    access.note(items=[cell.item.id for cell in found.cells])
     return found
 
 
 @router.post("/collections/{name}/items/page")
 def page_of_items(
     name: str,
-    service: Reads,
+    access: Reads,
     wanted: Annotated[ItemsWanted, Body(examples=[{"where": {"case": ["C-0117"]}}])],
 ) -> ItemPage:
     """Items that meet a filter, in order of id, a page at a time."""
-    store = service.collection(name).store
+    store = access.context(name).collection.store
     found = store.scroll(wanted.where, wanted.limit, wanted.after)
     items = tuple(one.item for one in found.items)
-    service.note(items=[item.id for item in items], where=sorted(wanted.where.model_fields_set))
+    access.note(items=[item.id for item in items], where=sorted(wanted.where.model_fields_set))
     return ItemPage(items=items, total=store.count(wanted.where), next=found.cursor)
 
 

@@ -7,12 +7,11 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Query, Response
-from starlette.concurrency import run_in_threadpool
 
 from encoder.registry import load
-from search.api.access import Admins, Lists, Reads, Scoped, Writes, api_router
+from search.api.access import Admins, Lists, Reads, Writes, api_router
 from search.index.contract import IndexSettings
-from search.library.jobs import Job, NoSuchJob, Run
+from search.library.jobs import Job, Run
 from search.maintenance.checks import as_json
 from search.maintenance.reconcile import Reconciled, reconcile
 from search.maintenance.reindex import Reindexed, ReindexPlan, reindex
@@ -30,7 +29,6 @@ from search.schemas.versions import (
     SwitchRecord,
     VersionRecord,
 )
-from search.security.keys import Forbidden
 
 LISTED = 1000
 """Ids that an answer names; the count is always the whole."""
@@ -40,10 +38,9 @@ router = api_router()
 
 
 @router.get("/collections/{name}/versions")
-def versions(name: str, service: Reads) -> list[VersionRecord]:
+def versions(name: str, access: Reads) -> list[VersionRecord]:
     """Every version of a collection, oldest first, with the figures of its gates."""
-    service.collection(name)
-    found = list_versions(service.library, name)
+    found = list_versions(*access.library(name))
     return [
         VersionRecord(
             **{key: value for key, value in vars(one).items() if key != "report"},
@@ -54,9 +51,9 @@ def versions(name: str, service: Reads) -> list[VersionRecord]:
 
 
 @router.get("/collections/{name}/card")
-def card(name: str, service: Reads) -> dict[str, Any]:
+def card(name: str, access: Reads) -> dict[str, Any]:
     """The card of the encoder that made what is served: everything that changes its vectors."""
-    facts: dict[str, Any] = json.loads(service.collection(name).card.to_json())
+    facts: dict[str, Any] = json.loads(access.context(name).collection.card.to_json())
     return facts
 
 
@@ -66,17 +63,17 @@ def card(name: str, service: Reads) -> dict[str, Any]:
     responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
 def start_reindex(
-    name: str, wanted: ReindexWanted, service: Admins, response: Response
+    name: str, wanted: ReindexWanted, access: Admins, response: Response
 ) -> JobRecord:
     """Build a version with another encoder beside the one that serves; a job.
 
     It switches when its gates pass. Asked again after an interruption, it goes on from there.
     """
-    called = service.collection(name).name  # the job must not hold the version that it replaces
-    library, device, follow = service.library, service.settings.device, service.follow
+    library, called = access.library(name)  # a job must not hold the version that it replaces
+    read_pixels = access.context(name).read_pixels
 
     def work(run: Run) -> dict[str, Any]:
-        encoder = load(wanted.encoder, device=device)
+        encoder = load(wanted.encoder, device=access.settings.device)
         plan = ReindexPlan(
             index=_settings(wanted.index), allow_missing=wanted.allow_missing, force=wanted.force
         )
@@ -86,25 +83,25 @@ def start_reindex(
             encoder,
             reference=wanted.encoder,
             plan=plan,
-            read_pixels=service.read_pixels,
+            read_pixels=read_pixels,
             progress=run.progress,
             stop=run.stop,
         )
         if done.switched:
-            follow(called)
+            access.follow(called)
         return as_result(done)
 
-    job = service.jobs.start("reindex", called, work)
+    job = access.start("reindex", called, work)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job_record(job)
 
 
 @router.post("/collections/{name}/rollback")
-def roll_back(name: str, wanted: RollbackWanted, service: Admins) -> SwitchRecord:
+def roll_back(name: str, wanted: RollbackWanted, access: Admins) -> SwitchRecord:
     """Serve the version that was served before, or another one; atomic."""
-    called = service.collection(name).name
-    done = rollback(service.library, called, wanted.version, force=wanted.force)
-    service.follow(called)
+    library, called = access.library(name)
+    done = rollback(library, called, wanted.version, force=wanted.force)
+    access.follow(called)
     return SwitchRecord(
         **{key: value for key, value in vars(done).items() if key != "lacking"},
         lacking=len(done.lacking),
@@ -115,63 +112,48 @@ def roll_back(name: str, wanted: RollbackWanted, service: Admins) -> SwitchRecor
 @router.post("/collections/{name}/prune")
 def prune_versions(
     name: str,
-    service: Admins,
+    access: Admins,
     keep: Annotated[int, Query(ge=0, le=1000)] = 1,
     unfinished: bool = False,
 ) -> Pruned:
     """Delete old versions for good; the one that answers, and those that did last, stay."""
-    called = service.collection(name).name
-    service.follow(called)  # a version that only this service holds on to, after a switch elsewhere
-    done = prune(service.library, called, keep, unfinished=unfinished)
+    library, called = access.library(name)
+    access.follow(called)  # after a switch elsewhere, this service may still have the old one open
+    done = prune(library, called, keep, unfinished=unfinished)
     return Pruned(pruned=tuple(done))
 
 
 @router.post("/collections/{name}/reconcile")
-def reconcile_index(name: str, service: Admins, mend: bool = True) -> ReconcileRecord:
+def reconcile_index(name: str, access: Admins, mend: bool = True) -> ReconcileRecord:
     """Prove that the index holds what the shards say, and mend it where it does not."""
-    collection = service.collection(name)
-    found: Reconciled = reconcile(collection, mend=mend)
-    service.written(collection)
+    found: Reconciled = reconcile(access.context(name).collection, mend=mend)
     return ReconcileRecord(**vars(found), equal=found.equal)
 
 
 @router.post("/collections/{name}/items/remove")
-async def remove_items(name: str, wanted: RemoveWanted, service: Writes) -> Removed:
+def remove_items(name: str, wanted: RemoveWanted, access: Writes) -> Removed:
     """Remove items for good; ids that are not there are no error."""
-    collection = await run_in_threadpool(service.collection, name)
-    removed = await run_in_threadpool(collection.remove, wanted.ids)
-    service.written(collection)
-    service.note(written=removed)
+    removed = access.context(name).collection.remove(wanted.ids)
+    access.note(written=removed)
     return Removed(removed=removed)
 
 
 @router.get("/jobs")
-def jobs(service: Lists) -> list[JobRecord]:
+def jobs(access: Lists) -> list[JobRecord]:
     """The jobs on collections that the caller may read, oldest first."""
-    there = set(service.names())
-    return [job_record(job) for job in service.jobs.all() if job.collection in there]
+    return [job_record(job) for job in access.jobs()]
 
 
 @router.get("/jobs/{id}")
-def job(id: str, service: Reads) -> JobRecord:
+def job(id: str, access: Reads) -> JobRecord:
     """A job, as it stands."""
-    return job_record(_job_of(service, id))
+    return job_record(access.job(id))
 
 
 @router.delete("/jobs/{id}")
-def stop_job(id: str, service: Admins) -> JobRecord:
+def stop_job(id: str, access: Admins) -> JobRecord:
     """Ask a job to stop; what it has built stays, and the same call goes on from there."""
-    _job_of(service, id)
-    return job_record(service.jobs.stop(id))
-
-
-def _job_of(service: Scoped, id: str) -> Job:
-    found = service.jobs.get(id)
-    try:
-        service.check(found.collection)
-    except Forbidden:
-        raise NoSuchJob(id) from None
-    return found
+    return job_record(access.cancel(id))
 
 
 def job_record(job: Job) -> JobRecord:

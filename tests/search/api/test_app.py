@@ -372,8 +372,8 @@ def test_a_shard_or_card_of_another_encoder_is_refused(
 def test_an_encoder_that_changed_since_the_ingest_is_refused(
     service: Service, client: TestClient
 ) -> None:
-    service._load = lambda _: _changed()
-    service._encoders.clear()
+    service.encoders._load = lambda _: _changed()
+    service.encoders._loaded.clear()
 
     assert "cannot be compared" in refusal(upload(client, png(square((9, 9, 9), 1))), 409)
 
@@ -418,7 +418,7 @@ def test_the_encoder_is_there_before_the_first_question(
 ) -> None:
     folder = tmp_path / "library"
     filled = Service.open(Settings(library=folder))
-    filled.create("cells", load("colour").card).add(entries)
+    filled.create("cells", load("colour").card).collection.add(entries)
     filled.close()
 
     app = create_app(settings=Settings(library=folder, preload=preload))
@@ -426,7 +426,7 @@ def test_the_encoder_is_there_before_the_first_question(
         ahead = [one for one in enumerate_threads() if one.name == "preload"]
         for thread in ahead:
             thread.join()
-        assert bool(app.state.parts.held._encoders) == preload
+        assert bool(app.state.parts.held.encoders._loaded) == preload
 
 
 def test_an_encoder_that_cannot_be_loaded_does_not_stop_the_start(tmp_path: Path) -> None:

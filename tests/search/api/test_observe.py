@@ -42,8 +42,8 @@ def application(folder: Path) -> tuple[FastAPI, Service]:
     router = api_router()
 
     @router.get("/broken")
-    def broken(service: Reads) -> None:
-        raise RuntimeError(f"cannot read scan_of_jane.png of {service.caller.id}")
+    def broken(access: Reads) -> None:
+        raise RuntimeError(f"cannot read scan_of_jane.png of {access.caller.id}")
 
     service = Service.open(Settings(library=folder, log_level="info"))
     return create_app(service, routers=[router]), service

@@ -16,12 +16,13 @@ from search.cases.distances import (
     mean_distance,
     transport_distance,
 )
-from search.errors import NoSuchCase
+from search.cases.similar import case_facts, prototypes_of, similar_cases
+from search.errors import BadQuestion, NoSuchCase
 from search.library.shards import Entry
 from search.schemas.cases import CaseQuestion, Distance
 from search.schemas.filters import Filter
 from search.schemas.questions import About
-from search.service import BadQuestion, Service
+from search.service import Service
 
 KIN = ("item", "source", "case", "patient")
 
@@ -53,7 +54,7 @@ def test_cases_come_in_the_order_of_the_oracle(
     others = sorted(
         {e.item.case for e in entries if e.item.case and not e.item.case.startswith("P1")}
     )
-    prototypes = service.prototypes(service.collection(), 32)
+    prototypes = prototypes_of(service.context(), 32)
     measure = {
         "mean": mean_distance,
         "max_sim": max_sim_distance,
@@ -62,7 +63,9 @@ def test_cases_come_in_the_order_of_the_oracle(
     }[distance]
     wanted = sorted((measure(bag(entries, query), bag(entries, other)), other) for other in others)
 
-    answer = service.similar_cases(CaseQuestion(case=query, k=5, distance=distance, exclude=KIN))
+    answer = similar_cases(
+        service.context(), CaseQuestion(case=query, k=5, distance=distance, exclude=KIN)
+    )
 
     assert [case.value for case in answer.cases] == [name for _, name in wanted[:5]]
     assert [case.distance for case in answer.cases] == pytest.approx(
@@ -75,13 +78,14 @@ def test_cases_come_in_the_order_of_the_oracle(
 def test_a_case_uploaded_again_is_nearest_to_itself(service: Service, entries: list[Entry]) -> None:
     rows = bag(entries, "P3-1")
 
-    answer = service.similar_cases(
+    answer = similar_cases(
+        service.context(),
         CaseQuestion(
             vectors=tuple(map(tuple, rows.tolist())),
             fingerprint=CARD.fingerprint,
             exclude=(),
             k=2,
-        )
+        ),
     )
 
     assert answer.cases[0].value == "P3-1"
@@ -95,8 +99,9 @@ def test_a_case_uploaded_again_is_nearest_to_itself(service: Service, entries: l
 def test_equal_vectors_are_left_out_and_counted(service: Service, entries: list[Entry]) -> None:
     rows = bag(entries, "P3-1")
 
-    answer = service.similar_cases(
-        CaseQuestion(vectors=tuple(map(tuple, rows.tolist())), fingerprint=CARD.fingerprint, k=20)
+    answer = similar_cases(
+        service.context(),
+        CaseQuestion(vectors=tuple(map(tuple, rows.tolist())), fingerprint=CARD.fingerprint, k=20),
     )
 
     assert answer.duplicates >= len(rows)
@@ -107,8 +112,10 @@ def test_equal_vectors_are_left_out_and_counted(service: Service, entries: list[
 def test_candidates_are_chosen_by_votes_where_there_are_many(
     service: Service, entries: list[Entry]
 ) -> None:
-    everything = service.similar_cases(CaseQuestion(case="P1-0", k=3, exclude=KIN))
-    selected = service.similar_cases(CaseQuestion(case="P1-0", k=3, candidates=6, exclude=KIN))
+    everything = similar_cases(service.context(), CaseQuestion(case="P1-0", k=3, exclude=KIN))
+    selected = similar_cases(
+        service.context(), CaseQuestion(case="P1-0", k=3, candidates=6, exclude=KIN)
+    )
 
     assert not selected.complete
     assert selected.compared <= 6
@@ -119,7 +126,7 @@ def test_matched_cells_and_both_differentials_are_shown(
     service: Service, entries: list[Entry]
 ) -> None:
     items = {e.item.id: e.item for e in entries}
-    answer = service.similar_cases(CaseQuestion(case="P2-0", k=2, pairs=3, exclude=KIN))
+    answer = similar_cases(service.context(), CaseQuestion(case="P2-0", k=2, pairs=3, exclude=KIN))
     own = [e.item for e in entries if e.item.case == "P2-0"]
 
     labels = [item.label for item in own if item.label]
@@ -139,15 +146,16 @@ def test_matched_cells_and_both_differentials_are_shown(
 def test_slides_are_bags_of_tiles(service: Service, entries: list[Entry]) -> None:
     source = entries[0].item.source
 
-    answer = service.similar_cases(CaseQuestion(by="source", case=source, k=3))
+    answer = similar_cases(service.context(), CaseQuestion(by="source", case=source, k=3))
 
     assert len(answer.cases) == 3
     assert source not in {case.value for case in answer.cases}
 
 
 def test_a_filter_holds_for_every_compared_cell(service: Service) -> None:
-    answer = service.similar_cases(
-        CaseQuestion(case="P1-0", k=4, where=Filter(label=("SNE",), site=("site 0", "site 2")))
+    answer = similar_cases(
+        service.context(),
+        CaseQuestion(case="P1-0", k=4, where=Filter(label=("SNE",), site=("site 0", "site 2"))),
     )
 
     for case in answer.cases:
@@ -163,7 +171,7 @@ def test_what_is_told_of_uploaded_cells_is_left_out(service: Service, entries: l
         k=50,
     )
 
-    answer = service.similar_cases(question)
+    answer = similar_cases(service.context(), question)
 
     assert "P4" not in {patient for case in answer.cases for patient in case.patients}
     assert answer.patient_exclusion == "applied"
@@ -171,24 +179,25 @@ def test_what_is_told_of_uploaded_cells_is_left_out(service: Service, entries: l
 
 def test_a_question_must_start_from_one_thing(service: Service, entries: list[Entry]) -> None:
     with pytest.raises(BadQuestion, match="got 0"):
-        service.similar_cases(CaseQuestion())
+        similar_cases(service.context(), CaseQuestion())
     with pytest.raises(BadQuestion, match="got 2"):
-        service.similar_cases(CaseQuestion(case="P1-0", items=(entries[0].item.id,)))
+        similar_cases(service.context(), CaseQuestion(case="P1-0", items=(entries[0].item.id,)))
     with pytest.raises(NoSuchCase, match="nobody"):
-        service.similar_cases(CaseQuestion(case="nobody"))
+        similar_cases(service.context(), CaseQuestion(case="nobody"))
     with pytest.raises(BadQuestion, match="fingerprint"):
-        service.similar_cases(CaseQuestion(vectors=((1.0,) * CARD.dim,)))
+        similar_cases(service.context(), CaseQuestion(vectors=((1.0,) * CARD.dim,)))
     with pytest.raises(BadQuestion, match="same length"):
-        service.similar_cases(
-            CaseQuestion(vectors=((1.0,), (1.0, 2.0)), fingerprint=CARD.fingerprint)
+        similar_cases(
+            service.context(),
+            CaseQuestion(vectors=((1.0,), (1.0, 2.0)), fingerprint=CARD.fingerprint),
         )
 
 
 def test_the_facts_of_a_case_are_those_of_its_items(service: Service, entries: list[Entry]) -> None:
     own = [e.item for e in entries if e.item.case == "P2-0"]
 
-    facts = service.case("P2-0")
-    person = service.case("P2", by="patient")
+    facts = case_facts(service.collection(), "case", "P2-0")
+    person = case_facts(service.collection(), "patient", "P2")
 
     assert facts.items == len(own)
     assert facts.patients == ("P2",)
@@ -196,4 +205,4 @@ def test_the_facts_of_a_case_are_those_of_its_items(service: Service, entries: l
     assert len(facts.examples) == min(24, len(own))
     assert set(person.cases) == {"P2-0", "P2-1"}
     with pytest.raises(NoSuchCase, match="P99"):
-        service.case("P99", by="patient")
+        case_facts(service.collection(), "patient", "P99")

@@ -29,8 +29,8 @@ def _service(tmp_path: Path, rng: np.random.Generator) -> Iterator[Service]:
 
 
 def done(service: Service, plan: EvaluationPlan) -> str:
-    id = service.evaluate(plan).id
-    assert wait_for(service.evaluation, id, every_s=0.01).state == "done"
+    id = service.evaluations.start(service.context(), plan).id
+    assert wait_for(service.evaluations.get, id, every_s=0.01).state == "done"
     return id
 
 
@@ -61,9 +61,9 @@ def test_two_ways_to_answer_are_compared_over_the_same_items_and_patients(
     service: Service,
 ) -> None:
     first, second = done(service, PLAN), done(service, PLAN.model_copy(update={"ks": (5, 20)}))
-    record = service.evaluation(first)
-    found = paired(service, first, second, "1-NN", "20-NN")
-    turned = paired(service, second, first, "20-NN", "1-NN")
+    record = service.evaluations.get(first)
+    found = paired(service.evaluations, first, second, "1-NN", "20-NN")
+    turned = paired(service.evaluations, second, first, "20-NN", "1-NN")
 
     assert record.result is not None
     assert found.asked == record.result.data.asked
@@ -85,7 +85,7 @@ def test_two_ways_to_answer_are_compared_over_the_same_items_and_patients(
 
 def test_equal_answers_differ_in_nothing_and_say_so(service: Service) -> None:
     first, second = done(service, PLAN), done(service, PLAN)
-    found = paired(service, first, second, "5-NN")
+    found = paired(service.evaluations, first, second, "5-NN")
 
     assert (found.only_first, found.only_second, found.verdict) == (0, 0, "not shown")
     assert all((one.difference, one.span.low, one.span.high) == (0, 0, 0) for one in found.scores)
@@ -121,11 +121,11 @@ def test_mcnemar_is_a_fair_coin_for_each_item_that_one_alone_has_right(
 def test_items_that_one_alone_asked_are_left_out_and_counted(service: Service) -> None:
     whole = done(service, PLAN)
     some = done(service, PLAN.model_copy(update={"where": Filter(label=("BL", "MY"))}))
-    found = paired(service, whole, some, "5-NN")
+    found = paired(service.evaluations, whole, some, "5-NN")
 
     assert found.second.alone == 0
     assert found.first.alone > 0
-    assert found.asked + found.first.alone == service.evaluation(whole).result.data.asked  # type: ignore[union-attr]
+    assert found.asked + found.first.alone == service.evaluations.get(whole).result.data.asked  # type: ignore[union-attr]
     assert "asked by the first alone" in found.notes[0]
 
 
@@ -134,10 +134,10 @@ def test_what_cannot_be_paired_is_refused_in_words(service: Service) -> None:
     few = done(service, PLAN.model_copy(update={"ask": 5}))
 
     with pytest.raises(BadQuestion, match="held against itself"):
-        paired(service, first, first, "5-NN")
+        paired(service.evaluations, first, first, "5-NN")
     with pytest.raises(BadQuestion, match="at least 20 items that both asked, got"):
-        paired(service, first, few, "5-NN")
+        paired(service.evaluations, first, few, "5-NN")
     with pytest.raises(BadQuestion, match="no method '7-NN'"):
-        paired(service, first, few, "7-NN")
+        paired(service.evaluations, first, few, "7-NN")
     with pytest.raises(LookupError, match="no evaluation 'nothing'"):
-        paired(service, first, "nothing", "5-NN")
+        paired(service.evaluations, first, "nothing", "5-NN")

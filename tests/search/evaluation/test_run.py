@@ -24,6 +24,8 @@ from search.client.evaluations import wait_for
 from search.evaluation.labelled import Cells, read_labelled, table
 from search.evaluation.run import CannotEvaluate, Outcome, Whole, evaluate, make_split
 from search.library.shards import Entry
+from search.query.answer import answer as search
+from search.query.answer import answer_with_vote
 from search.schemas.evaluations import EvaluationPlan
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
@@ -139,8 +141,8 @@ def test_each_patient_left_out_is_the_vote_that_is_served(service: Service) -> N
     checked = 0
     for at, row in enumerate(told.rows[:80]):
         question = Question(item=outcome.cells.ids[row], k=8, where=Filter(label=labels))
-        vote = service.vote(question).vote
-        hits = service.search(question).hits
+        vote = answer_with_vote(service.context(), question).vote
+        hits = search(service.context(), question).hits
         group = outcome.cells.group
         known = {id: at for at, id in enumerate(outcome.cells.ids)}
         if any(group[known[hit.item.id]] == group[row] for hit in hits):
@@ -309,8 +311,8 @@ def test_one_picture_under_two_patients_is_kept_together(
         for at, e in enumerate(entries[:5])
     ]
     service = random_service(tmp_path, entries + again)
-    record = service.evaluate(PLAN)
-    result = wait_for(service.evaluation, record.id, every_s=0.01).result
+    record = service.evaluations.start(service.context(), PLAN)
+    result = wait_for(service.evaluations.get, record.id, every_s=0.01).result
     service.close()
 
     assert result is not None

@@ -16,12 +16,12 @@ from search.library.library import Library
 from search.library.shards import Entry, make_thumbnail
 from search.neighbours.duplicates import (
     SAME_BITS,
-    Hashes,
     PictureHash,
     perceptual_hash,
     same_pairs,
     same_picture,
 )
+from search.query.answer import answer as search
 from search.schemas.items import Item, item_id, source_id
 from search.schemas.questions import Question
 from search.service import Service
@@ -69,23 +69,6 @@ def test_a_flat_picture_is_the_same_as_none() -> None:
     assert not same_picture(flat, flat)
 
 
-def test_a_hash_is_made_once_until_it_is_forgotten(rng: np.random.Generator) -> None:
-    hashes, asked = Hashes(), []
-    content = perceptual_hash(thumbnail(rng))
-
-    def read(id: str) -> PictureHash | None:
-        asked.append(id)
-        return content
-
-    first = hashes.of("cells", "a", read)
-    assert hashes.of("cells", "a", read) == first
-    assert hashes.of("cells", "b", lambda _: None) is None
-    hashes.forget("cells")
-    assert hashes.of("cells", "a", read) == first
-
-    assert asked == ["a", "a"]
-
-
 def test_near_duplicates_are_left_out_and_others_take_their_place(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -101,9 +84,10 @@ def test_near_duplicates_are_left_out_and_others_take_their_place(
     ]
     service = random_service(tmp_path, entries + copies)
     try:
-        kept = service.search(Question(item=query.item.id, k=5))
-        shown = service.search(
-            Question(item=query.item.id, k=5, exclude=("item", "source", "case", "patient"))
+        kept = search(service.context(), Question(item=query.item.id, k=5))
+        shown = search(
+            service.context(),
+            Question(item=query.item.id, k=5, exclude=("item", "source", "case", "patient")),
         )
 
         assert len(kept.hits) == len(shown.hits) == 5
@@ -132,7 +116,7 @@ def test_an_original_is_not_answered_with_its_own_copy(data_dir: Path, tmp_path:
     service = Service(library, settings)
     try:
         for path in originals:
-            answer = service.search(Question(k=len(originals)), path.read_bytes())
+            answer = search(service.context(), Question(k=len(originals)), path.read_bytes())
 
             assert answer.duplicates == 1
             assert len(answer.hits) == len(originals) - 1

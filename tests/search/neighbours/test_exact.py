@@ -5,7 +5,7 @@ import pytest
 
 from search.neighbours import exact
 from search.neighbours.exact import BadSearch, search
-from search.votes.knn import vote_many
+from search.votes.knn import votes
 
 
 def _unit(rows):
@@ -142,7 +142,7 @@ def test_votes_equal_scikit_learns_where_no_vote_is_tied(rng):
     known = rng.integers(0, 4, 800)
 
     places, scores = search(queries, library, 20)
-    said = vote_many(known[places], scores, 4)
+    said = votes(known[places], scores, 4, "uniform").first
 
     counts = np.sort([np.bincount(row, minlength=4) for row in known[places]], axis=1)
     tied = counts[:, -1] == counts[:, -2]

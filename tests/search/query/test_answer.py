@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from random_library import CARD, random_entries, random_service
 
+from search.cases.similar import similar_cases
+from search.errors import BadQuestion, NoSuchItem
 from search.library.shards import Entry
+from search.query.answer import answer as search
 from search.schemas.cases import CaseQuestion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.questions import RELATIONS, About, Question, Refinement
-from search.service import BadQuestion, NoSuchItem, Service
+from search.service import Service
 
 KIN = ("item", "source", "case", "patient")
 
@@ -66,7 +69,7 @@ def test_groups_are_those_of_the_oracle_with_exact_counts(
         for item, _ in allowed:
             sizes[getattr(item, by)] = sizes.get(getattr(item, by), 0) + 1
 
-        answer = service.search(question)
+        answer = search(service.context(), question)
 
         assert [group.value for group in answer.groups] == list(sizes)[:3]
         assert [group.items for group in answer.groups] == list(sizes.values())[:3]
@@ -79,7 +82,7 @@ def test_groups_are_those_of_the_oracle_with_exact_counts(
 def test_each_group_shows_its_best_hits(service: Service, entries: list[Entry]) -> None:
     question = Question(item=entries[3].item.id, k=2, group_by="patient", per_group=4, exclude=KIN)
 
-    answer = service.search(question)
+    answer = search(service.context(), question)
 
     for group in answer.groups:
         wanted = [i.id for i, _ in oracle(entries, question) if i.patient == group.value][:4]
@@ -103,7 +106,7 @@ def test_a_giant_group_does_not_hide_the_others(tmp_path: Path, rng: np.random.G
         question = Question(
             vector=tuple(query.tolist()), fingerprint=CARD.fingerprint, k=4, group_by="patient"
         )
-        values = [group.value for group in service.search(question).groups]
+        values = [group.value for group in search(service.context(), question).groups]
         patients = {e.item.patient for e in entries[:20]} - {None}
 
         assert values[0] in {"giant", entries[0].item.patient}
@@ -123,7 +126,7 @@ def test_facets_count_what_may_be_a_hit(service: Service, entries: list[Entry]) 
         )
         allowed = oracle(entries, question)
 
-        answer = service.search(question)
+        answer = search(service.context(), question)
 
         for name in question.facets:
             counts: dict[str, int] = {}
@@ -139,8 +142,8 @@ def test_a_balanced_answer_has_no_more_of_a_site_than_its_share(
 ) -> None:
     sites = [entry.item.site for entry in entries]
     for entry in entries[::8]:
-        answer = service.search(Question(item=entry.item.id, k=6, balance="site"))
-        plain = service.search(Question(item=entry.item.id, k=80))
+        answer = search(service.context(), Question(item=entry.item.id, k=6, balance="site"))
+        plain = search(service.context(), Question(item=entry.item.id, k=80))
 
         found = [hit.item.site for hit in answer.hits]
         assert len(found) == 6
@@ -160,21 +163,21 @@ def test_the_own_site_is_shown_against_what_is_to_be_expected(
     where = Filter(label=("MY", "SNE"))
     met = [e for e in entries if where.meets(e.item)]
 
-    share = service.search(Question(item=entry.item.id, k=10, where=where)).own_site
+    share = search(service.context(), Question(item=entry.item.id, k=10, where=where)).own_site
 
     assert share is not None
     assert share.site == "site 1"
     assert share.expected == sum(e.item.site == "site 1" for e in met) / len(met)
     nobody = Question(vector=(1.0,) * CARD.dim, fingerprint=CARD.fingerprint)
-    assert service.search(nobody).own_site is None
+    assert search(service.context(), nobody).own_site is None
     told = nobody.model_copy(update={"about": About(site="site 0")})
-    assert service.search(told).own_site is not None
+    assert search(service.context(), told).own_site is not None
 
 
 def test_diversity_keeps_the_nearest_first(service: Service, entries: list[Entry]) -> None:
-    plain = service.search(Question(item=entries[5].item.id, k=5))
-    alike = service.search(Question(item=entries[5].item.id, k=5, mmr=1.0))
-    varied = service.search(Question(item=entries[5].item.id, k=5, mmr=0.2))
+    plain = search(service.context(), Question(item=entries[5].item.id, k=5))
+    alike = search(service.context(), Question(item=entries[5].item.id, k=5, mmr=1.0))
+    varied = search(service.context(), Question(item=entries[5].item.id, k=5, mmr=0.2))
 
     assert alike.hits == plain.hits
     assert varied.hits[0] == plain.hits[0]
@@ -183,7 +186,7 @@ def test_diversity_keeps_the_nearest_first(service: Service, entries: list[Entry
 
 def test_two_orders_at_once_are_refused(service: Service, entries: list[Entry]) -> None:
     with pytest.raises(BadQuestion, match="mmr and balance"):
-        service.search(Question(item=entries[0].item.id, mmr=0.5, balance="site"))
+        search(service.context(), Question(item=entries[0].item.id, mmr=0.5, balance="site"))
 
 
 def random_question(rng: np.random.Generator, entries: list[Entry]) -> Question:
@@ -231,7 +234,7 @@ def test_no_answer_ever_has_the_own_patient_in_10_000_random_cases(
                 start = [question.item] if question.item else list(getattr(question, "like", ()))
                 patients = {items[id].patient for id in start} - {None}
 
-                answer = service.search(question)
+                answer = search(service.context(), question)
 
                 assert not patients & {hit.item.patient for hit in answer.hits}
                 assert not patients & {
@@ -243,7 +246,7 @@ def test_no_answer_ever_has_the_own_patient_in_10_000_random_cases(
                 asked += 1
             for _ in range(20):
                 case, answer_of = random_case(rng, entries)
-                found = service.similar_cases(case)
+                found = similar_cases(service.context(), case)
 
                 shown = {p for match in found.cases for p in match.patients}
                 paired = {pair.item.patient for match in found.cases for pair in match.pairs}
@@ -278,7 +281,7 @@ def test_equal_questions_have_equal_answers(
         for _ in range(60):
             question = random_question(rng, entries)
             one, other = (
-                service.search(question).model_dump(exclude={"seconds"})
+                search(service.context(), question).model_dump(exclude={"seconds"})
                 for service in (first, second)
             )
             assert one == other
@@ -292,7 +295,7 @@ def test_what_is_told_of_a_stored_item_is_left_out_too(
 ) -> None:
     unknown = next(e.item for e in entries if e.item.patient is None)
 
-    told = service.search(Question(item=unknown.id, k=80, about=About(patient="P1")))
+    told = search(service.context(), Question(item=unknown.id, k=80, about=About(patient="P1")))
 
     assert "P1" not in {hit.item.patient for hit in told.hits}
     assert told.patient_exclusion == "partial"
@@ -302,9 +305,9 @@ def test_an_item_that_is_not_there_is_named(service: Service) -> None:
     missing = "00000000-0000-5000-8000-000000000000"
 
     with pytest.raises(NoSuchItem, match=missing):
-        service.search(Question(item=missing))
+        search(service.context(), Question(item=missing))
     with pytest.raises(NoSuchItem, match=missing):
-        service.refine(Refinement(like=(missing,)))
+        search(service.context(), Refinement(like=(missing,)))
 
 
 def test_duplicates_are_a_kind_of_kin_that_is_left_out_unless_asked() -> None:

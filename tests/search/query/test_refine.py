@@ -15,12 +15,14 @@ from random_library import CARD, random_entries, random_service
 
 from encoder.contract import Encoder
 from encoder.registry import load
+from search.errors import BadQuestion
 from search.library.library import Library
 from search.library.shards import Entry, make_thumbnail
+from search.query.answer import answer as search
 from search.query.refine import average_vector, region_vector
 from search.schemas.items import Box, Item, item_id
 from search.schemas.questions import Question, Refinement
-from search.service import BadQuestion, Service
+from search.service import Service
 from search.settings import Settings
 
 
@@ -68,8 +70,9 @@ def test_the_order_is_that_of_qdrant(
             limit=8,
         ).points
 
-        answer = service.refine(
-            Refinement(like=like, unlike=unlike, strategy=strategy, k=8, exclude=("item",))
+        answer = search(
+            service.context(),
+            Refinement(like=like, unlike=unlike, strategy=strategy, k=8, exclude=("item",)),
         )
 
         vectors = {e.item.id: tuple(e.vector.tolist()) for e in entries}
@@ -81,8 +84,10 @@ def test_the_order_is_that_of_qdrant(
 def test_examples_are_not_hits_unless_asked(service: Service, entries: list[Entry]) -> None:
     like = (entries[4].item.id, entries[9].item.id)
 
-    hidden = service.refine(Refinement(like=like, k=60, exclude=("item",)))
-    shown = service.refine(Refinement(like=like, k=60, exclude=("item",), show_examples=True))
+    hidden = search(service.context(), Refinement(like=like, k=60, exclude=("item",)))
+    shown = search(
+        service.context(), Refinement(like=like, k=60, exclude=("item",), show_examples=True)
+    )
 
     assert not set(like) & {hit.item.id for hit in hidden.hits}
     assert set(like) <= {hit.item.id for hit in shown.hits}
@@ -94,8 +99,8 @@ def test_with_a_query_it_is_the_kin_of_the_query_that_is_left_out(
     query = next(e.item for e in entries if e.item.patient == "P1")
     other = next(e.item for e in entries if e.item.patient == "P2")
 
-    answer = service.refine(Refinement(item=query.id, like=(other.id,), k=70))
-    alone = service.refine(Refinement(like=(other.id,), k=70))
+    answer = search(service.context(), Refinement(item=query.id, like=(other.id,), k=70))
+    alone = search(service.context(), Refinement(like=(other.id,), k=70))
 
     patients = {hit.item.patient for hit in answer.hits}
     assert "P1" not in patients
@@ -108,10 +113,11 @@ def test_best_score_puts_nothing_nearer_to_what_is_unwanted_first(
 ) -> None:
     like, unlike = entries[0], entries[2]
 
-    answer = service.refine(
+    answer = search(
+        service.context(),
         Refinement(
             like=(like.item.id,), unlike=(unlike.item.id,), strategy="best_score", k=10, exclude=()
-        )
+        ),
     )
 
     def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -128,9 +134,9 @@ def test_a_refinement_needs_something_that_is_wanted(
     service: Service, entries: list[Entry]
 ) -> None:
     with pytest.raises(BadQuestion, match="like"):
-        service.refine(Refinement(unlike=(entries[0].item.id,)))
+        search(service.context(), Refinement(unlike=(entries[0].item.id,)))
     with pytest.raises(BadQuestion, match="exactly one"):
-        service.search(Question())
+        search(service.context(), Question())
 
 
 def test_the_average_moves_away_from_what_is_unwanted() -> None:
@@ -194,13 +200,13 @@ def test_a_drawn_box_finds_what_looks_like_its_inside(tmp_path: Path) -> None:
     try:
         for name, x in (("red", 0), ("blue", 40)):
             box = Box(x=x, y=0, w=40, h=40)
-            answer = service.refine(Refinement(region=box, k=1), png(both))
+            answer = search(service.context(), Refinement(region=box, k=1), png(both))
             assert answer.hits[0].item.label == name
             assert answer.hits[0].score > 0.99
         with pytest.raises(BadQuestion, match="reaches over the border"):
-            service.refine(Refinement(region=Box(x=60, y=0, w=40, h=40)), png(both))
+            search(service.context(), Refinement(region=Box(x=60, y=0, w=40, h=40)), png(both))
         with pytest.raises(BadQuestion, match="send the image"):
-            service.refine(Refinement(region=box, item=entries[0].item.id))
+            search(service.context(), Refinement(region=box, item=entries[0].item.id))
     finally:
         service.close()
 
@@ -215,6 +221,6 @@ def test_a_region_of_an_encoder_without_patches_is_refused(
     image = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
     try:
         with pytest.raises(BadQuestion, match="no patch tokens"):
-            service.refine(Refinement(region=Box(x=0, y=0, w=9, h=9)), png(image))
+            search(service.context(), Refinement(region=Box(x=0, y=0, w=9, h=9)), png(image))
     finally:
         service.close()

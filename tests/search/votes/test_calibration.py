@@ -12,6 +12,8 @@ from random_library import CARD, LABELS, random_entries, random_service, thumbna
 
 from search.errors import NoCalibration
 from search.library.shards import Entry
+from search.query.answer import answer as search
+from search.query.answer import answer_with_vote
 from search.schemas.calibration import Calibration, CalibrationPlan
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
@@ -38,12 +40,12 @@ def _service(tmp_path: Path, entries: list[Entry]) -> Iterator[Service]:
 def test_it_is_the_vote_that_is_served_with_the_own_patient_left_out(
     service: Service, entries: list[Entry]
 ) -> None:
-    fitted = service.calibrate(PLAN)
+    fitted = service.context().calibrate(PLAN)
     labelled = [e.item for e in entries if e.item.label is not None]
     right = 0
     for item in labelled:
         question = Question(item=item.id, k=10, exclude=("item", "source", "case", "patient"))
-        right += vote(service.search(question).hits).label == item.label
+        right += vote(search(service.context(), question).hits).label == item.label
 
     fit = fitted.fit(10)
     assert fit is not None
@@ -54,7 +56,7 @@ def test_it_is_the_vote_that_is_served_with_the_own_patient_left_out(
 
 
 def test_it_reports_curves_that_hold_together(service: Service) -> None:
-    for fit in service.calibrate(PLAN).fits:
+    for fit in service.context().calibrate(PLAN).fits:
         assert sum(bin.count for bin in fit.reliability) == fit.votes
         assert 0 <= fit.ece <= 1
         assert fit.log_loss[fit.curve.method] == min(fit.log_loss.values())
@@ -67,18 +69,18 @@ def test_it_reports_curves_that_hold_together(service: Service) -> None:
 def test_it_is_the_same_every_time_and_survives_a_restart(
     service: Service, entries: list[Entry]
 ) -> None:
-    first, second = service.calibrate(PLAN), service.calibrate(PLAN)
+    first, second = service.context().calibrate(PLAN), service.context().calibrate(PLAN)
     kept = service.collection().folder / "calibration.json"
 
     assert first == second == Calibration.model_validate_json(kept.read_text())
     assert first.fingerprint == CARD.fingerprint
-    assert service.calibration() == (first, False)
+    assert service.context().fitted() == (first, False)
 
 
 def test_a_vote_says_its_probability(service: Service, entries: list[Entry]) -> None:
-    before = service.vote(Question(item=entries[0].item.id, k=10))
-    fitted = service.calibrate(PLAN)
-    after = service.vote(Question(item=entries[0].item.id, k=10))
+    before = answer_with_vote(service.context(), Question(item=entries[0].item.id, k=10))
+    fitted = service.context().calibrate(PLAN)
+    after = answer_with_vote(service.context(), Question(item=entries[0].item.id, k=10))
 
     assert (before.calibration, before.probability) == ("none", None)
     assert after.calibration == "applied"
@@ -100,38 +102,42 @@ def test_a_vote_says_its_probability(service: Service, entries: list[Entry]) -> 
 def test_a_question_it_was_not_fitted_for_gets_no_probability(
     service: Service, entries: list[Entry], changed: dict[str, object]
 ) -> None:
-    service.calibrate(PLAN)
+    service.context().calibrate(PLAN)
     question = Question(item=entries[0].item.id, k=10).model_copy(update=changed)
 
-    found = service.vote(question)
+    found = answer_with_vote(service.context(), question)
 
     assert (found.calibration, found.probability) == ("other question", None)
-    other = service.vote(Question(item=entries[0].item.id, k=10), weighting="uniform")
+    other = answer_with_vote(
+        service.context(), Question(item=entries[0].item.id, k=10), weighting="uniform"
+    )
     assert other.calibration == "other question"
 
 
 def test_a_write_makes_it_stale_until_it_is_fitted_again(
     service: Service, entries: list[Entry], rng: np.random.Generator
 ) -> None:
-    service.calibrate(PLAN)
+    service.context().calibrate(PLAN)
     extra = Item(id=item_id("more", "f" * 32), dataset="more", source="f" * 32, label="LY")
     cells = service.collection()
     cells.add([Entry(extra, np.ones(CARD.dim, np.float32), thumbnail(rng))])
-    service.written(cells)
 
-    found = service.vote(Question(item=entries[0].item.id, k=10))
+    found = answer_with_vote(service.context(), Question(item=entries[0].item.id, k=10))
     assert (found.calibration, found.probability) == ("stale", None)
-    assert service.calibration()[1]
-    service.calibrate(PLAN)
-    assert service.vote(Question(item=entries[0].item.id, k=10)).calibration == "applied"
+    assert service.context().fitted()[1]
+    service.context().calibrate(PLAN)
+    assert (
+        answer_with_vote(service.context(), Question(item=entries[0].item.id, k=10)).calibration
+        == "applied"
+    )
 
 
 def test_relabelling_alone_makes_it_stale(service: Service, entries: list[Entry]) -> None:
-    service.calibrate(PLAN)
+    service.context().calibrate(PLAN)
     changed = entries[1].item.model_copy(update={"label": "seen again"})
     service.collection().update([changed])
 
-    assert service.calibration()[1]
+    assert service.context().fitted()[1]
 
 
 def test_a_query_far_from_everything_is_out_of_distribution(
@@ -145,10 +151,10 @@ def test_a_query_far_from_everything_is_out_of_distribution(
     ]
     service = random_service(tmp_path, entries)
     try:
-        service.calibrate(PLAN)
+        service.context().calibrate(PLAN)
         far = Question(vector=tuple((-lean).tolist()), fingerprint=CARD.fingerprint, k=10)
 
-        found = service.vote(far)
+        found = answer_with_vote(service.context(), far)
 
         assert found.state == "out of distribution"
         assert not found.sure
@@ -161,20 +167,20 @@ def test_too_little_is_refused_in_words(tmp_path: Path, rng: np.random.Generator
     service = random_service(tmp_path, random_entries(rng, 20))
     try:
         with pytest.raises(CannotCalibrate, match="at least 50 labelled items"):
-            service.calibrate(PLAN)
+            service.context().calibrate(PLAN)
         with pytest.raises(NoCalibration, match="has no calibration"):
-            service.calibration()
+            service.context().fitted()
     finally:
         service.close()
 
 
 def test_a_damaged_file_is_said(service: Service) -> None:
-    service.calibrate(PLAN)
+    service.context().calibrate(PLAN)
     path = service.collection().folder / "calibration.json"
     path.write_text(json.dumps({"format": 1}))
 
     with pytest.raises(CannotCalibrate, match="damaged"):
-        service.calibration()
+        service.context().fitted()
 
 
 def test_it_is_held_out_by_patient_so_that_noise_is_not_called_certain(
@@ -190,7 +196,7 @@ def test_it_is_held_out_by_patient_so_that_noise_is_not_called_certain(
     ]
     service = random_service(tmp_path, entries)
     try:
-        fit = service.calibrate(PLAN).fit(10)
+        fit = service.context().calibrate(PLAN).fit(10)
         assert fit is not None
         assert fit.accuracy < 0.45
         assert fit.ece < fit.ece_before

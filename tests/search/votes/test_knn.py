@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from search.schemas.answers import Hit
 from search.schemas.items import Item
-from search.votes.knn import vote, vote_many, weigh
+from search.votes.knn import vote, votes
 
 fixed = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -84,7 +84,7 @@ def test_neighbours_that_all_point_away_count_alike() -> None:
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_a_temperature_must_be_above_zero(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature must be above 0"):
-        weigh([0.5], "softmax", temperature)
+        vote(hits(("a", 0.5)), "softmax", temperature)
 
 
 @fixed
@@ -135,7 +135,7 @@ def test_many_votes_at_once_equal_one_vote_at_a_time(
 ) -> None:
     labels, scores = ranked
 
-    many = vote_many(labels, scores, classes=len(LABELS))
+    many = votes(labels, scores, len(LABELS), "uniform").first
 
     assert many.shape == (len(labels),)
     for row, score, winner in zip(labels, scores, many, strict=True):
@@ -150,4 +150,4 @@ def test_many_votes_at_once_equal_one_vote_at_a_time(
 
 def test_labels_and_scores_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
-        vote_many(np.zeros((2, 3), int), np.zeros((2, 4)), classes=2)
+        votes(np.zeros((2, 3), int), np.zeros((2, 4)), 2)

@@ -30,6 +30,7 @@ from search.errors import StoreDown, StoreError
 from search.index.contract import scroll_all
 from search.library.library import Library, on_server
 from search.maintenance.reconcile import reconcile
+from search.query.answer import answer as search
 from search.schemas.questions import Question
 from search.service import Service
 from search.settings import Settings
@@ -69,8 +70,8 @@ def test_a_query_of_a_normalised_collection_is_normalised_too(
         box = stored[len(stored) // 2].bbox
         assert box is not None
         query = pixels[box.y : box.y + box.h, box.x : box.x + box.w]
-        answer = service.search(Question(k=3, exclude=()), png(query))
-        blank = service.search(Question(k=3), png(glass(64, 64, rng)))
+        answer = search(service.context(), Question(k=3, exclude=()), png(query))
+        blank = search(service.context(), Question(k=3), png(glass(64, 64, rng)))
     finally:
         service.close()
 

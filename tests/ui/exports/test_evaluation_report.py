@@ -17,8 +17,10 @@ from ui.exports.evaluation_report import abstention_svg, reliability_svg, write_
 def test_scores_curves_and_confusion_are_those_of_the_result(tmp_path: Path) -> None:
     service = random_service(tmp_path, random_entries(np.random.default_rng(5), 150, 12))
     plan = EvaluationPlan(ks=(3, 9), resamples=20, probe=False)
-    record = wait_for(service.evaluation, service.evaluate(plan).id, every_s=0.01)
-    calibration = service.calibrate(CalibrationPlan(ks=(9,), sample=100), "cells")
+    record = wait_for(
+        service.evaluations.get, service.evaluations.start(service.context(), plan).id, every_s=0.01
+    )
+    calibration = service.context().calibrate(CalibrationPlan(ks=(9,), sample=100))
     service.close()
     assert record.result is not None
 

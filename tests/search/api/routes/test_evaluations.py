@@ -150,10 +150,10 @@ def test_a_result_survives_a_restart_and_is_stale_after_a_write(
     service.close()
 
     again = Service(service.library, service.settings)
-    found = again.evaluation(record.id)
+    found = again.evaluations.get(record.id)
     assert found.result == record.result
-    assert again.end_evaluation(record.id).state == "done"
-    assert again.evaluations() == []
+    assert again.evaluations.end(record.id).state == "done"
+    assert again.evaluations.all() == []
     again.close()
 
 

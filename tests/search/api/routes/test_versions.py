@@ -21,6 +21,7 @@ from search.library.library import Library
 from search.maintenance.checks import Limits
 from search.maintenance.reindex import ReindexPlan, reindex
 from search.maintenance.rollback import rollback
+from search.query.answer import answer as search
 from search.schemas.questions import Question
 from search.security.keys import Keys
 from search.service import Service
@@ -200,7 +201,7 @@ def test_under_switches_every_answer_is_of_one_version(library: Library) -> None
             item.id: row for item, row in zip(items, vectors, strict=True)
         }
     service = Service(library, Settings(library=library.folder), by_name)
-    service._encoders[load("colour").card.fingerprint] = load("colour")
+    service.encoders._loaded[load("colour").card.fingerprint] = load("colour")
     wrong: list[str] = []
     seen: set[str] = set()
     stop = threading.Event()
@@ -211,7 +212,7 @@ def test_under_switches_every_answer_is_of_one_version(library: Library) -> None
         while not stop.is_set():
             id = known[rng.integers(len(known))]
             try:
-                answer = service.search(Question(item=id, k=5, exclude=("item",)))
+                answer = search(service.context(), Question(item=id, k=5, exclude=("item",)))
             except Exception as error:  # any at all is a wrong answer here
                 wrong.append(repr(error))
                 return

@@ -1,0 +1,140 @@
+"""One collection, with everything that a question about it needs."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from encoder.contract import Encoder
+from search.errors import NoCalibration
+from search.library.collection import Collection
+from search.library.contents import content_digest
+from search.library.sources import ReadPixels
+from search.neighbours.duplicates import PictureHash
+from search.query.searcher import ANYTHING
+from search.schemas.calibration import Calibration, CalibrationPlan
+from search.schemas.filters import Filter
+from search.settings import Settings
+from search.votes import calibration as calibrations
+
+REMEMBERED = 200_000
+"""Values kept in memory: counts, calibrations, and picture hashes of about 250 bytes."""
+
+Value = TypeVar("Value")
+
+
+class Memory:
+    """Values computed from collections, each kept until its collection is written to.
+
+    Safe to use from many threads; two that ask at once may both compute.
+    """
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
+        self._turn = threading.Lock()
+
+    def of(
+        self, collection: Collection, key: tuple[Hashable, ...], compute: Callable[[], Value]
+    ) -> Value:
+        """The value under `key`, computed if the collection has been written to since."""
+        whole = (collection.revision, *key)
+        with self._turn:
+            if whole in self._kept:
+                self._kept.move_to_end(whole)
+                value: Value = self._kept[whole]
+                return value
+        value = compute()
+        with self._turn:
+            self._kept[whole] = value
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return value
+
+
+@dataclass(frozen=True)
+class Context:
+    """What answering needs; features take this, never the service.
+
+    It holds the version of the collection that served when it was made: keep it for one call,
+    not for a job, which opens its own when it begins.
+    """
+
+    collection: Collection
+    settings: Settings
+    load: Callable[[Collection], Encoder]
+    read_pixels: ReadPixels
+    """Reads the pixels of stored items again, from their files."""
+    memory: Memory
+    prototypes: Memory
+    """Apart from the rest, because each value takes megabytes."""
+
+    @property
+    def max_pixels(self) -> int:
+        """Pixels that an uploaded image may have."""
+        return int(self.settings.max_megapixels * 1e6)
+
+    def encoder(self) -> Encoder:
+        """The encoder of the collection, loaded when it is first needed.
+
+        Raises:
+            WrongEncoder: the one installed here under that name makes other vectors.
+            NoSuchNormaliser: its stain normalisation is not installed.
+        """
+        return self.load(self.collection)
+
+    def count(self, where: Filter = ANYTHING) -> int:
+        """How many items meet a filter."""
+        key = ("count", where.model_dump_json(exclude_defaults=True))
+        return self.memory.of(self.collection, key, lambda: self.collection.store.count(where))
+
+    def picture_hash(self, id: str) -> PictureHash | None:
+        """The perceptual hash of a stored item's thumbnail; `None` if it has none."""
+        return self.memory.of(
+            self.collection, ("picture", id), lambda: self.collection.picture_hash(id)
+        )
+
+    def calibrate(self, plan: CalibrationPlan) -> Calibration:
+        """Fit the calibration of the collection on itself, and keep it with the collection.
+
+        Raises:
+            CannotCalibrate: too few labelled items.
+        """
+        held = self.collection
+        digest = content_digest(held.folder)
+        fitted = calibrations.calibrate(held.store, held.card, digest, plan)
+        calibrations.write(held.folder, fitted)
+        return fitted
+
+    def calibration(self) -> tuple[Calibration | None, bool]:
+        """The calibration, `None` if there is none, and whether the collection has changed since.
+
+        Raises:
+            CannotCalibrate: its file is damaged.
+        """
+        key = ("calibration", calibrations.touched(self.collection.folder))
+        return self.memory.of(self.collection, key, self._read_calibration)
+
+    def fitted(self) -> tuple[Calibration, bool]:
+        """As `calibration`, where there must be one.
+
+        Raises:
+            NoCalibration: it was not calibrated.
+        """
+        found, stale = self.calibration()
+        if found is None:
+            raise NoCalibration(self.collection.name)
+        return found, stale
+
+    def _read_calibration(self) -> tuple[Calibration | None, bool]:
+        held = self.collection
+        found = calibrations.read(held.folder)
+        stale = found is not None and (
+            found.fingerprint != held.card.fingerprint
+            or found.items != self.count()
+            or found.digest != content_digest(held.folder)
+        )
+        return found, stale

@@ -1,0 +1,68 @@
+"""What is kept of a collection, and that a write makes it anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_library import random_entries, random_service
+
+from search.query.context import Memory
+from search.schemas.filters import Filter
+from search.service import Service
+
+
+@pytest.fixture(name="service")
+def _service(tmp_path: Path, rng: np.random.Generator) -> Iterator[Service]:
+    service = random_service(tmp_path, random_entries(rng, 20, 4))
+    yield service
+    service.close()
+
+
+def test_a_value_is_computed_once_until_its_collection_is_written_to(service: Service) -> None:
+    memory, computed = Memory(), []
+    collection = service.collection()
+
+    def compute() -> int:
+        computed.append(1)
+        return len(computed)
+
+    first = [memory.of(collection, ("n",), compute) for _ in range(3)]
+    id = collection.store.scroll(limit=1).items[0].item.id
+    collection.remove([id])
+    after = memory.of(collection, ("n",), compute)
+
+    assert (first, after) == ([1, 1, 1], 2)
+
+
+def test_the_oldest_values_go_when_there_are_too_many(service: Service) -> None:
+    memory = Memory(most=2)
+    collection = service.collection()
+
+    for key in ("a", "b", "a", "c"):
+        memory.of(collection, (key,), lambda: 1)
+
+    assert memory.of(collection, ("a",), lambda: 2) == 1
+    assert memory.of(collection, ("b",), lambda: 2) == 2
+
+
+def test_counts_hashes_and_calibration_follow_every_way_to_write(
+    service: Service, rng: np.random.Generator
+) -> None:
+    context = service.context()
+    collection = context.collection
+    item = collection.store.scroll(limit=1).items[0].item
+    where = Filter(site=(str(item.site),))
+    whole, of_site = context.count(), context.count(where)
+
+    collection.update([item.model_copy(update={"site": "elsewhere"})])
+    moved = context.count(where)
+    collection.remove([item.id])
+    removed = context.count()
+    collection.add(random_entries(rng, 5, 2))
+
+    assert (moved, removed) == (of_site - 1, whole - 1)
+    assert context.count() > removed
+    assert service.context().count() == context.count()
