@@ -9,6 +9,7 @@ locking everybody out.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class ConnectionLimits:
     connections: int = 512
     """At once; a new one takes the place of the oldest that has sent no complete header."""
     per_address: int = 128
-    """At once from one address."""
+    """At once from one address; room is made in the same way."""
     header_s: float = 10.0
     """Seconds until the header of a request is complete."""
     body_s: float = 30.0
@@ -56,10 +57,11 @@ class _Bounded(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer 503 where there are too many."""
         super().connection_made(transport)
-        mine = [one for one in self._others() if one.client and self.client]
-        same = sum(one.client[0] == self.client[0] for one in mine if one.client and self.client)
-        if same >= self.limits.per_address or (
-            len(self.connections) > self.limits.connections and not self._make_room()
+        address = self.client[0] if self.client else None
+        others = [one for one in self.connections if isinstance(one, _Bounded) and one is not self]
+        near = [one for one in others if one.client and one.client[0] == address]
+        if (len(near) >= self.limits.per_address and not _make_room(near)) or (
+            len(others) >= self.limits.connections and not _make_room(others)
         ):
             transport.write(REFUSED)
             transport.close()
@@ -83,17 +85,6 @@ class _Bounded(H11Protocol):
         """Set the clock for the next request, if a part of it is here already."""
         super().on_response_complete()
         self._watch()
-
-    def _others(self) -> list[_Bounded]:
-        return [one for one in self.connections if isinstance(one, _Bounded) and one is not self]
-
-    def _make_room(self) -> bool:
-        """Close the oldest connection that is still waiting for its header."""
-        waiting = [one for one in self._others() if one._waits_for == "header"]
-        if not waiting:
-            return False
-        min(waiting, key=lambda one: one._since)._end()
-        return True
 
     def _watch(self) -> None:
         """Start, keep or stop the clock, by what the client still has to send."""
@@ -135,3 +126,11 @@ class _Bounded(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._waits_for = None, ""
+
+
+def _make_room(crowd: Sequence[_Bounded]) -> bool:
+    """Close the oldest connection that is still waiting for its header, if there is one."""
+    waiting = [one for one in crowd if one._waits_for == "header"]
+    if waiting:
+        min(waiting, key=lambda one: one._since)._end()
+    return bool(waiting)

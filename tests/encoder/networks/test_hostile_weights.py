@@ -1,4 +1,4 @@
-"""Weights and encoder folders from strangers: nothing in them runs, and each is refused in words."""
+"""Weights and encoder folders from strangers: nothing in them runs, all are refused in words."""
 
 from __future__ import annotations
 

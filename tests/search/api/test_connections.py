@@ -124,7 +124,9 @@ def test_a_long_body_that_keeps_its_rate_is_taken(port: int) -> None:
 
 
 def test_one_address_holds_only_its_share_and_another_is_served(port: int) -> None:
-    greedy = [opened(port, b"GET / HTTP/1.1\r\n", "127.0.0.2") for _ in range(8)]
+    posting = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"
+    greedy = [opened(port, posting, "127.0.0.2") for _ in range(8)]
+    time.sleep(0.2)  # until their headers are read
     try:
         refused = answered(opened(port, b"", "127.0.0.2"))
         assert refused.startswith(b"HTTP/1.1 503")
@@ -132,6 +134,15 @@ def test_one_address_holds_only_its_share_and_another_is_served(port: int) -> No
         assert answered(opened(port, GET, "127.0.0.3")).startswith(b"HTTP/1.1 200")
     finally:
         for one in greedy:
+            one.close()
+
+
+def test_half_sent_headers_make_room_for_a_request_of_the_same_address(port: int) -> None:
+    slow = [opened(port, b"GET / HTTP/1.1\r\n") for _ in range(8)]
+    try:
+        assert answered(opened(port, GET)).startswith(b"HTTP/1.1 200")
+    finally:
+        for one in slow:
             one.close()
 
 
