@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock, RLock
+from threading import Lock
 from time import perf_counter
 from typing import Any
 
@@ -18,9 +14,7 @@ import qdrant_edge as engine
 
 from encoder.card import EncoderCard
 from search.disk.closing import Closing
-from search.disk.lock import FolderLock
-from search.disk.space import need_room
-from search.errors import CollectionExists, NoSuchCollection, StoreError
+from search.errors import CollectionExists, NoSuchCollection
 from search.index.contract import (
     BATCH,
     BuildReport,
@@ -42,15 +36,15 @@ from search.index.engine import (
     ShardQuery,
     conditions,
     filter_of,
-    load_shard,
     make_shard,
     new_shard_name,
     stored_of,
     sweep_shards,
 )
-from search.index.manifest import Manifest, collections
+from search.index.manifest import Manifest
 from search.index.payload import to_payload
 from search.index.recall import gauge
+from search.index.shard import OpenShard
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
 from search.schemas.items import Item
@@ -61,35 +55,22 @@ SCANS_WORTH = 2
 """A walk under a filter without links of its own (`search.index.contract.mixed`) looks at so many
 times more than one under a value that has them, so a scan is worth it for so many times more
 vectors."""
-OPTIMIZE = """
-import sys, qdrant_edge
-shard = qdrant_edge.EdgeShard.load(sys.argv[1])
-shard.optimize()
-shard.flush()
-shard.close()
-"""
-"""What builds a graph in a process of its own: the engine holds the interpreter meanwhile."""
 
 
 class EdgeStore(Closing):
-    """One collection in one folder, held by one process.
+    """One collection in one folder, which one process has open: see `disk.lock.lock_version`.
 
     Searches, writes and builds may come from several threads; they take turns at the engine,
     which answers no more queries a second from two threads than from one. A build makes the
     graph in another process on a copy, and meanwhile this one answers and writes.
     """
 
-    def __init__(self, folder: Path, held: Manifest, lock: FolderLock) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Use `create` or `open`."""
-        self.name, self.card = held.name, held.card
+        self.name, self.card = manifest.name, manifest.card
         self.folder = folder
-        self._held = held
-        self._lock = lock
-        self._turn = RLock()
         self._building = Lock()
-        self._touched: set[str] | None = None
-        self._shard: Any = load_shard(folder / held.shard)
-        self._closed = False
+        self._shard = OpenShard(folder, manifest)
 
     @classmethod
     def create(
@@ -109,21 +90,15 @@ class EdgeStore(Closing):
 
         Raises:
             CollectionExists: the folder holds one already.
-            StoreBusy: another process is making one here.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(folder, f"collection {name!r}")
-        try:
-            if (folder / "collection.json").exists():
-                raise CollectionExists(f"collection {name!r} is already at {folder}; open it")
-            sweep_shards(folder, keep=None)
-            held = Manifest(name, card, settings, new_shard_name())
-            make_shard(folder / held.shard, card.dim, settings)
-            held.write(folder)
-            return cls(folder, held, lock)
-        except BaseException:
-            lock.release()
-            raise
+        if Manifest.there(folder):
+            raise CollectionExists(f"collection {name!r} is already at {folder}; open it")
+        sweep_shards(folder, keep=None)
+        manifest = Manifest(name, card, settings, new_shard_name())
+        make_shard(folder / manifest.shard, card.dim, settings)
+        manifest.write(folder)
+        return cls(folder, manifest)
 
     @classmethod
     def open(cls, folder: Path, name: str, card: EncoderCard) -> EdgeStore:
@@ -132,20 +107,13 @@ class EdgeStore(Closing):
         Raises:
             NoSuchCollection: there is none at `folder`.
             WrongEncoder: it holds the vectors of another encoder.
-            StoreBusy: another process holds it, or another handle in this one.
         """
-        held = Manifest.read(folder)
-        if held.name != name:
-            raise NoSuchCollection(name, collections(folder.parent))
-        need_same_encoder(name, held.card, card)
-        lock = FolderLock(folder, f"collection {name!r}")
-        try:
-            held = Manifest.read(folder)  # a build may have ended in between
-            sweep_shards(folder, keep=held.shard)
-            return cls(folder, held, lock)
-        except BaseException:
-            lock.release()
-            raise
+        manifest = Manifest.read(folder)
+        if manifest.name != name:
+            raise NoSuchCollection(name, [manifest.name])
+        need_same_encoder(name, manifest.card, card)
+        sweep_shards(folder, keep=manifest.shard)
+        return cls(folder, manifest)
 
     def __del__(self) -> None:
         """A store that was replaced goes with the last question that it answered."""
@@ -155,7 +123,7 @@ class EdgeStore(Closing):
     @property
     def settings(self) -> IndexSettings:
         """Of the search graph; a build may have raised `ef`."""
-        return self._held.index
+        return self._shard.manifest.index
 
     def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
         """See `Store.upsert`."""
@@ -168,8 +136,8 @@ class EdgeStore(Closing):
                 engine.Point(items[at].id, row, to_payload(items[at]))
                 for at, row in zip(part, rows[part].tolist(), strict=True)
             ]
-            with self._turn_at_engine() as shard:
-                self._note(items[at].id for at in part)
+            with self._shard.turn() as shard:
+                self._shard.note(items[at].id for at in part)
                 shard.update(engine.UpdateOperation.upsert_points(points))
 
     def nearest(
@@ -209,7 +177,7 @@ class EdgeStore(Closing):
                 )
             ]
             batch = engine.QueryBatchRequest([query.request(k + 1) for query in queries])
-            with self._turn_at_engine() as shard:
+            with self._shard.turn() as shard:
                 found = shard.query_batch(batch)
                 hits += [
                     query.settle(shard, k, points)
@@ -220,7 +188,7 @@ class EdgeStore(Closing):
     def get(self, ids: Sequence[str]) -> list[Stored]:
         """See `Store.get`."""
         known = [id for id in ids if is_id(id)]
-        with self._turn_at_engine() as shard:
+        with self._shard.turn() as shard:
             records = shard.retrieve(known, with_payload=True, with_vector=True)
         found = {str(record.id): stored_of(record) for record in records}
         return [found[id] for id in known if id in found]
@@ -238,7 +206,7 @@ class EdgeStore(Closing):
             with_payload=True,
             with_vector=True,
         )
-        with self._turn_at_engine() as shard:
+        with self._shard.turn() as shard:
             records, after = shard.scroll(request)
         return Page(
             [stored_of(record) for record in records], None if after is None else str(after)
@@ -247,7 +215,7 @@ class EdgeStore(Closing):
     def count(self, where: Filter | None = None) -> int:
         """See `Store.count`."""
         request = engine.CountRequest(exact=True, filter=filter_of(conditions(where), []))
-        with self._turn_at_engine() as shard:
+        with self._shard.turn() as shard:
             return int(shard.count(request))
 
     def facet(self, field: str, where: Filter | None = None, limit: int = 100) -> dict[str, int]:
@@ -257,7 +225,7 @@ class EdgeStore(Closing):
         request = engine.FacetRequest(
             field, limit=limit, exact=True, filter=filter_of(conditions(where), [])
         )
-        with self._turn_at_engine() as shard:
+        with self._shard.turn() as shard:
             return {str(hit.value): int(hit.count) for hit in shard.facet(request).hits}
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -266,9 +234,9 @@ class EdgeStore(Closing):
         gone = 0
         for start in range(0, len(known), BATCH):
             part = known[start : start + BATCH]
-            with self._turn_at_engine() as shard:
+            with self._shard.turn() as shard:
                 there = [record.id for record in shard.retrieve(part, False, False)]
-                self._note(str(id) for id in there)
+                self._shard.note(str(id) for id in there)
                 if there:
                     shard.update(engine.UpdateOperation.delete_points(there))
             gone += len(there)
@@ -282,8 +250,8 @@ class EdgeStore(Closing):
         """
         began = perf_counter()
         with self._building:
-            self._optimize()
-            with self._turn_at_engine() as shard:
+            self._shard.build_graph()
+            with self._shard.turn() as shard:
                 info = shard.info()
             if not info.indexed_vectors_count:
                 seconds = perf_counter() - began
@@ -294,94 +262,20 @@ class EdgeStore(Closing):
 
     def flush(self) -> None:
         """See `Store.flush`."""
-        with self._turn_at_engine() as shard:
+        with self._shard.turn() as shard:
             shard.flush()
 
     def close(self) -> None:
         """See `Store.close`."""
-        with self._turn:
-            if not self._closed:
-                self._closed = True
-                try:
-                    self._shard.flush()
-                    self._shard.close()
-                finally:
-                    self._lock.release()
+        self._shard.close()
 
     def _leaves_few(self, met: list[Any]) -> bool:
         """Whether comparing all that a mixed filter leaves is quicker than a walk past the rest."""
         request = engine.CountRequest(exact=False, filter=filter_of(met, []))
-        with self._turn_at_engine() as shard:
+        with self._shard.turn() as shard:
             left = int(shard.count(request))
         return left * self.card.dim * 4 < SCANS_WORTH * self.settings.scan_below_kb * 1024
 
-    @contextmanager
-    def _turn_at_engine(self) -> Iterator[Any]:
-        with self._turn:
-            if self._closed:
-                raise StoreError(f"collection {self.name!r} was closed; open it again")
-            try:
-                yield self._shard
-            except Exception as error:
-                if type(error) is not Exception:  # the engine raises nothing narrower
-                    raise
-                raise StoreError(f"collection {self.name!r} at {self.folder}: {error}") from error
-
-    def _note(self, ids: Iterable[str]) -> None:
-        if self._touched is not None:
-            self._touched.update(ids)
-
-    def _keep(self, held: Manifest) -> None:
-        held.write(self.folder)
-        self._held = held
-
     def _widen(self, ef: int) -> None:
-        self._keep(replace(self._held, index=replace(self.settings, ef=ef)))
-
-    def _optimize(self) -> None:
-        """Make the graph in another process on a copy, then change over to the copy."""
-        with self._turn_at_engine() as shard:
-            info = shard.info()
-            bare = (info.points_count - info.indexed_vectors_count) * self.card.dim * 4 / 1024
-            if bare < self.settings.graph_from_kb:
-                return
-            shard.flush()
-            held = self.folder / self._held.shard
-            copy = self.folder / new_shard_name()
-            size = sum(file.stat().st_size for file in held.rglob("*") if file.is_file())
-            need_room(self.folder, 2 * size)  # the copy, and what is made in it
-            shutil.copytree(held, copy)
-            self._touched = set()
-        try:
-            done = subprocess.run(  # noqa: S603 - our own text, our own folder
-                [sys.executable, "-c", OPTIMIZE, str(copy)], capture_output=True, text=True
-            )
-            if done.returncode:
-                raise StoreError(
-                    f"the graph of collection {self.name!r} was not built "
-                    f"(exit {done.returncode}): {done.stderr.strip()[-500:]}; "
-                    "the collection answers as before"
-                )
-            with self._turn_at_engine() as shard:
-                self._change_over(shard, copy)
-        finally:
-            self._touched = None
-            sweep_shards(self.folder, keep=self._held.shard)
-
-    def _change_over(self, old: Any, copy: Path) -> None:
-        new = load_shard(copy)
-        touched = sorted(self._touched or ())
-        for start in range(0, len(touched), BATCH):
-            part = touched[start : start + BATCH]
-            records = old.retrieve(part, with_payload=True, with_vector=True)
-            there = [engine.Point(r.id, r.vector, r.payload) for r in records]
-            held = {str(record.id) for record in records}
-            gone: list[Any] = [id for id in part if id not in held]
-            if there:
-                new.update(engine.UpdateOperation.upsert_points(there))
-            if gone:
-                new.update(engine.UpdateOperation.delete_points(gone))
-        new.flush()
-        self._keep(replace(self._held, shard=copy.name))
-        self._shard = new
-        old.close()
+        manifest = self._shard.manifest
+        self._shard.keep(replace(manifest, index=replace(manifest.index, ef=ef)))

@@ -1,29 +1,37 @@
-"""What a folder says about the collection in it: `collection.json`."""
+"""What a folder says about the index in it: `index.json`."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from encoder.card import CardError, EncoderCard
+from search.disk.atomic import write_durably
 from search.errors import NoSuchCollection, StoreError
 from search.index.contract import IndexSettings
 
 FORMAT = 1
 """Version of the folder's layout."""
+NAME = "index.json"
+EARLIER_NAME = "collection.json"
+"""How earlier versions called the file; it is read until a build writes the new one."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `collection.json` says about a folder."""
+    """What `index.json` says about a folder."""
 
     name: str
     card: EncoderCard
     index: IndexSettings
     shard: str
     """Name of the folder inside that holds the points."""
+
+    @staticmethod
+    def there(folder: Path) -> bool:
+        """Whether a folder has one."""
+        return (folder / NAME).exists() or (folder / EARLIER_NAME).exists()
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -33,9 +41,12 @@ class Manifest:
             NoSuchCollection: there is none; names those beside it.
             StoreError: it cannot be read, or was written by a newer version.
         """
-        path = folder / "collection.json"
+        if not cls.there(folder):
+            beside = sorted(path.name for path in folder.parent.glob("*") if cls.there(path))
+            raise NoSuchCollection(folder.name, beside)
+        path = folder / NAME
         if not path.exists():
-            raise NoSuchCollection(folder.name, collections(folder.parent))
+            path = folder / EARLIER_NAME
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
             if facts["format"] != FORMAT:
@@ -51,7 +62,7 @@ class Manifest:
             ) from error
 
     def write(self, folder: Path) -> None:
-        """Write it whole or not at all: beside, fsynced, then renamed."""
+        """Write it whole or not at all."""
         facts = {
             "format": FORMAT,
             "name": self.name,
@@ -59,19 +70,5 @@ class Manifest:
             "index": asdict(self.index),
             "card": json.loads(self.card.to_json()),
         }
-        path, beside = folder / "collection.json", folder / "collection.json.part"
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(facts, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(path)
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def collections(folder: Path) -> list[str]:
-    """Names of the folders inside a folder that hold a collection, in order."""
-    return sorted(path.parent.name for path in folder.glob("*/collection.json"))
+        write_durably(folder / NAME, json.dumps(facts, indent=2).encode())
+        (folder / EARLIER_NAME).unlink(missing_ok=True)

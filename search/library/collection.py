@@ -19,7 +19,7 @@ import numpy as np
 from encoder.card import EncoderCard
 from search.disk.atomic import write_durably
 from search.disk.closing import Closing
-from search.disk.lock import hold
+from search.disk.lock import lock_version
 from search.disk.space import COPIES, in_disk_words, need_room
 from search.errors import StoreError
 from search.index.contract import BATCH, BuildReport, is_id
@@ -67,7 +67,7 @@ class Collection(Closing):
         self.revision = next(_revisions)
         self._writing = threading.RLock()
         with in_disk_words(folder):
-            lock = hold(folder / "held.lock", version.name)
+            lock = lock_version(folder, version.name)
         catalogue = None
         try:
             with in_disk_words(folder):

@@ -35,8 +35,9 @@ class Embedded:
     def open(self, folder: Path, version: Version) -> tuple[Store, bool]:
         """See `Stores.open`."""
         from search.index.embedded import EdgeStore
+        from search.index.manifest import Manifest
 
-        if (folder / "collection.json").exists():
+        if Manifest.there(folder):
             return EdgeStore.open(folder, version.name, version.card), False
         return EdgeStore.create(folder, version.name, version.card, version.index), True
 

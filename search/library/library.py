@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from encoder.card import EncoderCard
-from search.disk.lock import hold
 from search.disk.space import in_disk_words, need_room
 from search.errors import NoSuchCollection, StoreError
 from search.index.contract import IndexSettings, need_same_encoder
@@ -126,4 +125,4 @@ class Library:
         return self.folder / "collections" / name
 
 
-__all__ = ["Added", "Collection", "Library", "OnServer", "Stores", "embedded", "hold", "on_server"]
+__all__ = ["Added", "Collection", "Library", "OnServer", "Stores", "embedded", "on_server"]

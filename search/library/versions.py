@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from encoder.card import CardError, EncoderCard
 from search.disk.atomic import write_durably
+from search.disk.lock import wait_for_lock
 from search.errors import StoreBusy, StoreError
 from search.index.contract import IndexSettings
 from search.schemas.versions import State
@@ -264,8 +264,7 @@ class Versions:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold every writer and every switch of this collection, in all processes."""
-        with (self.folder / "write.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with wait_for_lock(self.folder / "write.lock"):
             yield
 
     @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from search.disk.lock import hold
+from search.disk.lock import lock_version
 from search.errors import StoreBusy, StoreError
 from search.library.collection import Collection
 from search.library.contents import Truth
@@ -157,7 +157,7 @@ def prune(library: Library, name: str, keep: int = 1, *, unfinished: bool = Fals
             ]
         for id in sorted(going, key=int):
             version = versions.get(id)
-            with hold(versions.path(id) / "held.lock", name):
+            with lock_version(versions.path(id), name):
                 library.stores.drop(version)
                 versions.drop(id)
     return sorted(going, key=int)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -13,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
-from search.errors import StoreBusy
+from search.disk.lock import lock_or_refuse
 
 FIRST = "0" * 64
 """What stands for the hash before the first line."""
@@ -54,16 +53,13 @@ def need_free(folder: Path) -> None:
 
 def _held(folder: Path) -> IO[str]:
     """The lock of a log, held until it is closed."""
-    held = (folder / "held.lock").open("a")
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        held.close()
-        raise StoreBusy(
-            f"another process writes the audit log in {folder}: a service is running on this "
+    return lock_or_refuse(
+        folder / "held.lock",
+        lambda holder: (
+            f"{holder} writes the audit log in {folder}: a service is running on this "
             "library. Use that one, or stop it first"
-        ) from error
-    return held
+        ),
+    )
 
 
 class AuditLog:

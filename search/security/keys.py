@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import json
 import re
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from search.disk.atomic import write_durably
+from search.disk.lock import wait_for_lock
 
 if TYPE_CHECKING:
     from search.settings import Settings
@@ -172,8 +172,7 @@ class Keys:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Key]]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with wait_for_lock(self.path.with_suffix(".lock")):
             held = dict(self._read())
             yield held
             text = {"format": 1, "keys": [asdict(key) for key in held.values()]}

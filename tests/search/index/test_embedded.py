@@ -1,4 +1,4 @@
-"""What the embedded store promises beyond the contract: one holder, no loss, a true graph."""
+"""What the embedded store promises beyond the contract: no loss, a true graph."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import qdrant_edge as engine
 from live import REPOSITORY
 
 from encoder.card import EncoderCard
-from search.errors import NoSuchCollection, StoreBusy, StoreError, WrongEncoder
+from search.errors import NoSuchCollection, StoreError
 from search.index.contract import IndexSettings, Vectors, checked_vectors, scroll_all
 from search.index.embedded import EdgeStore
-from search.index.manifest import Manifest, collections
+from search.index.manifest import Manifest
 from search.index.recall import agreement
 from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, RANGES, Item, item_id, source_id
@@ -63,19 +63,6 @@ def fill(store: EdgeStore, n: int, start: int = 0) -> list[Item]:
     return items
 
 
-# One holder
-
-
-def test_a_second_handle_is_told_who_holds_the_collection(folder: Path) -> None:
-    with EdgeStore.create(folder, "cells", CARD):
-        with pytest.raises(StoreBusy, match=rf"held by another handle .*pid {os.getpid()}\) since"):
-            EdgeStore.open(folder, "cells", CARD)
-        with pytest.raises(StoreBusy, match="'cells'"):
-            EdgeStore.create(folder, "cells", CARD)
-
-    EdgeStore.open(folder, "cells", CARD).close()
-
-
 def child(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -83,42 +70,6 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
         text=True,
         cwd=REPOSITORY,
     )
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from encoder.card import EncoderCard
-from search.index.embedded import EdgeStore
-folder = Path(sys.argv[1])
-store = EdgeStore.open(folder, "cells", EncoderCard.from_json(sys.argv[2]))
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def test_another_process_is_named_and_its_death_frees_the_collection(folder: Path) -> None:
-    EdgeStore.create(folder, "cells", CARD).close()
-    holder = child(HOLD, folder, CARD.to_json())
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-
-    with pytest.raises(StoreBusy, match=f"held by process {holder.pid} since 20"):
-        EdgeStore.open(folder, "cells", CARD)
-    holder.kill()
-    holder.wait()
-    holder.stdout.close()
-
-    EdgeStore.open(folder, "cells", CARD).close()
-
-
-def test_a_refused_card_leaves_the_collection_free(folder: Path) -> None:
-    EdgeStore.create(folder, "cells", CARD).close()
-
-    with pytest.raises(WrongEncoder):
-        EdgeStore.open(folder, "cells", replace(CARD, input_px=448))
-
-    EdgeStore.open(folder, "cells", CARD).close()
 
 
 # The folder
@@ -130,15 +81,28 @@ def test_the_folder_says_what_it_holds_without_being_opened(folder: Path) -> Non
         held = Manifest.read(folder)
 
     assert (held.name, held.card, held.index) == ("cells", CARD, settings)
-    assert json.loads((folder / "collection.json").read_text())["card"]["fingerprint"] == (
+    assert json.loads((folder / "index.json").read_text())["card"]["fingerprint"] == (
         CARD.fingerprint
     )
-    assert collections(folder.parent) == ["cells"]
+
+
+def test_a_description_under_its_earlier_name_is_read_until_the_next_is_written(
+    folder: Path,
+) -> None:
+    EdgeStore.create(folder, "cells", CARD).close()
+    (folder / "index.json").rename(folder / "collection.json")
+
+    with EdgeStore.open(folder, "cells", CARD) as store:
+        store._widen(99)
+
+    assert not (folder / "collection.json").exists()
+    with EdgeStore.open(folder, "cells", CARD) as store:
+        assert store.settings.ef == 99
 
 
 def test_every_filter_has_its_index_before_there_is_a_graph(folder: Path) -> None:
     with EdgeStore.create(folder, "cells", CARD) as store:
-        info = store._shard.info()
+        info = store._shard._engine.info()
 
     assert set(info.payload_schema) == {*KEYWORDS, *RANGES}
     assert info.indexed_vectors_count == 0
@@ -157,7 +121,7 @@ def test_points_without_their_payload_indexes_are_not_served(folder: Path) -> No
 
 def test_a_creation_that_was_cut_short_is_made_again(folder: Path) -> None:
     EdgeStore.create(folder, "cells", CARD).close()
-    (folder / "collection.json").unlink()
+    (folder / "index.json").unlink()
 
     with pytest.raises(NoSuchCollection):
         EdgeStore.open(folder, "cells", CARD)
@@ -176,7 +140,7 @@ def test_a_creation_that_was_cut_short_is_made_again(folder: Path) -> None:
 )
 def test_a_spoilt_description_is_named(folder: Path, text: str, says: str) -> None:
     EdgeStore.create(folder, "cells", CARD).close()
-    (folder / "collection.json").write_text(text)
+    (folder / "index.json").write_text(text)
 
     with pytest.raises(StoreError, match=says):
         EdgeStore.open(folder, "cells", CARD)
@@ -209,7 +173,7 @@ def test_a_build_makes_a_graph_and_measures_it_with_and_without_filters(folder: 
 
         report = store.build()
 
-        assert store._shard.info().indexed_vectors_count == 3000
+        assert store._shard._engine.info().indexed_vectors_count == 3000
         assert report.points == 3000
         assert report.sample > 90
         tenth = pytest.approx(0.1)  # one label, and a set of cases
@@ -219,7 +183,7 @@ def test_a_build_makes_a_graph_and_measures_it_with_and_without_filters(folder: 
         assert [s.item for s in store.get([item.id for item in items])] == items
     assert len(list(folder.glob("shard-*"))) == 1
     with EdgeStore.open(folder, "cells", CARD) as store:
-        assert store._shard.info().indexed_vectors_count == 3000
+        assert store._shard._engine.info().indexed_vectors_count == 3000
 
 
 @pytest.mark.parametrize(
@@ -241,7 +205,7 @@ def test_a_filter_without_links_of_its_own_finds_its_true_neighbours(
     ]
     with EdgeStore.create(folder, "cells", CARD, replace(GRAPH, ef=16)) as store:
         store.upsert(items, rows)
-        store._optimize()
+        store._shard.build_graph()
 
         found = store.nearest_batch(rows[:100], 10, where)
 
@@ -282,7 +246,7 @@ def test_what_is_written_during_a_build_is_in_it(folder: Path) -> None:
         items = fill(store, 3000)
         builder = Thread(target=store.build)
         builder.start()
-        while store._touched is None and builder.is_alive():
+        while store._shard.touched is None and builder.is_alive():
             sleep(0.001)
 
         new = fill(store, 30, start=9000)
@@ -291,10 +255,10 @@ def test_what_is_written_during_a_build_is_in_it(folder: Path) -> None:
         gone = [item.id for item in items[-30:]]
         assert store.delete(gone) == 30
         assert len(store.nearest(make_vectors(1)[0], 10)) == 10
-        assert store._touched is not None  # the build was still under way
+        assert store._shard.touched is not None  # the build was still under way
         builder.join()
 
-        assert store._shard.info().indexed_vectors_count > 2900
+        assert store._shard._engine.info().indexed_vectors_count > 2900
         kept = {s.item.id: s for s in scroll_all(store)}
         assert set(kept) == {item.id for item in (*items[:-30], *new)}
         assert store.count(Filter(label=("changed",))) == 30
@@ -305,7 +269,7 @@ def test_what_is_written_during_a_build_is_in_it(folder: Path) -> None:
 def test_a_build_that_fails_leaves_the_collection_as_it_was(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.index.embedded.OPTIMIZE", "raise SystemExit('no memory left')")
+    monkeypatch.setattr("search.index.shard.OPTIMIZE", "raise SystemExit('no memory left')")
     with EdgeStore.create(folder, "cells", CARD, GRAPH) as store:
         fill(store, 1500)
 
