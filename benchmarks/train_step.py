@@ -21,8 +21,9 @@ from torch.nn import functional
 from train.config import TrainConfig
 from train.data.images import open_source
 from train.data.packs import pack
-from train.dino.loop import Run, one_step, prepare
 from train.dino.model import SIZES, Head
+from train.dino.run import Run, prepare
+from train.dino.step import one_step
 from train.smoke import draw_cells
 
 CLOCKS = {"wall": perf_counter, "cpu": process_time}

@@ -85,7 +85,8 @@ class Export(_Command):
 
     def cli_cmd(self) -> None:
         """Export."""
-        from train.dino.loop import export_best, prepare
+        from train.dino.loop import export_best
+        from train.dino.run import prepare
 
         config = read_config(self.run / "config.json")
         update: dict[str, Any] = {"out": self.run, "force": self.force or config.force}

@@ -57,7 +57,7 @@ def grey(x: Tensor) -> Tensor:
 
 def grayscale(x: Tensor) -> Tensor:
     """Brightness in all three channels."""
-    return grey(x).expand_as(x).clone()
+    return grey(x).repeat(1, 3, 1, 1)
 
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
@@ -113,13 +113,12 @@ def gaussian_blur(x: Tensor, sigma: Tensor, radius: int = 4) -> Tensor:
 
 def convolve_lines(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolve rows and columns with each image's own kernel (n x odd), mirrored borders."""
+    n, c, h, w = x.shape
     radius = kernel.shape[1] // 2
-    weights = kernel[:, :, None, None, None]
-    padded = functional.pad(x, (radius, radius, 0, 0), mode="reflect")
-    wide = sum(weights[:, k] * padded[..., k : k + x.shape[-1]] for k in range(2 * radius + 1))
-    padded = functional.pad(torch.as_tensor(wide), (0, 0, radius, radius), mode="reflect")
-    high = sum(weights[:, k] * padded[..., k : k + x.shape[-2], :] for k in range(2 * radius + 1))
-    return torch.as_tensor(high)
+    weight = kernel.repeat_interleave(c, dim=0)[:, None]
+    padded = functional.pad(x, (radius,) * 4, mode="reflect").reshape(1, n * c, h + 2 * radius, -1)
+    wide = functional.conv2d(padded, weight[:, :, None], groups=n * c)
+    return functional.conv2d(wide, weight[..., None], groups=n * c).view(n, c, h, w)
 
 
 def hed_jitter(x: Tensor, factor: float, draw: Draw) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a run to an encoder: adapters merged, guards asked, weights and card written."""
+"""From a run to an encoder: adapters merged, guards checked, weights and card written."""
 
 from __future__ import annotations
 
@@ -92,16 +92,15 @@ def export(
     """
     tensors, kwargs = with_guide(state, guide or {}, start.kwargs)
     parent = start.parent
-    facts = parent or EncoderCard(id="random", architecture=start.timm_name, dim=1)
     card = EncoderCard(
         id=config.name or config.out.resolve().name,
         architecture=start.timm_name,
         dim=kwargs.get("project") or int(tensors["norm.weight"].shape[0]),
         input_px=start.img_size,
-        mean=facts.mean,
-        std=facts.std,
+        mean=start.mean,
+        std=start.std,
         resample=config.resample,
-        pooling="cls" if config.distils else "mean",  # the token that the losses taught
+        pooling="cls" if config.distils else "mean",  # the token that the losses trained
         patch_px=int(start.vit.patch_embed.patch_size[0]),  # type: ignore[union-attr, index]
         field_of_view_um=config.field_of_view_um,
         licence=config.licence,

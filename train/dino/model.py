@@ -25,6 +25,7 @@ SIZES = {
     "g": ("vit_giant_patch14_dinov2", {"embed_dim": 1536, "depth": 40, "num_heads": 24}),
 }
 """Size to timm model and what differs from it."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LORA_TARGETS = ["qkv", "attn.proj", "fc1", "fc2"]
 """The linear layers that adapters are put beside."""
 
@@ -39,6 +40,16 @@ class Start:
     img_size: int
     parent: EncoderCard | None
     """The card of the encoder it starts from; `None` for random weights."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """Of the normalisation of red, green and blue: the parent's, or ImageNet's."""
+        return self.parent.mean if self.parent else IMAGENET_MEAN
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """The same of the standard deviations."""
+        return self.parent.std if self.parent else IMAGENET_STD
 
 
 def load_start(config: TrainConfig) -> Start:

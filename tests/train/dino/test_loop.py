@@ -15,8 +15,11 @@ from train.config import TrainConfig
 from train.data.source import DataError
 from train.dino import loop
 from train.dino.checkpoint import CheckpointError, load
-from train.dino.loop import Collapsed, losses, train
+from train.dino.loop import Collapsed, train
+from train.dino.model import load_start
 from train.dino.progress import read_log
+from train.dino.run import build_centers, prepare
+from train.dino.step import losses
 from train.smoke import KINDS, SETTINGS, draw_cell, draw_cells
 
 
@@ -106,7 +109,7 @@ def test_a_killed_and_resumed_run_equals_an_undisturbed_one_bit_for_bit(
 
 def test_training_changes_the_weights_and_lowers_the_loss_on_a_tiny_set(cells, tmp_path):
     config = settings(cells, tmp_path, steps=40, watch_every=40, log_every=10, lr=1e-2, batch=16)
-    before = loop.load_start(config).vit.state_dict()["blocks.0.attn.qkv.weight"].clone()
+    before = load_start(config).vit.state_dict()["blocks.0.attn.qkv.weight"].clone()
     train(config)
     assert not torch.equal(weights(tmp_path)["blocks.0.attn.qkv.weight"], before)
     rows = read_log(tmp_path, "step")
@@ -131,7 +134,7 @@ def test_an_exported_encoder_is_the_teacher_bit_for_bit_also_with_lora(cells, tm
 
     config = settings(cells, tmp_path, tuning="lora")
     train(config)
-    run = loop.prepare(config)
+    run = prepare(config)
     run.feed.close()
     state = merged(run.teacher.backbone.vit)
     saved = weights(tmp_path)
@@ -209,7 +212,7 @@ def test_the_losses_add_up_with_the_published_scales(cells, tmp_path):
         config = settings(cells, tmp_path, ibot_weight=0.0, local_crops=crops)
         config = config.model_copy(update={"dino_global_scale": scale})
         given = student if crops else {k: v for k, v in student.items() if k != "local"}
-        value, named = losses(config, loop.build_centers(config), given, teacher, None, 0.07)
+        value, named = losses(config, build_centers(config), given, teacher, None, 0.07)
         parts[crops, scale] = float(named["dino_global"])
         total = named["dino_global"] + named.get("dino_local", 0) + 0.1 * named["koleo"]
         assert float(value) == pytest.approx(float(total), rel=1e-5)
@@ -227,7 +230,8 @@ def test_two_processes_keep_equal_weights(cells, tmp_path):
         "import sys, torch, torch.distributed as dist\n"
         "from pathlib import Path\n"
         "from train.config import read_config\n"
-        "from train.dino.loop import prepare, one_step\n"
+        "from train.dino.run import prepare\n"
+        "from train.dino.step import one_step\n"
         "run = prepare(read_config(Path(sys.argv[1])))\n"
         "for _ in range(2):\n"
         "    one_step(run); run.step += 1\n"
