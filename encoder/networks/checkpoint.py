@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,17 @@ State = dict[str, Tensor]
 
 DINOV2_TO_TIMM = ((".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2."))
 """The giant's SwiGLU layers, the only block names in which DINOv2 and timm differ."""
-HEADS = ("dino_head.", "ibot_head.")
-"""Parts of a training checkpoint that are no part of the encoder."""
+WRAPPERS = ("teacher", "state_dict_ema", "model_ema", "model", "state_dict")
+"""Entries under which trainers keep the tensors, the one that is taken first where several are."""
+SHELLS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Parts of a tensor's name that are added by running in parallel, compiled or checkpointed."""
+PREFIXES = {
+    "teacher.": ("student.", "dino_loss.", "ibot_patch_loss.", "koleo_loss."),
+    "model.": (),
+    "backbone.": ("dino_head.", "ibot_head.", "head."),
+}
+"""What may stand before the encoder's names, and what may lie beside it and is left out."""
+CHUNKED = re.compile(r"blocks\.(\d+)\.(\d+)\.(.+)")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -34,7 +44,8 @@ def read(path: Path) -> dict[str, Any]:
         raw = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise EncoderError(
-            f"{path} holds more than tensors, or is damaged, and was not unpickled: {error}"
+            f"{path} holds more than tensors, or is damaged, and was not unpickled; of a training "
+            f"run choose the teacher (DINOv2: eval/*/teacher_checkpoint.pth): {error}"
         ) from error
     except Exception as error:  # damaged files raise a dozen kinds
         raise EncoderError(f"{path} cannot be read as weights: {error}") from error
@@ -46,35 +57,57 @@ def read(path: Path) -> dict[str, Any]:
 def backbone(raw: Mapping[str, Any], where: str) -> State:
     """The encoder's own tensors, whatever they are wrapped in.
 
-    Accepts a training checkpoint (`{"teacher": ...}` with `backbone.` names and heads, which
-    are dropped), the same without its wrapper, and flat names.
+    Accepts what the trainers of DINOv2, DinoBloom and RedDino write, and timm and Lightning:
+    entries of `WRAPPERS`, student and teacher in one file (the teacher is taken), heads and
+    losses beside the backbone (left out), names of parallel and compiled models, and flat names.
+
+    Args:
+        raw: What `read` returns.
+        where: Named in errors.
 
     Raises:
-        EncoderError: something besides tensors, or names that are neither backbone nor head.
+        EncoderError: something besides tensors, one process's part of a sharded model, or names
+            that are neither encoder nor one of the known parts beside it.
     """
-    inner = raw.get("teacher", raw)
-    if not isinstance(inner, Mapping):
-        raise EncoderError(f"{where}: 'teacher' must hold tensors, got {type(inner).__name__}")
-    if any(name.startswith("backbone.") for name in inner):
-        strange = [n for n in inner if not n.startswith(("backbone.", *HEADS))]
-        if strange:
-            raise EncoderError(f"{where}: names beside backbone and heads: {strange[:3]}")
-        inner = {
-            name.removeprefix("backbone."): tensor
-            for name, tensor in inner.items()
-            if name.startswith("backbone.")
-        }
+    inner = raw
+    while found := [name for name in WRAPPERS if isinstance(inner.get(name), Mapping)]:
+        inner = inner[found[0]]
     odd = [name for name, tensor in inner.items() if not isinstance(tensor, Tensor)]
     if odd or not inner:
         came = f"other values at {odd[:3]}" if odd else "nothing"
         raise EncoderError(f"{where}: expected named tensors, got {came}")
-    return dict(inner)
+    if flat := [name for name in inner if name.endswith("flat_param")]:
+        raise EncoderError(
+            f"{where} is one process's part of a sharded model ({flat[0]}): the layers cannot be "
+            "told apart; use the whole teacher (DINOv2: eval/*/teacher_checkpoint.pth)"
+        )
+    state = {
+        ".".join(part for part in name.split(".") if part not in SHELLS): tensor
+        for name, tensor in inner.items()
+    }
+    for prefix, beside in PREFIXES.items():
+        if any(name.startswith(prefix) for name in state):
+            strange = [n for n in state if not n.startswith((prefix, *beside))]
+            if strange:
+                raise EncoderError(
+                    f"{where}: names beside {prefix[:-1]} that are no known part: {strange[:3]}"
+                )
+            state = {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+    return state
 
 
 def to_timm(state: State) -> State:
-    """DINOv2 names (without registers) to timm names; timm names pass unchanged."""
+    """DINOv2 names (without registers) to timm names; timm names pass unchanged.
+
+    DINOv2 trains blocks in chunks: `blocks.1.3.` is block 3, in chunk 1. Some copies of it count
+    anew in every chunk, so blocks are counted in the order of both numbers.
+    """
+    chunked = {name: found for name in state if (found := CHUNKED.fullmatch(name))}
+    places = sorted({(int(found[1]), int(found[2])) for found in chunked.values()})
     renamed = {}
     for name, tensor in state.items():
+        if found := chunked.get(name):
+            name = f"blocks.{places.index((int(found[1]), int(found[2])))}.{found[3]}"
         for theirs, ours in DINOV2_TO_TIMM:
             name = name.replace(theirs, ours)
         if name != "mask_token":  # used in training only

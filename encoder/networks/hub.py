@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,75 +39,100 @@ def build(source: str, device: str) -> tuple[EncoderCard, Network]:
             f"timm source {source!r} is neither timm:hf-hub:OWNER/NAME[@REVISION] nor "
             "timm:local-dir:PATH"
         )
+    return _load(source, _read_settings(folder / "config.json"), weights, digest, device)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """What timm wrote beside the weights, `pretrained_cfg` in one with the rest.
+
+    Raises:
+        EncoderError: no such file, or a value is missing that decides what the network sees.
+    """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        settings = {**config, **config.get("pretrained_cfg", {})}
-        architecture = str(config["architecture"])
-    except (OSError, ValueError, KeyError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        settings = {**config, **(config.get("pretrained_cfg") or {})}
+        settings["architecture"] = str(config["architecture"])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise EncoderError(f"{path} is no configuration written by timm: {error!r}") from error
+    for name in ("mean", "std"):
+        values = settings.get(name)
+        if not isinstance(values, list) or [type(v) in (int, float) for v in values] != [True] * 3:
+            raise EncoderError(
+                f"{path}: {name} has to be three numbers, got {values!r}. Without it nobody knows "
+                "what the network was trained to see; write under pretrained_cfg what the training "
+                "used (ImageNet's mean is [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225])"
+            )
+    interpolation = settings.setdefault("interpolation", "bicubic")
+    if interpolation not in RESAMPLES:
         raise EncoderError(
-            f"{folder / 'config.json'} is no configuration written by timm: {error!r}"
-        ) from error
-    return _load(
-        source, architecture, settings, config.get("model_args") or {}, weights, digest, device
-    )
+            f"{path}: interpolation must be one of {RESAMPLES}, got {interpolation!r}"
+        )
+    return settings
 
 
 def _load(
-    source: str,
-    architecture: str,
-    settings: dict[str, Any],
-    model_args: dict[str, Any],
-    weights: Path,
-    digest: str,
-    device: str,
+    source: str, settings: dict[str, Any], weights: Path, digest: str, device: str
 ) -> tuple[EncoderCard, Network]:
     from encoder.networks import vit
 
-    side = int(settings.get("input_size", (3, 224, 224))[-1])
-    classifier = settings.get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    model, interp = _model(architecture, model_args, weights, heads)
-    resample = settings.get("interpolation", "bicubic")
-    if resample not in RESAMPLES:
-        raise EncoderError(f"{source}: interpolation must be one of {RESAMPLES}, got {resample!r}")
+    model, side = _model(settings, weights)
     pooling = {"token": "cls", "avg": "mean"}.get(str(getattr(model, "global_pool", "")), "none")
     card = EncoderCard(
         id=source,
-        architecture=architecture,
+        architecture=settings["architecture"],
         dim=int(cast(int, model.num_features)),
         input_px=side,
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
-        resample=cast(Resample, resample),
+        mean=cast(Any, tuple(settings["mean"])),
+        std=cast(Any, tuple(settings["std"])),
+        resample=cast(Resample, settings["interpolation"]),
         pooling=cast(Any, pooling),
         patch_px=_patch_px(model, side),
         licence=str(settings.get("license") or "unknown"),
         source=source.removeprefix(PREFIX),
+        weights_sha256=digest,
     )
-    card = replace(card, weights_sha256=digest, pos_embed_interp=interp)
     return card, vit.network(card, model, "head", device)
 
 
-def _model(
-    architecture: str, model_args: dict[str, Any], weights: Path, heads: tuple[str, ...]
-) -> tuple[nn.Module, str | None]:
-    """The model with its weights but without classifier `heads`, and how positions were fitted."""
-    import timm
+def _model(settings: dict[str, Any], weights: Path) -> tuple[nn.Module, int]:
+    """The model with its weights but without its classifier, and the side of its input.
 
+    Raises:
+        EncoderError: weights of another architecture, or of another input size.
+    """
     from encoder.networks import checkpoint
 
-    state = checkpoint.read(weights)
+    args = dict(settings.get("model_args") or {})
+    side = args.get("img_size") or settings.get("input_size", (3, 224, 224))[-1]
+    side = int(side if isinstance(side, int) else side[-1])
+    model = _created(settings["architecture"], args)
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if own is not None and int(own[-1]) != side:
+        model = _created(settings["architecture"], {**args, "img_size": side})
+    state = checkpoint.to_timm(checkpoint.backbone(checkpoint.read(weights), str(weights)))
+    classifier = settings.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = {name: t for name, t in state.items() if name.rpartition(".")[0] not in heads}
+    if interp := checkpoint.fit_positions(state, model, str(weights)):
+        raise EncoderError(
+            f"{weights} was trained at another input size than the {side} px that config.json "
+            f"says: its position embeddings would have to be resampled ({interp}). Write the size "
+            "of its training as img_size under model_args"
+        )
+    checkpoint.load_strict(model, state, str(weights))
+    return model, side
+
+
+def _created(architecture: str, args: dict[str, Any]) -> nn.Module:
+    import timm
+
     try:
         model: nn.Module = timm.create_model(
-            architecture, **{**model_args, "pretrained": False, "num_classes": 0}
+            architecture, **{**args, "pretrained": False, "num_classes": 0}
         )
     except Exception as error:  # timm raises many kinds on names and arguments
         raise EncoderError(f"timm cannot build {architecture!r}: {error}") from error
-    state = checkpoint.to_timm(checkpoint.backbone(state, str(weights)))
-    state = {n: t for n, t in state.items() if n.rpartition(".")[0] not in heads}
-    interp = checkpoint.fit_positions(state, model, str(weights))
-    checkpoint.load_strict(model, state, str(weights))
-    return model, interp
+    return model
 
 
 def _patch_px(model: nn.Module, side: int) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -125,6 +125,88 @@ def test_a_hub_repository_is_fetched_once_by_its_revision(
 def test_a_source_of_another_form_is_refused(source: str) -> None:
     with pytest.raises(EncoderError, match="neither timm:hf-hub"):
         registry.load(source)
+
+
+def config_of(folder: Path, **changes: object) -> None:
+    """Rewrites config.json; a change of `None` takes the entry out."""
+    config = json.loads((folder / "config.json").read_text())
+    config["pretrained_cfg"] |= changes
+    config["pretrained_cfg"] = {k: v for k, v in config["pretrained_cfg"].items() if v is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": None}, "mean has to be three numbers, got None.*pretrained_cfg"),
+        ({"std": [0.5]}, r"std has to be three numbers, got \[0.5\]"),
+        ({"mean": [None, 0.5, 0.5]}, "mean has to be three numbers"),
+        ({"interpolation": "hermite"}, "interpolation must be one of"),
+    ],
+)
+def test_a_configuration_that_does_not_say_what_the_network_sees_is_refused(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    timm_folder(tmp_path)
+    config_of(tmp_path, **changes)
+    with pytest.raises(EncoderError, match=message):
+        registry.load(f"timm:local-dir:{tmp_path}")
+
+
+def test_a_configuration_without_pretrained_cfg_is_refused_in_words(tmp_path: Path) -> None:
+    timm_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_small_patch16_224"}))
+    with pytest.raises(EncoderError, match="mean has to be three numbers"):
+        registry.load(f"timm:local-dir:{tmp_path}")
+
+
+def test_the_input_size_of_model_args_counts_where_timm_kept_another(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    model = timm_folder(tmp_path)
+    config_of(tmp_path, input_size=[3, 224, 224])  # what save_for_hf writes of a resized model
+    encoder = registry.load(f"timm:local-dir:{tmp_path}", device="cpu")
+    images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    expected = own_rows(model, images, encoder.card.mean, encoder.card.std)
+    assert encoder.card.input_px == 32
+    assert np.abs(encoder.embed(list(images)) - expected).max() < 1e-6
+
+
+def test_weights_of_another_input_size_are_refused(tmp_path: Path) -> None:
+    timm_folder(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"]["img_size"] = 64
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="another input size than the 64 px"):
+        registry.load(f"timm:local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "optimizer": {"lr": 0.1}},
+        lambda state: {f"model.{name}": tensor for name, tensor in state.items()},
+        lambda state: {"state_dict": {f"module.{name}": t for name, t in state.items()}},
+        lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+        lambda state: {
+            "state_dict": {name: torch.zeros_like(t) for name, t in state.items()},
+            "state_dict_ema": state,
+        },
+    ],
+    ids=["state_dict", "model", "Lightning", "parallel", "compiled", "running mean"],
+)
+def test_weights_load_from_what_trainers_wrap_them_in(
+    wrapped: Callable[[dict[str, torch.Tensor]], object],
+    rng: np.random.Generator,
+    tmp_path: Path,
+) -> None:
+    model = timm_folder(tmp_path, safe=False)
+    torch.save(wrapped(model.state_dict()), tmp_path / "pytorch_model.bin")
+    encoder = registry.load(f"timm:local-dir:{tmp_path}", device="cpu")
+    images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    expected = own_rows(model, images, encoder.card.mean, encoder.card.std)
+    assert np.abs(encoder.embed(list(images)) - expected).max() < 1e-6
 
 
 def test_a_folder_that_timm_did_not_write_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoder.contract import EncoderError
-from encoder.networks import published, vit
+from encoder.networks import checkpoint, published, vit
 from encoder.networks.engines import Torch
 from encoder.networks.published import Published
 
@@ -117,6 +118,41 @@ def flat(state: State, path: Path) -> Path:
     return path.with_suffix(".bin")
 
 
+def chunked(state: State, path: Path) -> Path:
+    """DINOv2's own trainer: the teacher with its blocks in chunks, one block in each here."""
+    blocks = [name.split(".") for name in state]
+    names = [".".join([b[0], b[1], *b[1:]] if b[0] == "blocks" else b) for b in blocks]
+    teacher = dict(zip((f"backbone.{name}" for name in names), state.values(), strict=True))
+    torch.save({"teacher": teacher | {"dino_head.mlp.0.weight": torch.zeros(2, 2)}}, path)
+    return path
+
+
+def chunks_that_count_anew(state: State, path: Path) -> Path:
+    """A copy of that trainer which numbers the blocks from 0 in every chunk."""
+    names = (re.sub(r"^blocks\.(\d+)\.", r"blocks.\1.0.", name) for name in state)
+    torch.save({"teacher": dict(zip(names, state.values(), strict=True))}, path)
+    return path
+
+
+def whole_training(state: State, path: Path) -> Path:
+    """Student, teacher and losses in one file, as a run is saved to go on from."""
+    model = {f"student.backbone.{name}": torch.zeros_like(t) for name, t in state.items()}
+    model |= {f"teacher.backbone.{name}": tensor for name, tensor in state.items()}
+    model |= {"teacher.dino_head.x": torch.zeros(1), "dino_loss.center": torch.zeros(1)}
+    torch.save({"model": model, "optimizer": {"step": 5}, "iteration": 5}, path)
+    return path
+
+
+def sharded_names(state: State, path: Path) -> Path:
+    """Names of a model that ran on several GPUs, in half precision."""
+    teacher = {
+        f"module.backbone._fsdp_wrapped_module.{re.sub('^blocks', 'blocks.0', name)}": t.half()
+        for name, t in state.items()
+    }
+    torch.save({"teacher": teacher}, path)
+    return path
+
+
 def timm_native(state: State, path: Path) -> Path:
     """What timm uploads: its own names, no mask token, safetensors."""
     renamed = {
@@ -157,6 +193,10 @@ def _images(rng: np.random.Generator) -> list[np.ndarray]:
         (published.dinobloom("g"), training_checkpoint),
         (published.reddino("s"), timm_native),
         (published.reddino("s"), training_checkpoint),
+        (published.reddino("s"), chunked),
+        (published.reddino("b"), chunks_that_count_anew),
+        (published.dinobloom("b"), whole_training),
+        (published.dinov2("g"), chunked),
     ],
     ids=lambda value: value.card.id if isinstance(value, Published) else value.__name__,
 )
@@ -174,6 +214,28 @@ def test_a_published_layout_gives_the_vectors_of_the_formulas(
     assert np.abs(patches - expected_patches.numpy()).max() < 1e-5
     assert np.array_equal(network.vectors(images), cls)
     assert card.pos_embed_interp is None
+
+
+@pytest.mark.usefixtures("_float32")
+def test_names_of_several_gpus_in_half_precision_give_nearly_the_same(
+    images: list[np.ndarray], tmp_path: Path
+) -> None:
+    one, state = shallow(published.dinobloom("s"), 2), dinov2_state("s")
+    _, network = one.build(one.card, sharded_names(state, tmp_path / "w"), "cpu")
+    expected, _ = reference(state, 6, np.stack(images))
+    assert np.abs(network.vectors(images) - expected.numpy()).max() < 0.05
+
+
+def test_blocks_keep_their_order_from_ten_chunks_on() -> None:
+    state = {f"blocks.{at // 3}.{at}.norm1.bias": torch.tensor(at) for at in reversed(range(40))}
+    assert checkpoint.to_timm(state) == {f"blocks.{at}.norm1.bias": at for at in range(40)}
+
+
+def test_one_processs_part_of_a_sharded_run_is_refused_in_words(tmp_path: Path) -> None:
+    one = published.dinobloom("s")
+    torch.save({"model": {"teacher.backbone._flat_param": torch.zeros(9)}}, tmp_path / "w")
+    with pytest.raises(EncoderError, match=r"one process's part.*teacher_checkpoint\.pth"):
+        one.build(one.card, tmp_path / "w", "cpu")
 
 
 @pytest.mark.usefixtures("_float32")
