@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ BITS = (8, 10, 12, 14, 16, 24, 32)
 """Depths that cameras and programs use; the smallest that holds the values is taken."""
 UNIT = 1.5
 """Fractions up to this are of the range 0 to 1: resampling overshoots a little."""
+STRIP = 1 << 20
+"""Samples that are converted at once."""
 UNUSED_ALPHA = 5
 """An alpha channel of 8 bits that is nowhere higher is not transparency: nobody fills it."""
 DARK, LIGHT = 8.0, 249.0
@@ -64,8 +67,10 @@ def to_8_bits(samples: NDArray[Any], *, bits: int | None = None, inverted: bool 
     deep = samples.dtype != np.uint8 or bits is not None
     top, remark = (255.0, "") if not deep else _top(samples, bits)
     if deep:
-        scaled = np.asarray(samples, np.float64) * (255.0 / top)
-        pixels = (scaled + 0.5).clip(0, 255).astype(np.uint8)
+        pixels = np.empty(samples.shape, np.uint8)
+        for rows in _strips(samples):
+            scaled = np.asarray(samples[rows], np.float64) * (255.0 / top)
+            pixels[rows] = (scaled + 0.5).clip(0, 255)
     else:
         pixels = samples
     if inverted:
@@ -106,12 +111,22 @@ def on_white(colour: RGB, alpha: NDArray[np.uint8], *, premultiplied: bool = Fal
     """
     if alpha.size == 0 or int(alpha.min()) == 255:
         return colour
-    share = alpha[..., None].astype(np.uint16)
-    clear = np.uint16(255) - share
-    if premultiplied:
-        return (colour + clear).clip(0, 255).astype(np.uint8)
-    mixed = colour * share + np.uint16(255) * clear
-    return ((mixed + np.uint16(127)) // np.uint16(255)).astype(np.uint8)
+    out = np.empty(colour.shape, np.uint8)
+    for rows in _strips(colour):
+        share = alpha[rows, ..., None].astype(np.uint16)
+        clear = np.uint16(255) - share
+        if premultiplied:
+            out[rows] = (colour[rows] + clear).clip(0, 255)
+        else:
+            mixed = colour[rows] * share + np.uint16(255) * clear
+            out[rows] = (mixed + np.uint16(127)) // np.uint16(255)
+    return out
+
+
+def _strips(samples: NDArray[Any]) -> Iterator[slice]:
+    """Rows of about a million samples, so that wide copies of them stay small."""
+    step = max(1, STRIP * len(samples) // max(1, samples.size))
+    return (slice(at, at + step) for at in range(0, len(samples), step))
 
 
 def is_unused(alpha: NDArray[np.uint8]) -> bool:
