@@ -135,7 +135,8 @@ def _found(
     page = held.store.scroll(Filter(source=(id,)), 1).items
     if not page:
         raise SourceUnreadable(f"no item of source {id} is in collection {held.name!r}")
-    path = held.path(page[0].item.id)
+    entry = held.rows.entry(page[0].item.id)
+    path = None if entry is None else entry.path
     if path is None or not folders.allow(FilePath(path)):
         raise SourceUnreadable(
             "the file of this source is not to be had: it is gone, was stored without a path, or "

@@ -271,7 +271,7 @@ def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run:
         held.version.id,
         held.store.count(),
         content_digest(held.folder),
-        held.picture_hashes,
+        held.rows.picture_hashes,
     )
     return evaluate(held.store, held.card, whole, plan, uploaded, progress)
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from itertools import count
-from pathlib import Path
 from typing import IO
 from uuid import UUID
 from weakref import finalize
 
-import numpy as np
-
-from encoder.card import EncoderCard
 from search.disk.atomic import write_durably
 from search.disk.closing import Closing
 from search.disk.lock import lock_version
@@ -24,11 +18,12 @@ from search.disk.space import COPIES, in_disk_words, need_room
 from search.errors import StoreError
 from search.index.contract import BATCH, BuildReport, is_id
 from search.library.catalogue import Catalogue
-from search.library.contents import Truth, shard_files, shard_name
+from search.library.contents import shard_files, shard_name
 from search.library.indexes import Stores
+from search.library.rows import ShardRows
 from search.library.shards import Entry, Shard, ShardError, make_shard_bytes, make_tombstone_bytes
 from search.library.versions import Version, Versions
-from search.neighbours.duplicates import PictureHash, hashes_of
+from search.neighbours.duplicates import hashes_of
 from search.schemas.items import Item
 
 _revisions = count(1)
@@ -73,7 +68,7 @@ class Collection(Closing):
             with in_disk_words(folder):
                 if not (folder / "catalogue.sqlite").exists():
                     need_room(folder)
-                catalogue = self._catalogue = Catalogue(folder / "catalogue.sqlite")
+                catalogue = self.catalogue = Catalogue(folder / "catalogue.sqlite")
                 self.store, fresh = stores.open(folder / "index", version)
                 self._bring_in(everything=fresh)
                 if not aside:
@@ -85,7 +80,7 @@ class Collection(Closing):
                 self.store.close()
             _release(catalogue, lock)
             raise
-        self._shard = lru_cache(maxsize=64)(partial(_open_shard, folder / "shards", self.card))
+        self.rows = ShardRows(folder / "shards", self.card, catalogue)
         # Nothing here refers back to the collection: once the last question that holds it is
         # answered, it goes, and this runs. The store goes with its own last question.
         self._finish = finalize(self, _release, catalogue, lock)
@@ -110,7 +105,7 @@ class Collection(Closing):
 
     def known(self, ids: Sequence[str]) -> dict[str, str]:
         """The payload digests of those of `ids` that are stored."""
-        found = self._catalogue.known([UUID(id).bytes for id in ids])
+        found = self.catalogue.known([UUID(id).bytes for id in ids])
         return {str(UUID(bytes=id)): digest for id, digest in found.items()}
 
     def add(self, entries: Sequence[Entry]) -> Added:
@@ -175,62 +170,6 @@ class Collection(Closing):
         with self._writing:
             return self.add([self._revised(item) for item in items])
 
-    def entry(self, id: str) -> Entry | None:
-        """Everything that the shards hold of an item; `None` if it is not stored."""
-        place = self._place(id)
-        if place is None:
-            return None
-        shard, row = self._shard(place[0]), place[1]
-        (stored,) = self.store.get([id]) or (None,)
-        if stored is None:
-            return None
-        notes = shard.cell(row, "notes")
-        return Entry(
-            stored.item,
-            np.asarray(shard.cell(row, "vector"), np.float32),
-            shard.cell(row, "thumbnail"),
-            shard.cell(row, "path"),
-            json.loads(notes) if notes else {},
-        )
-
-    def thumbnail(self, id: str) -> bytes | None:
-        """The JPEG of an item; `None` if it is not stored."""
-        place = self._place(id)
-        if place is None:
-            return None
-        content: bytes = self._shard(place[0]).cell(place[1], "thumbnail")
-        return content
-
-    def picture_hash(self, id: str) -> PictureHash | None:
-        """The perceptual hash of an item's thumbnail; `None` if there is nothing to compare."""
-        held = self._catalogue.picture(UUID(id).bytes)
-        if held is not None:
-            return PictureHash.from_bytes(held) if held else None
-        content = self.thumbnail(id)  # a catalogue from before hashes were kept
-        return hashes_of([content])[0] if content else None
-
-    def picture_hashes(self, ids: Sequence[str]) -> list[PictureHash | None]:
-        """The perceptual hashes that are kept of many items; `None` where there is none."""
-        kept = self._catalogue.pictures([UUID(id).bytes for id in ids])
-        found = (kept.get(UUID(id).bytes) for id in ids)
-        return [PictureHash.from_bytes(one) if one else None for one in found]
-
-    def path(self, id: str) -> str | None:
-        """The file that an item came from, for the operator; `None` if it is not known."""
-        place = self._place(id)
-        if place is None:
-            return None
-        path: str | None = self._shard(place[0]).cell(place[1], "path")
-        return path
-
-    def notes(self, id: str) -> dict[str, str]:
-        """What the ingest noted beside an item; empty if it is not stored."""
-        place = self._place(id)
-        if place is None:
-            return {}
-        notes = self._shard(place[0]).cell(place[1], "notes")
-        return dict(json.loads(notes)) if notes else {}
-
     def build(self) -> BuildReport:
         """Build the search graph and measure its recall."""
         with in_disk_words(self.folder):
@@ -242,11 +181,8 @@ class Collection(Closing):
             self.store.close()
             self._finish()
 
-    def _place(self, id: str) -> tuple[str, int] | None:
-        return self._catalogue.place(UUID(id).bytes)
-
     def _revised(self, item: Item) -> Entry:
-        before = self.entry(item.id)
+        before = self.rows.entry(item.id)
         if before is None:
             raise StoreError(f"item {item.id} is not in collection {self.name!r}; ingest it first")
         return Entry(item, before.vector, before.thumbnail, before.path, before.notes)
@@ -260,14 +196,6 @@ class Collection(Closing):
         """
         with self._writing, self._to_this_version():
             yield
-
-    def places(self) -> dict[bytes, tuple[str, str, int]]:
-        """Digest, shard and row of every item, by id (16 bytes), as the catalogue has them."""
-        return self._catalogue.places()
-
-    def place_anew(self, truth: Truth) -> None:
-        """Write the catalogue from the shards."""
-        self._catalogue.place_anew(truth)
 
     @contextmanager
     def _to_this_version(self) -> Iterator[None]:
@@ -289,8 +217,8 @@ class Collection(Closing):
     def _bring_in(self, *, everything: bool) -> None:
         """Index the shards that are on disk and not in the index yet, in order."""
         if everything:
-            self._catalogue.clear()
-        have = self._catalogue.shards()
+            self.catalogue.clear()
+        have = self.catalogue.shards()
         for name in shard_files(self.folder / "shards"):
             if name not in have:
                 need_room(self.folder, COPIES * (self.folder / "shards" / name).stat().st_size)
@@ -298,12 +226,12 @@ class Collection(Closing):
 
     def _index(self, name: str) -> None:
         """Put one shard into the index and then into the catalogue; twice is as once."""
-        shard = _open_shard(self.folder / "shards", self.card, name)
+        shard = Shard(self.folder / "shards" / name, self.card)
         gone = shard.removed()
         if gone:
             self.store.delete([str(UUID(bytes=id)) for id in gone])
             self.store.flush()
-            self._catalogue.remove(name, gone)
+            self.catalogue.remove(name, gone)
             self.changed()
             return
         pictures = _pictures(shard)
@@ -311,7 +239,7 @@ class Collection(Closing):
         for at in range(0, len(items), BATCH):
             self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
         self.store.flush()
-        self._catalogue.put(name, shard.digests(), pictures)
+        self.catalogue.put(name, shard.digests(), pictures)
         self.changed()
 
 
@@ -322,10 +250,6 @@ def _pictures(shard: Shard) -> list[tuple[bytes, bytes]]:
         (id, b"" if hash is None else hash.to_bytes())
         for (id, _), hash in zip(shard.digests(), found, strict=True)
     ]
-
-
-def _open_shard(folder: Path, card: EncoderCard, name: str) -> Shard:
-    return Shard(folder / name, card)
 
 
 def _release(catalogue: Catalogue | None, lock: IO[str]) -> None:

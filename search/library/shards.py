@@ -225,23 +225,31 @@ class Shard:
 
     def entries(self, rows: Sequence[int] | None = None) -> Iterator[Entry]:
         """Rows whole, in the order asked; every one if none is named."""
-        table = self._read([name for name in schema(self.card).names if name != "digest"])
+        table = self._read(_whole(self.card))
         if rows is not None:
             table = table.take(pa.array(rows, pa.int64()))
         vectors = vectors_of(table["vector"], self.card.dim)
         for row, vector in zip(table.drop_columns(["vector"]).to_pylist(), vectors, strict=True):
-            notes = json.loads(row["notes"]) if row["notes"] else {}
-            yield Entry(item_of(row), vector, row["thumbnail"], row["path"], notes)
+            yield _entry(row | {"vector": vector})
 
-    def cell(self, row: int, column: str) -> Any:
-        """One value, reading only its row group."""
+    def entry(self, row: int) -> Entry:
+        """One row whole, reading only its row group."""
+        return _entry(self._row(row, _whole(self.card)))
+
+    def thumbnail(self, row: int) -> bytes:
+        """One thumbnail, reading only those of its row group."""
+        content: bytes = self._row(row, ["thumbnail"])["thumbnail"]
+        return content
+
+    def _row(self, row: int, columns: list[str]) -> dict[str, Any]:
         at = row
         for group in range(self._file.num_row_groups):
             size = self._file.metadata.row_group(group).num_rows
             if at < size:
                 with self._turn:
-                    table = self._file.read_row_group(group, columns=[column])
-                return table[column][at].as_py()
+                    table = self._file.read_row_group(group, columns=columns)
+                found: dict[str, Any] = table.slice(at, 1).to_pylist()[0]
+                return found
             at -= size
         raise ShardError(f"{self.name} has {self.rows} rows, row {row} was asked")
 
@@ -251,6 +259,17 @@ class Shard:
                 return self._file.read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{self.name} is damaged: {error}") from error
+
+
+def _whole(card: EncoderCard) -> list[str]:
+    """The columns that make an entry."""
+    return [name for name in schema(card).names if name != "digest"]
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    notes = json.loads(row["notes"]) if row["notes"] else {}
+    vector = np.asarray(row["vector"], np.float32)
+    return Entry(item_of(row), vector, row["thumbnail"], row["path"], notes)
 
 
 def vectors_of(column: pa.Array | pa.ChunkedArray, dim: int) -> NDArray[np.float32]:

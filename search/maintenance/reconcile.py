@@ -80,7 +80,7 @@ def reconcile(collection: Collection, *, mend: bool = True) -> Reconciled:
         }
         phantom = sorted(have.keys() - want.keys())
         placed = {id: (row.digest, row.shard, row.row) for id, row in truth.rows.items()}
-        catalogue = _differences(placed, collection.places())
+        catalogue = _differences(placed, collection.catalogue.places())
         if mend:
             _mend(collection, truth, wrong, phantom, catalogue)
             if wrong or phantom:
@@ -167,7 +167,7 @@ def _mend(
         collection.store.delete([str(UUID(bytes=id)) for id in phantom[at : at + BATCH]])
     collection.store.flush()
     if places:
-        collection.place_anew(truth)
+        collection.catalogue.place_anew(truth)
     collection.changed()
 
 

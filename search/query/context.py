@@ -94,7 +94,7 @@ class Context:
     def picture_hash(self, id: str) -> PictureHash | None:
         """The perceptual hash of a stored item's thumbnail; `None` if it has none."""
         return self.memory.of(
-            self.collection, ("picture", id), lambda: self.collection.picture_hash(id)
+            self.collection, ("picture", id), lambda: self.collection.rows.picture_hash(id)
         )
 
     def calibrate(self, plan: CalibrationPlan) -> Calibration:

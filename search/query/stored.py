@@ -31,7 +31,7 @@ def thumbnail(collection: Collection, id: str) -> bytes:
     Raises:
         NoSuchItem: it is not there.
     """
-    content = collection.thumbnail(id)
+    content = collection.rows.thumbnail(id)
     if content is None:
         raise NoSuchItem(id, collection.name)
     return content
@@ -47,8 +47,10 @@ def picture(context: Context, id: str) -> tuple[bytes, bool]:
         NoSuchItem: it is not there.
     """
     collection = context.collection
-    item = stored(collection, id).item
-    pixels = read_again(context.read_pixels, collection.path(id), item, collection.notes(id))
+    entry = collection.rows.entry(id)
+    if entry is None:
+        raise NoSuchItem(id, collection.name)
+    pixels = read_again(context.read_pixels, entry.path, entry.item, entry.notes)
     if isinstance(pixels, str):
         return thumbnail(collection, id), False
     out = BytesIO()

@@ -95,7 +95,7 @@ def test_a_folder_becomes_a_collection(cells: Path, encoder: Encoder, sink: Libr
     assert (report.stored, report.unchanged, report.sources) == (6, 0, 6)
     path = cells / "EO" / "0.png"
     source = Source(path, "cells")
-    entry = sink._collection.entry(make_item(source, Facts(), None, "cell").id)
+    entry = sink._collection.rows.entry(make_item(source, Facts(), None, "cell").id)
     assert entry is not None
     assert (entry.item.label, entry.item.dataset, entry.path) == ("EO", "cells", str(path))
     assert (entry.vector == encoder.embed([source.image])[0]).all()

@@ -109,7 +109,7 @@ def test_a_service_takes_what_a_library_takes(
     assert seen[0] == seen[1]
     assert seen[0][changed.id] == payload_digest(changed) != payload_digest(made[3].item)
     assert points == [20, 20]
-    held = service.collection("both").entry(ids[0])
+    held = service.collection("both").rows.entry(ids[0])
     assert held is not None
     assert (held.vector == made[0].vector).all()
     assert held.path == "/cells/0.png"

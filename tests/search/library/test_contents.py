@@ -87,7 +87,7 @@ def test_a_removed_item_is_gone_after_a_rebuild_and_may_come_back(tmp_path: Path
         assert cells.remove([gone]) == 0
         assert cells.store.get([gone]) == []
         assert cells.known([gone]) == {}
-        assert (cells.entry(gone), cells.thumbnail(gone)) == (None, None)
+        assert (cells.rows.entry(gone), cells.rows.thumbnail(gone)) == (None, None)
         folder = cells.folder
     (folder / "catalogue.sqlite").unlink()
     (folder / "index").rename(tmp_path / "lost")

@@ -48,8 +48,8 @@ def test_what_is_added_is_found_again_after_reopening(library: Library) -> None:
         hits = cells.store.nearest(some[3].vector, 1)
 
         assert hits[0].item == some[3].item
-        assert cells.thumbnail(some[3].item.id) == some[3].thumbnail
-        assert cells.path(some[3].item.id) == some[3].path
+        assert cells.rows.thumbnail(some[3].item.id) == some[3].thumbnail
+        assert cells.rows.entry(some[3].item.id).path == some[3].path
         assert set(cells.known([e.item.id for e in some])) == {e.item.id for e in some}
 
 
@@ -70,11 +70,11 @@ def test_new_metadata_replaces_the_old_and_keeps_the_vector(library: Library) ->
     some = entries(5)
     with library.create("cells", CARD) as cells:
         cells.add(some)
-        before = cells.entry(some[0].item.id)
+        before = cells.rows.entry(some[0].item.id)
         changed = some[0].item.model_copy(update={"label": "monocyte"})
         assert cells.update([changed]).updated == 1
     with library.collection("cells") as cells:
-        after = cells.entry(changed.id)
+        after = cells.rows.entry(changed.id)
 
         assert before is not None
         assert after is not None

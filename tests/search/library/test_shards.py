@@ -76,14 +76,14 @@ def test_one_cell_is_read_from_any_row_group() -> None:
 
     shard = Shard(make_shard_bytes(entries, CARD))
 
-    assert [shard.cell(row, "thumbnail") for row in (0, 127, 128, 299)] == [
+    assert [shard.thumbnail(row) for row in (0, 127, 128, 299)] == [
         b"0",
         b"127",
         b"128",
         b"299",
     ]
     with pytest.raises(ShardError, match="row 300"):
-        shard.cell(300, "thumbnail")
+        shard.thumbnail(300)
 
 
 def test_a_shard_of_another_encoder_is_refused_by_name() -> None:
@@ -119,23 +119,6 @@ def test_the_digest_changes_with_any_fact() -> None:
     assert payload_digest(FULL) != payload_digest(changed)
 
 
-def test_a_write_that_fails_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "facts.json"
-    write_durably(path, b"before")
-
-    def no_space(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("search.library.shards.os.fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
-        write_durably(path, b"after")
-
-    assert path.read_bytes() == b"before"
-    assert [p.name for p in tmp_path.iterdir()] == ["facts.json"]
-
-
 def test_a_thumbnail_is_small_and_keeps_its_shape(rng: np.random.Generator) -> None:
     image = rng.integers(0, 256, (300, 600, 3), np.uint8)
 
@@ -160,6 +143,6 @@ def test_many_threads_may_read_one_shard(tmp_path: Path) -> None:
     rows = [(at * 7919) % 600 for at in range(4000)]
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda row: shard.cell(row, "thumbnail"), rows))
+        found = list(pool.map(lambda row: shard.thumbnail(row), rows))
 
     assert all(one == entries[row].thumbnail for one, row in zip(found, rows, strict=True))

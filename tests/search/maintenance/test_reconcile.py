@@ -85,11 +85,11 @@ def test_a_wrong_catalogue_is_written_anew(library: Library) -> None:
         catalogue.execute("DELETE FROM items WHERE id = ?", (gone,))
         catalogue.execute("UPDATE items SET row = row + 1 WHERE id = ?", (moved,))
     with library.collection("cells") as cells:
-        assert cells.entry(ids[0]) is None
+        assert cells.rows.entry(ids[0]) is None
         assert not reconcile(cells, mend=False).equal
         assert reconcile(cells).catalogue == 2
         assert reconcile(cells).catalogue == 0
-        assert {id for id in ids if cells.thumbnail(id)} == set(ids)
+        assert {id for id in ids if cells.rows.thumbnail(id)} == set(ids)
 
 
 def test_a_damaged_shard_stops_everything(library: Library) -> None:

@@ -52,7 +52,7 @@ def test_every_item_is_embedded_again_from_its_source_and_the_new_version_serves
     with library.collection("cells") as cells:
         assert cells.card.fingerprint == encoder.card.fingerprint
         for entry in wanted:
-            here = cells.entry(entry.item.id)
+            here = cells.rows.entry(entry.item.id)
             assert here is not None
             assert here.item == entry.item
             assert here.vector @ entry.vector == pytest.approx(1, abs=1e-6)

@@ -24,7 +24,11 @@ from search.maintenance.snapshots import SnapshotError, restore, snapshot
 def content(library: Library, name: str = "cells") -> dict[str, object]:
     with library.collection(name) as cells:
         return {
-            stored.item.id: (stored.item, stored.vector.tobytes(), cells.thumbnail(stored.item.id))
+            stored.item.id: (
+                stored.item,
+                stored.vector.tobytes(),
+                cells.rows.thumbnail(stored.item.id),
+            )
             for stored in scroll_all(cells.store)
         }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -336,3 +338,15 @@ def test_the_openapi_file_says_the_role_of_every_route() -> None:
 
     assert {name for name, role in stated.items() if role is None} == OPEN
     assert json.dumps(stated)
+
+
+def test_checking_a_key_loads_no_engine_and_no_tables() -> None:
+    code = (
+        "import sys, pathlib; from search.security.keys import Keys\n"
+        "Keys(pathlib.Path('none.json')).find('hk_abcdefgh_' + 43 * 'x')\n"
+        "heavy = {'pyarrow', 'numpy', 'torch', 'qdrant_edge', 'qdrant_client', 'sklearn'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
