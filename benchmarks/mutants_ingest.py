@@ -130,7 +130,7 @@ def run(count: int, portion: int, tell: Callable[[str], None] = lambda line: Non
 
 
 def _request(lab: Path) -> Request:
-    return Request(paths=[str(lab)], dataset="mutants", tile_px=64, layout="mixed")
+    return Request(paths=[lab], dataset="mutants", tile_px=64, layout="mixed")
 
 
 def _healthy(folder: Path, files: dict[str, bytes]) -> str:

@@ -1,82 +1,120 @@
-"""The verbs that ask: `search`, `vote` and `refine`, with every way to ask that the service has."""
+"""The commands `search`, `vote` and `refine`, with all options of the service."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.cli.options import LibraryOption, Where, conditions
+from ui.cli.options import CollectionOption, LibraryOption, Where, by_records, conditions
 
 if TYPE_CHECKING:
     from search.schemas.questions import Question
 
 Query = Annotated[str, typer.Argument(help="An image file, or the id of a stored item.")]
 Neighbours = Annotated[int, typer.Option("-k", min=1, max=1000, help="How many neighbours.")]
-CollectionOption = Annotated[
-    str | None, typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]")
-]
-Patient = Annotated[
-    str | None, typer.Option(help="Patient of the query, whose own cells are then left out.")
-]
-Case = Annotated[str | None, typer.Option(help="Case of the query, left out likewise.")]
-Site = Annotated[
-    str | None, typer.Option(help="Site of the query; its share of the hits is then shown.")
-]
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Kin that may be found: item, source, case, patient or duplicate; repeat for more.",
-        metavar="RELATION",
-    ),
-]
-Exact = Annotated[bool, typer.Option("--exact", help="Compare with everything, not by the graph.")]
-GroupBy = Annotated[
-    str | None, typer.Option(help="One group for each case, patient or source; -k counts groups.")
-]
-PerGroup = Annotated[int, typer.Option(min=1, max=50, help="Hits shown of each group.")]
-Mmr = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Diversity: 1 similarity, 0 variety alone.")
-]
-Balance = Annotated[
-    str | None,
-    typer.Option(help="No more hits of a site (source, patient, ...) than its share."),
-]
-Facet = Annotated[
-    list[str] | None, typer.Option(help="Count the values of this field; repeat for more.")
-]
 
 
-def asked(
-    query: str | None,
-    k: int,
-    where: list[str] | None,
-    collection: str | None,
-    allow: list[str] | None,
-    **more: Any,
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Where a query is searched for, and what may be found."""
+
+    where: Where = None
+    collection: CollectionOption = None
+    library: LibraryOption = None
+    patient: Annotated[
+        str | None, typer.Option(help="Patient of the query, whose own cells are then left out.")
+    ] = None
+    case: Annotated[str | None, typer.Option(help="Case of the query, left out likewise.")] = None
+    site: Annotated[
+        str | None, typer.Option(help="Site of the query; its share of the hits is then shown.")
+    ] = None
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What may be found although it is of the query's own group: item, source, case, "
+            "patient or duplicate; repeat for more.",
+            metavar="RELATION",
+        ),
+    ] = None
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every item, without the index.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """How hits are ordered beside their similarity."""
+
+    mmr: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Diversity: 1 similarity, 0 variety alone.")
+    ] = None
+    balance: Annotated[
+        str | None,
+        typer.Option(help="No more hits of a site (source, patient, ...) than its share."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """How hits are grouped and counted."""
+
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="One group for each case, patient or source; -k counts groups."),
+    ] = None
+    per_group: Annotated[int, typer.Option(min=1, max=50, help="Hits shown of each group.")] = 1
+    facets: Annotated[
+        list[str] | None,
+        typer.Option("--facet", help="Count the values of this field; repeat for more."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What the hits should resemble, and what not."""
+
+    like: Annotated[
+        list[str] | None, typer.Option(help="Id of an item to resemble; repeat for more.")
+    ] = None
+    unlike: Annotated[
+        list[str] | None, typer.Option(help="Id of an item not to resemble; repeat for more.")
+    ] = None
+    region: Annotated[
+        str | None, typer.Option(help="Look at this part of the image alone.", metavar="X,Y,W,H")
+    ] = None
+    strategy: Annotated[str, typer.Option(help="average_vector or best_score.")] = "average_vector"
+
+
+def question_of(
+    query: str | None, k: int, scope: Scope, more: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bytes | None]:
-    """What a question is made of: an image file, or the id of a stored item, and the rest.
+    """The fields of a question, and the bytes of the image where the query is a file.
 
     Raises:
-        BadParameter: a query that is neither, or a relation that there is not.
+        BadParameter: a query that is neither a file nor an id, or an unknown relation.
     """
     from uuid import UUID
 
     from search.schemas.questions import RELATIONS
 
-    if unknown := set(allow or ()) - set(RELATIONS):
+    allowed = set(scope.allow or ())
+    if unknown := allowed - set(RELATIONS):
         raise typer.BadParameter(
             f"no relation {min(unknown)!r}; there are {', '.join(RELATIONS)}", param_hint="--allow"
         )
-    about = {name: more.pop(name, None) for name in ("patient", "case", "site")}
+    about = {"patient": scope.patient, "case": scope.case, "site": scope.site}
     facts: dict[str, Any] = {
         "k": k,
-        "where": conditions(where),
-        "collection": collection,
+        "where": conditions(scope.where),
+        "collection": scope.collection,
         "about": {name: value for name, value in about.items() if value is not None},
-        "exclude": [one for one in RELATIONS if one not in (allow or ())],
-        **{name: value for name, value in more.items() if value not in (None, [], False)},
+        "exclude": [one for one in RELATIONS if one not in allowed],
+        "exact": scope.exact,
+        **{name: value for name, value in more.items() if value is not None},
     }
     if query is None:
         return facts, None
@@ -91,73 +129,27 @@ def asked(
         ) from None
 
 
-def search(
-    query: Query,
-    k: Neighbours = 10,
-    where: Where = None,
-    collection: CollectionOption = None,
-    library: LibraryOption = None,
-    patient: Patient = None,
-    case: Case = None,
-    site: Site = None,
-    allow: Allow = None,
-    exact: Exact = False,
-    group_by: GroupBy = None,
-    per_group: PerGroup = 1,
-    mmr: Mmr = None,
-    balance: Balance = None,
-    facet: Facet = None,
-) -> None:
+@by_records
+def search(query: Query, scope: Scope, groups: Groups, order: Order, k: Neighbours = 10) -> None:
     """Find the stored items most similar to an image or to a stored item.
 
     Example: hemaseek search cell.jpg -k 5 --patient P-004 --where site=Bergen
     """
     from search.schemas.questions import Question
 
-    facts, image = asked(
-        query,
-        k,
-        where,
-        collection,
-        allow,
-        patient=patient,
-        case=case,
-        site=site,
-        exact=exact,
-        group_by=group_by,
-        per_group=per_group,
-        mmr=mmr,
-        balance=balance,
-        facets=facet,
-    )
-    _tell(Question.model_validate(facts), image, library)
+    facts, image = question_of(query, k, scope, vars(groups) | vars(order))
+    _print(Question.model_validate(facts), image, scope.library)
 
 
+@by_records
 def refine(
+    scope: Scope,
+    examples: Examples,
+    order: Order,
     query: Annotated[
         str | None, typer.Argument(help="An image file, or the id of a stored item.")
     ] = None,
-    like: Annotated[
-        list[str] | None, typer.Option(help="Id of an item to resemble; repeat for more.")
-    ] = None,
-    unlike: Annotated[
-        list[str] | None, typer.Option(help="Id of an item not to resemble; repeat for more.")
-    ] = None,
-    region: Annotated[
-        str | None, typer.Option(help="Look at this part of the image alone.", metavar="X,Y,W,H")
-    ] = None,
-    strategy: Annotated[str, typer.Option(help="average_vector or best_score.")] = "average_vector",
     k: Neighbours = 10,
-    where: Where = None,
-    collection: CollectionOption = None,
-    library: LibraryOption = None,
-    patient: Patient = None,
-    case: Case = None,
-    site: Site = None,
-    allow: Allow = None,
-    exact: Exact = False,
-    mmr: Mmr = None,
-    balance: Balance = None,
 ) -> None:
     """Search again: more like these, less like those, or by a part of the image.
 
@@ -165,41 +157,21 @@ def refine(
     """
     from search.schemas.questions import Refinement
 
-    facts, image = asked(
-        query,
-        k,
-        where,
-        collection,
-        allow,
-        patient=patient,
-        case=case,
-        site=site,
-        exact=exact,
-        mmr=mmr,
-        balance=balance,
-        like=like,
-        unlike=unlike,
-        strategy=strategy,
-        region=None if region is None else _box(region),
-    )
-    _tell(Refinement.model_validate(facts), image, library)
+    region = None if examples.region is None else _box(examples.region)
+    more = vars(examples) | vars(order) | {"region": region}
+    facts, image = question_of(query, k, scope, more)
+    _print(Refinement.model_validate(facts), image, scope.library)
 
 
+@by_records
 def vote(
     query: Query,
+    scope: Scope,
     k: Neighbours = 20,
-    where: Where = None,
-    collection: CollectionOption = None,
-    library: LibraryOption = None,
-    patient: Patient = None,
-    case: Case = None,
-    site: Site = None,
-    allow: Allow = None,
-    exact: Exact = False,
     weighting: Annotated[str, typer.Option(help="similarity, uniform or softmax.")] = "similarity",
     temperature: Annotated[float, typer.Option(help="Of the softmax weighting.")] = 0.07,
 ) -> None:
-    """Ask the neighbours of an image which label they carry."""
+    """Show how the labels of a query's neighbours vote."""
     from typing import cast, get_args
 
     from search.schemas.questions import Question, Weighting
@@ -212,10 +184,8 @@ def vote(
             f"expected {', '.join(get_args(Weighting))}, got {weighting!r}",
             param_hint="--weighting",
         )
-    facts, image = asked(
-        query, k, where, collection, allow, patient=patient, case=case, site=site, exact=exact
-    )
-    with serving(settings_for(library=library)) as backend:
+    facts, image = question_of(query, k, scope, {})
+    with serving(settings_for(library=scope.library)) as backend:
         found = backend.vote(
             Question.model_validate(facts), image, cast("Weighting", weighting), temperature
         )
@@ -225,8 +195,8 @@ def vote(
         typer.echo(found.model_dump_json())
 
 
-def _tell(question: Question, image: bytes | None, library: Path | None) -> None:
-    """The answer: a table at a terminal; else a line for each hit, and facets at the end."""
+def _print(question: Question, image: bytes | None, library: Path | None) -> None:
+    """Print the answer: a table at a terminal; else a line for each hit, then the facets."""
     import json
 
     from search.schemas.questions import Refinement

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ui.cli.options import LibraryOption
+from ui.cli.options import (
+    CollectionOption,
+    LibraryOption,
+    Where,
+    by_records,
+    conditions,
+    settings_for,
+)
 
 if TYPE_CHECKING:
     from search.client.client import Client
@@ -17,43 +25,48 @@ if TYPE_CHECKING:
     from ui.cli.backend import Local
 
 
-def evaluate(
-    library: LibraryOption = None,
-    collection: Annotated[
-        str | None,
-        typer.Option("--collection", help="Collection. [HEMASEEK_COLLECTION, else cells]"),
-    ] = None,
-    labelled: Annotated[
-        Path | None,
-        typer.Option("--set", help="A labelled set to ask: a ZIP of pictures, or a shard."),
-    ] = None,
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a collection is evaluated: the options that are fields of an `EvaluationPlan`."""
+
     teach: Annotated[
-        str, typer.Option(help="Who teaches an uploaded set: collection, or the set itself.")
-    ] = "collection",
+        str,
+        typer.Option(help="Training items of an uploaded set: collection, or set (split itself)."),
+    ] = "collection"
     split: Annotated[
         str,
         typer.Option(
             help="auto, leave-one-patient-out, leave-one-source-out, leave-one-site-out, "
             "stratified or temporal."
         ),
-    ] = "auto",
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Of stratified, and of the probe.")] = 5,
+    ] = "auto"
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Of stratified, and of the probe.")] = 5
     cutoff: Annotated[
-        str | None, typer.Option(help="Of temporal: YYYY-MM-DD; earlier items teach.")
-    ] = None,
-    k: Annotated[
+        str | None, typer.Option(help="Of temporal: YYYY-MM-DD; earlier items are for training.")
+    ] = None
+    ks: Annotated[
         list[int] | None, typer.Option("-k", help="Neighbours that vote; repeat for more.")
+    ] = None
+    weighting: Annotated[str, typer.Option(help="similarity, uniform or softmax.")] = "similarity"
+    where: Where = None
+    ask: Annotated[int | None, typer.Option(min=1, help="Most queries, sampled by class.")] = None
+    probe: Annotated[bool, typer.Option(help="Fit a linear probe too.")] = True
+    ann: Annotated[
+        bool, typer.Option("--index/--no-index", help="Search through the index too.")
+    ] = True
+    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000
+    seed: Annotated[int, typer.Option(min=0, help="Of folds, subsets and bootstrap.")] = 0
+
+
+@by_records
+def evaluate(
+    plan: Plan,
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    labelled: Annotated[
+        Path | None,
+        typer.Option("--set", help="Labelled test set: a ZIP of pictures, or a shard."),
     ] = None,
-    weighting: Annotated[str, typer.Option(help="similarity, uniform or softmax.")] = "similarity",
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--where", help="Only items with FIELD=VALUE.", metavar="FIELD=VALUE"),
-    ] = None,
-    ask: Annotated[int | None, typer.Option(min=1, help="Most items that are asked.")] = None,
-    probe: Annotated[bool, typer.Option(help="Fit a linear probe too.")] = True,
-    index: Annotated[bool, typer.Option(help="Ask through the index too.")] = True,
-    resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of folds, subsets and bootstrap.")] = 0,
     report: Annotated[
         Path | None,
         typer.Option(help="Write a report here (.md), its curves beside it (.svg)."),
@@ -61,34 +74,21 @@ def evaluate(
 ) -> None:
     """Score neighbours and a linear probe on a collection, or on a labelled set against it.
 
-    Kin never teaches: in every split the own patient, case and source are left out. Prints the
-    record as JSON, or a table at a terminal. Exits 1 if the data does not allow it.
+    No item is judged by its own group: in every split its patient, case and source are left out.
+    Prints the record as JSON, or a table at a terminal. Exits 1 if the data does not allow it.
 
     Example: hemaseek evaluate --split leave-one-site-out -k 1 -k 20 --report evaluation.md
     """
     from search.schemas.evaluations import EvaluationPlan
     from ui.cli.backend import serving
-    from ui.cli.options import conditions, opened
     from ui.cli.output import for_people
 
-    _, _, settings = opened(library, collection)
-    asked: dict[str, Any] = {
-        "collection": settings.collection,
-        "where": conditions(where),
-        "split": split,
-        "folds": folds,
-        "cutoff": cutoff,
-        "weighting": weighting,
-        "ask": ask,
-        "probe": probe,
-        "ann": index,
-        "resamples": resamples,
-        "seed": seed,
-        "teach": teach,
-    }
-    plan = EvaluationPlan.model_validate(asked | ({"ks": k} if k else {}))
+    settings = settings_for(library=library, collection=collection)
+    facts = vars(plan) | {"collection": settings.collection, "where": conditions(plan.where)}
+    if not plan.ks:
+        del facts["ks"]
     with serving(settings) as backend:
-        record = finished(backend, plan, labelled)
+        record = finished(backend, EvaluationPlan.model_validate(facts), labelled)
         calibration = _calibration(backend, settings.collection) if report else None
     if record.result is None:
         typer.echo(f"{record.state}: {record.error or 'it did not end'}", err=True)

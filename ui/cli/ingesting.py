@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ui.cli.options import EncoderOption
 
 if TYPE_CHECKING:
     from encoder.contract import Encoder
@@ -36,33 +40,65 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a person asks to be ingested: plain values, so that it can be kept and asked again."""
+    """What is ingested, and how: options of `hemaseek ingest`, kept by the ledger for a retry."""
 
-    paths: list[str]
-    layout: str | None = None
-    dataset: str | None = None
-    encoder: str | None = None
-    site: str | None = None
-    stain: str | None = None
-    scanner: str | None = None
-    um_per_px: float | None = None
-    crop_um: float | None = None
-    crop_px: int | None = None
-    tile_px: int = 256
-    tile_um_per_px: float = 0.5
-    overlap: float = 0.0
-    regions: str | None = None
-    """A GeoJSON file."""
-    stain_norm: str | None = None
-    find: bool | None = None
-    engine: str = "local"
+    paths: Annotated[
+        list[Path], typer.Argument(help="Folders, slides, CSV manifests or COCO files.")
+    ]
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="How the files lie; recognised where unmistakable. `--layout help` lists."
+        ),
+    ] = None
+    dataset: Annotated[str | None, typer.Option(help="Dataset; the folder's name if left out.")] = (
+        None
+    )
+    encoder: EncoderOption = None
+    site: Annotated[str | None, typer.Option(help="Site, where a source names none.")] = None
+    stain: Annotated[str | None, typer.Option(help="Stain, where a source names none.")] = None
+    scanner: Annotated[str | None, typer.Option(help="Scanner, where a source names none.")] = None
+    um_per_px: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel, where a source names none.")
+    ] = None
+    crop_um: Annotated[
+        float | None, typer.Option(help="Side of a crop around a marked cell, in micrometres.")
+    ] = None
+    crop_px: Annotated[int | None, typer.Option(help="The same in pixels.")] = None
+    tile_px: Annotated[int, typer.Option(help="Side of a tile of a slide, in pixels.")] = 256
+    tile_um_per_px: Annotated[
+        float, typer.Option(help="Scale of a tile, in micrometres per pixel.")
+    ] = 0.5
+    overlap: Annotated[float, typer.Option(help="Share that neighbouring tiles overlap.")] = 0.0
+    regions: Annotated[
+        Path | None, typer.Option(help="GeoJSON: only tiles of slides within its areas.")
+    ] = None
+    stain_norm: Annotated[
+        str | None, typer.Option(help="For H&E slides: macenko, reinhard or vahadane.")
+    ] = None
+    find: Annotated[
+        bool | None,
+        typer.Option(
+            "--find/--no-find",
+            help="Search unlabelled images for cells, or take each for one cell. [by size]",
+        ),
+    ] = None
+    engine: Annotated[str, typer.Option(help="Where the work runs: local or ray.")] = "local"
 
     def kept(self) -> dict[str, Any]:
-        """The same for the ledger, to be asked again from any folder."""
-        files: dict[str, Any] = {"paths": [str(Path(path).absolute()) for path in self.paths]}
+        """The same as JSON values, with absolute paths, so that it can be run from any folder."""
+        files: dict[str, Any] = {"paths": [str(path.absolute()) for path in self.paths]}
         if self.regions is not None:
-            files["regions"] = str(Path(self.regions).absolute())
+            files["regions"] = str(self.regions.absolute())
         return asdict(self) | files
+
+    @classmethod
+    def of_kept(cls, facts: Mapping[str, Any]) -> Request:
+        """The request that `kept` wrote."""
+        files: dict[str, Any] = {"paths": [Path(path) for path in facts["paths"]]}
+        if facts.get("regions") is not None:
+            files["regions"] = Path(facts["regions"])
+        return cls(**{**facts, **files})
 
     def options(self) -> Options:
         """The same in the words of `ingest`.
@@ -83,7 +119,7 @@ class Request:
             normaliser.check(self.stain)
         regions = None
         if self.regions is not None:
-            regions = text_of(Path(self.regions))
+            regions = text_of(self.regions)
             Regions.from_geojson(regions)
         facts = Facts(
             site=self.site,
@@ -110,9 +146,10 @@ def perform(request: Request, settings: Settings) -> Run:
     """Find, read, embed and store what was asked."""
     from encoder.registry import load
     from encoder.stains.stained import stained
+    from ingest.layouts.known import scan
 
     options = request.options()
-    scans = find([Path(path) for path in request.paths], request.layout, options)
+    scans = [scan(path, request.layout, options) for path in request.paths]
     name = request.encoder or settings.encoder or encoder_of(settings)
     request = replace(request, encoder=name)  # a retry must take the same
     encoder = load(name, device=settings.device)
@@ -212,13 +249,6 @@ def _go(
         else:
             how = How(reports=reports, progress=tell)
             ingest(tasks, encoder, sink, report=report, ledger=ledger, how=how)
-
-
-def find(paths: list[Path], layout: str | None, options: Options) -> list[Scan]:
-    """What there is to ingest below each path."""
-    from ingest.layouts.known import scan
-
-    return [scan(path, layout, options) for path in paths]
 
 
 @contextmanager

@@ -89,8 +89,7 @@ def retry_quarantined(settings: Settings, paths: Sequence[str]) -> None:
         if request not in different:
             different.append(request)
     for request in different:
-        again = Request(**request)  # type: ignore[arg-type]
-        run = perform(again, settings)
+        run = perform(Request.of_kept(request), settings)
         if for_people():
             tell_report(run)
 

@@ -8,8 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from ui.cli.asking import refine, search, vote
+from ui.cli.ingesting import Request
 from ui.cli.operate import mount
-from ui.cli.options import CollectionOption, EncoderOption, LibraryOption, settings_for
+from ui.cli.options import (
+    CollectionOption,
+    EncoderOption,
+    LibraryOption,
+    by_records,
+    settings_for,
+)
 
 app = typer.Typer(
     name="hemaseek",
@@ -52,51 +59,11 @@ def demo(
 
 
 @app.command()
+@by_records
 def ingest(
-    paths: Annotated[
-        list[Path], typer.Argument(help="Folders, slides, CSV manifests or COCO files.")
-    ],
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            help="How the files lie; recognised where unmistakable. `--layout help` lists."
-        ),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Dataset; the folder's name if left out.")
-    ] = None,
-    encoder: EncoderOption = None,
+    request: Request,
     collection: CollectionOption = None,
     library: LibraryOption = None,
-    site: Annotated[str | None, typer.Option(help="Site, where a source names none.")] = None,
-    stain: Annotated[str | None, typer.Option(help="Stain, where a source names none.")] = None,
-    scanner: Annotated[str | None, typer.Option(help="Scanner, where a source names none.")] = None,
-    um_per_px: Annotated[
-        float | None, typer.Option(help="Micrometres per pixel, where a source names none.")
-    ] = None,
-    crop_um: Annotated[
-        float | None, typer.Option(help="Side of a crop around a marked cell, in micrometres.")
-    ] = None,
-    crop_px: Annotated[int | None, typer.Option(help="The same in pixels.")] = None,
-    tile_px: Annotated[int, typer.Option(help="Side of a tile of a slide, in pixels.")] = 256,
-    tile_um_per_px: Annotated[
-        float, typer.Option(help="Scale of a tile, in micrometres per pixel.")
-    ] = 0.5,
-    overlap: Annotated[float, typer.Option(help="Share that neighbouring tiles overlap.")] = 0.0,
-    regions: Annotated[
-        Path | None, typer.Option(help="GeoJSON: only tiles of slides within its areas.")
-    ] = None,
-    stain_norm: Annotated[
-        str | None, typer.Option(help="For H&E slides: macenko, reinhard or vahadane.")
-    ] = None,
-    find: Annotated[
-        bool | None,
-        typer.Option(
-            "--find/--no-find",
-            help="Search unlabelled images for cells, or take each for one cell. [by size]",
-        ),
-    ] = None,
-    engine: Annotated[str, typer.Option(help="Where the work runs: local or ray.")] = "local",
     report: Annotated[
         Path | None, typer.Option(help="Keep the whole report here, as JSON.")
     ] = None,
@@ -110,35 +77,18 @@ def ingest(
     from dataclasses import asdict
 
     from ingest.layouts.known import LAYOUTS
-    from ui.cli.ingesting import Request, perform, tell_report
+    from ui.cli.ingesting import perform, tell_report
     from ui.cli.output import for_people
 
-    if layout == "help":
+    if request.layout == "help":
         for one in LAYOUTS.values():
             typer.echo(f"{one.name:10} {one.describes}")
         return
-    if engine not in {"local", "ray"}:
-        raise typer.BadParameter(f"expected local or ray, got {engine!r}", param_hint="--engine")
-    settings = settings_for(library=library, collection=collection, encoder=encoder)
-    request = Request(
-        paths=[str(path) for path in paths],
-        layout=layout,
-        dataset=dataset,
-        encoder=encoder,
-        site=site,
-        stain=stain,
-        scanner=scanner,
-        um_per_px=um_per_px,
-        crop_um=crop_um,
-        crop_px=crop_px,
-        tile_px=tile_px,
-        tile_um_per_px=tile_um_per_px,
-        overlap=overlap,
-        regions=None if regions is None else str(regions),
-        stain_norm=stain_norm,
-        find=find,
-        engine=engine,
-    )
+    if request.engine not in {"local", "ray"}:
+        raise typer.BadParameter(
+            f"expected local or ray, got {request.engine!r}", param_hint="--engine"
+        )
+    settings = settings_for(library=library, collection=collection, encoder=request.encoder)
     run = perform(request, settings)
     if report is not None:
         run.report.write(report)

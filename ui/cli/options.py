@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +16,30 @@ if TYPE_CHECKING:
     from search.settings import Settings
 
 
-from typing import TYPE_CHECKING
+def by_records(run: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters of a dataclass type are given field by field on the command line.
 
-if TYPE_CHECKING:
-    from search.settings import Settings
+    The annotations and defaults of the fields are those of the options.
+    """
+    own = signature(run, eval_str=True).parameters
+    records: dict[str, Any] = {
+        name: one.annotation for name, one in own.items() if is_dataclass(one.annotation)
+    }
+
+    @wraps(run)
+    def command(**given: Any) -> None:
+        for name, record in records.items():
+            given[name] = record(**{one.name: given.pop(one.name) for one in fields(record)})
+        run(**given)
+
+    options: list[Parameter] = []
+    for name, one in own.items():
+        record = records.get(name)
+        options += signature(record, eval_str=True).parameters.values() if record else [one]
+    command.__signature__ = Signature(  # type: ignore[attr-defined]
+        [one.replace(kind=Parameter.KEYWORD_ONLY) for one in options]
+    )
+    return command
 
 
 EncoderOption = Annotated[
@@ -47,10 +71,8 @@ CollectionOption = Annotated[
 def opened(library: Path | None, collection: str | None) -> tuple[Library, str, Settings]:
     """The library that the settings name, and the collection that is meant."""
     from search.library.library import Library, embedded, on_server
-    from search.settings import Settings
 
-    given: dict[str, Any] = {"library": library, "collection": collection}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = settings_for(library=library, collection=collection)
     key = settings.qdrant_api_key
     make = (
         on_server(settings.qdrant_url, key.get_secret_value() if key else None)

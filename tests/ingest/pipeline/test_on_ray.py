@@ -78,7 +78,7 @@ def test_a_run_on_two_workers_is_a_run_like_any_other(
     picture = blob(256, 384, rng, share=0.5)
     write_tiff(root / "a.svs", [level_of(picture)], description=svs_description(384, 256))
     (root / "broken.svs").write_bytes((root / "a.svs").read_bytes()[:900])
-    request = Request(paths=[str(root)], tile_px=64, stain_norm="macenko", engine="ray", find=False)
+    request = Request(paths=[root], tile_px=64, stain_norm="macenko", engine="ray", find=False)
     settings = Settings(library=tmp_path / "library", encoder="colour", _env_file=None)
     plain = replace(request, stain_norm=None)  # a photograph is refused together with slides
     with started(ray):
@@ -120,7 +120,7 @@ def test_on_two_workers_a_killed_one_costs_nothing_and_a_vector_server_gets_all(
     settings = Settings(
         library=tmp_path / "library", encoder="colour", qdrant_url=url, _env_file=None
     )
-    request = Request(paths=[str(root.parent)], engine="ray")
+    request = Request(paths=[root.parent], engine="ray")
     killed: list[int] = []
     hunter = threading.Thread(target=kill_one, args=(killed,), daemon=True)
     with standin(port, tmp_path / "server"):

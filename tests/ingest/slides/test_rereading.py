@@ -59,7 +59,7 @@ def entries(library: Path) -> dict[str, Entry]:
 def test_a_collection_of_tiles_gets_the_vectors_of_a_fresh_ingest(
     slide: Path, tmp_path: Path, reader: Rereader, asked: dict[str, object]
 ) -> None:
-    request = Request(**{"paths": [str(slide)], "tile_px": 64} | asked)  # type: ignore[arg-type]
+    request = Request(**{"paths": [slide], "tile_px": 64} | asked)  # type: ignore[arg-type]
     old = Settings(library=tmp_path / "old", encoder="colour", _env_file=None)
     fresh = Settings(library=tmp_path / "fresh", encoder="measured", _env_file=None)
     assert perform(request, old).report.stored > 5
@@ -82,7 +82,7 @@ def test_a_tile_that_cannot_be_had_again_says_why(
     slide: Path, tmp_path: Path, reader: Rereader
 ) -> None:
     settings = Settings(library=tmp_path / "library", encoder="colour", _env_file=None)
-    perform(Request(paths=[str(slide)], tile_px=64), settings)
+    perform(Request(paths=[slide], tile_px=64), settings)
     entry = next(iter(entries(settings.library).values()))
     assert reader(slide, entry.item, entry.notes).shape == (64, 64, 3)
 
@@ -103,7 +103,7 @@ def test_a_reader_whose_child_was_killed_reads_on(
     slide: Path, tmp_path: Path, reader: Rereader
 ) -> None:
     settings = Settings(library=tmp_path / "library", encoder="colour", _env_file=None)
-    perform(Request(paths=[str(slide)], tile_px=64), settings)
+    perform(Request(paths=[slide], tile_px=64), settings)
     entry = next(iter(entries(settings.library).values()))
     before = reader(slide, entry.item, entry.notes)
     assert reader._pool is not None

@@ -59,7 +59,7 @@ def test_a_query_of_a_normalised_collection_is_normalised_too(
 ) -> None:
     path = slide(tmp_path / "a.svs", rng)
     settings = settings_of(tmp_path)
-    run = perform(Request(paths=[str(path)], tile_px=64, stain_norm="macenko"), settings)
+    run = perform(Request(paths=[path], tile_px=64, stain_norm="macenko"), settings)
     assert run.report.stored > 3
     pixels = np.asarray(Image.open(path).convert("RGB"))
 
@@ -105,12 +105,12 @@ def last_run(settings: Settings) -> RunRow:
 
 def test_an_ingest_onto_a_disk_that_fills_up_stops_in_words_and_goes_on(tmp_path: Path) -> None:
     first, second = cells(tmp_path / "first", 6, 1), cells(tmp_path / "second", 6, 2)
-    both = Request(paths=[str(first), str(second)], find=False)
+    both = Request(paths=[first, second], find=False)
     undisturbed = settings_of(tmp_path / "undisturbed")
     perform(both, undisturbed)
     with small_disk(tmp_path / "disk", (RESERVE >> 20) + 200) as disk:
         settings = settings_of(disk.folder)
-        perform(Request(paths=[str(first)], find=False), settings)
+        perform(Request(paths=[first], find=False), settings)
         disk.fill(leave=RESERVE)
 
         with pytest.raises(DiskTrouble, match=r"MiB are free .* make room"):
@@ -126,7 +126,7 @@ def test_an_ingest_onto_a_disk_that_fills_up_stops_in_words_and_goes_on(tmp_path
 
 
 def test_an_ingest_onto_a_read_only_disk_is_refused_in_words(tmp_path: Path) -> None:
-    request = Request(paths=[str(cells(tmp_path / "cells", 3, 1))], find=False)
+    request = Request(paths=[cells(tmp_path / "cells", 3, 1)], find=False)
     with small_disk(tmp_path / "disk", (RESERVE >> 20) + 200) as disk:
         settings = settings_of(disk.folder)
         perform(request, settings)
@@ -147,12 +147,12 @@ def test_reports_that_cannot_be_kept_stop_the_run_in_words(
         disk.fill()
 
         with pytest.raises(DiskTrouble, match="the disk is full; make room"):
-            perform(Request(paths=[str(slide(tmp_path / "a.svs", rng))], tile_px=64), settings)
+            perform(Request(paths=[slide(tmp_path / "a.svs", rng)], tile_px=64), settings)
 
         assert last_run(settings).state == "failed"
         state(settings)
         disk.free()
-        run = perform(Request(paths=[str(tmp_path / "a.svs")], tile_px=64), settings)
+        run = perform(Request(paths=[tmp_path / "a.svs"], tile_px=64), settings)
         assert run.report.ok
         assert len(list(disk.folder.glob("*.json"))) == 1
 
@@ -238,7 +238,7 @@ def test_a_run_whose_vector_server_is_killed_says_so_and_goes_on_where_it_was(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     settings = settings_of(tmp_path).model_copy(update={"qdrant_url": url})
-    request = Request(paths=[str(root.parent)])
+    request = Request(paths=[root.parent])
 
     with (
         standin(port, tmp_path / "server", die_after=2),
