@@ -156,7 +156,7 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
     def compare(page: Page, address: str) -> None:
         page.goto(f"{address}/compare?item={item.id}&collection=cells&with={ids}")
         page.locator(".hs-lens").first.wait_for()
-        page.get_by_text("Causal", exact=True).click()
+        page.get_by_text("What drives similarity", exact=True).click()
         page.locator(".hs-overlay, .hs-withheld").first.wait_for()
 
     for name in (BESIDE, "cells"):
@@ -194,13 +194,13 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
     def pair(page: Page, address: str) -> None:
         evaluate(page, address)
         quiet(page)
-        page.get_by_role("combobox", name="Beside it").click()
+        page.get_by_role("combobox", name="Compare with").click()
         page.get_by_role("option").nth(1).click()
         page.get_by_text("drawn for both").scroll_into_view_if_needed()
 
     def library(page: Page, address: str) -> None:
         page.goto(f"{address}/library?collection=cells")
-        page.get_by_text("Its encoder").wait_for()
+        page.get_by_role("heading", name="Encoder").wait_for()
 
     return {
         "begin": begin,

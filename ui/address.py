@@ -1,4 +1,4 @@
-"""What is being searched for: one record that becomes a question, an address, and a heading."""
+"""A search as one record, which becomes a question to the service and an address of the page."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Searching(Record):
 
     collection: str | None = None
     item: ItemId | None = None
-    """A stored item that is asked with."""
+    """The stored item that is the query."""
     upload: str | None = None
-    """Id (of the bytes) of an uploaded picture that is asked with."""
+    """Id (digest of the bytes) of the uploaded picture that is the query."""
     crop: Box | None = None
-    """The part of the uploaded picture that is asked with."""
+    """The part of the uploaded picture that is the query."""
     k: int = DEFAULT_K
     grouped: bool = True
     """One group for each patient, best first."""
@@ -46,15 +46,15 @@ class Searching(Record):
 
     @property
     def asks(self) -> bool:
-        """Whether there is something to ask with."""
+        """Whether there is a query."""
         return self.item is not None or self.upload is not None
 
     def question(self) -> Question:
-        """As the vote is asked: ungrouped, because a vote is of single neighbours."""
+        """The question for the vote: ungrouped, because a vote is of single neighbours."""
         return Question.model_validate(self._common())
 
     def shown(self) -> Refinement:
-        """As the gallery is asked."""
+        """The question for the gallery."""
         grouping = {"group_by": "patient", "per_group": 3} if self.grouped else {}
         return Refinement.model_validate(
             {

@@ -263,7 +263,7 @@ def test_a_typed_id_that_is_not_there_ends_in_a_sentence(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = page(monkeypatch, live.url)
-    box = next(box for box in app.text_input if box.label == "Its id")
+    box = next(box for box in app.text_input if box.label == "Item id")
 
     box.input("cell 17").run()
 
@@ -307,7 +307,7 @@ def test_a_wrong_key_ends_in_a_sentence(bare: str, monkeypatch: pytest.MonkeyPat
     app = page(monkeypatch, bare)
 
     assert not app.exception
-    assert "The service wants a key" in html(app)
+    assert "The service requires a key" in html(app)
     assert "HEMASEEK_API_KEY" in html(app)
 
 
@@ -327,7 +327,7 @@ def test_every_page_says_that_the_key_is_wrong_or_that_nothing_is_there(
 ) -> None:
     monkeypatch.setenv("HEMASEEK_SERVICE_URL", bare)
     app = AppTest.from_string(f"from ui.screens import {name}\n{name}.show()", default_timeout=60)
-    for key, words in (("wrong", "The service wants a key"), ("right", "hemaseek ingest PATH")):
+    for key, words in (("wrong", "The service requires a key"), ("right", "hemaseek ingest PATH")):
         monkeypatch.setenv("HEMASEEK_API_KEY", key)
         app.run()
         connect().close()

@@ -31,7 +31,7 @@ START_S = 120
 
 @dataclass(frozen=True)
 class Cells:
-    """What the demo works with."""
+    """The cells that the demo ingests, and its query."""
 
     scans: list[Scan]
     query: Path
@@ -40,13 +40,13 @@ class Cells:
     """Its label."""
     real: bool
     said: str
-    """Where the cells come from, in words."""
+    """Where the cells come from."""
 
 
 def run_demo(settings: Settings, out: Path, *, serve: bool) -> None:
     """Ingest, one query, neighbours printed, a contact sheet; then the API and the page."""
     from encoder.registry import default_encoder, load
-    from ui.cli.ingesting import run_ingest, tell_report
+    from ui.cli.ingesting import print_report, run_ingest
     from ui.exports.contact_sheet import contact_sheet
 
     out.mkdir(parents=True, exist_ok=True)
@@ -58,8 +58,8 @@ def run_demo(settings: Settings, out: Path, *, serve: bool) -> None:
     settings = settings.model_copy(update={"library": out / "library", "collection": collection})
     say(f"[bold]2.[/] Ingest with encoder {encoder.card.id} ({encoder.card.dim} numbers per cell)")
     run = run_ingest(cells.scans, settings, encoder, name)
-    tell_report(run)
-    say(f"[bold]3.[/] Ask the service: what looks like {cells.query.name} ({cells.truth})?")
+    print_report(run)
+    say(f"[bold]3.[/] Search: what looks like {cells.query.name} ({cells.truth})?")
     with running(settings) as client:
         from search.schemas.questions import Question
 
@@ -112,7 +112,7 @@ class FileNotFoundErrorInWords(FileNotFoundError):
 
 
 def fetch_samples(folder: Path | None, sets: list[str] | None) -> bool:
-    """Download the sample sets; says what came and what did not. Whether all of it came."""
+    """Download the sample sets and print what came; returns whether all of it did."""
     from ingest.samples.download import SampleError, default_folder, download
 
     target = folder or default_folder()
@@ -214,7 +214,7 @@ def drawn(folder: Path) -> Cells:
     query = folder / f"query-{label}.png"
     Image.fromarray(draw_cell(label, 777, patient=9)).save(query)
     said = (
-        "No real cells at hand (no --data, no HEMASEEK_DATA, no network): "
+        "No real cells found (no --data, no HEMASEEK_DATA, no network): "
         f"{written.cells} synthetic cells were drawn into {folder}"
     )
     return Cells([found], query, label, False, said)
@@ -289,7 +289,7 @@ class NotStarted(RuntimeError):
 
 
 def free_port(wanted: int = 0) -> int:
-    """A port that nobody listens on: the wanted one if it can be had, else any."""
+    """A free port: the wanted one where possible, else any."""
     import socket
 
     for port in (wanted, 0):

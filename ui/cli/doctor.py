@@ -76,7 +76,7 @@ def _encoder(settings: Settings) -> str:
     card = encoder.card
     return (
         f"{card.id} loads and runs on {encoder.engine}, fingerprint {card.fingerprint}, "
-        f"{card.dim} numbers per image"
+        f"{card.dim} dimensions"
     )
 
 
@@ -106,7 +106,7 @@ def _collections(settings: Settings) -> Iterator[Finding]:
         library = Library.open(settings.library)
         names = library.names()
     except StoreError:
-        return  # said already
+        return  # reported by the check of the library
     for name in names:
 
         def check(settings: Settings, name: str = name) -> str:

@@ -1,4 +1,4 @@
-"""The verb `evaluate`: the service's evaluation from the terminal, as a table or a report."""
+"""The command `evaluate`: the service's evaluation from the terminal, as a table or a report."""
 
 from __future__ import annotations
 
@@ -100,30 +100,30 @@ def evaluate(
         for path in write_report(report, record.result, calibration, [command]):
             typer.echo(f"wrote {path}", err=True)
     if for_people():
-        tell(record)
+        print_scores(record)
     else:
         typer.echo(record.model_dump_json())
 
 
 def finished(backend: Client | Local, plan: Any, labelled: Path | None = None) -> EvaluationRecord:
-    """An evaluation that has ended; how far it is goes to standard error."""
+    """Start an evaluation and wait until it has ended; its progress goes to standard error."""
     from search.client.evaluations import wait_for
 
     started = backend.evaluate(plan, labelled)
 
-    def told(record: EvaluationRecord) -> None:
+    def progress(record: EvaluationRecord) -> None:
         if sys.stderr.isatty() and record.total:
             sys.stderr.write(f"\r{100 * record.done // record.total:3} % ")
             sys.stderr.flush()
 
-    record = wait_for(backend.evaluation, started.id, told)
+    record = wait_for(backend.evaluation, started.id, progress)
     if sys.stderr.isatty():
         sys.stderr.write("\r      \r")
     return record
 
 
-def tell(record: EvaluationRecord) -> None:
-    """The scores of every method, and what to beware of."""
+def print_scores(record: EvaluationRecord) -> None:
+    """Print the scores of every method, and notes."""
     from ui.cli.output import table
 
     result = record.result
@@ -139,8 +139,8 @@ def tell(record: EvaluationRecord) -> None:
             cells.append("" if value is None else f"{100 * value:.1f}{ends}")
         rows.append((*cells, one.worst))
     title = (
-        f"{record.collection}: {result.data.asked} items asked, {result.split.words}; "
-        f"intervals over {result.clusters} units ({result.unit})"
+        f"{record.collection}: {result.data.asked} queries, {result.split.words}; "
+        f"confidence intervals over {result.clusters} units ({result.unit})"
     )
     table(title, ("", "wF1", "bAcc", "macro F1", "AUROC", "mAP@k", "worst class"), rows)
     for note in result.notes:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from search.settings import Settings
 
 NOTED_S = 2.0
-"""How often `hemaseek jobs` learns how far a run is."""
+"""Seconds between two updates of the progress that `hemaseek jobs` shows."""
 SHOWN_FAILURES = 20
 """How many failures are printed; the report file has all."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """An ingest that has ended."""
+    """The result of an ingest."""
 
     report: Report
     index: BuildReport | None
@@ -101,7 +101,7 @@ class Request:
         return cls(**{**facts, **files})
 
     def options(self) -> Options:
-        """The same in the words of `ingest`.
+        """The same as options of `ingest`.
 
         Raises:
             Refusal, StainError: tiles or a normalisation that cannot be.
@@ -143,7 +143,7 @@ class Request:
 
 
 def perform(request: Request, settings: Settings) -> Run:
-    """Find, read, embed and store what was asked."""
+    """Find, read, embed and store the images of a request."""
     from encoder.registry import load
     from encoder.stains.stained import stained
     from ingest.layouts.known import scan
@@ -183,7 +183,7 @@ def run_ingest(
         settings: Which library and collection.
         encoder: The encoder, loaded.
         reference: What loads it again.
-        request: What was asked, for the ledger.
+        request: For the ledger.
     """
     from ingest.pipeline.ledger import Ledger, ledger_path
     from search.disk.space import in_disk_words
@@ -232,7 +232,7 @@ def _go(
 
     reports = settings.library / "reports"
     with progress_bar() as show:
-        tell = noted(show, ledger)
+        progress = recorded(show, ledger)
         if request is not None and request.engine == "ray":
             from ingest.pipeline.on_ray import ingest_on_ray
 
@@ -244,10 +244,10 @@ def _go(
                 report,
                 ledger,
                 reports=reports,
-                progress=tell,
+                progress=progress,
             )
         else:
-            how = How(reports=reports, progress=tell)
+            how = How(reports=reports, progress=progress)
             ingest(tasks, encoder, sink, report=report, ledger=ledger, how=how)
 
 
@@ -281,18 +281,18 @@ def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[
         sink.close()
 
 
-def noted(show: OnProgress, ledger: Ledger) -> OnProgress:
-    """Tell the progress to the ledger too, every `NOTED_S` seconds at most."""
+def recorded(show: OnProgress, ledger: Ledger) -> OnProgress:
+    """A callback that also writes the progress into the ledger, every `NOTED_S` seconds at most."""
     told = 0.0
 
-    def tell(progress: Progress) -> None:
+    def update(progress: Progress) -> None:
         nonlocal told
         show(progress)
         if monotonic() - told >= NOTED_S:
             ledger.tell(str(progress))
             told = monotonic()
 
-    return tell
+    return update
 
 
 @contextmanager
@@ -313,10 +313,10 @@ def progress_bar() -> Iterator[OnProgress]:
     with bar:
         job = bar.add_task("ingest", total=1, items=0, rate=0.0)
 
-        def tell(progress: object) -> None:
-            from ingest.sources.report import Progress as Told
+        def update(progress: object) -> None:
+            from ingest.sources.report import Progress as Reported
 
-            if isinstance(progress, Told):
+            if isinstance(progress, Reported):
                 bar.update(
                     job,
                     completed=progress.done,
@@ -325,11 +325,11 @@ def progress_bar() -> Iterator[OnProgress]:
                     rate=progress.rate,
                 )
 
-        yield tell
+        yield update
 
 
-def tell_report(run: Run) -> None:
-    """Print what a run did: counts, warnings, failures with their reasons, the index."""
+def print_report(run: Run) -> None:
+    """Print the result of a run: counts, warnings, failures with their reasons, the index."""
     from rich.markup import escape
 
     from ui.cli.output import say
@@ -337,7 +337,7 @@ def tell_report(run: Run) -> None:
     report = run.report
     say(f"[bold]{report}[/]")
     if report.skipped:
-        say(f"{report.skipped:,} files were done before and were not opened again")
+        say(f"{report.skipped:,} files were ingested before and not opened again")
     for slide in report.slides[:SHOWN_FAILURES]:
         say(f"[green]slide[/] {escape(slide)}")
     for warning in report.warnings[:SHOWN_FAILURES]:

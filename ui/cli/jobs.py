@@ -1,4 +1,4 @@
-"""The ledger of ingests at the terminal: runs, sources, and what was set aside."""
+"""The ledger of ingests at the terminal: runs, sources, and rejected files."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def open_ledger(settings: Settings) -> Iterator[Ledger]:
         yield ledger
 
 
-def tell_runs(settings: Settings) -> None:
-    """The last runs and the sources by state."""
+def print_runs(settings: Settings) -> None:
+    """Print the last runs, and the number of sources by state."""
     with open_ledger(settings) as ledger:
         runs, counts = ledger.runs(), ledger.counts()
     if not for_people():
@@ -60,41 +60,41 @@ def tell_runs(settings: Settings) -> None:
     table("Sources", ("state", "n"), list(counts.items()))
 
 
-def tell_sources(settings: Settings) -> None:
-    """Every source with its state."""
+def print_sources(settings: Settings) -> None:
+    """Print every source with its state."""
     with open_ledger(settings) as ledger:
         found = ledger.rows()
-    _tell("Sources", found)
+    _print("Sources", found)
 
 
-def tell_quarantined(settings: Settings, paths: Sequence[str]) -> int:
-    """What was set aside, and how many that are."""
+def print_quarantined(settings: Settings, paths: Sequence[str]) -> int:
+    """Print the rejected files; returns how many there are."""
     with open_ledger(settings) as ledger:
         found = [row for row in ledger.rows("quarantined") if not paths or row.path in paths]
-    _tell("Quarantined; `hemaseek quarantine --retry [PATH]` reads them again", found)
+    _print("Quarantined; `hemaseek quarantine --retry [PATH]` reads them again", found)
     return len(found)
 
 
 def retry_quarantined(settings: Settings, paths: Sequence[str]) -> None:
-    """Release quarantined sources and run the commands that met them again."""
-    from ui.cli.ingesting import Request, perform, tell_report
+    """Run the ingests again in which the rejected files were met."""
+    from ui.cli.ingesting import Request, perform, print_report
 
     with open_ledger(settings) as ledger:
         found = [row for row in ledger.rows("quarantined") if not paths or row.path in paths]
         numbers = {row.run for row in found}
-        asked = [run.request for run in ledger.runs(10_000) if run.id in numbers and run.request]
+        requests = [run.request for run in ledger.runs(10_000) if run.id in numbers and run.request]
         ledger.release(paths)
     different: list[dict[str, object]] = []
-    for request in asked:
+    for request in requests:
         if request not in different:
             different.append(request)
     for request in different:
         run = perform(Request.of_kept(request), settings)
         if for_people():
-            tell_report(run)
+            print_report(run)
 
 
-def _tell(title: str, found: Sequence[Row]) -> None:
+def _print(title: str, found: Sequence[Row]) -> None:
     if not for_people():
         _lines([asdict(row) for row in found])
         return

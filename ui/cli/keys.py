@@ -1,4 +1,4 @@
-"""The verbs of the operator: `hemaseek keys` and `hemaseek audit`, mounted by the command."""
+"""The commands `hemaseek keys` and `hemaseek audit`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from search.security.keys import Keys
 
 keys = typer.Typer(help="API keys of the service.", no_args_is_help=True)
-audit = typer.Typer(help="The log of who asked what.", no_args_is_help=True)
+audit = typer.Typer(help="The audit log: who requested what.", no_args_is_help=True)
 
 
 @keys.callback()
@@ -23,7 +23,7 @@ def _keys() -> None:
 
 @audit.callback()
 def _audit() -> None:
-    """The log of who asked what."""
+    """The audit log: who requested what."""
 
 
 @keys.command("add")
@@ -80,7 +80,7 @@ def revoke(
     id: Annotated[str, typer.Argument(help="Id of the key, as `keys list` shows it.")],
     library: LibraryOption = None,
 ) -> None:
-    """Take a key back; a running service refuses it from its next call on."""
+    """Revoke a key; a running service refuses it from its next request on."""
     key = _held(library).revoke(id)
     typer.echo(f"revoked {key.id} ({key.name}) at {key.revoked}")
 
@@ -92,7 +92,7 @@ def check(
     ] = None,
     library: LibraryOption = None,
 ) -> None:
-    """Walk the whole chain; exits 1 where a line was changed, removed or cut off."""
+    """Verify the whole log; exits 1 where a line was changed, removed or cut off."""
     from search.security.audit import verify
     from ui.cli.options import settings_for
 

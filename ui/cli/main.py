@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ui.cli.asking import refine, search, vote
 from ui.cli.ingesting import Request
 from ui.cli.operate import mount
 from ui.cli.options import (
@@ -17,6 +16,7 @@ from ui.cli.options import (
     by_records,
     settings_for,
 )
+from ui.cli.searching import refine, search, vote
 
 app = typer.Typer(
     name="hemaseek",
@@ -77,7 +77,7 @@ def ingest(
     from dataclasses import asdict
 
     from ingest.layouts.known import LAYOUTS
-    from ui.cli.ingesting import perform, tell_report
+    from ui.cli.ingesting import perform, print_report
     from ui.cli.output import for_people
 
     if request.layout == "help":
@@ -93,7 +93,7 @@ def ingest(
     if report is not None:
         run.report.write(report)
     if for_people():
-        tell_report(run)
+        print_report(run)
     else:
         index = None if run.index is None else asdict(run.index)
         typer.echo(compact(run.report.to_json(), index=index))
@@ -108,10 +108,10 @@ def jobs(
     sources: Annotated[bool, typer.Option(help="List every source instead of the runs.")] = False,
 ) -> None:
     """Show the runs of ingest and the states of their sources; one that runs shows its progress."""
-    from ui.cli.jobs import tell_runs, tell_sources
+    from ui.cli.jobs import print_runs, print_sources
 
     settings = settings_for(library=library, collection=collection)
-    (tell_sources if sources else tell_runs)(settings)
+    (print_sources if sources else print_runs)(settings)
 
 
 @app.command()
@@ -121,17 +121,17 @@ def quarantine(
     library: LibraryOption = None,
     collection: CollectionOption = None,
 ) -> None:
-    """List the files that were set aside, with reason and attempts; read them again on demand.
+    """List the rejected files with reason and attempts; `--retry` reads them again.
 
     Exits 1 while there are any.
     """
-    from ui.cli.jobs import retry_quarantined, tell_quarantined
+    from ui.cli.jobs import print_quarantined, retry_quarantined
 
     settings = settings_for(library=library, collection=collection)
     chosen = [str(path.resolve()) for path in paths or []]
     if retry:
         retry_quarantined(settings, chosen)
-    if tell_quarantined(settings, chosen):
+    if print_quarantined(settings, chosen):
         raise typer.Exit(1)
 
 

@@ -23,7 +23,7 @@ def show(found: Any) -> None:
 
 
 def versions(library: LibraryOption = None, collection: CollectionOption = None) -> None:
-    """List the versions of a collection: which one answers, and how each passed its gates."""
+    """List the versions of a collection: which one is active, and the results of its checks."""
     from search.maintenance.rollback import list_versions
 
     held, name, _ = opened(library, collection)
@@ -38,12 +38,12 @@ def reindex(
         bool, typer.Option("--allow-missing", help="Leave out items whose source is gone.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Serve it even if a gate refuses; that is recorded.")
+        bool, typer.Option("--force", help="Activate it even if a check fails; this is recorded.")
     ] = False,
 ) -> None:
-    """Build a version with another encoder beside the served one; switch if the gates pass.
+    """Build a version with another encoder beside the active one; switch if it passes its checks.
 
-    Killed at any point, the same command goes on where it was. Exits 1 if a gate refuses.
+    Killed at any point, the same command continues. Exits 1 if a check fails.
     """
     from encoder.registry import load
     from ingest.slides.rereading import Rereader
@@ -71,7 +71,7 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Another version than the one before.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Also one that a gate refused.")] = False,
 ) -> None:
-    """Serve the version that was served before; said twice, it returns."""
+    """Serve the version that was served before; a second time, it goes back."""
     from search.maintenance.rollback import rollback as run
 
     held, name, _ = opened(library, collection)
@@ -92,7 +92,7 @@ def prune(
     before = {version.id for version in held.versions(name).all()}
     try:
         run(held, name, keep)
-    except StoreBusy:  # a service holds what it served before a switch until it is asked again
+    except StoreBusy:  # a service holds what it served before a switch until its next request
         client = running_service(settings)
         if client is None:
             raise
@@ -158,9 +158,9 @@ def capacity(
 def calibrate(
     library: LibraryOption = None,
     collection: CollectionOption = None,
-    sample: Annotated[int, typer.Option(min=100, help="Labelled items to ask for.")] = 2000,
+    sample: Annotated[int, typer.Option(min=100, help="Labelled items used as queries.")] = 2000,
 ) -> None:
-    """Fit probabilities to the votes of a collection, leaving each patient out in turn."""
+    """Fit probabilities to the votes of a collection, leaving one patient out at a time."""
     from search.schemas.calibration import CalibrationPlan
     from ui.cli.backend import serving
 
@@ -180,7 +180,7 @@ def cases(
         str, typer.Option(help="max_sim, mean, prototypes or transport.")
     ] = "max_sim",
 ) -> None:
-    """Find the stored cases whose cells look like those of a case."""
+    """Find the stored cases with the most similar cells."""
     from search.schemas.cases import CaseQuestion
     from ui.cli.backend import serving
 

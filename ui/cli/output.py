@@ -22,7 +22,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)  # nobody's window: nothing has to be cut
+        console = Console(width=200)  # no window: nothing has to be cut
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         number = column in {"score", "items", "share", "n"}
@@ -36,7 +36,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def hits_table(answer: Answer) -> None:
-    """Print neighbours, what stands behind them, and what to beware of."""
+    """Print neighbours, what they are based on, and warnings."""
     rows = [
         (
             at,
@@ -56,9 +56,11 @@ def hits_table(answer: Answer) -> None:
 
 def notes(answer: Answer) -> None:
     """Print the support of an answer and its warnings."""
+    from ui.look.tables import count
+
     say(
-        f"{answer.patients} patients, {answer.sources} sources, {answer.sites} sites behind it; "
-        f"patient exclusion: {answer.patient_exclusion}."
+        f"From {count(answer.patients, 'patient')}, {count(answer.sources, 'source')} and "
+        f"{count(answer.sites, 'site')}; patient exclusion: {answer.patient_exclusion}."
     )
     for warning in answer.warnings:
         say(f"[yellow]![/] {warning}")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def application(settings: Settings) -> FastAPI:
-    """The application; parts above `search` hand their routers in here.
+    """The application with the routers of the parts above `search`.
 
     Where the ingest part is not installed (no slide reader), it answers without its routes.
     """

@@ -55,15 +55,15 @@ def markdown(
         "Made through the running API by:",
         "\n".join(f"    {command}" for command in commands),
         f"Encoder `{result.encoder.id}` (`{result.encoder.fingerprint}`), {data.used:,} labelled "
-        f"items of {len(result.labels)} classes, {data.asked:,} asked; {split.words}, exact "
-        f"neighbours, kin left out. Intervals: 95 % bootstrap over {result.clusters:,} "
-        f"{_units(result.unit)}. Data `{data.digest}`, seed {split.seed}, code "
+        f"items of {len(result.labels)} classes, {data.asked:,} queries; {split.words}, exact "
+        f"neighbours, own patient, case and source left out. Confidence intervals: 95 % bootstrap "
+        f"over {result.clusters:,} {_units(result.unit)}. Data `{data.digest}`, seed {split.seed}, code "
         f"{result.code.version} `{result.code.digest}`.",
         "\n".join(f"- {note}" for note in _notes(result)),
         "## Scores",
         _scores(result),
         f"AUROC, AUPRC: mean over the classes, each against the rest. mAP: mean average precision "
-        f"of the neighbours. A tied vote is no answer and never right; {best.method} had "
+        f"of the neighbours. A tied vote is no answer and counts as wrong; {best.method} had "
         f"{best.tied}. Probe: {split.probe or 'not fitted'}.",
         f"## Classes ({best.method})",
         _classes(best),
@@ -71,7 +71,7 @@ def markdown(
         f"{best.dangerous}.",
         f"## Confusion ({best.method})",
         _confusion(result, best),
-        "Rows: truth; columns: what was said.",
+        "Rows: recorded label; columns: prediction.",
     ]
     if result.index is not None:
         parts += ["## Through the index", _index(result)]
@@ -116,7 +116,7 @@ def drawings(result: EvaluationResult, calibration: Calibration | None) -> dict[
 def reliability_svg(curves: dict[str, Sequence[ReliabilityBin]]) -> str:
     """Accuracy against probability; the diagonal is perfect."""
     lines = {name: [(b.probability, b.accuracy) for b in bins] for name, bins in curves.items()}
-    return _plot("stated probability", "share that was right", lines, diagonal=True)
+    return _plot("predicted probability", "share correct", lines, diagonal=True)
 
 
 def abstention_svg(curves: dict[str, Sequence[CoveragePoint]]) -> str:
@@ -125,7 +125,7 @@ def abstention_svg(curves: dict[str, Sequence[CoveragePoint]]) -> str:
         name: sorted((p.coverage, p.accuracy) for p in points) for name, points in curves.items()
     }
     low = min((y for line in lines.values() for _, y in line), default=0.0)
-    return _plot("share that is answered", "share of these that is right", lines, low=low)
+    return _plot("share answered", "share correct", lines, low=low)
 
 
 def _plot(
@@ -229,7 +229,7 @@ def _classes(one: MethodResult) -> str:
                 _share(c.auprc),
             ]
         )
-    return _table(["class", "asked", "precision", "recall", "F1", "AUROC", "AUPRC"], rows)
+    return _table(["class", "queries", "precision", "recall", "F1", "AUROC", "AUPRC"], rows)
 
 
 def _confusion(result: EvaluationResult, one: MethodResult) -> str:
@@ -258,7 +258,7 @@ def _index(result: EvaluationResult) -> str:
         for one in index.by_k
     ]
     head = ["k", "recall@k", "same vote", "exact wF1 / bAcc", "index wF1 / bAcc"]
-    return f"{index.asked:,} items, {index.rule}.\n\n{_table(head, rows)}"
+    return f"{index.asked:,} queries, {index.rule}.\n\n{_table(head, rows)}"
 
 
 def _pair(scores: Scores) -> str:
@@ -297,15 +297,14 @@ def _calibration(calibration: Calibration, stem: str) -> list[str]:
     ]
     return [
         "## Calibration",
-        f"{calibration.sampled:,} of {calibration.labelled:,} labelled items asked, own "
-        f"{_unit(calibration.unit)} left out; probabilities are those of folds that they were not "
-        "fitted on.",
-        _table(["k", "votes", "right, %", "ECE of the share", "ECE calibrated", "far"], rows),
+        f"{calibration.sampled:,} of {calibration.labelled:,} labelled items as queries, own "
+        f"{_unit(calibration.unit)} left out; probabilities are of held-out folds.",
+        _table(["k", "votes", "correct, %", "ECE of the share", "ECE calibrated", "far"], rows),
         f"Farther than *far* (1 - cosine of the k-th neighbour) is out of distribution.\n\n"
         f"![Reliability]({stem}-reliability.svg)",
         "## Abstention",
-        f"What is right where only votes of some margin are answered, k = {fit.k}:",
-        _table(["answered, %", "right of these, %", "margin at least"], points),
+        f"Accuracy where only votes above a margin are answered, k = {fit.k}:",
+        _table(["answered, %", "correct, %", "margin at least"], points),
         f"![Abstention]({stem}-abstention.svg)",
     ]
 

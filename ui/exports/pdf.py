@@ -19,6 +19,7 @@ from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Tabl
 
 from search.schemas.answers import Answer, Hit, VoteAnswer
 from ui.look.gallery import EXCLUSION
+from ui.look.tables import count
 from ui.look.theme import LIGHT
 
 PICTURE = 18 * mm
@@ -51,10 +52,10 @@ def search_report(
     Args:
         found: What the service answered.
         pictures: JPEG of each hit, in its order.
-        query: The image that was asked with, where there is one.
+        query: The image of the query, where there is one.
         name: What the query is called. File names may name people: pass them only knowingly.
         made: When the search was made, with its time zone.
-        pseudonyms: Whether cases and patients of the hits are printed; left out unless asked.
+        pseudonyms: Whether cases and patients of the hits are printed; left out by default.
 
     Raises:
         ValueError: not one picture for each hit.
@@ -104,6 +105,10 @@ def search_report(
     return out.getvalue()
 
 
+def _known(number: int, one: str) -> str:
+    return count(number, one) if number else f"{one}s unknown"
+
+
 def _query(found: VoteAnswer, query: bytes | None, name: str, made: datetime) -> Table:
     answer = found.answer
     facts = [
@@ -115,9 +120,9 @@ def _query(found: VoteAnswer, query: bytes | None, name: str, made: datetime) ->
         ("Conditions", _conditions(answer)),
         ("Same patient", EXCLUSION[answer.patient_exclusion]),
         (
-            "Behind it",
-            f"{answer.sources} sources, {answer.patients or 'unknown'} patients, "
-            f"{answer.sites or 'unknown'} sites",
+            "Basis",
+            f"{count(answer.sources, 'source')}, {_known(answer.patients, 'patient')}, "
+            f"{_known(answer.sites, 'site')}",
         ),
     ]
     rows = [[Paragraph(_text(one), SMALL), Paragraph(_text(other), BODY)] for one, other in facts]

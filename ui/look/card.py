@@ -15,7 +15,7 @@ from ui.look.scalebar import bar_html, scale_bar, side_um
 from ui.look.theme import GLYPHS
 
 THUMBNAIL_PX = 160
-"""A thumbnail with this many pixels a side may have been shrunk, so it says nothing of size."""
+"""A thumbnail with this many pixels a side may have been shrunk: it has lost its size."""
 
 
 @dataclass(frozen=True)

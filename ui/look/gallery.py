@@ -10,12 +10,13 @@ from ui.address import Searching
 from ui.look.card import Action, card, data_url
 from ui.look.scalebar import ScaleBar, bar_html
 from ui.look.states import notes
+from ui.look.tables import count
 
 EXCLUSION = {
     "applied": "own patient left out",
-    "partial": "some patients unknown",
+    "partial": "own patient left out, some patients unknown",
     "impossible": "patient exclusion not possible",
-    "off": "own patient included, as asked",
+    "off": "own patient included, as requested",
 }
 """`Answer.patient_exclusion` in words."""
 CALIBRATION = {
@@ -66,7 +67,7 @@ def vote_panel(found: VoteAnswer, most: int = 6) -> str:
         reason = reason.removeprefix(start)
     reason = reason[:1].upper() + reason[1:]
     rest = len(found.vote.shares) - most
-    more = f'<p class="hs-reason">and {rest} more labels</p>' if rest > 0 else ""
+    more = f'<p class="hs-reason">and {count(rest, "more label")}</p>' if rest > 0 else ""
     how = CALIBRATION.get(found.calibration)
     if found.probability is not None:
         how = (
@@ -76,28 +77,28 @@ def vote_panel(found: VoteAnswer, most: int = 6) -> str:
     foot = f'<p class="hs-reason hs-rule">{escape(how)}</p>' if how else ""
     return (
         '<section class="hs-panel" aria-label="Vote of the neighbours">'
-        f'<p class="hs-kicker">Vote of {found.vote.voters} neighbours</p>{head}'
+        f'<p class="hs-kicker">Vote of {count(found.vote.voters, "neighbour")}</p>{head}'
         f'<p class="hs-reason">{escape(reason)}</p>{bars}{more}{foot}</section>'
     )
 
 
 def warned(answer: Answer) -> str:
-    """What to beware of; that there are fewer neighbours than asked for is no reason to."""
+    """The warnings of an answer, without the one that fewer than `k` neighbours were found."""
     return notes([text for text in answer.warnings if not text.startswith("Only ")])
 
 
 def facts(answer: Answer) -> str:
-    """What stands behind an answer, in one quiet line."""
+    """What an answer is based on, in one line."""
     said = [
-        f"{answer.items:,} items searched",
-        f"{answer.sources} sources",
-        f"{answer.patients} patients" if answer.patients else "patients unknown",
-        f"{answer.sites} sites" if answer.sites else "sites unknown",
+        f"{count(answer.items, 'item')} searched",
+        count(answer.sources, "source"),
+        count(answer.patients, "patient") if answer.patients else "patients unknown",
+        count(answer.sites, "site") if answer.sites else "sites unknown",
         EXCLUSION[answer.patient_exclusion],
         f"encoder {answer.encoder}",
     ]
     if answer.duplicates:
-        said.append(f"{answer.duplicates} copies of the query left out")
+        said.append(f"{count(answer.duplicates, 'copy', 'copies')} of the query left out")
     said += [text.rstrip(".") for text in answer.warnings if text.startswith("Only ")]
     if answer.own_site is not None:
         said.append(
@@ -126,7 +127,7 @@ def gallery(
 
 
 def keys() -> str:
-    """The keys, in one quiet line."""
+    """The keys, in one line."""
     return (
         '<p class="hs-keys">'
         + " ".join(f"<span><kbd>{escape(key)}</kbd> {escape(what)}</span>" for key, what in KEYS)
@@ -178,6 +179,5 @@ def _group_card(
         f'similarity {hit.score:.3f}"></button>'
         for hit in others
     )
-    cells = f"{group.items:,} cell{'' if group.items == 1 else 's'}"
-    note = f"patient {group.value} · {cells}"
+    note = f"patient {group.value} · {count(group.items, 'cell')}"
     return _hit_card(at, first, pictures, search, compared, note, strip)

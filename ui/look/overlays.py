@@ -15,11 +15,11 @@ from ui.look.palette import SEQUENCE, shade
 SIDE = 224
 """Pixels of an overlay's side; the browser draws it over the picture."""
 NAMES = {
-    "none": "Plain",
-    "colours": "Patch colours",
-    "correspondence": "Matches",
-    "causal": "Causal",
-    "vote": "Vote",
+    "none": "Off",
+    "colours": "Structure types",
+    "correspondence": "Shared structures",
+    "causal": "What drives similarity",
+    "vote": "What drives the vote",
     "attention": "Attention",
 }
 WORDS = {
@@ -80,8 +80,8 @@ def checked(found: ExplainMap) -> str:
         return "not checked"
     check = found.check
     return (
-        f"insertion {check.insertion:.2f}, deletion {check.deletion:.2f}; "
-        f"gain {check.insertion - check.deletion:+.2f}, random at best {max(check.random):+.2f}"
+        f"insertion {check.insertion:.2f}, deletion {check.deletion:.2f}; difference "
+        f"{check.insertion - check.deletion:+.2f}, best of random maps {max(check.random):+.2f}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Colours of data: categories, sequences and opposites that colour-blind readers tell apart."""
+"""Colours of data: categories, sequences and opposites, distinct for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def shapes(names: Iterable[str | None]) -> dict[str | None, str]:
 
 
 def lines(names: Iterable[str | None]) -> dict[str | None, str]:
-    """A line for each name, so that the boxes of more than eight kinds are told apart."""
+    """A line for each name, so that the boxes of more than eight kinds stay distinct."""
     return {**_dealt(names, LINES, len(CATEGORIES)), None: LINES[0]}
 
 

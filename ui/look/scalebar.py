@@ -31,7 +31,7 @@ def scale_bar(width_um: float | None, estimated: bool = False) -> ScaleBar | Non
 
     Args:
         width_um: Micrometres that the width spans; `None` where that is not known.
-        estimated: Whether the scale is an estimate, which is said.
+        estimated: Whether the scale is an estimate; the bar then reads `about`.
     """
     if width_um is None or not 0 < width_um < 1e6:
         return None

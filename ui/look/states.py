@@ -14,20 +14,20 @@ TO_DO = {
     409: "Choose a collection that was made with this encoder.",
     413: "Crop or shrink it first; one cell needs no more than a few hundred pixels.",
     415: "Export it as JPEG, PNG, TIFF, BMP or WebP and drop that in.",
-    422: "Change what is asked, and try again.",
+    422: "Change the request and try again.",
     429: "Wait a few seconds, then reload the page.",
     503: "Wait a few seconds, then reload the page.",
 }
 """What to do about a refusal, by its status."""
 TITLES = {
-    401: "The service wants a key",
-    403: "This key does not reach that far",
+    401: "The service requires a key",
+    403: "This key is not allowed to do that",
     404: "This is not in the library any more",
     409: "Two encoders cannot be compared",
     413: "This picture is too large",
     415: "This is not a picture that can be read",
-    422: "This cannot be answered as it was asked",
-    429: "Too many questions at once",
+    422: "This request is not valid",
+    429: "Too many requests",
     503: "The service is not ready",
 }
 

@@ -48,6 +48,11 @@ def plain(value: object) -> str:
     return escape(str(value))
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its noun, in the singular or the plural: `1 cell`, `2,000 cells`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def meter(count: int, most: int, kind: str = "") -> str:
     """A number with a bar under it, as long as its share of the largest."""
     if not count:

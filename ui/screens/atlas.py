@@ -1,4 +1,4 @@
-"""*Atlas*: a collection as a map, gates cut out of it, a new patient on it, effects of origin."""
+"""*Atlas*: a collection as a map with gates, new patients on it, and batch effects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import UNKNOWN, colours, shapes
 from ui.look.tables import badge, plain, table
-from ui.session.jobs import follow, told
+from ui.session.jobs import follow, outcome
 from ui.session.navigation import goto
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
@@ -44,7 +44,7 @@ SHOWN = 24
 NAMED = 16
 """Values of a column that get a colour of their own; the rest is drawn as one."""
 JOB = "atlas-job"
-EVERYONE = "Everybody else"
+EVERYONE = "All others"
 
 
 def show() -> None:
@@ -65,7 +65,7 @@ def show() -> None:
                     default="pca",
                     format_func=METHODS.__getitem__,
                     key="atlas-method",
-                    help="PCA at once; t-SNE shows groups, and is computed once.",
+                    help="PCA is ready at once; t-SNE shows clusters and is computed once.",
                 )
             found = _read(place, method or "pca")
             if found is None:
@@ -77,15 +77,15 @@ def show() -> None:
                 )
         with right:
             view = st.segmented_control(
-                "Beside it", ["Gates", "A patient", "Effects of origin"], default="Gates",
+                "Beside it", ["Gates", "Patient", "Batch effects"], default="Gates",
                 key="atlas-view", label_visibility="collapsed",
             )  # fmt: skip
-            patient = _patient(place, found) if view == "A patient" else None
+            patient = _patient(place, found) if view == "Patient" else None
         with left:
             gates = _gates(found)
             _map(found, by, gates, patient)
         with right:
-            if view == "Effects of origin":
+            if view == "Batch effects":
                 _effects(place, found)
             else:
                 _inside(place, found, by, gates, patient)
@@ -114,15 +114,15 @@ def _read(place: Place, method: str) -> dict[str, Any] | None:
             raise
         st.html(
             states.empty(
-                "No map by t-SNE yet",
-                "It is computed once, in minutes, while everything else goes on.",
+                "No t-SNE map yet",
+                "It takes minutes, once; everything else keeps working.",
             )
         )
-        _offer(place, "Compute it")
+        _offer(place, "Compute")
         return None
     if found["stale"]:
-        st.html(states.notes(["The collection was written to since this map was computed."]))
-        _offer(place, "Compute it again")
+        st.html(states.notes(["The collection has changed since this map was computed."]))
+        _offer(place, "Compute again")
     return found
 
 
@@ -134,7 +134,7 @@ def _offer(place: Place, words: str) -> None:
 
 
 def _ended(job: dict[str, Any]) -> None:
-    words, tone = told(job)
+    words, tone = outcome(job)
     if words:
         st.session_state["atlas-note"] = (words, tone)
     st.session_state["atlas-made"] = st.session_state.get("atlas-made", 0) + 1
@@ -156,10 +156,10 @@ def _map(
     st.html(legend)
     said = [f"{len(found['ids']):,} of {found['of']:,} items"]
     if found["explained"]:
-        said.append("the axes hold " + " and ".join(f"{one:.0%}" for one in found["explained"]))
+        said.append("the axes explain " + " and ".join(f"{one:.0%}" for one in found["explained"]))
     if found["perplexity"]:
         said.append(f"perplexity {found['perplexity']:g}")
-        said.append("distances between far groups mean nothing")
+        said.append("distances between distant groups have no meaning")
     said.append(f"encoder {found['encoder']}")
     st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul>')
     if drawn.lasso is not None and len(gates) < MOST_GATES:
@@ -222,33 +222,35 @@ def _entry(kind: Kind, count: int) -> str:
 
 
 def _patient(place: Place, found: dict[str, Any]) -> dict[str, Any] | None:
-    """Whose cells are shown, and against whom: masks over the points, and cells that are new."""
+    """The patient and the reference group: masks over the items of the map, and new cells."""
     kinds = [name for name in ("patient", "case") if found["columns"][name]["values"]]
     how = st.radio(
-        "Whose cells", [*(COLUMNS[name] for name in kinds), "New images"], horizontal=True,
+        "Cells of", [*(COLUMNS[name] for name in kinds), "New images"], horizontal=True,
         key="atlas-who",
     )  # fmt: skip
     group = _group(found)
     if how == "New images":
         name = st.text_input(
             "Patient (pseudonym)", key="atlas-new-patient",
-            help="If the library knows this patient, its own cells do not pull the new ones.",
+            help="Stored cells of this patient are then left out when the new ones are placed.",
         )  # fmt: skip
         files = st.file_uploader(
             "Images of single cells", type=["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"],
             accept_multiple_files=True, key="atlas-files",
         )  # fmt: skip
         if not files:
-            st.html(
-                states.notes(["Drop in the cells of one patient: one picture for each."], "good")
-            )
+            st.html(states.notes(["Drop in the cells of one patient, one image each."], "good"))
             return None
         answer = place.client.place(
             place.name, found["method"], images=[one.getvalue() for one in files],
             patient=name.strip() or None,
         )  # fmt: skip
         if not answer["patient_known"]:
-            st.html(states.notes(["The patient is unknown: its own cells may pull the new ones."]))
+            st.html(
+                states.notes(
+                    ["The patient is unknown: stored cells of the same patient are not left out."]
+                )
+            )
         cells = answer["cells"]
         return {
             "name": name.strip() or "the new patient",
@@ -276,7 +278,7 @@ def _patient(place: Place, found: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _group(found: dict[str, Any]) -> tuple[str, NDArray[np.bool_]]:
-    """The group that a patient is held against."""
+    """The reference group: its name, and a mask over the items of the map."""
     names = [name for name in COLUMNS if len(found["columns"][name]["values"]) > 1]
     which = {
         f"{COLUMNS[name]}: {value}": (name, value)
@@ -410,10 +412,10 @@ def _against(
             by_label.append((here, _row(label, here, total, theirs, others)))
     by_label.sort(key=lambda pair: -pair[0])
     rows += [row for _, row in by_label[:12]]
-    caption = f"Of {total:,} cells of {patient['name']} and {others:,} of the group" + (
+    caption = f"Of {total:,} cells of {patient['name']} and {others:,} of the reference group" + (
         "; new cells count under the label of their nearest neighbour." if len(new) else "."
     )
-    return table(["Gate or label", patient["name"][:20], "Group", "Times"], rows, caption)
+    return table(["Gate or label", patient["name"][:20], "Reference", "Ratio"], rows, caption)
 
 
 def _row(name: str, here: int, total: int, there: int, others: int) -> list[str]:
@@ -445,8 +447,8 @@ def _pictures(
             images[id],
             mark="hs-chosen" if patient is not None and patient["mine"][at] else "",
             actions=(
-                Action("search", "lens", "Find what looks like it", key="f"),
-                Action("case", "sheet", "Open its case", key="o"),
+                Action("search", "lens", "Find similar cells", key="f"),
+                Action("case", "sheet", "Open this case", key="o"),
             ),
         )
         for id, at in zip(ids, shown, strict=True)
@@ -469,7 +471,7 @@ def _pictures(
     goto("", {"item": pressed.id, "collection": place.name})
 
 
-# ---------------------------------------------------------------- effects of origin
+# ---------------------------------------------------------------- batch effects
 
 
 @st.cache_data(max_entries=32, show_spinner="Measuring")
@@ -480,7 +482,7 @@ def _measured(_place: Place, collection: str, field: str, _items: int) -> dict[s
 def _effects(place: Place, drawn: dict[str, Any]) -> None:
     known = [name for name in ORIGINS if len(drawn["columns"][name]["values"]) > 1]
     field = st.selectbox(
-        "Held against the label",
+        "Origin",
         ORIGINS,
         index=ORIGINS.index(known[0]) if known else 0,
         format_func=str.capitalize,
@@ -518,11 +520,11 @@ def _effects(place: Place, drawn: dict[str, Any]) -> None:
             if one["asked"]
         ]
         parts.append('<div style="height:16px"></div>')
-        parts.append(table([field.capitalize(), "Items", "Own kind", "Expected"], lines))
+        parts.append(table([field.capitalize(), "Items", "Same origin", "Expected"], lines))
     st.html("".join(parts))
     st.html(
-        '<p class="hs-reason">Expected is what would be found if, among the items of each label, '
-        f"{field} did not matter: a {field} that has its own labels is not blamed for it.</p>"
+        '<p class="hs-reason">Expected: the share if, among the items of each label, '
+        f"{field} did not matter: a {field} with labels of its own is no effect.</p>"
     )
 
 

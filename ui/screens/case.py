@@ -1,4 +1,4 @@
-"""*Case*: the cells of one case, counted three ways, on their slide, and cases that look alike."""
+"""*Case*: cells of one case by recorded label, review and vote; its slide; similar cases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ui.look import states
 from ui.look.card import Action, card, data_url
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
-from ui.look.tables import legend, meter, plain, table
+from ui.look.tables import count, legend, meter, plain, table
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
@@ -27,22 +27,24 @@ BY: dict[BagField, str] = {"case": "Case", "patient": "Patient", "source": "Slid
 PAGE = 48
 """Cells that are shown at once."""
 FOUND = 60
-"""Cells of a slide that are marked as like the one that was picked."""
+"""Cells of a slide that are marked as similar to the selected one."""
 Show = Literal["All", "Differ", "Not sure", "Reviewed", "Disputed"]
 SHOW: dict[Show, str] = {
-    "All": "Every cell",
-    "Differ": "The neighbours call it otherwise",
-    "Not sure": "The neighbours do not agree",
-    "Reviewed": "A reviewer has spoken",
-    "Disputed": "Two reviewers differ",
+    "All": "All cells",
+    "Differ": "Neighbours disagree with the label",
+    "Not sure": "Neighbours are not sure",
+    "Reviewed": "Reviewed",
+    "Disputed": "Reviewers disagree",
 }
-NONE = "Take my word back"
+NONE = "Remove my review"
 """Offered beside the labels."""
 
 
 def show() -> None:
     """Draw the page."""
-    place = opened("Case", "All cells of one case, counted three ways, and cases that look alike.")
+    place = opened(
+        "Case", "The cells of one case by recorded label, review and vote; and similar cases."
+    )
     if place is None:
         return
     with guarded():
@@ -77,7 +79,7 @@ def _choose(place: Place) -> tuple[str, str] | None:
     left, middle, right = st.columns([1, 2, 1], vertical_alignment="bottom")
     with left:
         by = st.selectbox(
-            "Look at a",
+            "Group by",
             bys,
             index=bys.index(asked_by) if asked_by in bys else 0,
             format_func=BY.__getitem__,
@@ -87,13 +89,12 @@ def _choose(place: Place) -> tuple[str, str] | None:
     if not counts:
         st.html(
             states.empty(
-                f"No {BY[by].lower()} is named",
-                "Items of this collection carry no such name. Choose another kind above, or ingest "
-                "with a manifest that has a column for it.",
+                f"No {BY[by].lower()} is known",
+                "Choose another grouping above, or ingest with a table that has a column for it.",
             )
         )
         return None
-    # Names of sources are digests, which nobody looks for: the one with most cells comes first.
+    # Names of sources are digests, which no one looks for: the one with most cells comes first.
     names = sorted(counts, key=lambda one: (-counts[one] if by == "source" else 0, one))
     asked = st.query_params.get("case", "")
     if asked and asked not in counts:  # beyond those that are listed, or not there any more
@@ -108,7 +109,7 @@ def _choose(place: Place) -> tuple[str, str] | None:
             BY[by],
             names,
             index=names.index(asked) if asked in names else 0,
-            format_func=lambda one: f"{one}  ({_items(counts[one])})",
+            format_func=lambda one: f"{one}  ({count(counts[one], 'item')})",
             key=f"case-value-{by}",
             help="Type to search. Beyond a thousand, the most frequent are listed.",
         )
@@ -118,7 +119,7 @@ def _choose(place: Place) -> tuple[str, str] | None:
 
 
 def _count(place: Place, by: str, value: str) -> CaseCount:
-    """The count, with reviews as they stand: asked anew in every run that follows a review."""
+    """The differential count; computed again after each review."""
     k = int(st.session_state.get("case-k", 20))
     seen = (place.name, by, value, k, st.session_state.get("case-reviews", 0))
     held = st.session_state.get("case-count")
@@ -132,8 +133,8 @@ def _count(place: Place, by: str, value: str) -> CaseCount:
 
 def _counts(found: CaseCount) -> None:
     facts = [
-        _items(found.items),
-        f"{found.recorded:,} labelled by their source",
+        count(found.items, "item"),
+        f"{found.recorded:,} with a recorded label",
         f"{found.reviewed:,} reviewed",
         EXCLUSION[found.patient_exclusion],
         f"encoder {found.encoder}",
@@ -151,12 +152,12 @@ def _counts(found: CaseCount) -> None:
     ]
     rows.append(["Not sure", "", "", plain(found.not_sure)])
     others = "patients" if found.patient_exclusion == "applied" else "sources"
-    caption = f"Each vote is of the {found.k} most similar cells of other {others}."
-    heads = ["Label", "Source", "After review", "Neighbours"]
+    caption = f"Each vote is of the {found.k} nearest cells of other {others}."
+    heads = ["Label", "Recorded", "Reviewed", "Neighbours"]
     agreement = ""
     if found.agreement is not None:
         agreement = (
-            f'<p class="hs-reason">Where the neighbours are clear, they agree with the label for '
+            f'<p class="hs-reason">Where the vote is sure, it agrees with the label for '
             f"<b>{found.agreement:.0%}</b> of the cells.</p>"
         )
     st.html(
@@ -167,11 +168,7 @@ def _counts(found: CaseCount) -> None:
     )
 
 
-def _items(count: int) -> str:
-    return f"{count:,} item{'' if count == 1 else 's'}"
-
-
-# ---------------------------------------------------------------- cells, and what they are called
+# ---------------------------------------------------------------- cells and their labels
 
 
 def _cells(place: Place, found: CaseCount) -> None:
@@ -180,7 +177,7 @@ def _cells(place: Place, found: CaseCount) -> None:
     with top:
         kind: Show = st.selectbox("Show", list(SHOW), format_func=SHOW.__getitem__, key="case-show")
     with side:
-        only = st.selectbox("Called", ["Any label", *labels], key="case-label")
+        only = st.selectbox("Label", ["Any label", *labels], key="case-label")
     cells = [cell for cell in found.cells if _wanted(cell, kind)]
     if only != "Any label":
         cells = [
@@ -189,7 +186,7 @@ def _cells(place: Place, found: CaseCount) -> None:
     chosen = _chosen(found)
     _relabel(place, found, labels, chosen)
     if not cells:
-        st.html(states.empty("No cell is like that", "Choose another kind of cell above."))
+        st.html(states.empty("No such cell", "Choose another filter above."))
         return
     pages = -(-len(cells) // PAGE)
     page = min(int(st.session_state.get("case-page", 1)), pages)
@@ -203,8 +200,10 @@ def _cells(place: Place, found: CaseCount) -> None:
             note=_note(cell),
             mark="hs-chosen" if cell.item.id in chosen else "",
             actions=(
-                Action("choose", "✓", "Choose for relabelling", key="x", on=cell.item.id in chosen),
-                Action("slide", "target", "Show on its slide", key="s"),
+                Action(
+                    "choose", "✓", "Choose for reclassification", key="x", on=cell.item.id in chosen
+                ),
+                Action("slide", "target", "Show on the slide", key="s"),
             ),
         )
         for cell in shown
@@ -254,15 +253,15 @@ def _note(cell: CountedCell) -> str:
 
 
 def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: frozenset[str]) -> None:
-    """What a reviewer says of the chosen cells; the source's label stays beside it."""
+    """A form for the reviewer's label of the chosen cells; the recorded label is kept."""
     known = sorted({*labels, *place.client.facets(place.name, "label", 200)})
     with st.form("case-review", border=True):
         one, two, three = st.columns([3, 2, 2], vertical_alignment="bottom")
         with one:
             label = st.selectbox(
-                f"Call the {len(chosen)} chosen cells"
+                f"Reclassify {count(len(chosen), 'cell')}"
                 if chosen
-                else "Choose cells, then call them",
+                else "Choose cells to reclassify",
                 [*known, NONE],
                 index=None,
                 accept_new_options=True,
@@ -283,7 +282,7 @@ def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: froz
     if not sent:
         return
     if not label:
-        st.html(states.notes(["Choose what the cells are called, then save."]))
+        st.html(states.notes(["Choose a label, then save."]))
         return
     st.session_state["case-reviewer"] = reviewer
     said = None if label == NONE else str(label)
@@ -299,8 +298,8 @@ def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: froz
     st.session_state["case-reviews"] = st.session_state.get("case-reviews", 0) + 1
     st.session_state["case-chosen"] = (found.value, frozenset())
     st.session_state["case-saved"] = (
-        f"{done['written']} kept, {done['unchanged']} said before. The labels of the source are "
-        "as they were."
+        f"{count(done['written'], 'review')} saved, {done['unchanged']:,} unchanged. The recorded "
+        "labels stay as they are."
     )
     st.rerun()
 
@@ -319,7 +318,7 @@ def _slide(place: Place, found: CaseCount) -> None:
             "Slide or field",
             sources,
             index=sources.index(start),
-            format_func=lambda one: f"{one[:8]}…  ({most[one]:,} cells)",
+            format_func=lambda one: f"{one[:8]}…  ({count(most[one], 'cell')})",
         )
     try:
         source = _source(place, start)
@@ -374,7 +373,7 @@ def _marks(
     def name(cell: CountedCell) -> str | None:
         return (cell.voted if cell.sure else None) if by_vote else cell.reviewed or cell.item.label
 
-    # Over what is on this slide, so that eight kinds are told apart however many the case has.
+    # Over what is on this slide, so that eight labels stay distinct however many the case has.
     called = {
         label
         for cell in cells
@@ -397,7 +396,7 @@ def _marks(
 
 
 def _alike(place: Place, source: str, picked: str | None) -> list[Mark]:
-    """The cells of this slide that look most like the picked one, the likest yellow."""
+    """The cells of this slide most similar to the selected one, the most similar in yellow."""
     if picked is None or not st.session_state.get("case-alike"):
         return []
     question = Question(
@@ -428,17 +427,19 @@ def _picked(place: Place, cell: CountedCell, alike: int) -> None:
     with left:
         if image is not None:
             one = card(cell.item, image, note=_note(cell))
-            st.html(f'<ol class="hs-grid" aria-label="The picked cell">{one}</ol>')
+            st.html(f'<ol class="hs-grid" aria-label="The selected cell">{one}</ol>')
     with right:
         st.html(f'<p class="hs-reason">{escape(cell.reason)}</p>')
         st.toggle(
-            "Mark what looks like it on this slide",
+            "Mark similar cells on this slide",
             key="case-alike",
             help=f"The {FOUND} most similar cells of this slide, from blue to yellow.",
         )
         if alike:
-            st.html(f'<p class="hs-reason">{alike} hits are marked, the most similar yellow.</p>')
-        if st.button("Choose it for relabelling", key="case-choose-picked"):
+            st.html(
+                f'<p class="hs-reason">{count(alike, "cell")} marked, most similar in yellow.</p>'
+            )
+        if st.button("Choose for reclassification", key="case-choose-picked"):
             value, ids = st.session_state.get("case-chosen", ("", frozenset()))
             del value
             st.session_state["case-chosen"] = (
@@ -466,13 +467,13 @@ def _similar(place: Place, found: CaseCount) -> None:
     if answer.warnings:
         st.html(states.notes(answer.warnings))
     if not answer.cases:
-        st.html(states.empty("No other case", "The collection holds no case to compare with."))
+        st.html(states.empty("No other case", "The collection has no other case to compare with."))
         return
     ids = [pair.item.id for match in answer.cases for pair in match.pairs]
     ids += [pair.query_item for match in answer.cases for pair in match.pairs if pair.query_item]
     images = pictures(place.client, ids, place.name)
     st.html(
-        f'<p class="hs-reason">{answer.compared} compared; '
+        f'<p class="hs-reason">{count(answer.compared, "other")} compared; '
         f"{escape(EXCLUSION[answer.patient_exclusion])}. Left of each pair is a cell of this case, "
         "right the most similar cell of theirs.</p>"
     )
@@ -500,6 +501,7 @@ def _match(at: int, match: CaseMatch, images: dict[str, bytes]) -> str:
     site = f" · {', '.join(match.sites)}" if match.sites else ""
     return (
         f'<section class="hs-panel"><h3 class="hs-section">{at}. {escape(match.value)}</h3>'
-        f'<p class="hs-faint">distance {match.distance:.3f} · {match.cells:,} cells{escape(site)}'
-        f"<br>{escape(shares)}</p><ol class='hs-pairs'>{pairs}</ol></section>"
+        f'<p class="hs-faint">distance {match.distance:.3f} · '
+        f"{count(match.cells, 'cell')}{escape(site)}<br>{escape(shares)}</p>"
+        f"<ol class='hs-pairs'>{pairs}</ol></section>"
     )

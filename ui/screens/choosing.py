@@ -9,9 +9,9 @@ from search.schemas.cells import FoundCells
 from ui.address import Searching
 from ui.look import states
 from ui.look.card import card
-from ui.session.asked import cells_of, pictures, sampled, stored_item, uploads
 from ui.session.current import change, set_picking, start_again, this_round
 from ui.session.place import Place
+from ui.session.results import cells_of, pictures, sampled, stored_item, uploads
 from ui.session.uploads import Upload
 from ui.widgets.board import board
 from ui.widgets.field import field
@@ -22,11 +22,11 @@ KINDS = ("white", "red", "platelet")
 
 
 def begin(place: Place, search: Searching) -> None:
-    """Three ways to begin: a picture, a stored item, a sample."""
+    """Three ways to start: an image, a stored item, a sample."""
     at = this_round()
     left, right = st.columns([3, 2], gap="large")
     with left, st.container(key="hs-begin"):
-        st.html('<h2 class="hs-section">Your picture</h2>')
+        st.html('<h2 class="hs-section">Your image</h2>')
         given = uploader("Drop in a cell or a whole field, or paste with Ctrl+V", f"upload-{at}")
         given = pasted(f"paste-{at}") or given
         st.html(
@@ -36,7 +36,7 @@ def begin(place: Place, search: Searching) -> None:
     with right:
         st.html('<h2 class="hs-section">A stored item</h2>')
         typed = st.text_input(
-            "Its id",
+            "Item id",
             key=f"item-{at}",
             placeholder="3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11",
         )
@@ -95,13 +95,13 @@ def forgotten(search: Searching) -> None:
             "Drop in the same picture again, and the search goes on as it was.",
         )
     )
-    given = uploader("The same picture", f"again-{this_round()}")
+    given = uploader("The same image", f"again-{this_round()}")
     if given is not None:
         kept = uploads().keep(given[1], given[0])
         if kept.id == search.upload:
             change(search)
         st.html(states.notes(["This is another picture than the link was made with."]))
-        if st.button("Search with this picture instead"):
+        if st.button("Search with this image instead"):
             change(search, upload=kept.id, crop=None, like=(), unlike=())
     if st.button("New search", key="new", icon=":material/restart_alt:"):
         start_again(search)
@@ -136,7 +136,7 @@ def choose_cell(place: Place, search: Searching, upload: Upload) -> None:
             else []
         )
         scale_input(search, upload, found)
-        if st.button("Use the whole picture", key="whole", width="stretch"):
+        if st.button("Use the whole image", key="whole", width="stretch"):
             set_picking(upload.id, False)
             change(search)
         if st.button("New search", key="new", icon=":material/restart_alt:", width="stretch"):
@@ -154,7 +154,7 @@ def choose_cell(place: Place, search: Searching, upload: Upload) -> None:
 
 
 def scale_input(search: Searching, upload: Upload, found: FoundCells | None = None) -> None:
-    """The scale of a picture: typed, or said to be an estimate, or not known."""
+    """A field for the scale of a picture; an estimate from its red cells stands below."""
     typed = st.number_input(
         "Scale (µm per px)",
         min_value=0.001,

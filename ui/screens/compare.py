@@ -19,10 +19,10 @@ from ui.look.card import data_url, scale_words
 from ui.look.overlays import NAMES, checked, heat, legend, patches
 from ui.look.scalebar import side_um
 from ui.screens.detail import SHOWN
-from ui.session.asked import COMPARED, cells_of, compared, looked_at, stored_item, uploads
 from ui.session.current import SEARCH
 from ui.session.navigation import goto
 from ui.session.place import Place, guarded, opened
+from ui.session.results import COMPARED, cells_of, compared, search_results, stored_item, uploads
 from ui.session.uploads import Upload
 from ui.widgets.lenses import Dot, Pane, lenses
 
@@ -37,13 +37,12 @@ def show() -> None:
     """Draw the page."""
     place = opened(
         "Compare",
-        "The query and its neighbours at one physical scale, under one zoom, and why they were "
-        "found.",
+        "The query and its neighbours at the same physical scale, and why they were found.",
     )
     if place is None:
         return
     with guarded():
-        search, ids = _asked(place)
+        search, ids = _current(place)
         upload = None if search.upload is None else uploads().get(search.upload)
         if not search.asks or (search.upload is not None and upload is None):
             st.html(
@@ -57,13 +56,13 @@ def show() -> None:
                     goto("")
             return
         if not ids:
-            found = looked_at(place.client, search, None if upload is None else upload.content)
+            found = search_results(place.client, search, None if upload is None else upload.content)
             ids = [hit.item.id for hit in found.answer.hits][: MOST_COMPARED - 1]
         _write(search, ids)
         _compared(place, search, upload, ids)
 
 
-def _asked(place: Place) -> tuple[Searching, list[str]]:
+def _current(place: Place) -> tuple[Searching, list[str]]:
     """The search and the hits: of the address where it names them, else of the session."""
     params = st.query_params.to_dict()
     search: Searching = st.session_state.get(SEARCH, Searching())
@@ -104,7 +103,7 @@ def _compared(place: Place, search: Searching, upload: Upload | None, ids: list[
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="hs-compare"):
         kind = st.segmented_control(
-            "Why this hit",
+            "Explanation",
             list(NAMES),
             default="none",
             format_func=lambda kind: NAMES[kind],
@@ -112,7 +111,7 @@ def _compared(place: Place, search: Searching, upload: Upload | None, ids: list[
         )
         numbers = [str(at) for at in range(1, len(items) + 1)]
         against = st.segmented_control(
-            "On the query, for hit", numbers, default="1", key=f"hs-against-{len(items)}"
+            "Query map for neighbour", numbers, default="1", key=f"hs-against-{len(items)}"
         )
     kind = kind or "none"
     first = items[int(against or "1") - 1]
@@ -138,7 +137,7 @@ def _compared(place: Place, search: Searching, upload: Upload | None, ids: list[
         "<span>Drag or arrow keys move all</span> <span><kbd>0</kbd> whole picture</span></p>"
     )
     known = stored_item(place.client, search.item, place.name) if search.item else None
-    st.html('<h2 class="hs-section">What differs</h2>' + differences(known, search, items))
+    st.html('<h2 class="hs-section">Differences</h2>' + differences(known, search, items))
 
 
 def _items(place: Place, ids: list[str]) -> tuple[list[Item], int]:
@@ -165,7 +164,7 @@ def _explained(
     waiting = st.empty()
     for at, group in enumerate(groups, 1):
         waiting.html(
-            f'<p class="hs-lead" role="status">Looking into it: {at} of {len(groups)}…</p>'
+            f'<p class="hs-lead" role="status">Computing the maps: {at} of {len(groups)}…</p>'
         )
         one = _explain(place.client, asked, content, tuple(group), kind)
         found.update(dict.fromkeys(group, one))
@@ -275,7 +274,7 @@ def _laid(
 def _mapped(pane: Pane, found: ExplainMap, name: str) -> Pane:
     lines = (*pane.lines, checked(found))
     if found.values is None:
-        return replace(pane, lines=lines, withheld=found.withheld or "Withheld.")
+        return replace(pane, lines=lines, withheld=found.withheld or "Not shown.")
     return replace(pane, lines=lines, overlay=heat(found), overlay_alt=name)
 
 

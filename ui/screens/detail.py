@@ -12,10 +12,10 @@ from search.schemas.items import Item
 from ui.address import MOST_COMPARED, Searching
 from ui.look.card import data_url, scale_words
 from ui.look.scalebar import bar_html, scale_bar, side_um
-from ui.session.asked import compared, mark
 from ui.session.current import change
 from ui.session.navigation import goto
 from ui.session.place import Place, guarded
+from ui.session.results import compared, mark
 
 SHOWN = ("label", "case", "patient", "dataset", "site", "stain", "scanner", "acquired", "kind")
 
@@ -30,14 +30,16 @@ def detail(place: Place, search: Searching, item: Item) -> None:
             st.html(large_picture(item, jpeg))
         with right:
             st.html(facts_table(item))
-            if st.button("Search with it", type="primary", icon=":material/search:", key="ask"):
+            if st.button(
+                "Search with this cell", type="primary", icon=":material/search:", key="ask"
+            ):
                 change(search, item=item.id, upload=None, crop=None, like=(), unlike=())
-            if item.case and st.button("Open its case", icon=":material/assignment_ind:"):
+            if item.case and st.button("Open this case", icon=":material/assignment_ind:"):
                 goto("case", {"case": item.case, "collection": place.name})
             held = compared()
             marked = item.id in held
             if st.button(
-                "Do not compare" if marked else "Mark for comparison",
+                "Unmark" if marked else "Mark for comparison",
                 icon=":material/view_column:",
                 disabled=not marked and len(held) >= MOST_COMPARED,
                 help=f"Up to {MOST_COMPARED} beside the query.",
@@ -59,7 +61,7 @@ def large_picture(item: Item, jpeg: bytes) -> str:
 
 
 def facts_table(item: Item) -> str:
-    """What is known of an item, as a table; what is not known is said to be unknown."""
+    """What is known of an item, as a table; what is not known is shown as unknown."""
     rows = [(name, getattr(item, name)) for name in SHOWN]
     rows += [("scale", scale_words(item)), ("id", item.id)]
     cells = "".join(

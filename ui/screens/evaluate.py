@@ -1,4 +1,4 @@
-"""*Evaluate*: how often the neighbours agree with the labels of the sources, with doubt shown."""
+"""*Evaluate*: how often the neighbours vote for the recorded label, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from ui.look import states
 from ui.look.card import card
 from ui.look.curves import Line, chart
 from ui.look.palette import SEQUENCE, shade
-from ui.look.tables import plain, table
+from ui.look.tables import count, plain, table
 from ui.look.theme import contrast
-from ui.screens.paired import side_by_side
-from ui.session.jobs import follow, told
+from ui.screens.paired import UNITS, side_by_side
+from ui.session.jobs import follow, outcome
 from ui.session.navigation import goto
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
@@ -44,12 +44,12 @@ SCORES = {
     "map_at_k": "mAP at k",
 }
 SPLITS = {
-    "auto": "Choose for me",
-    "leave-one-patient-out": "Each patient left out in turn",
-    "leave-one-source-out": "Each source left out in turn",
-    "leave-one-site-out": "Each site left out in turn",
-    "stratified": "Folds with whole patients",
-    "temporal": "Older teach, newer are asked",
+    "auto": "Automatic",
+    "leave-one-patient-out": "Leave one patient out",
+    "leave-one-source-out": "Leave one source out",
+    "leave-one-site-out": "Leave one site out",
+    "stratified": "Stratified folds of whole patients",
+    "temporal": "Temporal split",
 }
 SHOWN = 24
 """Pictures of a confusion that are shown."""
@@ -59,7 +59,8 @@ NOBODY = "Nothing"
 def show() -> None:
     """Draw the page."""
     place = opened(
-        "Evaluate", "How often the neighbours agree with the labels of the sources, and where not."
+        "Evaluate",
+        "How often the neighbours vote for the recorded label, and where they do not.",
     )
     if place is None:
         return
@@ -77,20 +78,20 @@ def show() -> None:
             if not done:
                 st.html(
                     states.empty(
-                        "The first evaluation is under way",
+                        "The first evaluation is running",
                         "Its figures will be shown here. You may leave this page meanwhile.",
                     )
                     if going
                     else states.empty(
                         "No evaluation yet",
-                        "Choose who teaches whom at the left, and begin. Nothing is changed by it.",
+                        "Choose a train-test split at the left, then start. Nothing is changed.",
                     )
                 )
                 return
             _shown(place, done)
 
 
-def told_limit(mib: float) -> int:
+def upload_limit(mib: float) -> int:
     """The largest upload up to a limit, in MiB, that Streamlit does not promise more than.
 
     It says whole gigabytes, of 10^9 bytes and rounded, from half of one on: 512 MiB would be
@@ -110,7 +111,7 @@ def _follow(client: Client) -> bool:
 
 
 def _ended(job: dict[str, Any]) -> None:
-    words, tone = told(job)
+    words, tone = outcome(job)
     st.session_state[NOTE] = (words or "The evaluation is done.", tone)
 
 
@@ -118,24 +119,29 @@ def _begin(place: Place) -> None:
     with st.form("evaluate-plan"):
         st.html(f'<h2 class="hs-section">Evaluate {escape(place.name)}</h2>')
         split: SplitName = st.selectbox(
-            "Who teaches whom",
+            "Train-test split",
             list(get_args(SplitName)),
             format_func=lambda one: SPLITS.get(one, one),
-            help="The own patient, case and source of a cell never teach it.",
+            help="A cell is never judged by cells of its own patient, case or source.",
         )
-        ks = st.multiselect("Neighbours that vote", [1, 3, 5, 10, 20, 50], default=[1, 5, 20])
-        probe = st.checkbox("A linear probe too", value=True)
-        index = st.checkbox("The index beside exact search", value=True)
+        ks = st.multiselect("Neighbours (k)", [1, 3, 5, 10, 20, 50], default=[1, 5, 20])
+        probe = st.checkbox("Linear probe", value=True)
+        index = st.checkbox("Approximate vs exact search", value=True)
         few = st.number_input(
-            "Ask at most", 20, 100_000, 2000, step=500, help="All others still teach."
+            "Number of queries",
+            20,
+            100_000,
+            2000,
+            step=500,
+            help="At most; all other cells stay in the reference set.",
         )
         labelled = st.file_uploader(
-            "Ask a set of your own",
+            "Your own test set",
             type=["zip", "parquet"],
-            max_upload_size=told_limit(Settings().max_shard_mb),
+            max_upload_size=upload_limit(Settings().max_shard_mb),
             help="A ZIP of pictures whose folders are labels, or a shard. It is not kept.",
         )
-        sent = st.form_submit_button("Begin", type="primary")
+        sent = st.form_submit_button("Start evaluation", type="primary")
     if not sent:
         return
     if not ks:
@@ -149,13 +155,15 @@ def _begin(place: Place) -> None:
     except ServiceError as error:
         if error.status != 403:
             raise
-        st.html(states.notes([f"Nothing was begun: {error}. This needs the role write."]))
+        st.html(
+            states.notes([f"The evaluation was not started: {error}. It needs the role write."])
+        )
         return
     st.session_state[JOB] = begun.id
     st.rerun()
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- results
 
 
 @st.cache_data(max_entries=16, show_spinner="Reading the evaluation")
@@ -170,7 +178,7 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
         id = st.selectbox("Evaluation", list(names), format_func=names.__getitem__)
     with other_at:
         beside = st.selectbox(
-            "Beside it",
+            "Compare with",
             [NOBODY, *(one for one in names if one != id)],
             format_func=lambda one: names.get(one, one),
             help="Another encoder, another version, another split.",
@@ -178,20 +186,20 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     record = _record(place.client, id)
     result = record.result
     if result is None:
-        st.html(states.notes(["This evaluation has no result any more; begin it again."]))
+        st.html(states.notes(["The result of this evaluation was deleted; start it again."]))
         return
     other = None if beside == NOBODY else _record(place.client, beside).result
     if record.stale:
-        st.html(states.notes(["The collection has changed since: the figures are of what it was."]))
+        st.html(states.notes(["The collection has changed since this evaluation."]))
     st.html(_facts(result))
     st.html(_scores(result, other))
     methods = {one.method: one for one in result.methods}
     best = record.headline.method if record.headline else next(iter(methods))
-    name = st.segmented_control("Look closer at", list(methods), default=best) or best
+    name = st.segmented_control("Details of", list(methods), default=best) or best
     method = methods[name]
     twin = next((one for one in other.methods if one.method == name), None) if other else None
     if other and twin is None:
-        st.html(states.notes([f"The evaluation beside it has no {name}."]))
+        st.html(states.notes([f"The other evaluation has no {name}."]))
     elif other:
         side_by_side(place.client, id, beside, name)
     _closer(place, record, result, method, twin)
@@ -224,12 +232,10 @@ def _facts(result: EvaluationResult) -> str:
     said = [
         f"encoder {result.encoder.id}",
         result.split.words,
-        f"{data.asked:,} of {data.used:,} cells asked",
-        f"{data.patients:,} patients" if data.patients else "patients unknown",
-        f"{data.sites:,} sites" if data.sites else "sites unknown",
-        f"intervals over {result.clusters:,} {result.unit}s"
-        if result.unit != "mixed"
-        else f"intervals over {result.clusters:,} patients and sources",
+        f"{data.asked:,} of {count(data.used, 'cell')} used as queries",
+        count(data.patients, "patient") if data.patients else "patients unknown",
+        count(data.sites, "site") if data.sites else "sites unknown",
+        f"confidence intervals over {result.clusters:,} {UNITS[result.unit]}",
     ]
     chips = "".join(f"<li>{escape(one)}</li>" for one in said)
     return states.notes(list(result.notes)) + f'<ul class="hs-facts">{chips}</ul>'
@@ -245,7 +251,7 @@ def _scores(result: EvaluationResult, other: EvaluationResult | None) -> str:
         [escape(one.method), *(_score(one, key, twins.get(one.method)) for key in kept)]
         for one in result.methods
     ]
-    caption = "95 % intervals in brackets, whole patients or sources drawn."
+    caption = "95 % confidence intervals in brackets, bootstrap over patients or sources."
     if other:
         caption += f" Below each: {other.encoder.id}, version {other.data.version}."
     return table(["", *(SCORES[key] for key in kept)], rows, caption)
@@ -308,21 +314,21 @@ def _classes(method: MethodResult) -> str:
                 plain(one.auroc),
             ]
         )
-    heads = ["Label", "Asked", "Known", "Recall", "Precision", "F1", "AUROC"]
-    return table(heads, rows, "The label that is found least comes first.")
+    heads = ["Label", "Queries", "Reference", "Recall", "Precision", "F1", "AUROC"]
+    return table(heads, rows, "The label with the lowest recall comes first.")
 
 
 def _curves(method: MethodResult, twin: MethodResult | None) -> None:
     left, right = st.columns(2, gap="medium")
-    named = [("this one", method, True)] + ([("beside it", twin, False)] if twin else [])
+    named = [("this evaluation", method, True)] + ([("the other", twin, False)] if twin else [])
     with left:
         lines = [
             Line(name, [(b.probability, b.accuracy) for b in one.reliability if b.count], first)
             for name, one, first in named
         ]
         board(  # an SVG is taken out of plain HTML
-            '<h3 class="hs-section">Is a share a probability?</h3>'
-            + chart(lines, "share of the first label", "right", diagonal=True)
+            '<h3 class="hs-section">Calibration: is a share a probability?</h3>'
+            + chart(lines, "share of the first label", "correct", diagonal=True)
             + f'<p class="hs-reason">On the dashed line it would be. Mean distance from it: '
             f"{method.ece:.1%}. Votes are shown with calibrated probabilities where the collection "
             "was calibrated.</p>",
@@ -335,10 +341,10 @@ def _curves(method: MethodResult, twin: MethodResult | None) -> None:
         ]
         low = min((y for line in lines for _, y in line.points), default=0.0)
         board(
-            '<h3 class="hs-section">What does “not sure” buy?</h3>'
-            + chart(lines, "cells that get an answer", "right", low=max(0.0, int(low * 10) / 10))
-            + '<p class="hs-reason">To the left, only votes with a large lead are given as an '
-            "answer; the rest is not sure.</p>",
+            '<h3 class="hs-section">Accuracy when “not sure” is allowed</h3>'
+            + chart(lines, "share of queries answered", "correct", low=max(0.0, int(low * 10) / 10))
+            + '<p class="hs-reason">To the left, only votes with a large lead are answered; '
+            "the rest are not sure.</p>",
             "evaluate-coverage",
         )
 
@@ -347,7 +353,7 @@ def _index(result: EvaluationResult) -> None:
     if result.index:
         rows = [
             [
-                f"{one.k} neighbours",
+                count(one.k, "neighbour"),
                 f"{one.recall:.1%}",
                 f"{one.agree:.1%}",
                 plain(one.exact.weighted_f1),
@@ -355,19 +361,20 @@ def _index(result: EvaluationResult) -> None:
             ]
             for one in result.index.by_k
         ]
-        heads = ["", "Neighbours found", "Same vote", "F1, exact", "F1, index"]
-        caption = f"{result.index.asked:,} cells asked both ways. {result.index.rule}"
+        heads = ["", "Recall", "Same vote", "F1, exact", "F1, index"]
+        queries = count(result.index.asked, "query", "queries")
+        caption = f"{queries} searched both ways. {result.index.rule}"
         st.html(table(heads, rows, caption))
     if result.bias:
         one = result.bias
         robust = "" if one.robustness is None else f" Robustness index {one.robustness:.2f}."
         text = (
-            f"{one.own_site:.0%} of the {one.k} nearest are of the own site, {one.expected:.0%} "
-            f"of all that may be.{robust}"
+            f"{one.own_site:.0%} of the {one.k} nearest neighbours are of the query's own site, "
+            f"{one.expected:.0%} expected.{robust}"
         )
         st.html(states.notes([text], "warn" if one.excess > 0.1 else "good"))
     if not result.index and not result.bias:
-        st.html(states.notes(["Neither the index nor sites were looked at."], "good"))
+        st.html(states.notes(["Neither the index nor the sites were evaluated."], "good"))
 
 
 # ---------------------------------------------------------------- confusions
@@ -381,14 +388,14 @@ def _confusions(
     truth, said = held[1:] if held[0] == of else ("", "")
     facts = []
     if method.dangerous:
-        facts.append(f"{method.dangerous:,} answers took a blast for a mature cell, or the reverse")
+        facts.append(f"{count(method.dangerous, 'answer')} confusing a blast with a mature cell")
     if method.tied:
-        facts.append(f"{method.tied:,} votes were tied, and count as wrong")
+        facts.append(f"{count(method.tied, 'tied vote')}, counted as wrong")
     chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
     pressed = board(
         f'<ul class="hs-facts">{chips}</ul>'
-        '<p class="hs-caption">Rows: what the source says. Columns: what the neighbours say. '
-        "Press a cell for its pictures.</p>"
+        '<p class="hs-caption">Rows: recorded label. Columns: vote of the neighbours. '
+        "Click a field for its pictures.</p>"
         f"{matrix(result.labels, method, truth, said)}",
         "evaluate-matrix",
     )
@@ -427,7 +434,7 @@ def _cell(
     ground = shade(share, SEQUENCE)
     # Between black and white one is always legible; a dark grey is not on the middle of the ramp.
     ink = max("#000000", "#ffffff", key=lambda one: contrast(ground, one))
-    name = f"{n} of {truth}, called {said}: {share:.0%}"
+    name = f"{n} of {truth}, predicted {said}: {share:.0%}"
     here = (truth, "" if said == "unanswered" else said) == open
     return (
         f'<td><button data-act="cell" data-id="{row},{column}" aria-label="{escape(name)}" '
@@ -444,7 +451,7 @@ def _pictures(
         record.id, method.method, truth=truth, limit=SHOWN, **wanted
     )
     called = said or "unanswered"
-    words = f"{truth}, called {called}: {found.total:,} cells, the surest first"
+    words = f"{truth}, predicted {called}: {count(found.total, 'cell')}, highest share first"
     st.html(f'<h3 class="hs-section">{escape(words)}</h3>')
     stored = [one for one in found.answers if one.stored]
     if not stored:

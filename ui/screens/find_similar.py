@@ -17,20 +17,20 @@ from ui.look.gallery import facts, gallery, keys, query_card, vote_panel, warned
 from ui.look.scalebar import scale_bar, side_um
 from ui.screens.choosing import begin, choose_cell, forgotten, scale_input
 from ui.screens.detail import detail
-from ui.session.asked import (
-    Looked,
-    compared,
-    counted,
-    full_picture,
-    looked_at,
-    mark,
-    pictures,
-    stored_item,
-    uploads,
-)
 from ui.session.current import change, current, keep, picking, set_picking, start_again, this_round
 from ui.session.navigation import goto
 from ui.session.place import Place, guarded, opened
+from ui.session.results import (
+    Results,
+    compared,
+    counted,
+    full_picture,
+    mark,
+    pictures,
+    search_results,
+    stored_item,
+    uploads,
+)
 from ui.session.uploads import Upload
 from ui.widgets.board import board
 
@@ -81,19 +81,19 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
         with left, st.container(key="hs-pinned"):
             pinned = st.empty()
         try:
-            found = looked_at(place.client, search, None if upload is None else upload.content)
+            found = search_results(place.client, search, None if upload is None else upload.content)
             shown = pictures(place.client, _pictured(found), place.name)
         finally:
             waiting.empty()
     with left:
-        asked = asked_with(place, search, upload)
+        asked = query_jpeg(place, search, upload)
         pinned.html(query_picture(place, search, upload, asked) + vote_panel(found.voted))
-        queried(search, upload)
+        query_actions(search, upload)
     with right:
         neighbours(place, search, found, shown, asked)
 
 
-def _pictured(found: Looked) -> list[str]:
+def _pictured(found: Results) -> list[str]:
     return list(dict.fromkeys(hit.item.id for hit in found.answer.hits))
 
 
@@ -146,17 +146,17 @@ def _with_count(counts: dict[str, int], value: str) -> str:
     return f"{value} · {counts.get(value, 0):,}"
 
 
-def queried(search: Searching, upload: Upload | None) -> None:
+def query_actions(search: Searching, upload: Upload | None) -> None:
     """What can be done with the query."""
     if search.refined:
-        said = "The vote is that of the query alone; the gallery follows your examples."
+        said = "The vote is of the query alone; the gallery follows your examples."
         st.html(states.notes([said], "good"))
     if upload is not None and upload.size is not None:
-        said = "Choose a cell in it" if search.crop is None else "Choose another cell"
+        said = "Choose a cell" if search.crop is None else "Choose another cell"
         if st.button(said, key="other", icon=":material/crop_free:", width="stretch"):
             set_picking(upload.id, True)
             change(search, crop=None)
-        with st.expander("What is known of it"):
+        with st.expander("Query details"):
             scale_input(search, upload)
             typed = st.text_input(
                 "Patient (pseudonym)",
@@ -171,8 +171,8 @@ def queried(search: Searching, upload: Upload | None) -> None:
         start_again(search)
 
 
-def asked_with(place: Place, search: Searching, upload: Upload | None) -> bytes:
-    """The JPEG of what is asked with."""
+def query_jpeg(place: Place, search: Searching, upload: Upload | None) -> bytes:
+    """The query as a JPEG."""
     if upload is None:
         return full_picture(place.client, str(search.item), place.name)
     return upload.part(search.crop)
@@ -198,7 +198,7 @@ def _size(jpeg: bytes) -> tuple[int, int]:
 
 
 def neighbours(
-    place: Place, search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes
+    place: Place, search: Searching, found: Results, shown: dict[str, bytes], asked: bytes
 ) -> None:
     """The gallery, and what can be done with it."""
     answer = found.answer
@@ -207,7 +207,7 @@ def neighbours(
     if not answer.hits:
         st.html(
             states.empty(
-                "No stored cell meets these conditions", "Remove a filter, or group no more."
+                "No stored cell matches these filters", "Remove a filter, or switch grouping off."
             )
         )
         return
@@ -226,7 +226,7 @@ def neighbours(
                 key="compare",
             ):
                 goto("compare")
-            if search.refined and st.button("Forget examples", icon=":material/undo:"):
+            if search.refined and st.button("Remove examples", icon=":material/undo:"):
                 change(search, like=(), unlike=())
             downloads(search, found, shown, asked)
     if pressed is None:
@@ -244,7 +244,7 @@ def neighbours(
             detail(place, search, items[pressed.id])
 
 
-def downloads(search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes) -> None:
+def downloads(search: Searching, found: Results, shown: dict[str, bytes], asked: bytes) -> None:
     """The answer as files, and the link that reproduces it."""
     st.download_button(
         "PDF",
@@ -279,8 +279,8 @@ def downloads(search: Searching, found: Looked, shown: dict[str, bytes], asked: 
         st.code(f"{base}?{urlencode(search.address())}", language=None, wrap_lines=True)
 
 
-def _report(search: Searching, found: Looked, shown: dict[str, bytes], asked: bytes) -> bytes:
-    """The PDF, made when it is asked for."""
+def _report(search: Searching, found: Results, shown: dict[str, bytes], asked: bytes) -> bytes:
+    """The PDF, made on download."""
     from ui.exports.pdf import search_report
 
     what = "a stored item" if search.item else "an uploaded picture"

@@ -1,4 +1,4 @@
-"""*Library*: collections, their versions and encoders, what was brought in, and what goes on."""
+"""*Library*: collections, their versions and encoders, imports and jobs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from encoder.registry import known
 from search.client.transport import ServiceError
 from ui.look import states
 from ui.look.card import data_url
-from ui.look.tables import badge, plain, table
-from ui.session.jobs import follow, told
+from ui.look.tables import badge, count, plain, table
+from ui.session.jobs import follow, outcome
 from ui.session.place import Place, guarded, opened
 
 JOB = "library-job"
 NOTE = "library-note"
 FACETS = ("kind", "dataset", "label", "site", "stain", "scanner")
 PICTURES = 12
-"""Files set aside of which a picture is tried."""
+"""Rejected files of which a thumbnail is shown."""
 CARD = {
     "architecture": "Architecture",
     "input_px": "Input, px",
@@ -41,7 +41,7 @@ CARD = {
 def show() -> None:
     """Draw the page."""
     place = opened(
-        "Library", "Collections, versions, encoders, and what was brought in.", needs_items=False
+        "Library", "Collections, their versions and encoders, imports and jobs.", needs_items=False
     )
     if place is None:
         return
@@ -58,12 +58,12 @@ def show() -> None:
         _note()
         view = st.segmented_control(
             "View",
-            ["Overview", "Versions", "Brought in", "Jobs"],
+            ["Overview", "Versions", "Imports", "Jobs"],
             default="Overview",
             key="library-view",
             label_visibility="collapsed",
         )
-        views = {"Versions": _versions, "Brought in": _brought, "Jobs": _jobs}
+        views = {"Versions": _versions, "Imports": _imports, "Jobs": _jobs}
         views.get(view or "", _overview)(place)
 
 
@@ -84,19 +84,19 @@ def _overview(place: Place) -> None:
             escape(held["encoder"]),
             f"<code>{escape(held['fingerprint'])}</code>",
             plain(held["dim"]),
-            badge("answers by default", "good") if held["default"] else "",
+            badge("default", "good") if held["default"] else "",
         ]
         for held in place.collections
     ]
-    heads = ["Collection", "Items", "Encoder", "Fingerprint", "Numbers", ""]
+    heads = ["Collection", "Items", "Encoder", "Fingerprint", "Dimensions", ""]
     st.html(table(heads, rows, text=[2, 3, 5]))
     left, right = st.columns([1, 1], gap="medium")
     with left:
-        st.html(f'<h2 class="hs-section">What is in {escape(place.name)}</h2>')
+        st.html(f'<h2 class="hs-section">Contents of {escape(place.name)}</h2>')
         st.html(_counts(place))
         _reviews(place)
     with right:
-        st.html('<h2 class="hs-section">Its encoder</h2>')
+        st.html('<h2 class="hs-section">Encoder</h2>')
         st.html(_card(place))
 
 
@@ -124,7 +124,7 @@ def _card(place: Place) -> str:
         for key, name in CARD.items()
         if facts.get(key) not in (None, "")
     ]
-    head = f"{facts['id']}, {facts['dim']} numbers for each cell"
+    head = f"{facts['id']}, {facts['dim']} dimensions"
     return table(["", head], rows, text=[1])
 
 
@@ -133,8 +133,8 @@ def _reviews(place: Place) -> None:
     if not reviewed:
         return
     disputed = sum(one["disputed"] for one in reviewed)
-    said = f"Reviewers have spoken of {len(reviewed):,} cells; they differ on {disputed:,}."
-    st.html(f'<p class="hs-reason">{said} The labels of the sources stay as they are.</p>')
+    said = f"{count(len(reviewed), 'cell')} reviewed; reviewers disagree on {disputed:,}."
+    st.html(f'<p class="hs-reason">{said} The recorded labels stay as they are.</p>')
     st.download_button(
         "Download the reviews as CSV",
         reviews_csv(reviewed),
@@ -145,7 +145,7 @@ def _reviews(place: Place) -> None:
 
 
 def reviews_csv(reviewed: Sequence[dict[str, Any]]) -> str:
-    """Every word of every reviewer, one line each."""
+    """Every label of every reviewer, one line each."""
     out = StringIO()
     writer = csv.writer(out)
     writer.writerow(["item", "source_label", "label", "reviewer", "caller", "at", "note"])
@@ -180,7 +180,7 @@ def _versions(place: Place) -> None:
         ]
         for one in reversed(versions)
     ]
-    heads = ["Version", "Encoder", "Items", "On disk", "State", "Gates", "Begun (UTC)"]
+    heads = ["Version", "Encoder", "Items", "On disk", "State", "Checks", "Started (UTC)"]
     st.html(table(heads, rows, text=[1, 4, 5]))
     under_way = follow(place.client, JOB, "Building the version", _reindexed)
     left, right = st.columns([3, 2], gap="medium")
@@ -194,12 +194,12 @@ def _versions(place: Place) -> None:
 
 def _state(one: dict[str, Any]) -> str:
     if one["served"]:
-        return badge("answers", "good")
+        return badge("active", "good")
     if one["state"] == "refused":
-        return badge("refused by a gate", "bad")
+        return badge("failed a check", "bad")
     if one["state"] == "building":
-        return badge("not whole", "warn")
-    return badge("answered before" if one["previous"] else "ready")
+        return badge("incomplete", "warn")
+    return badge("active before" if one["previous"] else "ready")
 
 
 def _passed(gates: Sequence[dict[str, Any]]) -> str:
@@ -217,14 +217,14 @@ def _gates(versions: Sequence[dict[str, Any]]) -> None:
     built = [one for one in versions if one["gates"]]
     if not built:
         st.html(
-            '<section class="hs-panel"><h2 class="hs-section">No gates yet</h2>'
-            '<p class="hs-reason">Gates are measured when a version is built by a re-index: '
+            '<section class="hs-panel"><h2 class="hs-section">No checks yet</h2>'
+            '<p class="hs-reason">Checks are made when a re-index builds a version: '
             "collapse, golden vectors, recall, accuracy and bias against the version before.</p>"
             "</section>"
         )
         return
     ids = [one["id"] for one in reversed(built)]
-    id = st.selectbox("Gates of version", ids) if len(ids) > 1 else ids[0]
+    id = st.selectbox("Checks of version", ids) if len(ids) > 1 else ids[0]
     one = next(one for one in built if one["id"] == id)
     tones = {True: ("passed", "good"), False: ("failed", "bad"), None: ("not measured", "warn")}
     rows = [
@@ -236,7 +236,7 @@ def _gates(versions: Sequence[dict[str, Any]]) -> None:
         ]
         for gate in one["gates"]
     ]
-    heads = ["Gate", "", "Measured", "Limit"]
+    heads = ["Check", "", "Measured", "Limit"]
     st.html(table(heads, rows, f"Version {id}, encoder {one['encoder']}.", text=[1, 2, 3]))
     notes = [f"{gate['name']}: {gate['note']}" for gate in one["gates"] if gate["note"]]
     if notes:
@@ -251,9 +251,9 @@ def _figures(figures: dict[str, float]) -> str:
 def _reindex(place: Place) -> None:
     with st.form("library-reindex"):
         st.html(
-            '<h2 class="hs-section">Re-index</h2><p class="hs-reason">A version is built with '
-            "another encoder beside the one that answers. It answers once it has passed its gates; "
-            "until then nothing changes.</p>"
+            '<h2 class="hs-section">Re-index</h2><p class="hs-reason">A new version is '
+            "built with another encoder. It becomes active once it has passed its checks; until "
+            "then nothing changes.</p>"
         )
         encoder = st.selectbox(
             "Encoder",
@@ -263,37 +263,35 @@ def _reindex(place: Place) -> None:
             placeholder="A name, or a folder on the machine of the service",
         )
         missing = st.checkbox("Leave out items whose file is gone")
-        force = st.checkbox("Serve it even if a gate refuses", help="It is recorded.")
+        force = st.checkbox("Activate it even if a check fails", help="This is recorded.")
         sent = st.form_submit_button("Build the version", type="primary")
     if not sent:
         return
     if not encoder:
-        st.html(states.notes(["Name the encoder that the version is to be made with."]))
+        st.html(states.notes(["Choose the encoder of the new version."]))
         return
     try:
         job = place.client.reindex(place.name, encoder, allow_missing=missing, force=force)
     except ServiceError as error:
         if error.status != 403:
             raise
-        st.html(states.notes([f"Nothing was begun: {error}. A re-index needs the role admin."]))
+        st.html(states.notes([f"The re-index was not started: {error}. It needs the role admin."]))
         return
     st.session_state[JOB] = job["id"]
     st.rerun()
 
 
 def _reindexed(job: dict[str, Any]) -> None:
-    words, tone = told(job)
+    words, tone = outcome(job)
     if job["state"] == "done":
         done = job["result"]
         refused = ", ".join(done["refused_by"])
         if done["switched"]:
-            words = f"Version {done['version']} answers now: {done['items']:,} items."
+            words = f"Version {done['version']} is active now: {count(done['items'], 'item')}."
             if refused:
-                words, tone = f"{words} It was forced past: {refused}.", "warn"
+                words, tone = f"{words} These checks failed and were overridden: {refused}.", "warn"
         else:
-            words = (
-                f"Version {done['version']} was built and does not answer: {refused} refused it."
-            )
+            words = f"Version {done['version']} was built and is not active: {refused} failed."
             tone = "warn"
     st.session_state[NOTE] = (words, tone)
 
@@ -305,8 +303,8 @@ def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
     before = next((at for at, one in enumerate(others) if one["previous"]), len(others) - 1)
     with st.form("library-rollback"):
         st.html(
-            '<h2 class="hs-section">Roll back</h2><p class="hs-reason">Another version answers '
-            "from the next question on. Removals and newer metadata go along.</p>"
+            '<h2 class="hs-section">Roll back</h2><p class="hs-reason">Another version '
+            "becomes active at once. Deletions and newer metadata are carried over.</p>"
         )
         which = st.selectbox(
             "Version",
@@ -314,12 +312,12 @@ def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
             index=before,
             format_func=lambda id: _called(next(one for one in others if one["id"] == id)),
         )
-        sure = st.checkbox("I mean it")
-        sent = st.form_submit_button("Let it answer")
+        sure = st.checkbox("Confirm")
+        sent = st.form_submit_button("Activate this version")
     if not sent:
         return
     if not sure:
-        st.html(states.notes(["Tick the box first: everybody's answers change with it."]))
+        st.html(states.notes(["Confirm first: the answers of all users change."]))
         return
     forced = next(one for one in others if one["id"] == which)["state"] == "refused"
     try:
@@ -329,22 +327,22 @@ def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
             raise
         st.html(states.notes([f"Nothing was changed: {error}. This needs the role admin."]))
         return
-    words = f"Version {done['served']} answers now, version {done['left']} no more."
+    words = f"Version {done['served']} is active now in place of version {done['left']}."
     if done["lacking"]:
-        words += f" It lacks {done['lacking']:,} items that came later: ingest them again."
+        words += f" It lacks {count(done['lacking'], 'item')} added later: ingest them again."
     st.session_state[NOTE] = (words, "warn" if done["lacking"] else "good")
     st.rerun()
 
 
 def _called(one: dict[str, Any]) -> str:
-    refused = ", refused by a gate" if one["state"] == "refused" else ""
-    return f"{one['id']} · {one['encoder']} · {one['items']:,} items{refused}"
+    refused = ", failed a check" if one["state"] == "refused" else ""
+    return f"{one['id']} · {one['encoder']} · {count(one['items'], 'item')}{refused}"
 
 
-# ---------------------------------------------------------------- brought in, and jobs
+# ---------------------------------------------------------------- imports and jobs
 
 
-def _brought(place: Place) -> None:
+def _imports(place: Place) -> None:
     try:
         found = place.client.ingests(place.name)
     except ServiceError as error:
@@ -352,16 +350,16 @@ def _brought(place: Place) -> None:
             raise
         st.html(
             states.empty(
-                "This service does not tell",
-                "It was started without the ingest part. The terminal lists what was brought in.",
+                "This service does not list imports",
+                "It was started without the ingest part. The terminal lists the imports:",
                 "hemaseek jobs",
             )
         )
         return
     facts = [
-        f"<b>{found['done']:,}</b> sources are whole in the library",
-        f"<b>{found['pending']:,}</b> wait for the next run",
-        f"<b>{found['quarantined']:,}</b> were set aside",
+        f"<b>{found['done']:,}</b> imported completely",
+        f"<b>{found['pending']:,}</b> left for the next run",
+        f"<b>{found['quarantined']:,}</b> rejected",
     ]
     st.html(f'<ul class="hs-facts">{"".join(f"<li>{one}</li>" for one in facts)}</ul>')
     left, right = st.columns([1, 1], gap="medium")
@@ -377,18 +375,16 @@ def _brought(place: Place) -> None:
             ]
             for one in found["runs"]
         ]
-        empty = states.empty("Nothing was brought in yet", "Run an ingest.", "hemaseek ingest PATH")
+        empty = states.empty("No import yet", "Run an ingest.", "hemaseek ingest PATH")
         st.html(
-            table(["", "State", "Begun (UTC)", "What came of it"], rows, text=[1, 3])
-            if rows
-            else empty
+            table(["", "State", "Started (UTC)", "Result"], rows, text=[1, 3]) if rows else empty
         )
     with right:
-        _set_aside(place, found)
+        _rejected(place, found)
 
 
-def _set_aside(place: Place, found: dict[str, Any]) -> None:
-    st.html('<h2 class="hs-section">Set aside</h2>')
+def _rejected(place: Place, found: dict[str, Any]) -> None:
+    st.html('<h2 class="hs-section">Rejected</h2>')
     if not found["set_aside"]:
         st.html(states.notes(["Every file could be read."], "good"))
         return
@@ -406,7 +402,7 @@ def _set_aside(place: Place, found: dict[str, Any]) -> None:
         '<p class="hs-reason">Names of files are not shown here: they often name patients. '
         "<code>hemaseek quarantine</code> prints them.</p>"
     )
-    if st.button("Let all of them be read again by the next run"):
+    if st.button("Retry all with the next import"):
         try:
             n = place.client.release(place.name)
         except ServiceError as error:
@@ -414,7 +410,10 @@ def _set_aside(place: Place, found: dict[str, Any]) -> None:
                 raise
             st.html(states.notes([f"Nothing was changed: {error}. This needs the role write."]))
             return
-        st.session_state[NOTE] = (f"{n:,} files will be read again by the next run.", "good")
+        st.session_state[NOTE] = (
+            f"{count(n, 'file')} will be read again by the next import.",
+            "good",
+        )
         st.rerun()
 
 
@@ -436,7 +435,7 @@ def _thumbnail(place: Place, key: str) -> str:
     content = _picture(place, place.name, key)
     if content is None:
         return '<span class="hs-faint">no picture</span>'
-    return f'<img class="hs-thumb" src="{data_url(content)}" alt="A file that was set aside">'
+    return f'<img class="hs-thumb" src="{data_url(content)}" alt="A rejected file">'
 
 
 def _jobs(place: Place) -> None:
@@ -462,14 +461,14 @@ def _jobs(place: Place) -> None:
         ]
         for one in jobs[:50]
     ]
-    heads = ["Job", "Collection", "State", "Done", "Begun (UTC)", "Why it failed"]
+    heads = ["Job", "Collection", "State", "Done", "Started (UTC)", "Error"]
     st.html(table(heads, rows, text=[1, 2, 5]))
     going = [one for one in jobs if one["state"] in ("queued", "running")]
     with st.container(horizontal=True):
-        if going and st.button(f"Stop the {going[-1]['kind']}"):
+        if going and st.button(f"Cancel the {going[-1]['kind']}"):
             place.client.stop_job(going[-1]["id"])
             st.rerun()
-        st.button("Look again")
+        st.button("Refresh")
 
 
 def _size(n: int) -> str:

@@ -1,4 +1,4 @@
-"""Two evaluations held against each other, cell by cell: in a sentence, and as a table."""
+"""Two evaluations compared query by query: a verdict and a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.client.client import Client
 from search.client.transport import ServiceError
 from search.schemas.comparisons import PairedResult, PairedScore
 from ui.look import states
-from ui.look.tables import plain, table
+from ui.look.tables import count, plain, table
 
 SCORES = {
     "weighted_f1": "Weighted F1",
@@ -46,13 +46,13 @@ def comparison(found: PairedResult) -> str:
     tone = "warn" if found.verdict == "not shown" else "good"
     one, other = _names(found)
     chances = (
-        "McNemar's test does not hold where several cells are of one patient or source"
+        "McNemar's test does not apply: several cells are of one patient or source"
         if found.mcnemar is None
         else f"McNemar's exact test: p {_p(found.mcnemar)}"
     )
     facts = [
-        f"{found.asked:,} cells asked by both",
-        f"both right {found.both_right:,}",
+        f"{count(found.asked, 'query', 'queries')} in both",
+        f"both correct {found.both_right:,}",
         f"only {one} {found.only_first:,}",
         f"only {other} {found.only_second:,}",
         f"neither {found.neither:,}",
@@ -60,8 +60,8 @@ def comparison(found: PairedResult) -> str:
     ]
     chips = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     caption = (
-        f"The same cells, {found.first.method}; 95 % intervals of the difference, the same "
-        f"{UNITS[found.unit]} ({found.clusters:,}) drawn for both."
+        f"The same cells, {found.first.method}; 95 % confidence intervals of the "
+        f"difference, paired bootstrap over {found.clusters:,} {UNITS[found.unit]}."
     )
     return (
         '<h3 class="hs-section">Cell by cell</h3>'
@@ -84,7 +84,7 @@ def by_label(found: PairedResult) -> str:
         found.classes, key=lambda score: (-abs(score.difference), score.name)
     )
     rows = [[*_row(score.name, score), plain(score.asked)] for score in order]
-    return table(["Recall", one, other, "Difference", "", "Asked"], rows, text=[4])
+    return table(["Recall", one, other, "Difference", "", "Queries"], rows, text=[4])
 
 
 def _row(name: str, score: PairedScore) -> list[str]:
@@ -106,7 +106,7 @@ def _names(found: PairedResult) -> tuple[str, str]:
         return first.encoder, second.encoder
     if (first.collection, first.version) != (second.collection, second.version):
         return f"version {first.version}", f"version {second.version}"
-    return "this one", "beside it"
+    return "this evaluation", "the other"
 
 
 def _p(value: float) -> str:

@@ -11,9 +11,9 @@ from ui.look import states
 from ui.session.place import Place
 
 SEARCH, WRITTEN, ROUND = "hs-search", "hs-written", "hs-round"
-"""The search, the address last written, and a number that makes widgets anew."""
+"""The search, the address last written, and a number in the keys of widgets that show them."""
 PICKING = "hs-picking"
-"""Upload to `True` where a cell is to be chosen in it, `False` where it is asked with whole."""
+"""By upload: `True` where a cell is to be chosen in it, `False` where the whole is the query."""
 
 
 def current(place: Place) -> Searching:
@@ -46,7 +46,7 @@ def keep(search: Searching) -> Searching:
 
 
 def renew() -> None:
-    """Make the widgets anew, because the search changed under them."""
+    """Give the widgets new keys, so that they show the changed search."""
     st.session_state[ROUND] = this_round() + 1
 
 
@@ -63,17 +63,17 @@ def change(search: Searching, **changes: object) -> NoReturn:
 
 
 def start_again(search: Searching) -> NoReturn:
-    """Go back to where nothing is asked, in the same collection."""
+    """Clear the search; the collection stays."""
     st.session_state.pop(PICKING, None)
     change(Searching(collection=search.collection))
 
 
 def picking(upload: str) -> bool | None:
-    """Whether a cell is being chosen in an upload; `None` where nobody said."""
+    """Whether a cell is being chosen in an upload; `None` where that is not decided."""
     found: bool | None = st.session_state.get(PICKING, {}).get(upload)
     return found
 
 
 def set_picking(upload: str, choosing: bool) -> None:
-    """Say whether a cell is to be chosen in an upload."""
+    """Decide whether a cell is to be chosen in an upload."""
     st.session_state[PICKING] = {upload: choosing}

@@ -1,4 +1,4 @@
-"""A job under way, drawn as it goes on."""
+"""A running job with its progress and a button to cancel it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def follow(
     ask: Callable[[str], dict[str, Any]] | None = None,
     stop: Callable[[str], object] | None = None,
 ) -> bool:
-    """Draw the job whose id the session keeps under `key`, until it has ended.
+    """Draw the progress of the job whose id the session keeps under `key`.
 
     Args:
-        client: Who is asked.
+        client: Of the service.
         key: In the session; taken out when the job has ended.
         words: What is done, for instance "Computing the map".
-        ended: Told of the job once, when it has ended; the page is then drawn anew.
-        ask: How it stands (`state`, `done`, `total`, `error`), where it is no plain job.
-        stop: Ends it, where it is no plain job.
+        ended: Callback with the job, once it has ended; the page is then drawn again.
+        ask: Returns its `state`, `done`, `total` and `error`; default: `client.job`.
+        stop: Cancels it; default: `client.stop_job`.
 
     Returns:
         Whether there is such a job.
@@ -45,7 +45,7 @@ def follow(
         try:
             job = (ask or client.job)(str(id))
         except (ServiceDown, ServiceError) as error:
-            st.html(states.notes([f"The job cannot be asked for: {error}"], "bad"))
+            st.html(states.notes([f"The state of the job is unknown: {error}"], "bad"))
             return
         if job["state"] in ENDED:
             st.session_state.pop(key, None)
@@ -55,21 +55,21 @@ def follow(
         waiting = job["state"] == "queued"
         said = "waiting for other jobs" if waiting else f"{job['done']:,} of {job['total']:,}"
         if not waiting and not job["total"]:
-            said = "begun"
+            said = "started"
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(min(share, 1.0), text=f"{words}: {said}")
-            if st.button("Stop", key=f"{key}-stop"):
+            if st.button("Cancel", key=f"{key}-stop"):
                 (stop or client.stop_job)(str(id))
 
     bar()
     return True
 
 
-def told(job: dict[str, Any]) -> tuple[str, str]:
-    """What to say of a job that has ended, and in which tone."""
+def outcome(job: dict[str, Any]) -> tuple[str, str]:
+    """The message of a job that has ended, and its tone (`good`, `warn`, `bad`)."""
     if job["state"] == "done":
         return "", "good"
     if job["state"] == "stopped":
-        return "It was stopped; nothing was changed.", "warn"
-    why = job["error"] or "the service ended before it did"
-    return f"It did not come to its end: {why}", "bad"
+        return "Cancelled; nothing was changed.", "warn"
+    why = job["error"] or "the service stopped first"
+    return f"It failed: {why}", "bad"

@@ -1,4 +1,4 @@
-"""Pictures of many items at once, each asked for once."""
+"""Thumbnails of many items, requested in parallel and cached."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from search.client.client import Client
 from search.client.transport import ServiceError
 
 AT_ONCE = 8
-"""Pictures that are asked for at the same time."""
+"""Requests at the same time."""
 
 
 @st.cache_data(max_entries=4000, ttl=600, show_spinner=False)

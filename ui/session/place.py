@@ -44,7 +44,7 @@ def connect() -> Client:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Whatever the service refuses inside ends in a designed state, never in a traceback."""
+    """Errors of the service inside are shown as a state with what to do, never as a traceback."""
     try:
         yield
     except (ServiceDown, ServiceError) as error:
@@ -52,12 +52,12 @@ def guarded() -> Iterator[None]:
 
 
 def refused(error: ServiceDown | ServiceError) -> None:
-    """Say what went wrong and what to do."""
+    """Show what went wrong and what to do."""
     st.html(states.down(error) if isinstance(error, ServiceDown) else states.failed(error))
 
 
 def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
-    """Draw the head of a page, with the choice of collection; `None` where there is no going on.
+    """Draw the head of a page with the choice of collection; `None` where the page cannot go on.
 
     Args:
         title: Heading.

@@ -1,4 +1,4 @@
-"""HTML whose parts can be clicked, and reached by key: the one way from a picture to Python.
+"""HTML whose parts can be clicked, and reached by key: how a click on a picture reaches Python.
 
 Any element with `data-act` (and, if there is one, `data-id`) reports them when it is clicked or
 pressed with Enter. `data-key="1"` on a card moves the focus there when that key is pressed
@@ -23,7 +23,7 @@ class Act:
 
 
 def board(html: str, key: str) -> Act | None:
-    """Draw HTML, and say what was pressed on it in the run that follows; else `None`.
+    """Draw HTML; returns what was pressed on it since the last run, else `None`.
 
     Args:
         html: Escaped HTML.

@@ -1,4 +1,4 @@
-"""The page's own components: a script mounted once, whose reports outlive the run they begin."""
+"""The page's own components: scripts whose reports are kept until a run reads them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ STALE_S = 30.0
 def mount(
     name: str, data: Mapping[str, Any], key: str, *reports: str, **layout: Any
 ) -> dict[str, Any]:
-    """Draw a component, and what it reported for the run that follows, each report once.
+    """Draw a component; returns what it reported since the last run, each report once.
 
     A report is kept where the run that it began is ended by another before it comes here: a press
     on something that has just appeared is not lost to what is still being drawn below it.
 
     Args:
         name: `NAME.js` lies beside this module; it draws into an element of class `hs-NAME`.
-        data: What the script is told.
+        data: Passed to the script.
         key: A name that no other component on the page has.
-        reports: What the script says by `setTriggerValue`.
+        reports: Names that the script passes to `setTriggerValue`.
         layout: `width` and `height`, as Streamlit's components have them.
 
     Returns:
@@ -55,7 +55,7 @@ def _made(name: str) -> Callable[..., Any]:
 
 def _keep(key: str, report: str) -> None:
     value = getattr(st.session_state[key], report)
-    if value:  # told of every report of a component when one of them comes
+    if value:  # called for every report of a component when one of them comes
         st.session_state[_place(key, report)] = (monotonic(), value)
 
 

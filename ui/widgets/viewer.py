@@ -10,7 +10,7 @@ from search.schemas.items import Item
 from ui.widgets.mounting import mount
 
 MOST_BOXES = 4000
-"""Boxes on one picture; more would not be told apart."""
+"""Boxes on one picture; more could not be distinguished."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def viewer(
     """Draw a source with boxes; the id of the box that was clicked, in the run that follows.
 
     Args:
-        source: What the service says of it, see `search.client.client.Client.source`.
+        source: As `search.client.client.Client.source` returns it.
         marks: Boxes in its pixels.
         key: A name that no other component on the page has.
-        picked: The box that is shown as chosen, and brought into view when it changes.
+        picked: Id of the selected box; the view moves to it when it changes.
         height: In CSS pixels, at most; less where the window is lower.
     """
     data = {

@@ -33,7 +33,7 @@ from search.maintenance.reconcile import reconcile
 from search.settings import Settings
 from ui.cli.demo import free_port
 from ui.cli.ingesting import Request, perform
-from ui.cli.jobs import tell_runs
+from ui.cli.jobs import print_runs
 
 
 def test_sources_that_children_read_are_shares_of_their_own() -> None:
@@ -98,7 +98,7 @@ def test_a_run_on_two_workers_is_a_run_like_any_other(
     assert (again.stored, again.unchanged) == (0, first.stored)
     assert stained.stored == first.stored - 6
     assert digest(settings.library) == digest(tmp_path / "local")
-    tell_runs(settings)
+    print_runs(settings)
     newest, oldest, sources = map(json.loads, capsys.readouterr().out.splitlines())
     assert (oldest["state"], oldest["request"]["engine"]) == ("done", "ray")
     assert oldest["summary"] == str(first)

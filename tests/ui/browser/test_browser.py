@@ -125,7 +125,7 @@ def test_keys_mark_examples_and_open_an_item(page: Page) -> None:
     page.keyboard.press("1")
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Search with it").wait_for()
+    dialog.get_by_role("button", name="Search with this cell").wait_for()
     assert dialog.locator(".hs-table").is_visible()
     holds(page)
 
@@ -192,6 +192,6 @@ def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
     assert lenses.count() == 3
     assert len(moved) == 1
     assert "scale(1)" not in str(moved)
-    page.get_by_text("Causal", exact=True).click()
+    page.get_by_text("What drives similarity", exact=True).click()
     page.locator(".hs-overlay, .hs-withheld").nth(2).wait_for()
     holds(page)

@@ -44,13 +44,13 @@ def test_a_reviewer_relabels_a_cell_and_its_source_keeps_its_word(
     holds(page)
 
     first.locator(".hs-open").click()
-    label = page.get_by_label("Call the 1 chosen cells")
+    label = page.get_by_label("Reclassify 1 cell")
     label.click()
     label.fill("smudge cell")
     label.press("Enter")
     page.get_by_label("Reviewer").fill("Ada")
     page.get_by_role("button", name="Save the review").click()
-    page.get_by_text("1 kept").wait_for()
+    page.get_by_text("1 review saved").wait_for()
 
     with Client(live.url) as client:
         said = client.item_reviews(id, "cells")
@@ -102,9 +102,9 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
 ) -> None:
     address, page = opened
     page.goto(f"{address}/evaluate")
-    page.get_by_text("A linear probe too").click()
-    page.get_by_text("The index beside exact search").click()
-    page.get_by_role("button", name="Begin").click()
+    page.get_by_text("Linear probe").click()
+    page.get_by_text("Approximate vs exact search").click()
+    page.get_by_role("button", name="Start evaluation").click()
     page.get_by_text("The evaluation is done.").wait_for(timeout=4 * LONG)
     page.locator(".hs-matrix button").first.wait_for()
 
@@ -127,11 +127,11 @@ def test_two_evaluations_are_held_against_each_other_cell_by_cell(
     assert one.result is not None
     assert other.result is not None
     page.goto(f"{address}/evaluate")
-    beside = page.get_by_role("combobox", name="Beside it")
+    beside = page.get_by_role("combobox", name="Compare with")
     beside.click()
     page.get_by_role("option").nth(1).click()
     page.get_by_role("heading", name="Cell by cell").wait_for()
-    page.get_by_text(f"{one.result.data.asked:,} cells asked by both").wait_for()
+    page.get_by_text(f"{one.result.data.asked:,} queries in both").wait_for()
     page.get_by_text("By label", exact=True).click()
     page.get_by_role("columnheader", name="Recall").wait_for()
     settles(page)
@@ -181,7 +181,7 @@ def test_a_version_is_built_beside_the_one_that_answers_and_then_answers(
 ) -> None:
     address, page = opened
     page.goto(f"{address}/library")
-    page.get_by_text("Its encoder").wait_for()
+    page.get_by_role("heading", name="Encoder").wait_for()
     holds(page)
 
     view(page, "Versions")
@@ -190,7 +190,7 @@ def test_a_version_is_built_beside_the_one_that_answers_and_then_answers(
     encoder.fill("colour")
     encoder.press("Enter")
     page.get_by_role("button", name="Build the version").click()
-    page.get_by_text("answers now").wait_for(timeout=4 * LONG)
+    page.get_by_text("is active now").wait_for(timeout=4 * LONG)
 
     with Client(live.url) as client:
         first, second = client.versions("cells")

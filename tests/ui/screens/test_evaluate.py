@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from search.schemas.evaluations import ConfusionMatrix, MethodResult, Scores
-from ui.screens.evaluate import matrix, told_limit
+from ui.screens.evaluate import matrix, upload_limit
 
 NASTY = "<script>alert(1)</script>"
 
@@ -35,8 +35,8 @@ def test_every_confusion_can_be_pressed_and_is_named_with_its_share() -> None:
 
     assert made.count("<button") == 4
     assert 'data-id="1,0"' in made
-    assert "3 of blast, called blast: 75%" in made
-    assert "1 of blast, called unanswered: 25%" in made
+    assert "3 of blast, predicted blast: 75%" in made
+    assert "1 of blast, predicted unanswered: 25%" in made
     assert made.count('aria-pressed="true"') == 1
     assert "<script" not in made
 
@@ -45,4 +45,4 @@ def test_every_confusion_can_be_pressed_and_is_named_with_its_share() -> None:
     ("limit", "told"), [(20, 20), (400, 400), (512, 476), (1024, 1024), (1500, 1430), (4096, 4096)]
 )
 def test_no_upload_is_promised_that_is_refused(limit: float, told: int) -> None:
-    assert told_limit(limit) == told
+    assert upload_limit(limit) == told

@@ -32,7 +32,7 @@ def test_a_case_is_counted_by_source_reviewers_and_neighbours(
 
     assert not app.exception
     assert "Differential count" in shown
-    assert all(f">{head}</th>" in shown for head in ("Source", "After review", "Neighbours"))
+    assert all(f">{head}</th>" in shown for head in ("Recorded", "Reviewed", "Neighbours"))
     assert "own patient left out" in shown
     assert any(button.label == "Save the review" and button.disabled for button in app.button)
 
@@ -58,7 +58,7 @@ def test_the_library_shows_what_is_in_it_and_by_which_encoder(
     assert not app.exception
     assert "36a0ad706d8abe9e" in shown
     assert "colour-histogram-v1" in shown
-    assert "What is in cells" in shown
+    assert "Contents of cells" in shown
 
 
 def test_an_evaluation_is_shown_with_its_intervals_and_its_confusions(

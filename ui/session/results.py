@@ -1,4 +1,4 @@
-"""What the pages ask the service for a search, remembered for a while."""
+"""The results of searches, requested from the service and cached for minutes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ COUNTED: tuple[Keyword, ...] = (
 SAMPLES = 7
 """Labels of which a sample is offered."""
 TYPICAL_OF = 16
-"""A sample lies between so many items at one end of its label and so many at the other."""
+"""A sample is nearest to the mean of this many items at each end of a direction."""
 COMPARED = "hs-compared"
 """Where the session keeps the ids that are marked for comparison."""
 
 
 @dataclass(frozen=True)
-class Looked:
+class Results:
     """What a search found."""
 
     voted: VoteAnswer
@@ -48,7 +48,7 @@ class Looked:
     answer: Answer
     """What the gallery shows: grouped, or more and less like examples."""
     made: datetime
-    """When the service was asked, UTC."""
+    """When the search was made, UTC."""
 
 
 @st.cache_resource
@@ -57,23 +57,23 @@ def uploads() -> Uploads:
     return Uploads()
 
 
-def looked_at(client: Client, search: Searching, image: bytes | None) -> Looked:
-    """Ask the service; the same search is remembered for five minutes."""
-    return _looked_at(client, search.model_dump_json(), image)
+def search_results(client: Client, search: Searching, image: bytes | None) -> Results:
+    """The results of a search, cached for five minutes."""
+    return _search_results(client, search.model_dump_json(), image)
 
 
 @st.cache_data(max_entries=32, ttl=300, show_spinner=False)
-def _looked_at(_client: Client, asked: str, image: bytes | None) -> Looked:
-    search = Searching.model_validate_json(asked)
+def _search_results(_client: Client, query: str, image: bytes | None) -> Results:
+    search = Searching.model_validate_json(query)
     if not search.grouped and not search.refined:
         voted = _client.vote(search.question(), image)
-        return Looked(voted, voted.answer, datetime.now(UTC))
+        return Results(voted, voted.answer, datetime.now(UTC))
     with ThreadPoolExecutor(2) as pool:
         both = (
             pool.submit(_client.vote, search.question(), image),
             pool.submit(_client.refine, search.shown(), image),
         )
-        return Looked(both[0].result(), both[1].result(), datetime.now(UTC))
+        return Results(both[0].result(), both[1].result(), datetime.now(UTC))
 
 
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)
@@ -153,12 +153,12 @@ def sampled(_client: Client, name: str, dim: int, fingerprint: str) -> list[Item
 
 
 def compared() -> list[str]:
-    """Ids that are marked for comparison."""
+    """Ids of the items marked for comparison."""
     return list(st.session_state.get(COMPARED, []))
 
 
 def mark(id: str) -> bool:
-    """Mark an item for comparison, or no more; whether there was room."""
+    """Mark an item for comparison, or unmark it; `False` where too many are marked already."""
     held = compared()
     if id in held:
         held.remove(id)
