@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ui.look.curves import as_file, chart
 
 if TYPE_CHECKING:
     from search.schemas.calibration import Calibration, CoveragePoint, ReliabilityBin
     from search.schemas.evaluations import EvaluationResult, MethodResult, Scores
-
-SIDE, EDGE = 320, 46
-"""Pixels of a drawing's square, and around it."""
-INK, FAINT = "#334155", "#cbd5e1"
-COLOURS = ("#0f766e", "#b45309", "#7c3aed", "#be123c")
-Point = tuple[float, float]
 
 
 def write_report(
@@ -57,8 +52,8 @@ def markdown(
         f"Encoder `{result.encoder.id}` (`{result.encoder.fingerprint}`), {data.used:,} labelled "
         f"items of {len(result.labels)} classes, {data.asked:,} queries; {split.words}, exact "
         f"neighbours, own patient, case and source left out. Confidence intervals: 95 % bootstrap "
-        f"over {result.clusters:,} {_units(result.unit)}. Data `{data.digest}`, seed {split.seed}, code "
-        f"{result.code.version} `{result.code.digest}`.",
+        f"over {result.clusters:,} {_units(result.unit)}. Data `{data.digest}`, seed {split.seed}, "
+        f"code {result.code.version} `{result.code.digest}`.",
         "\n".join(f"- {note}" for note in _notes(result)),
         "## Scores",
         _scores(result),
@@ -116,7 +111,7 @@ def drawings(result: EvaluationResult, calibration: Calibration | None) -> dict[
 def reliability_svg(curves: dict[str, Sequence[ReliabilityBin]]) -> str:
     """Accuracy against probability; the diagonal is perfect."""
     lines = {name: [(b.probability, b.accuracy) for b in bins] for name, bins in curves.items()}
-    return _plot("predicted probability", "share correct", lines, diagonal=True)
+    return as_file(chart(lines, "predicted probability", "share correct", diagonal=True))
 
 
 def abstention_svg(curves: dict[str, Sequence[CoveragePoint]]) -> str:
@@ -124,64 +119,9 @@ def abstention_svg(curves: dict[str, Sequence[CoveragePoint]]) -> str:
     lines = {
         name: sorted((p.coverage, p.accuracy) for p in points) for name, points in curves.items()
     }
-    low = min((y for line in lines.values() for _, y in line), default=0.0)
-    return _plot("share answered", "share correct", lines, low=low)
-
-
-def _plot(
-    across: str,
-    up: str,
-    lines: dict[str, list[Point]],
-    *,
-    diagonal: bool = False,
-    low: float = 0.0,
-) -> str:
-    least = max(0.0, int(low * 10 - 0.5) / 10)
-
-    def place(x: float, y: float) -> str:
-        at = SIDE - (y - least) / (1 - least) * SIDE
-        return f"{EDGE + x * SIDE:.1f},{10 + at:.1f}"
-
-    parts = []
-    for step in range(6):
-        x, y = step / 5, least + (1 - least) * step / 5
-        parts += [
-            f'<path d="M{place(0, y)} L{place(1, y)}" stroke="{FAINT}" stroke-width="0.5"/>',
-            _text(EDGE - 6, 14 + SIDE - SIDE * step / 5, f"{y:.2g}", "end"),
-            _text(EDGE + x * SIDE, SIDE + 26, f"{x:.1g}", "middle"),
-        ]
-    if diagonal:
-        parts.append(
-            f'<path d="M{place(0, 0)} L{place(1, 1)}" stroke="{FAINT}" stroke-dasharray="4 3"/>'
-        )
-    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
-        points = " ".join(place(x, y) for x, y in line)
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
-        for x, y in line:
-            cx, cy = place(x, y).split(",")
-            parts.append(f'<circle cx="{cx}" cy="{cy}" r="2.5" fill="{colour}"/>')
-        below = SIDE - 12 - 16 * list(lines).index(name)
-        at, anchor = (SIDE - 8, "end") if diagonal else (8, "start")
-        parts.append(_text(EDGE + at, below, name, anchor, colour))
-    parts += [
-        _text(EDGE + SIDE / 2, SIDE + 44, across, "middle"),
-        f'<g transform="translate(12 {10 + SIDE / 2}) rotate(-90)">{_text(0, 0, up, "middle")}</g>',
-    ]
-    width, height = SIDE + EDGE + 14, SIDE + EDGE + 10
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" font-family="sans-serif" font-size="11">'
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>'
-        f'<path d="M{place(0, 1)} L{place(0, least)} L{place(1, least)}" fill="none" '
-        f'stroke="{INK}"/>' + "".join(parts) + "</svg>\n"
-    )
-
-
-def _text(x: float, y: float, words: str, anchor: str, colour: str = INK) -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text {place} fill="{colour}">{escape(words)}</text>'
+    least = min((y for line in lines.values() for _, y in line), default=0.0)
+    low = max(0.0, int(least * 10 - 0.5) / 10)
+    return as_file(chart(lines, "share answered", "share correct", low=low))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -21,7 +21,7 @@ from search.schemas.filters import Filter
 from search.settings import Settings
 from ui.look import states
 from ui.look.card import card
-from ui.look.curves import Line, chart
+from ui.look.curves import chart
 from ui.look.palette import SEQUENCE, shade
 from ui.look.tables import count, plain, table
 from ui.look.theme import contrast
@@ -320,12 +320,12 @@ def _classes(method: MethodResult) -> str:
 
 def _curves(method: MethodResult, twin: MethodResult | None) -> None:
     left, right = st.columns(2, gap="medium")
-    named = [("this evaluation", method, True)] + ([("the other", twin, False)] if twin else [])
+    named = {"this evaluation": method} | ({"the other": twin} if twin else {})
     with left:
-        lines = [
-            Line(name, [(b.probability, b.accuracy) for b in one.reliability if b.count], first)
-            for name, one, first in named
-        ]
+        lines = {
+            name: [(b.probability, b.accuracy) for b in one.reliability if b.count]
+            for name, one in named.items()
+        }
         board(  # an SVG is taken out of plain HTML
             '<h3 class="hs-section">Calibration: is a share a probability?</h3>'
             + chart(lines, "share of the first label", "correct", diagonal=True)
@@ -335,11 +335,10 @@ def _curves(method: MethodResult, twin: MethodResult | None) -> None:
             "evaluate-reliability",
         )
     with right:
-        lines = [
-            Line(name, [(p.coverage, p.accuracy) for p in one.by_margin], first)
-            for name, one, first in named
-        ]
-        low = min((y for line in lines for _, y in line.points), default=0.0)
+        lines = {
+            name: [(p.coverage, p.accuracy) for p in one.by_margin] for name, one in named.items()
+        }
+        low = min((y for line in lines.values() for _, y in line), default=0.0)
         board(
             '<h3 class="hs-section">Accuracy when “not sure” is allowed</h3>'
             + chart(lines, "share of queries answered", "correct", low=max(0.0, int(low * 10) / 10))

@@ -37,7 +37,7 @@ def test_scores_curves_and_confusion_are_those_of_the_result(tmp_path: Path) -> 
     assert "no patient id" in text
     for file in files[1:]:
         drawn = ElementTree.fromstring(file.read_text())
-        assert len(drawn.findall("{http://www.w3.org/2000/svg}polyline")) >= 2
+        assert len(drawn.findall(".//{http://www.w3.org/2000/svg}polyline")) >= 2
     fit = calibration.fits[0]
     curve = reliability_svg({"a": fit.reliability})
     assert curve.count("<circle") == len(fit.reliability)
