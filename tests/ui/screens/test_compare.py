@@ -66,7 +66,7 @@ def test_what_differs_from_the_query_is_marked(
 ) -> None:
     app = page(monkeypatch, live, item=ids[0], **{"with": ids[1]})
 
-    assert "What differs" in html(app)
+    assert "Differences" in html(app)
     with Client(live.url) as client:
         mine, other = client.item(ids[0]), client.item(ids[1])
     assert mine.patient != other.patient
@@ -145,7 +145,9 @@ def test_a_map_says_how_it_did_against_chance() -> None:
         check=MapCheck(deletion=0.2, insertion=0.8, random=(0.1, 0.3), better=True),
     )
 
-    assert checked(found) == ("insertion 0.80, deletion 0.20; gain +0.60, random at best +0.30")
+    assert checked(found) == (
+        "insertion 0.80, deletion 0.20; difference +0.60, best of random maps +0.30"
+    )
     assert heat(found).startswith("data:image/png;base64,")
 
 

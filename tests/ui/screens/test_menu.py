@@ -73,7 +73,7 @@ def test_an_evaluation_is_shown_with_its_intervals_and_its_confusions(
     assert done.state == "done"
     assert not app.exception
     assert "1-NN" in shown
-    assert "95 % intervals" in shown
+    assert "95 % confidence intervals" in shown
     assert "each patient left out in turn" in shown
 
 

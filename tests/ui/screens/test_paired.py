@@ -63,11 +63,11 @@ def test_the_verdict_is_a_sentence_with_its_interval_and_what_lies_behind_it() -
         "hemaseek-xs agrees with the labels more often.",
         "+0.100",
         "[+0.050, +0.150]",
-        "100 cells asked by both",
+        "100 queries in both",
         "only hemaseek-xs 20",
         "only colour 10",
         "p below 0.001",
-        "patients (12) drawn for both",
+        "paired bootstrap over 12 patients",
         "only 12 patients or sources",
     ):
         assert part in made
@@ -76,7 +76,7 @@ def test_the_verdict_is_a_sentence_with_its_interval_and_what_lies_behind_it() -
 def test_a_test_that_does_not_hold_is_not_shown() -> None:
     made = comparison(found("not shown", p=None))
 
-    assert "McNemar's test does not hold" in made.replace("&#x27;", "'")
+    assert "McNemar's test does not apply" in made.replace("&#x27;", "'")
     assert "hs-warn" in made
 
 
