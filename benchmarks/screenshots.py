@@ -196,7 +196,7 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         quiet(page)
         page.get_by_role("combobox", name="Compare with").click()
         page.get_by_role("option").nth(1).click()
-        page.get_by_text("drawn for both").scroll_into_view_if_needed()
+        page.get_by_text("paired bootstrap").scroll_into_view_if_needed()
 
     def library(page: Page, address: str) -> None:
         page.goto(f"{address}/library?collection=cells")

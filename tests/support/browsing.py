@@ -1,4 +1,4 @@
-"""One page in headless Chromium, and what every page keeps."""
+"""One page in headless Chromium, and the checks for every page."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def browsed(live: Live, chromium: str, patience_ms: int) -> Iterator[tuple[str, 
         browser.close()
 
 
-def settles(page: Page) -> None:
-    """Wait until nothing is being drawn, nor begins to be: one run may lead to another."""
+def wait_until_idle(page: Page) -> None:
+    """Wait until the page is drawn and no further run begins."""
     idle = page.locator("[data-test-script-state='notRunning']")
     while True:
         idle.wait_for()
@@ -45,8 +45,8 @@ def settles(page: Page) -> None:
             return
 
 
-def holds(page: Page) -> None:
-    """What every page keeps: no scrolling sideways, no silent picture, no traceback."""
+def check_page(page: Page) -> None:
+    """Check every page for: no horizontal scrolling, no image without alt, no traceback."""
     wide = page.evaluate(
         "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )

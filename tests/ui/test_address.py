@@ -77,6 +77,6 @@ def test_the_vote_is_of_the_plain_query_and_the_gallery_of_the_refined_one() -> 
     assert Searching(item=ID).shown().group_by == "patient"
 
 
-def test_the_own_patient_is_left_out_unless_asked_for() -> None:
+def test_the_own_patient_is_left_out_by_default() -> None:
     assert "patient" in Searching(item=ID).question().exclude
     assert set(WHOLE.question().exclude) == {"item", "duplicate"}

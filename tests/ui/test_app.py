@@ -86,7 +86,7 @@ def test_an_upload_shows_its_neighbours_by_patient_and_their_vote(
     assert "Research use only" in shown
 
 
-def test_a_stored_item_is_asked_with_by_its_address(
+def test_an_address_searches_with_a_stored_item(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     id = stored(live)
@@ -168,7 +168,7 @@ def test_a_field_offers_its_cells(live: Live, monkeypatch: pytest.MonkeyPatch) -
     assert "Which cell?" in html(app)
 
 
-def test_a_cell_of_a_field_is_asked_with_by_its_address(
+def test_an_address_searches_with_a_cell_of_a_field(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = next(iter(sorted((live.folder / "fields").rglob("*.png"))))
@@ -182,9 +182,7 @@ def test_a_cell_of_a_field_is_asked_with_by_its_address(
     assert "Neighbour 1: " in html(app)
 
 
-def test_a_picture_that_is_not_kept_any_more_is_said(
-    live: Live, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_to_a_forgotten_picture_says_so(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     app = page(monkeypatch, live.url, upload="0" * 32)
 
     assert not app.exception
@@ -226,7 +224,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", list(BAD))
-def test_a_bad_file_ends_in_a_sentence(
+def test_a_bad_file_is_answered_in_words(
     live: Live, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     make, words, more = BAD[name]
@@ -271,7 +269,7 @@ def test_a_typed_id_that_is_not_there_ends_in_a_sentence(
     assert "There is no item cell 17" in html(app)
 
 
-def test_a_service_that_is_down_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_the_service_is_down_the_page_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     app = page(monkeypatch, "http://127.0.0.1:9")
 
     assert not app.exception
@@ -337,7 +335,7 @@ def test_every_page_says_that_the_key_is_wrong_or_that_nothing_is_there(
         assert words in html(app)
 
 
-def test_a_case_that_is_gone_is_said_to_be(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_to_a_deleted_case_says_so(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
     app = AppTest.from_string("from ui.screens import case\ncase.show()", default_timeout=60)
     app.query_params["case"] = "case-17"

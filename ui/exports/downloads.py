@@ -1,10 +1,11 @@
-"""An answer as a file: CSV for a spreadsheet, JSON for a program."""
+"""Answers and reviews as files: CSV for a spreadsheet, JSON for a program."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from search.schemas.answers import Answer, VoteAnswer
@@ -47,7 +48,21 @@ def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -
     return json.dumps(whole, indent=1).encode()
 
 
+def reviews_csv(reviewed: Sequence[dict[str, Any]]) -> str:
+    """Every label of every reviewer, one line each."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["item", "source_label", "label", "reviewer", "caller", "at", "note"])
+    for one in reviewed:
+        for word in one["history"]:
+            row = [one["item"]["id"], word["source_label"], word["label"], word["reviewer"]]
+            row += [word["caller"], word["at"], word["note"]]
+            writer.writerow([_plain(value) for value in row])
+    return out.getvalue()
+
+
 def _plain(value: Any) -> Any:
+    """A value that no spreadsheet takes for a formula."""
     if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
         return "'" + value
     return "" if value is None else value

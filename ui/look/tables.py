@@ -48,6 +48,11 @@ def plain(value: object) -> str:
     return escape(str(value))
 
 
+def moment(stamp: str) -> str:
+    """A time in ISO format as a cell: date and time to the second, without the zone."""
+    return escape(stamp[:19].replace("T", " "))
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """A number with its noun, in the singular or the plural: `1 cell`, `2,000 cells`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html import escape
-from io import BytesIO
 
 import streamlit as st
-from PIL import Image
 
 from search.client.client import Client
 from search.client.transport import ServiceError
@@ -15,7 +13,7 @@ from search.schemas.explanations import ExplainMap, ExplainQuestion, Explanation
 from search.schemas.items import Item
 from ui.address import MOST_COMPARED, BadAddress, Searching
 from ui.look import states
-from ui.look.card import data_url, scale_words
+from ui.look.card import data_url, pixels, scale_words
 from ui.look.overlays import NAMES, checked, heat, legend, patches
 from ui.look.scalebar import side_um
 from ui.screens.detail import SHOWN
@@ -191,7 +189,7 @@ def _query_pane(place: Place, search: Searching, upload: Upload | None) -> Pane:
         item = stored_item(place.client, str(search.item), place.name)
         return _pane(place, 0, item)
     jpeg = upload.part(search.crop, PICTURE_PX)
-    width, height = _size(jpeg)
+    width, height = pixels(jpeg)
     size = (search.crop.w, search.crop.h) if search.crop is not None else upload.size
     um, estimated = search.um_per_px, False
     if um is None and search.crop is not None:
@@ -212,7 +210,7 @@ def _query_pane(place: Place, search: Searching, upload: Upload | None) -> Pane:
 
 def _pane(place: Place, at: int, item: Item) -> Pane:
     jpeg = place.client.image(item.id, place.name, "full")
-    width, height = _size(jpeg)
+    width, height = pixels(jpeg)
     label = item.label or "no label"
     return Pane(
         title=f"{at} · {label}" if at else f"Query · {label}",
@@ -232,11 +230,6 @@ def _pane(place: Place, at: int, item: Item) -> Pane:
             if line
         ),
     )
-
-
-def _size(jpeg: bytes) -> tuple[int, int]:
-    with Image.open(BytesIO(jpeg)) as image:
-        return image.size
 
 
 def _laid(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from html import escape
-from io import BytesIO
 
 import streamlit as st
-from PIL import Image
 
 from search.schemas.items import Item
 from ui.address import MOST_COMPARED, Searching
-from ui.look.card import data_url, scale_words
+from ui.look.card import data_url, pixels, scale_words
 from ui.look.scalebar import bar_html, scale_bar, side_um
 from ui.session.current import change
 from ui.session.navigation import goto
@@ -50,9 +48,7 @@ def detail(place: Place, search: Searching, item: Item) -> None:
 
 def large_picture(item: Item, jpeg: bytes) -> str:
     """The picture at full size with its scale bar."""
-    with Image.open(BytesIO(jpeg)) as image:
-        longer = max(image.size)
-    bar = scale_bar(side_um(item, longer), item.um_per_px_origin == "estimate")
+    bar = scale_bar(side_um(item, max(pixels(jpeg))), item.um_per_px_origin == "estimate")
     alt = escape(f"Stored item: {item.label or 'no label'}")
     return (
         f'<figure class="hs-query"><span class="hs-frame"><img src="{data_url(jpeg)}" alt="{alt}">'

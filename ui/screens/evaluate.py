@@ -23,7 +23,7 @@ from ui.look import states
 from ui.look.card import card
 from ui.look.curves import chart
 from ui.look.palette import SEQUENCE, shade
-from ui.look.tables import count, plain, table
+from ui.look.tables import count, moment, plain, table
 from ui.look.theme import contrast
 from ui.screens.paired import UNITS, side_by_side
 from ui.session.jobs import follow, outcome
@@ -221,8 +221,7 @@ def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:
         version = f" version {one.version}" if one.version else ""
         version += f", {one.encoder}" if one.encoder else ""
         split = "" if one.plan.split == "auto" else f", {SPLITS[one.plan.split].lower()}"
-        when = one.made.replace("T", " ").split("+")[0][:19]
-        name = f"{one.collection}{version}{head}{split} ({when})"
+        name = f"{one.collection}{version}{head}{split} ({moment(one.made)})"
         names[one.id] = f"{name} {one.id[:8]}" if name in names.values() else name
     return names
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from io import BytesIO
 from urllib.parse import urlencode
 
 import streamlit as st
-from PIL import Image
 
 from search.schemas.filters import Filter
 from ui.address import MOST_COMPARED, Searching
 from ui.exports.downloads import as_csv, as_json
 from ui.look import states
+from ui.look.card import pixels
 from ui.look.gallery import facts, gallery, keys, query_card, vote_panel, warned
 from ui.look.scalebar import scale_bar, side_um
 from ui.screens.choosing import begin, choose_cell, forgotten, scale_input
@@ -182,7 +181,7 @@ def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: 
     """The query with its scale bar."""
     if upload is None:
         item = stored_item(place.client, str(search.item), place.name)
-        bar = scale_bar(side_um(item, max(_size(jpeg))), item.um_per_px_origin == "estimate")
+        bar = scale_bar(side_um(item, max(pixels(jpeg))), item.um_per_px_origin == "estimate")
         said = " · ".join(part for part in ("stored item", item.label, item.dataset) if part)
         return query_card(jpeg, said, bar, f"The query: a stored item, {item.label or 'no label'}")
     size = upload.size if search.crop is None else (search.crop.w, search.crop.h)
@@ -190,11 +189,6 @@ def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: 
     bar = None if um is None or size is None else scale_bar(max(size) * um)
     said = upload.name if search.crop is None else f"a cell of {upload.name}"
     return query_card(jpeg, said if um else f"{said} · scale unknown", bar)
-
-
-def _size(jpeg: bytes) -> tuple[int, int]:
-    with Image.open(BytesIO(jpeg)) as image:
-        return image.size
 
 
 def neighbours(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from html import escape
-from io import StringIO
 from typing import Any
 
 import streamlit as st
 
 from encoder.registry import known
 from search.client.transport import ServiceError
+from ui.exports.downloads import reviews_csv
 from ui.look import states
 from ui.look.card import data_url
-from ui.look.tables import badge, count, plain, table
+from ui.look.tables import badge, count, moment, plain, table
 from ui.session.jobs import follow, outcome
 from ui.session.place import Place, guarded, opened
 
@@ -144,25 +143,6 @@ def _reviews(place: Place) -> None:
     )
 
 
-def reviews_csv(reviewed: Sequence[dict[str, Any]]) -> str:
-    """Every label of every reviewer, one line each."""
-    out = StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["item", "source_label", "label", "reviewer", "caller", "at", "note"])
-    for one in reviewed:
-        for word in one["history"]:
-            row = [one["item"]["id"], word["source_label"], word["label"], word["reviewer"]]
-            row += [word["caller"], word["at"], word["note"]]
-            writer.writerow([_harmless(value) for value in row])
-    return out.getvalue()
-
-
-def _harmless(value: str | None) -> str:
-    """A cell that no table program takes for a formula."""
-    text = "" if value is None else str(value)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
 # ---------------------------------------------------------------- versions
 
 
@@ -176,7 +156,7 @@ def _versions(place: Place) -> None:
             _size(one["bytes"]),
             _state(one),
             _passed(one["gates"]),
-            escape(one["made"].replace("T", " ").split("+")[0]),
+            moment(one["made"]),
         ]
         for one in reversed(versions)
     ]
@@ -370,7 +350,7 @@ def _imports(place: Place) -> None:
             [
                 f"Run {one['id']}",
                 badge(one["state"], tones[one["state"]]),
-                escape(one["started"].replace("T", " ").split("+")[0]),
+                moment(one["started"]),
                 escape(one["summary"]) or plain(None),
             ]
             for one in found["runs"]
@@ -456,7 +436,7 @@ def _jobs(place: Place) -> None:
             escape(one["collection"]),
             badge(one["state"], tones.get(one["state"], "")),
             f"{one['done']:,} of {one['total']:,}" if one["total"] else plain(None),
-            escape(one["made"].replace("T", " ").split("+")[0]),
+            moment(one["made"]),
             escape(one["error"] or "") or plain(None),
         ]
         for one in jobs[:50]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import browsed, holds, settles
+from browsing import browsed, check_page, wait_until_idle
 from live import Live
 from pdf_text import words
 from PIL import Image
@@ -35,12 +35,12 @@ def drawn(live: Live, label: str) -> Path:
     return next(iter(sorted((live.folder / "cells" / label).glob("*.png"))))
 
 
-def ask(page: Page) -> None:
+def search(page: Page) -> None:
     """Begin with the first sample."""
     page.locator(".hs-open").first.click()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
-    settles(page)
+    wait_until_idle(page)
 
 
 def test_an_upload_is_answered_by_a_gallery_in_view(live: Live, page: Page) -> None:
@@ -54,7 +54,7 @@ def test_an_upload_is_answered_by_a_gallery_in_view(live: Live, page: Page) -> N
     for width, height in ((1280, 720), (1920, 1080)):
         page.set_viewport_size({"width": width, "height": height})
         assert cards.first.is_visible()
-        holds(page)
+        check_page(page)
     page.set_viewport_size({"width": 1280, "height": 720})
 
 
@@ -70,7 +70,7 @@ def test_the_gallery_shows_photographs(page: Page, tmp_path: Path) -> None:
     assert colours is None or len(colours) > 50  # not an empty frame
 
 
-def test_a_pasted_picture_is_asked_with(live: Live, page: Page) -> None:
+def test_a_pasted_picture_becomes_the_query(live: Live, page: Page) -> None:
     from base64 import b64encode
 
     picture = b64encode(drawn(live, "monocyte").read_bytes()).decode()
@@ -93,7 +93,7 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
     field = next(iter(sorted((live.folder / "fields").rglob("*.png"))))
     page.set_input_files("input[type=file]", str(field))
     page.locator(".hs-cell-white").first.wait_for()
-    holds(page)
+    check_page(page)
 
     page.locator(".hs-cell-white").first.click()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
@@ -115,7 +115,7 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
 
 
 def test_keys_mark_examples_and_open_an_item(page: Page) -> None:
-    ask(page)
+    search(page)
 
     page.keyboard.press("1")
     page.keyboard.press("+")
@@ -127,30 +127,30 @@ def test_keys_mark_examples_and_open_an_item(page: Page) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Search with this cell").wait_for()
     assert dialog.locator(".hs-table").is_visible()
-    holds(page)
+    check_page(page)
 
 
 def test_a_filter_narrows_the_gallery_and_a_link_reproduces_it(page: Page) -> None:
-    ask(page)
+    search(page)
 
     page.get_by_role("combobox", name="Label").click()
     page.get_by_role("option").nth(1).click()
     page.wait_for_url("**where=**")
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
-    settles(page)
+    wait_until_idle(page)
     shown = page.locator(".hs-card").all_inner_texts()
     address = page.url
     page.goto("about:blank")
     page.goto(address)
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
-    settles(page)
+    wait_until_idle(page)
 
     assert len(set(page.locator(".hs-label span:first-child").all_inner_texts())) == 1
     assert page.locator(".hs-card").all_inner_texts() == shown
 
 
 def test_the_answer_can_be_downloaded(page: Page) -> None:
-    ask(page)
+    search(page)
 
     with page.expect_download() as waited:
         page.get_by_role("button", name="CSV").click()
@@ -172,7 +172,7 @@ def test_the_answer_can_be_downloaded(page: Page) -> None:
 
 
 def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
-    ask(page)
+    search(page)
     for number in ("1", "2"):
         page.keyboard.press(number)
         page.keyboard.press("c")
@@ -194,4 +194,4 @@ def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
     assert "scale(1)" not in str(moved)
     page.get_by_text("What drives similarity", exact=True).click()
     page.locator(".hs-overlay, .hs-withheld").nth(2).wait_for()
-    holds(page)
+    check_page(page)

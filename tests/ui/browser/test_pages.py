@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from browsing import browsed, holds, settles
+from browsing import browsed, check_page, wait_until_idle
 from live import REPOSITORY, Live
 from playwright.sync_api import Page
 
@@ -33,7 +33,7 @@ def view(page: Page, name: str) -> None:
     ).first.click()
 
 
-def test_a_reviewer_relabels_a_cell_and_its_source_keeps_its_word(
+def test_a_reviewer_reclassifies_a_cell_and_the_recorded_label_stays(
     live: Live, opened: tuple[str, Page]
 ) -> None:
     address, page = opened
@@ -41,7 +41,7 @@ def test_a_reviewer_relabels_a_cell_and_its_source_keeps_its_word(
     first = page.locator(".hs-card").first
     first.wait_for()
     id = str(first.get_attribute("data-card"))
-    holds(page)
+    check_page(page)
 
     first.locator(".hs-open").click()
     label = page.get_by_label("Reclassify 1 cell")
@@ -70,7 +70,7 @@ def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
     assert came.value.status == 200
     assert came.value.headers["content-type"] == "image/jpeg"
     assert page.locator(".hs-viewer-bar b").inner_text().endswith("µm")
-    holds(page)
+    check_page(page)
 
 
 def test_a_lasso_on_the_map_makes_a_gate_with_its_cells(opened: tuple[str, Page]) -> None:
@@ -94,7 +94,7 @@ def test_a_lasso_on_the_map_makes_a_gate_with_its_cells(opened: tuple[str, Page]
     row = page.locator(".hs-table tbody tr").first
     assert row.locator("th").inner_text() == "Gate 1"
     assert int(row.locator("td").first.inner_text()) > 20
-    holds(page)
+    check_page(page)
 
 
 def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
@@ -110,7 +110,7 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
 
     page.locator(".hs-matrix button").first.click()
     page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()
-    holds(page)
+    check_page(page)
 
 
 def evaluated(live: Live, split: SplitName) -> EvaluationRecord:
@@ -119,9 +119,7 @@ def evaluated(live: Live, split: SplitName) -> EvaluationRecord:
         return wait_for(client.evaluation, client.evaluate(plan).id, every_s=0.1)
 
 
-def test_two_evaluations_are_held_against_each_other_cell_by_cell(
-    live: Live, opened: tuple[str, Page]
-) -> None:
+def test_two_evaluations_are_compared_query_by_query(live: Live, opened: tuple[str, Page]) -> None:
     address, page = opened
     one, other = (evaluated(live, at) for at in ("leave-one-patient-out", "leave-one-source-out"))
     assert one.result is not None
@@ -134,8 +132,8 @@ def test_two_evaluations_are_held_against_each_other_cell_by_cell(
     page.get_by_text(f"{one.result.data.asked:,} queries in both").wait_for()
     page.get_by_text("By label", exact=True).click()
     page.get_by_role("columnheader", name="Recall").wait_for()
-    settles(page)
-    holds(page)
+    wait_until_idle(page)
+    check_page(page)
 
 
 def test_every_page_fits_and_is_legible_by_day_and_by_night(
@@ -158,7 +156,7 @@ def test_every_page_fits_and_is_legible_by_day_and_by_night(
     }.items():
         page.goto(f"{address}/{path}")
         page.locator(there).first.wait_for()
-        settles(page)
+        wait_until_idle(page)
         for scheme, tokens in (("light", LIGHT), ("dark", DARK)):
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             ground = tuple(int(tokens["paper"][at : at + 2], 16) for at in (1, 3, 5))
@@ -170,19 +168,19 @@ def test_every_page_fits_and_is_legible_by_day_and_by_night(
             bad += [(path, scheme, one) for one in page.evaluate(audit)]
             for width, height in ((1920, 1080), (1280, 720)):
                 page.set_viewport_size({"width": width, "height": height})
-                holds(page)
+                check_page(page)
     page.emulate_media(color_scheme="light")
 
     assert not bad, "\n".join(sorted({f"{path} {scheme}: {one}" for path, scheme, one in bad})[:20])
 
 
-def test_a_version_is_built_beside_the_one_that_answers_and_then_answers(
+def test_a_version_is_built_beside_the_active_one_and_then_becomes_active(
     live: Live, opened: tuple[str, Page]
 ) -> None:
     address, page = opened
     page.goto(f"{address}/library")
     page.get_by_role("heading", name="Encoder").wait_for()
-    holds(page)
+    check_page(page)
 
     view(page, "Versions")
     encoder = page.get_by_label("Encoder")

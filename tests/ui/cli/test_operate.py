@@ -29,7 +29,7 @@ def told(library: Path, *words: str, status: int = 0) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_versions_say_which_one_answers(library: Path) -> None:
+def test_versions_say_which_one_is_active(library: Path) -> None:
     (version,) = told(library, "versions")
 
     assert version["served"] is True

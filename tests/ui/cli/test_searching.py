@@ -46,7 +46,7 @@ def test_a_search_groups_counts_and_leaves_a_named_patient_out(
     assert sum(facets["facets"]["label"].values()) > 10
 
 
-def test_kin_is_found_only_where_it_is_let_in(library: Path, entries: list[Item]) -> None:
+def test_the_own_group_is_found_only_if_allowed(library: Path, entries: list[Item]) -> None:
     item = next(item for item in entries if item.patient is not None)
     without = lines(library, "search", item.id, "-k", "40")
     everyone = ["--allow", "item", "--allow", "patient", "--allow", "case", "--allow", "source"]
@@ -64,7 +64,7 @@ def test_a_search_is_refined_by_examples(library: Path, entries: list[Item]) -> 
     assert not {like.id, unlike.id} & {one["item"]["id"] for one in found}
 
 
-def test_a_slip_is_said_in_words() -> None:
+def test_a_mistake_is_answered_in_words() -> None:
     slips = {
         ("search", "no-such-file.png"): "neither an image file nor the id",
         ("search", "x", "--allow", "cousin"): "no relation 'cousin'",

@@ -9,7 +9,7 @@ import json
 from search.schemas.answers import Answer, Hit
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, item_id
-from ui.exports.downloads import as_csv, as_json
+from ui.exports.downloads import as_csv, as_json, reviews_csv
 
 
 def answer(label: str) -> Answer:
@@ -50,3 +50,19 @@ def test_the_whole_answer_can_be_read_again() -> None:
 
     assert Answer.model_validate(held["answer"]) == answer("blast")
     assert held["search"] == {"item": "x"}
+
+
+def test_the_csv_of_reviews_has_every_label_and_no_formula() -> None:
+    word = {
+        "label": "=1+1",
+        "source_label": "monocyte",
+        "caller": "open",
+        "reviewer": "Ada",
+        "at": "2026-11-26T12:00:00+00:00",
+        "note": None,
+    }
+    text = reviews_csv([{"item": {"id": "a"}, "history": [word, {**word, "label": "blast"}]}])
+    rows = list(csv.DictReader(io.StringIO(text)))
+
+    assert [row["label"] for row in rows] == ["'=1+1", "blast"]
+    assert {row["source_label"] for row in rows} == {"monocyte"}

@@ -65,7 +65,7 @@ def report(found: VoteAnswer, **more: bool) -> str:
     return words(search_report(found, pictures, jpeg((200, 100, 90)), "a cell", MADE, **more))
 
 
-def test_a_report_says_what_was_asked_of_what_by_which_encoder_and_when() -> None:
+def test_a_report_names_query_collection_encoder_and_date() -> None:
     said = report(answered())
 
     for part in ("a cell", "2026-11-26 09:30 UTC", "1,234 items", "colour", "0123456789abcdef"):
@@ -77,7 +77,7 @@ def test_a_report_says_what_was_asked_of_what_by_which_encoder_and_when() -> Non
     assert "diagnos" not in said.lower()
 
 
-def test_pseudonyms_are_printed_only_when_asked() -> None:
+def test_pseudonyms_are_printed_only_on_request() -> None:
     assert "SECRET" not in report(answered())
     assert "SECRETPATIENT" in report(answered(), pseudonyms=True)
 
@@ -104,7 +104,7 @@ def test_letters_that_the_font_lacks_are_replaced_not_fatal() -> None:
     assert "limfocyt?agodny<b>?" in said.replace(" ", "")
 
 
-def test_an_answer_without_hits_is_said_to_be() -> None:
+def test_a_report_without_hits_says_so() -> None:
     assert "No stored cell meets the conditions." in report(answered(0))
 
 

@@ -37,7 +37,7 @@ def test_an_unknown_scale_has_no_bar() -> None:
     assert bar_html(None) == ""
 
 
-def test_an_estimate_is_said_to_be_one() -> None:
+def test_an_estimated_scale_reads_about() -> None:
     bar = scale_bar(25, estimated=True)
 
     assert bar is not None

@@ -29,6 +29,6 @@ def test_a_service_that_is_down_is_said_with_its_address_and_the_command() -> No
     assert "<code>hemaseek serve</code>" in shown
 
 
-def test_what_was_told_is_escaped() -> None:
+def test_messages_are_escaped() -> None:
     assert "<script>" not in failed(ServiceError(404, "x", "<script>alert(1)</script>"))
     assert "<script>" not in empty("<script>", "<script>", "<script>")

@@ -23,7 +23,7 @@ def test_every_text_in_a_table_is_escaped() -> None:
 @pytest.mark.parametrize(
     ("value", "said"), [(12345, "12,345"), (0.12345, "0.123"), (True, "yes"), (None, "none")]
 )
-def test_a_value_is_said_as_people_read_it(value: object, said: str) -> None:
+def test_values_are_formatted_for_people(value: object, said: str) -> None:
     assert said in plain(value)
 
 

@@ -82,7 +82,7 @@ def test_without_marks_the_first_hits_are_compared(
     assert len(panes(app)) == 4
 
 
-def test_a_causal_map_is_laid_over_or_said_to_be_withheld(
+def test_a_causal_map_is_shown_or_the_page_says_why_not(
     live: Live, monkeypatch: pytest.MonkeyPatch, ids: list[str]
 ) -> None:
     app = page(monkeypatch, live, item=ids[0], **{"with": ids[1]})
@@ -107,7 +107,7 @@ def test_an_encoder_without_patches_says_so_in_words(
     assert not any(pane["overlay"] for pane in panes(app))
 
 
-def test_a_hit_that_was_deleted_is_left_out_and_said(
+def test_a_deleted_hit_is_left_out_and_the_page_says_so(
     live: Live, monkeypatch: pytest.MonkeyPatch, ids: list[str]
 ) -> None:
     gone = "3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11"
@@ -137,7 +137,7 @@ def test_a_link_that_leads_nowhere_ends_in_a_sentence(
     assert words in html(app)
 
 
-def test_a_map_says_how_it_did_against_chance() -> None:
+def test_a_map_is_shown_with_its_check_against_random_maps() -> None:
     found = ExplainMap(
         kind="causal",
         of=None,

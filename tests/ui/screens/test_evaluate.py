@@ -30,7 +30,7 @@ def method(counts: tuple[tuple[int, ...], ...]) -> MethodResult:
     )
 
 
-def test_every_confusion_can_be_pressed_and_is_named_with_its_share() -> None:
+def test_every_confusion_is_a_button_with_its_share() -> None:
     made = matrix(["blast", NASTY], method(((3, 0), (1, 4))), "blast", "blast")
 
     assert made.count("<button") == 4
@@ -44,5 +44,5 @@ def test_every_confusion_can_be_pressed_and_is_named_with_its_share() -> None:
 @pytest.mark.parametrize(
     ("limit", "told"), [(20, 20), (400, 400), (512, 476), (1024, 1024), (1500, 1430), (4096, 4096)]
 )
-def test_no_upload_is_promised_that_is_refused(limit: float, told: int) -> None:
+def test_the_page_offers_no_larger_upload_than_the_service_takes(limit: float, told: int) -> None:
     assert upload_limit(limit) == told

@@ -78,7 +78,7 @@ def test_an_evaluation_is_shown_with_its_intervals_and_its_confusions(
 
 
 @pytest.mark.parametrize("name", ["case", "atlas", "evaluate", "library"])
-def test_a_service_that_is_down_is_said_on_every_page(
+def test_every_page_says_that_the_service_is_down(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     app = page(monkeypatch, "http://127.0.0.1:9", name)

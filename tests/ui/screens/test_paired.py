@@ -81,7 +81,7 @@ def test_a_test_that_does_not_hold_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(("second", "words"), [("hemaseek-xs", "version 2"), ("colour", "colour")])
-def test_both_are_called_by_what_differs(second: str, words: str) -> None:
+def test_two_evaluations_are_named_by_what_differs(second: str, words: str) -> None:
     assert f">{words}</th>" in comparison(found(second=second))
 
 

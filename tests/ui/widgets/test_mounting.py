@@ -36,7 +36,7 @@ def test_a_report_that_nobody_took_for_long_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("value", [{"id": "b"}, None])
-def test_what_a_component_says_is_kept_and_silence_is_not(
+def test_reports_of_a_component_are_kept_and_empty_ones_are_not(
     value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Said:
