@@ -307,15 +307,15 @@ def _write(path: Path, record: EvaluationRecord) -> None:
 def _table(outcome: Outcome) -> bytes:
     names, cells = np.array(outcome.result.labels, object), outcome.cells
     parts = []
-    for one in outcome.told:
-        said = one.said
+    for one in outcome.predictions:
+        predicted = one.labels
         truth = cells.labels[one.rows].astype(object)
-        called = names[said]
-        called[said < 0] = None
+        called = names[predicted]
+        called[predicted < 0] = None
         parts.append(
             pa.table(
                 {
-                    "method": pa.array([one.method] * len(said), pa.string()),
+                    "method": pa.array([one.method] * len(predicted), pa.string()),
                     "item": pa.array([cells.ids[at] for at in one.rows], pa.string()),
                     "stored": pa.array(cells.own[one.rows]),
                     "truth": pa.array(truth, pa.string()),

@@ -88,10 +88,10 @@ class Cells:
             The rows, and how many pairs of one picture lay in two groups; -1 where there are
             too many pictures to compare all.
         """
-        kin = groups(self.patients, self.cases, self.sources)
+        group = groups(self.patients, self.cases, self.sources)
         if len(self) > COMPARED:
-            return replace(self, group=kin), -1
-        pairs = [(a, b) for a, b in same_pairs(self.hashes) if kin[a] != kin[b]]
+            return replace(self, group=group), -1
+        pairs = [(a, b) for a, b in same_pairs(self.hashes) if group[a] != group[b]]
         group = groups(self.patients, self.cases, self.sources, pairs=pairs)
         return replace(self, group=group), len(pairs)
 
@@ -145,24 +145,24 @@ def table(
 
 
 def read_labelled(
-    store: Store, where: Filter, tell: Callable[[int], None] = lambda done: None
+    store: Store, where: Filter, progress: Callable[[int], None] = lambda done: None
 ) -> Cells:
     """The labelled items of a store that meet a filter.
 
     Args:
         store: Of one collection.
         where: Conditions.
-        tell: Told how many were read, now and then; may raise to stop.
+        progress: Callback with how many were read; may raise to stop.
     """
 
-    def told() -> Iterable[tuple[Item, Vectors]]:
+    def read() -> Iterable[tuple[Item, Vectors]]:
         stored: Stored
         for at, stored in enumerate(scroll_all(store, None if where.empty else where)):
             if at % 1000 == 0:
-                tell(at)
+                progress(at)
             yield stored.item, stored.vector
 
-    return table(told(), store.card.dim)
+    return table(read(), store.card.dim)
 
 
 def most(cells: Cells, limit: int, seed: int) -> Cells:

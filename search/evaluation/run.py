@@ -1,4 +1,4 @@
-"""Evaluation of what a collection's neighbours say: who teaches, who is asked, and the scores."""
+"""Evaluation of the labels of a collection's neighbours: splits, predictions and scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from search.evaluation import splits
 from search.evaluation.labelled import UNDATED, Cells, most, read_labelled
 from search.evaluation.probe import linear_probe
 from search.evaluation.ranking import average_precision_at_k
-from search.evaluation.scores import Told, by_index, scored
+from search.evaluation.scores import Predictions, by_index, scored
 from search.evaluation.splits import Fold, subset
 from search.index.contract import Store
 from search.neighbours.duplicates import PictureHash
@@ -68,11 +68,11 @@ WORDS = {
 
 
 class CannotEvaluate(BadQuestion):
-    """Data that cannot be evaluated as it was asked."""
+    """Data that cannot be evaluated by this plan."""
 
 
 Progress = Callable[[int, int], None]
-"""Told how much is done of how much; may raise to stop."""
+"""Callback with how much is done, of how much; may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Split:
-    """Who teaches whom."""
+    """What is train and what is test."""
 
     facts: SplitFacts
     folds: Sequence[Fold]
@@ -105,11 +105,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result, and what every item was called."""
+    """A result, and the predictions for every item."""
 
     result: EvaluationResult
     cells: Cells
-    told: Sequence[Told]
+    predictions: Sequence[Predictions]
     clusters: Rows
     """For each cell the number of its patient or source: what the intervals are drawn by."""
 
@@ -118,7 +118,7 @@ class Outcome:
 class _Steps:
     """How far an evaluation is, and what its parts took."""
 
-    tell: Progress
+    progress: Progress
     total: int = 0
     done: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -126,11 +126,11 @@ class _Steps:
     def add(self, count: int) -> None:
         """So much more was done."""
         self.done = min(self.done + count, self.total)
-        self.tell(self.done, self.total)
+        self.progress(self.done, self.total)
 
     def look(self, _: int) -> None:
-        """Only look whether to stop."""
-        self.tell(self.done, self.total)
+        """Call back without progress, so that it can stop."""
+        self.progress(self.done, self.total)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -155,9 +155,9 @@ def evaluate(
         store: Of the collection.
         card: Of its encoder.
         whole: Facts about the collection.
-        plan: What is asked.
+        plan: What is evaluated, and how.
         uploaded: Facts about a set, and what reads it.
-        progress: Told how far it is.
+        progress: Callback with how far it is.
 
     Raises:
         CannotEvaluate: too few labelled items, one label only, or a split that the data does
@@ -165,9 +165,9 @@ def evaluate(
     """
     steps = _Steps(progress)
     with steps.timed("reading"):
-        cells, asked, labelled = _data(store, plan, uploaded, whole, steps)
+        cells, queries, labelled = _data(store, plan, uploaded, whole, steps)
         cells, same = cells.grouped()
-    notes = _checked(cells, asked, labelled)
+    notes = _checked(cells, queries, labelled)
     if same:
         notes.append(
             f"{same} pair{'' if same == 1 else 's'} of near-duplicates joined"
@@ -176,28 +176,28 @@ def evaluate(
         )
     alone = uploaded is not None and plan.teach == "collection"
     split = uploaded_split(cells, plan) if alone else make_split(cells, plan)
-    steps.total = 1 + len(asked) + len(split.probe) * max(1, len(asked) // 4)
+    steps.total = 1 + len(queries) + len(split.probe) * max(1, len(queries) // 4)
     names, truth = np.unique(cells.labels, return_inverse=True)
     with steps.timed("neighbours"):
-        told = _by_neighbours(cells, truth, len(names), asked, split, plan, steps)
+        predictions = _by_neighbours(cells, truth, len(names), queries, split, plan, steps)
     if plan.probe:
         with steps.timed("probe"):
-            told.append(_by_probe(cells, truth, len(names), asked, split, plan, steps))
+            predictions.append(_by_probe(cells, truth, len(names), queries, split, plan, steps))
     index = None
     if plan.ann and (uploaded is None or alone):
         with steps.timed("index"):
-            index = by_index(store, cells, truth, names, asked, plan, steps.look)
+            index = by_index(store, cells, truth, names, queries, plan, steps.look)
     with steps.timed("bias"):
-        bias = bias_of(cells, asked, plan, steps.look)
+        bias = bias_of(cells, queries, plan, steps.look)
     if bias and bias.robustness is None:
         notes.append(
             "the robustness index cannot be known: no item has possible neighbours both "
             "of its label from another site and of another label from its own site"
         )
-    unit, clusters = unit_of(cells, asked)
+    unit, clusters = unit_of(cells, queries)
     methods = []
     with steps.timed("scoring"):
-        for one in told:
+        for one in predictions:
             methods.append(scored(one, cells, truth, names, clusters, plan))
             steps.look(0)
     steps.add(steps.total)
@@ -208,7 +208,7 @@ def evaluate(
             items=whole.items,
             labelled=labelled,
             used=len(cells),
-            asked=len(told[0].rows),
+            asked=len(predictions[0].rows),
             digest=cells.digest(),
             content=whole.content,
             patients=len(set(cells.patients) - {None}),
@@ -221,7 +221,7 @@ def evaluate(
         code=code_facts(),
         split=split.facts,
         unit=unit,
-        clusters=len(np.unique(clusters[told[0].rows])),
+        clusters=len(np.unique(clusters[predictions[0].rows])),
         labels=tuple(str(name) for name in names),
         methods=tuple(methods),
         index=index,
@@ -229,7 +229,7 @@ def evaluate(
         notes=(*notes, *split.notes, *_unit_notes(unit)),
         seconds=steps.seconds,
     )
-    return Outcome(result, cells, told, clusters)
+    return Outcome(result, cells, predictions, clusters)
 
 
 def _data(
@@ -239,7 +239,7 @@ def _data(
     whole: Whole,
     steps: _Steps,
 ) -> tuple[Cells, Rows, int]:
-    """Cells, the rows that are asked, and how many labelled ones there were before any limit."""
+    """Cells, the rows that are queries, and how many labelled ones there were before any limit."""
     if uploaded is None or plan.teach == "collection":
         cells = read_labelled(store, plan.where, steps.look)
         labelled = len(cells)
@@ -268,9 +268,9 @@ def _counted(facts: SetFacts, cells: Cells) -> SetFacts:
     return facts.model_copy(update={"items": int((~cells.own).sum())})
 
 
-def _checked(cells: Cells, asked: Rows, labelled: int) -> list[str]:
+def _checked(cells: Cells, queries: Rows, labelled: int) -> list[str]:
     classes = len(np.unique(cells.labels))
-    if len(cells) < FEWEST or classes < 2 or not len(asked):
+    if len(cells) < FEWEST or classes < 2 or not len(queries):
         raise CannotEvaluate(
             f"an evaluation needs at least {FEWEST} labelled items of two labels, got "
             f"{len(cells)} of {classes}; ingest labelled items, or ask for more of them"
@@ -278,14 +278,14 @@ def _checked(cells: Cells, asked: Rows, labelled: int) -> list[str]:
     notes = []
     if len(cells) < labelled and cells.own.any():
         notes.append(f"a subset of {len(cells)} of {labelled} labelled items")
-    lost = sorted(set(cells.labels[asked]) - set(np.delete(cells.labels, asked)))
+    lost = sorted(set(cells.labels[queries]) - set(np.delete(cells.labels, queries)))
     if not cells.own.all() and lost:
-        notes.append(f"asked but not taught: {', '.join(map(str, lost))}")
+        notes.append(f"labels of queries without a reference: {', '.join(map(str, lost))}")
     return notes
 
 
 def make_split(cells: Cells, plan: EvaluationPlan) -> Split:
-    """The folds of a plan; kin never lies on both sides of one.
+    """The folds of a plan; no group lies on both sides of one.
 
     Raises:
         CannotEvaluate: the data does not allow the split.
@@ -314,7 +314,7 @@ def make_split(cells: Cells, plan: EvaluationPlan) -> Split:
         elif name == "temporal":
             cutoff = plan.cutoff or _latest_quarter(cells)
             folds = _by_day(cells, cutoff, notes)
-            words = f"items before {cutoff} teach, later ones are asked"
+            words = f"items before {cutoff} are the references, later ones the queries"
         else:
             folds = _stratified(cells, plan)
             words = f"{plan.folds} stratified folds by {unit}"
@@ -336,12 +336,14 @@ def make_split(cells: Cells, plan: EvaluationPlan) -> Split:
 
 
 def uploaded_split(cells: Cells, plan: EvaluationPlan) -> Split:
-    """The collection teaches and the uploaded set is asked; kin in both never teaches."""
-    fold = _without_kin(cells, "uploaded", np.flatnonzero(cells.own), ~cells.own)
-    words = "the collection teaches, the uploaded set is asked"
+    """The collection is train, the uploaded set test; groups in both are left out of train."""
+    fold = _fold(cells, "uploaded", np.flatnonzero(cells.own), ~cells.own)
+    words = "the collection is the reference, the uploaded set the queries"
     facts = SplitFacts(name="uploaded", words=words, folds=1, probe=words, seed=plan.seed)
     dropped = int(cells.own.sum()) - len(fold.train)
-    notes = (f"{dropped} items of the collection are kin of the set and did not teach",)
+    notes = (
+        f"{dropped} items of the collection share a patient, case or source with the set: left out",
+    )
     return Split(facts, [fold], [fold] if plan.probe else [], notes if dropped else ())
 
 
@@ -350,7 +352,7 @@ def _stratified(cells: Cells, plan: EvaluationPlan) -> list[Fold]:
     count = min(plan.folds, len(np.unique(words)))
     if count < 2:
         raise CannotEvaluate(
-            "every item belongs to one patient, case or source; nothing is left to teach"
+            "every item belongs to one patient, case or source; nothing is left to train on"
         )
     if len(np.unique(words)) == len(cells):
         return splits.stratified(cells.labels, count, plan.seed)
@@ -369,12 +371,14 @@ def _by_site(cells: Cells, notes: list[str]) -> list[Fold]:
     if not known.all():
         notes.append(f"{int((~known).sum())} items without a site were left out")
     folds = [
-        _without_kin(cells, str(name), np.flatnonzero(known & (sites != name)), sites == name)
+        _fold(cells, str(name), np.flatnonzero(known & (sites != name)), sites == name)
         for name in names
     ]
     dropped = sum(int((known & (sites != f.name)).sum()) - len(f.train) for f in folds)
     if dropped:
-        notes.append(f"{dropped} times an item did not teach, because its kin was asked")
+        notes.append(
+            f"{dropped} times a reference was left out: its patient, case or source was held out"
+        )
     return folds
 
 
@@ -390,9 +394,12 @@ def _by_day(cells: Cells, cutoff: date, notes: list[str]) -> list[Fold]:
         )
     if not dated.all():
         notes.append(f"{int((~dated).sum())} items without a date were left out")
-    fold = _without_kin(cells, f"from {cutoff}", early, late)
+    fold = _fold(cells, f"from {cutoff}", early, late)
     if len(fold.train) < len(early):
-        notes.append(f"{len(early) - len(fold.train)} earlier items are kin of asked ones")
+        notes.append(
+            f"{len(early) - len(fold.train)} earlier items share a patient, case or source with "
+            "later ones: left out"
+        )
     return [fold]
 
 
@@ -403,52 +410,55 @@ def _latest_quarter(cells: Cells) -> date:
     return date(1970, 1, 1) + timedelta(days=int(dated[(3 * len(dated)) // 4]))
 
 
-def _without_kin(cells: Cells, name: str, teach: Rows, of: NDArray[np.bool_]) -> Fold:
-    """A fold whose teachers have no kin among those asked, which are marked by `of`."""
-    asked = np.flatnonzero(of)
-    teach = teach[~np.isin(cells.group[teach], cells.group[asked])]
-    if not len(teach):
+def _fold(cells: Cells, name: str, train: Rows, of: NDArray[np.bool_]) -> Fold:
+    """A fold of the test rows that `of` marks, and of the train rows of other groups."""
+    queries = np.flatnonzero(of)
+    train = train[~np.isin(cells.group[train], cells.group[queries])]
+    if not len(train):
         raise CannotEvaluate(
-            f"fold {name!r}: all that could teach is kin of what is asked; use another split"
+            f"fold {name!r}: everything outside it shares a patient, case or source with it; "
+            "use another split"
         )
-    return Fold(name, teach, asked)
+    return Fold(name, train, queries)
 
 
 def _by_neighbours(
     cells: Cells,
     truth: Rows,
     classes: int,
-    asked: Rows,
+    queries: Rows,
     split: Split,
     plan: EvaluationPlan,
     steps: _Steps,
-) -> list[Told]:
+) -> list[Predictions]:
     wide = max(plan.ks)
     parts: list[tuple[Fold, Rows, Rows, NDArray[np.float32]]] = []
     for fold in split.folds:
-        rows = np.intersect1d(fold.test, asked)
+        rows = np.intersect1d(fold.test, queries)
         before = steps.done
 
-        def tell(done: int, before: int = before) -> None:
+        def report(done: int, before: int = before) -> None:
             steps.add(before + done - steps.done)
 
-        near, cosines = neighbours_outside(cells.vectors, cells.group, rows, fold.train, wide, tell)
+        near, cosines = neighbours_outside(
+            cells.vectors, cells.group, rows, fold.train, wide, report
+        )
         parts.append((fold, rows, near, cosines))
     rows = np.concatenate([part[1] for part in parts])
     near = np.concatenate([part[2] for part in parts])
     cosines = np.concatenate([part[3] for part in parts])
     there = np.concatenate([_relevant(cells, truth, part[0], part[1]) for part in parts])
-    voices = np.where(near >= 0, truth[near], -1)
-    relevant = voices == truth[rows][:, None]
+    near_labels = np.where(near >= 0, truth[near], -1)
+    relevant = near_labels == truth[rows][:, None]
     found = []
     for k in plan.ks:
-        one = votes(voices[:, :k], cosines[:, :k], classes, plan.weighting, plan.temperature)
+        one = votes(near_labels[:, :k], cosines[:, :k], classes, plan.weighting, plan.temperature)
         empty = int((one.first < 0).sum())
         few = int(((near[:, :k] >= 0).sum(axis=1) < k).sum())
         notes = [f"{few} items had fewer than {k} neighbours"] if few else []
-        notes += [f"{empty} items had nobody to ask"] if empty else []
+        notes += [f"{empty} items had no neighbour"] if empty else []
         found.append(
-            Told(
+            Predictions(
                 method=f"{k}-NN",
                 k=k,
                 rows=rows,
@@ -467,7 +477,7 @@ def _by_neighbours(
 
 
 def _relevant(cells: Cells, truth: Rows, fold: Fold, rows: Rows) -> Rows:
-    """How many teachers of each asked row have its label, its own group left out."""
+    """How many references of each query have its label, its own group left out."""
     classes = int(truth.max()) + 1
     per_class = np.bincount(truth[fold.train], minlength=classes)
     pairs = cells.group[fold.train] * classes + truth[fold.train]
@@ -480,43 +490,43 @@ def _by_probe(
     cells: Cells,
     truth: Rows,
     classes: int,
-    asked: Rows,
+    queries: Rows,
     split: Split,
     plan: EvaluationPlan,
     steps: _Steps,
-) -> Told:
+) -> Predictions:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     rows, shares, folds, notes = [], [], [], []
-    each = max(1, len(asked) // 4)
+    each = max(1, len(queries) // 4)
     for fold in split.probe:
-        test = np.intersect1d(fold.test, asked)
-        teach = fold.train
-        if plan.probe_limit < len(teach):
-            words = cells.group[teach].astype(str)
-            teach = teach[subset(cells.labels[teach], words, plan.probe_limit, plan.seed)]
-        if len(np.unique(truth[teach])) < 2:
-            raise CannotEvaluate(f"fold {fold.name}: fewer than two labels teach the probe")
+        test = np.intersect1d(fold.test, queries)
+        train = fold.train
+        if plan.probe_limit < len(train):
+            words = cells.group[train].astype(str)
+            train = train[subset(cells.labels[train], words, plan.probe_limit, plan.seed)]
+        if len(np.unique(truth[train])) < 2:
+            raise CannotEvaluate(f"fold {fold.name}: fewer than two labels to train the probe on")
         steps.look(0)
         if len(test):
             with threadpool_limits(1, "blas"):  # questions are answered beside it, equal sums
-                fitted = linear_probe(cells.vectors[teach], truth[teach], cells.vectors[test])
+                fitted = linear_probe(cells.vectors[train], truth[train], cells.vectors[test])
             part = np.zeros((len(test), classes))
             part[:, fitted.classes] = fitted.shares
             rows.append(test)
             shares.append(part)
-            folds.append((fold.name, len(teach), len(test)))
+            folds.append((fold.name, len(train), len(test)))
             if not fitted.converged:
                 notes.append(f"fold {fold.name}: not converged after {fitted.iterations} steps")
         steps.add(each)
-    if any(taught < len(f.train) for (_, taught, _), f in zip(folds, split.probe, strict=False)):
-        notes.append(f"taught by at most {plan.probe_limit} items in a fold")
+    if any(trained < len(f.train) for (_, trained, _), f in zip(folds, split.probe, strict=False)):
+        notes.append(f"trained on at most {plan.probe_limit} items of a fold")
     together = np.concatenate(shares)
     order = np.argsort(-together, axis=1, kind="stable")
     at = np.arange(len(together))
     first, second = order[:, 0], order[:, 1]
     margin = together[at, first] - together[at, second]
-    return Told(
+    return Predictions(
         method="linear probe",
         k=None,
         rows=np.concatenate(rows),
@@ -555,10 +565,10 @@ def bias_of(
     )
 
 
-def unit_of(cells: Cells, asked: Rows) -> tuple[Unit, Rows]:
+def unit_of(cells: Cells, queries: Rows) -> tuple[Unit, Rows]:
     """What the bootstrap draws, by name, and the cluster of every row."""
-    unknown = sum(cells.patients[at] is None for at in asked.tolist())
-    unit: Unit = "patient" if not unknown else "source" if unknown == len(asked) else "mixed"
+    unknown = sum(cells.patients[at] is None for at in queries.tolist())
+    unit: Unit = "patient" if not unknown else "source" if unknown == len(queries) else "mixed"
     return unit, cells.group
 
 

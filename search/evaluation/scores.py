@@ -47,33 +47,33 @@ AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one method called every asked item."""
+class Predictions:
+    """The predictions of one method for every query."""
 
     method: str
     k: int | None
     rows: Rows
-    """m rows that were asked, fold after fold."""
+    """m rows that are queries, fold after fold."""
     shares: NDArray[np.float64]
     """m x classes."""
     first: Rows
-    """m class numbers, -1 where there was nobody to ask; ties given to the nearer neighbour."""
+    """m class numbers, -1 where there was no neighbour; ties given to the nearer neighbour."""
     margin: NDArray[np.float64]
     tied: NDArray[np.bool_]
     precision: NDArray[np.float64] | None
     """m average precisions of the neighbours."""
     folds: Sequence[tuple[str, int, int]] = ()
-    """Name, teachers and asked of each fold, in the order of `rows`."""
+    """Name, number of train and of test rows of each fold, in the order of `rows`."""
     notes: tuple[str, ...] = ()
 
     @property
-    def said(self) -> Rows:
+    def labels(self) -> Rows:
         """m class numbers; -1 for no answer. A tied vote is none: it is never right."""
         return np.where(self.tied, -1, self.first)
 
 
 def scored(
-    told: Told,
+    made: Predictions,
     cells: Cells,
     truth: Rows,
     names: NDArray[np.str_],
@@ -83,29 +83,29 @@ def scored(
     """Every figure of one method.
 
     Args:
-        told: Its answers.
+        made: Its predictions.
         cells: All items.
         truth: Class number of every item.
         names: Of the classes.
         clusters: What the bootstrap draws together, for every item.
         plan: Resamples and seed.
     """
-    right_label, said, classes = truth[told.rows], told.said, len(names)
-    matrix = confusion(right_label, said, classes, silent=True)
-    right = (said == right_label).astype(np.float64)
-    drawn = draws(clusters[told.rows], plan.resamples, plan.seed)
-    matrices = drawn_matrices(right_label, said, classes, drawn, silent=True)
-    auroc, auprc = ranked_by_class(told.shares, right_label, np.ones((1, len(said))))
-    precision = told.precision
-    intervals = _intervals(told, right_label, matrices, drawn)
-    top = told.shares.max(axis=1)
+    right_label, predicted, classes = truth[made.rows], made.labels, len(names)
+    matrix = confusion(right_label, predicted, classes, silent=True)
+    right = (predicted == right_label).astype(np.float64)
+    drawn = draws(clusters[made.rows], plan.resamples, plan.seed)
+    matrices = drawn_matrices(right_label, predicted, classes, drawn, silent=True)
+    auroc, auprc = ranked_by_class(made.shares, right_label, np.ones((1, len(predicted))))
+    precision = made.precision
+    intervals = _intervals(made, right_label, matrices, drawn)
+    top = made.shares.max(axis=1)
     curve = reliability(top, right)
     kept = matrix[:, :classes].astype(np.int64)
-    table = _classes(told, cells, matrix, matrices, names, right_label, auroc[0], auprc[0])
-    asked = [one for one in table if one.recall is not None]
+    table = _classes(made, cells, matrix, matrices, names, right_label, auroc[0], auprc[0])
+    tested = [one for one in table if one.recall is not None]
     return MethodResult(
-        method=told.method,
-        k=told.k,
+        method=made.method,
+        k=made.k,
         scores=Scores(
             **scores(matrix),
             auroc=_known(float(mean_of_classes(auroc)[0])),
@@ -113,37 +113,39 @@ def scored(
             map_at_k=None if precision is None else _known(_mean(precision)),
         ),
         intervals=intervals,
-        per_fold=tuple(_folds(told, right_label, classes)),
+        per_fold=tuple(_folds(made, right_label, classes)),
         classes=table,
-        worst=min(asked, key=lambda one: (one.recall, one.f1, one.label)).label if asked else None,
+        worst=min(tested, key=lambda one: (one.recall, one.f1, one.label)).label
+        if tested
+        else None,
         confusion=ConfusionMatrix(
             matrix=tuple(tuple(row) for row in kept.tolist()),
             unanswered=tuple(matrix[:, classes].astype(np.int64).tolist()),
         ),
-        tied=int(told.tied.sum()),
-        tied_right=int((told.tied & (told.first == right_label)).sum()),
+        tied=int(made.tied.sum()),
+        tied_right=int((made.tied & (made.first == right_label)).sum()),
         dangerous=_dangerous(kept, names),
         reliability=curve,
         ece=ece(curve),
-        by_margin=coverage_curve(told.margin, right),
-        notes=told.notes,
+        by_margin=coverage_curve(made.margin, right),
+        notes=made.notes,
     )
 
 
 def _intervals(
-    told: Told,
+    made: Predictions,
     truth: Rows,
     matrices: NDArray[np.float64],
     drawn: Draws,
 ) -> dict[str, Span]:
     found: dict[str, NDArray[np.float64]] = dict(scores_of_many(matrices))
-    auroc, auprc = ranked_by_class(told.shares, truth, drawn_weights(drawn, RANKED))
+    auroc, auprc = ranked_by_class(made.shares, truth, drawn_weights(drawn, RANKED))
     found |= {"auroc": mean_of_classes(auroc), "auprc": mean_of_classes(auprc)}
-    if told.precision is not None:
-        known = ~np.isnan(told.precision)
+    if made.precision is not None:
+        known = ~np.isnan(made.precision)
         member = drawn.member[known]
         count = drawn.counts @ np.bincount(member, minlength=drawn.clusters)
-        value = drawn.counts @ np.bincount(member, told.precision[known], drawn.clusters)
+        value = drawn.counts @ np.bincount(member, made.precision[known], drawn.clusters)
         empty = np.full(len(count), np.nan)
         found["map_at_k"] = np.divide(value, count, out=empty, where=count > 0)
     spans: dict[str, Span] = {}
@@ -155,7 +157,7 @@ def _intervals(
 
 
 def _classes(
-    told: Told,
+    made: Predictions,
     cells: Cells,
     matrix: NDArray[np.float64],
     matrices: NDArray[np.float64],
@@ -176,7 +178,7 @@ def _classes(
             where=supports[:, at] > 0,
         )
         both = support[at] + called[at]
-        of_class = None if told.precision is None else told.precision[truth == at]
+        of_class = None if made.precision is None else made.precision[truth == at]
         found.append(
             ClassScores(
                 label=str(name),
@@ -194,14 +196,14 @@ def _classes(
     return tuple(found)
 
 
-def _folds(told: Told, truth: Rows, classes: int) -> list[FoldScores]:
+def _folds(made: Predictions, truth: Rows, classes: int) -> list[FoldScores]:
     found, at = [], 0
-    for name, taught, asked in told.folds:
-        part = slice(at, at + asked)
-        at += asked
-        if asked:
-            matrix = confusion(truth[part], told.said[part], classes, silent=True)
-            found.append(FoldScores(fold=name, taught=taught, asked=asked, **scores(matrix)))
+    for name, train, test in made.folds:
+        part = slice(at, at + test)
+        at += test
+        if test:
+            matrix = confusion(truth[part], made.labels[part], classes, silent=True)
+            found.append(FoldScores(fold=name, taught=train, asked=test, **scores(matrix)))
     return found
 
 
@@ -236,9 +238,9 @@ def by_index(
     cells: Cells,
     truth: Rows,
     names: NDArray[np.str_],
-    asked: Rows,
+    queries: Rows,
     plan: EvaluationPlan,
-    tell: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> IndexResult:
     """Votes through the index as it is served, beside votes by exact search of the same store.
 
@@ -247,44 +249,44 @@ def by_index(
         cells: All items, also those of an uploaded set.
         truth: Class number of every item.
         names: Of the classes.
-        asked: Rows that may be asked.
+        queries: Rows that may be queries.
         plan: How many are, and the vote.
-        tell: May raise to stop.
+        progress: Callback with the number of queries answered; may raise to stop.
     """
-    if plan.ann_sample < len(asked):
+    if plan.ann_sample < len(queries):
         rng = np.random.default_rng(plan.seed)
-        asked = np.sort(rng.choice(asked, plan.ann_sample, replace=False))
+        queries = np.sort(rng.choice(queries, plan.ann_sample, replace=False))
     label = plan.where.label or tuple(str(name) for name in np.unique(cells.labels[cells.own]))
     where = plan.where.model_copy(update={"label": label})
     wide = max(plan.ks)
     lists: dict[bool, list[list[Hit]]] = {True: [], False: []}
-    for at in range(0, len(asked), AT_ONCE):
-        rows = asked[at : at + AT_ONCE].tolist()
+    for at in range(0, len(queries), AT_ONCE):
+        rows = queries[at : at + AT_ONCE].tolist()
         without = [_own(cells, row) for row in rows]
         for exact, found in lists.items():
             hits = store.nearest_batch(cells.vectors[rows], wide + 2, where, without, exact=exact)
             found += [[h for h in one if h.score < IDENTICAL][:wide] for one in hits]
-        tell(at)
+        progress(at)
     number = {str(name): at for at, name in enumerate(names)}
     by_k = []
     for k in plan.ks:
         near = {exact: [one[:k] for one in found] for exact, found in lists.items()}
-        said = {exact: _called(found, number, k, plan) for exact, found in near.items()}
-        told = {
-            exact: Scores(**scores(confusion(truth[asked], one, len(names), silent=True)))
-            for exact, one in said.items()
+        predicted = {exact: _called(found, number, k, plan) for exact, found in near.items()}
+        by_store = {
+            exact: Scores(**scores(confusion(truth[queries], one, len(names), silent=True)))
+            for exact, one in predicted.items()
         }
         by_k.append(
             IndexAtK(
                 k=k,
                 recall=agreement(near[True], near[False]),
-                agree=float((said[True] == said[False]).mean()),
-                exact=told[True],
-                index=told[False],
+                agree=float((predicted[True] == predicted[False]).mean()),
+                exact=by_store[True],
+                index=by_store[False],
             )
         )
     rule = "as a search: itself, its source, its case and its patient left out"
-    return IndexResult(asked=len(asked), rule=rule, by_k=tuple(by_k))
+    return IndexResult(asked=len(queries), rule=rule, by_k=tuple(by_k))
 
 
 def _own(cells: Cells, row: int) -> Filter:
@@ -300,11 +302,11 @@ def _own(cells: Cells, row: int) -> Filter:
 def _called(
     lists: Sequence[Sequence[Hit]], number: dict[str, int], k: int, plan: EvaluationPlan
 ) -> Rows:
-    voices = np.full((len(lists), k), -1, np.int64)
+    near_labels = np.full((len(lists), k), -1, np.int64)
     cosines = np.full((len(lists), k), -np.inf)
     for at, hits in enumerate(lists):
         for rank, hit in enumerate(hits):
-            voices[at, rank] = number.get(str(hit.item.label), -1)
+            near_labels[at, rank] = number.get(str(hit.item.label), -1)
             cosines[at, rank] = hit.score
-    found = votes(voices, cosines, len(number), plan.weighting, plan.temperature)
+    found = votes(near_labels, cosines, len(number), plan.weighting, plan.temperature)
     return np.where(found.tied, -1, found.first)

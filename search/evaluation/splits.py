@@ -1,4 +1,4 @@
-"""Which cells teach and which are asked: splits that never part what belongs together."""
+"""Splits into train and test cells; no group lies on both sides."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Words = NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Fold:
-    """One split into cells that teach and cells that are asked."""
+    """One split into train and test cells."""
 
     name: str
     train: Rows
@@ -33,7 +33,7 @@ def fixed(test: NDArray[np.bool_], groups: Words) -> list[Fold]:
     """One split that was decided before (BMC in DinoBloom, section 3).
 
     Args:
-        test: n flags, true for the cells that are asked.
+        test: n flags, true for the test cells.
         groups: n names; see `checked`.
     """
     return checked([Fold("fixed", np.flatnonzero(~test), np.flatnonzero(test))], groups)
@@ -64,7 +64,7 @@ def grouped(labels: Words, groups: Words, folds: int = 5, seed: int = 0) -> list
 
 
 def leave_one_source_out(sources: Words, groups: Words) -> list[Fold]:
-    """Each source is asked once, and all others teach (RedDino, section 3.2).
+    """Each source is the test set once, and all others are train (RedDino, section 3.2).
 
     Raises:
         BadSplit: fewer than two sources, or a group in two sources.
@@ -88,7 +88,7 @@ def checked(folds: Sequence[Fold], groups: Words) -> list[Fold]:
     for fold in folds:
         if not len(fold.train) or not len(fold.test):
             raise BadSplit(
-                f"fold {fold.name}: {len(fold.train)} cells teach and {len(fold.test)} are asked; "
+                f"fold {fold.name}: {len(fold.train)} train and {len(fold.test)} test cells; "
                 "both must be at least one"
             )
         both = np.intersect1d(groups[fold.train], groups[fold.test])

@@ -61,7 +61,7 @@ def read_set(
     encoder: Callable[[], Encoder],
     max_pixels: int,
     max_file: int,
-    tell: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Cells:
     """The labelled items of an uploaded set, with vectors of a collection's encoder.
 
@@ -71,7 +71,7 @@ def read_set(
         encoder: Gives that encoder, for pictures.
         max_pixels: Of one picture.
         max_file: Bytes of one file of a ZIP.
-        tell: Told how many pictures were embedded; may raise to stop.
+        progress: Callback with how many pictures were embedded; may raise to stop.
 
     Raises:
         BadSet: damaged, too large, without labels, or with a picture that cannot be read.
@@ -84,8 +84,8 @@ def read_set(
             raise BadSet("the uploaded shard is a tombstone; it holds no items")
         items = shard.items()
         rows = list(zip(items, shard.vectors(), strict=True))
-        told = hashes_of(shard.thumbnails())
-        hashes = {item.id: hash for item, hash in zip(items, told, strict=True)}
+        found = hashes_of(shard.thumbnails())
+        hashes = {item.id: hash for item, hash in zip(items, found, strict=True)}
     else:
         rows, hashes = [], {}
         pictures: list[RGB] = []
@@ -98,7 +98,7 @@ def read_set(
             if len(pictures) == AT_ONCE:
                 rows += zip(waiting, network.embed(pictures), strict=True)
                 pictures, waiting = [], []
-                tell(len(rows))
+                progress(len(rows))
         if pictures:
             rows += zip(waiting, network.embed(pictures), strict=True)
     once = {item.id: (item, np.asarray(vector)) for item, vector in reversed(rows)}
@@ -111,10 +111,10 @@ def _pictures(content: bytes, max_pixels: int, max_file: int) -> Iterator[tuple[
         with zipfile.ZipFile(BytesIO(content)) as archive:
             files = _files(archive, len(content), max_file)
             facts = _facts(archive, files)
-            for at, (name, told) in enumerate(facts.items(), 1):
-                called = f"picture {at} of the set (of label {told.get('label', '')!r})"
+            for at, (name, row) in enumerate(facts.items(), 1):
+                called = f"picture {at} of the set (of label {row.get('label', '')!r})"
                 data = archive.read(files[name])
-                yield _item(told, data, called), _read(data, called, max_pixels)
+                yield _item(row, data, called), _read(data, called, max_pixels)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise BadSet(f"the ZIP is damaged or encrypted: {error}") from error
 
@@ -126,12 +126,12 @@ def _read(data: bytes, called: str, max_pixels: int) -> RGB:
         raise BadSet(str(error)) from error
 
 
-def _item(told: Mapping[str, str], data: bytes, called: str) -> Item:
+def _item(row: Mapping[str, str], data: bytes, called: str) -> Item:
     source = source_id(data)
-    given: dict[str, Any] = {name: told.get(name) or None for name in FACTS}
-    given["source"] = given["source"] or source
+    facts: dict[str, Any] = {name: row.get(name) or None for name in FACTS}
+    facts["source"] = facts["source"] or source
     try:
-        return Item(id=item_id("uploaded", source), dataset="uploaded", **given)
+        return Item(id=item_id("uploaded", source), dataset="uploaded", **facts)
     except ValidationError as error:
         first = error.errors()[0]
         raise BadSet(f"{called}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -162,7 +162,7 @@ def _files(archive: zipfile.ZipFile, size: int, max_file: int) -> dict[str, zipf
 def _facts(
     archive: zipfile.ZipFile, files: Mapping[str, zipfile.ZipInfo]
 ) -> dict[str, dict[str, str]]:
-    """What is told of each picture, by path: from the manifest, else its folder is its label."""
+    """The facts of each picture, by path: from the manifest, else its folder is its label."""
     manifests = [name for name in files if PurePosixPath(name).name == MANIFEST]
     if manifests:
         path = min(manifests, key=lambda name: (name.count("/"), name))
@@ -173,7 +173,7 @@ def _facts(
         for name in sorted(files)
         if PurePosixPath(name).suffix.lower() in PICTURES
     }
-    if not found or not all(told["label"] for told in found.values()):
+    if not found or not all(row["label"] for row in found.values()):
         raise BadSet(
             f"the ZIP has {len(found)} pictures, not all of them in a folder that is their label; "
             f"put them into folders, or add a {MANIFEST} with path and label"
@@ -191,8 +191,8 @@ def _told(
         name = str(folder / str(line["path"]))
         if name not in files:
             raise BadSet(f"{MANIFEST}, line {at}: no such file in the ZIP")
-        told = {key: str(line.get(key) or "").strip() for key in FACTS}
-        if not told["label"]:
+        row = {key: str(line.get(key) or "").strip() for key in FACTS}
+        if not row["label"]:
             raise BadSet(f"{MANIFEST}, line {at}: the label is empty")
-        found[name] = told
+        found[name] = row
     return found

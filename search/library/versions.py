@@ -58,7 +58,7 @@ class Version:
     made: str = ""
     """When it was begun, in UTC."""
     report: Mapping[str, Any] = field(default_factory=dict)
-    """Of its build: the gates with their figures; empty for one that was ingested."""
+    """Of its build: the checks with their figures; empty for one that was ingested."""
 
     def to_json(self) -> str:
         """As `collection.json` holds it."""
@@ -114,7 +114,7 @@ class Turn:
     at: str
     """When, in UTC."""
     why: str
-    """`created`, `reindex`, `rollback`, `restore`, with `forced` where a gate was overruled."""
+    """`created`, `reindex`, `rollback`, `restore`, `forced` too if it failed a check."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a new version must pass before it may serve: each gate with its figure and its limit."""
+"""What a new version must pass before it serves: each check with its figure and its limit."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SAME = 0.99999
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The thresholds of the gates."""
+    """The thresholds of the checks."""
 
     most_mean_cosine: float = 0.98
-    """Of random pairs; vectors that all point one way tell nothing apart."""
+    """Of random pairs; vectors that all point one way separate nothing."""
     least_rank: float = 4.0
     """Effective rank: how many directions the vectors really use."""
     most_duplicates: float = 0.02
@@ -46,14 +46,14 @@ class Limits:
     """The excess share of the own site may be so much above the parent's, and the robustness
     index so much below."""
     queries: int = 2000
-    """Items that ask, where not all do; drawn alike every time."""
+    """Most items that are queries; the same ones every time."""
     k: int = 20
     """Neighbours in the votes and shares."""
 
 
 @dataclass(frozen=True)
-class Gate:
-    """One gate, and how it went."""
+class Check:
+    """One check, and its outcome."""
 
     name: str
     passed: bool | None
@@ -73,19 +73,19 @@ class Table:
     """n x dim."""
 
 
-def failed(gates: Sequence[Gate]) -> list[Gate]:
-    """The gates that refuse."""
-    return [gate for gate in gates if gate.passed is False]
+def failed(results: Sequence[Check]) -> list[Check]:
+    """The checks that failed."""
+    return [check for check in results if check.passed is False]
 
 
 def examine(
     new: Table,
     parent: Table | None,
     built: BuildReport,
-    golden: Gate,
+    golden: Check,
     limits: Limits = Limits(),
-) -> list[Gate]:
-    """Every gate.
+) -> list[Check]:
+    """Every check.
 
     Args:
         new: The version that wants to serve.
@@ -94,21 +94,21 @@ def examine(
         golden: From `golden_vectors`.
         limits: The thresholds.
     """
-    gates = [finite(new.vectors)]
-    if gates[0].passed is False:
-        return gates  # the rest would be figures of nothing
-    gates += [
+    results = [finite(new.vectors)]
+    if results[0].passed is False:
+        return results  # the rest would be figures of nothing
+    results += [
         collapse(new.vectors, limits),
         duplicates(new, parent, limits),
         golden,
         recall(built, limits),
     ]
     both = None if parent is None else common(new, parent)
-    gates += [knn(new, both, limits), centre(new, both, limits)]
-    return gates
+    results += [knn(new, both, limits), centre(new, both, limits)]
+    return results
 
 
-def finite(vectors: Vectors) -> Gate:
+def finite(vectors: Vectors) -> Check:
     """No NaN, no infinity, no zero, and every row of length 1."""
     wide = np.asarray(vectors, np.float64)
     broken = ~np.isfinite(wide).all(axis=1)
@@ -122,17 +122,17 @@ def finite(vectors: Vectors) -> Gate:
     }
     good = len(vectors) > 0 and not broken.any() and off <= 1e-3
     limits = {"not_finite": 0.0, "zero": 0.0, "most_off_length_1": 1e-3}
-    return Gate("finite", good, figures, limits, "" if len(vectors) else "there are no vectors")
+    return Check("finite", good, figures, limits, "" if len(vectors) else "there are no vectors")
 
 
-def collapse(vectors: Vectors, limits: Limits) -> Gate:
+def collapse(vectors: Vectors, limits: Limits) -> Check:
     """Whether the vectors point into different directions.
 
     The effective rank is the exponential of the entropy of the normalised singular values
     (Roy and Vetterli 2007), here of the centred vectors.
     """
     if len(vectors) < 2 * limits.least_rank:
-        return Gate("collapse", None, note=f"{len(vectors)} items are too few to tell")
+        return Check("collapse", None, note=f"{len(vectors)} items are too few to measure")
     rng = np.random.default_rng(0)
     pairs = rng.integers(len(vectors), size=(20_000, 2))
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
@@ -142,7 +142,7 @@ def collapse(vectors: Vectors, limits: Limits) -> Gate:
     values = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
     shares = values[values > 1e-12] / values.sum() if values.sum() > 0 else np.ones(1)
     rank = float(np.exp(-(shares * np.log(shares)).sum()))
-    return Gate(
+    return Check(
         "collapse",
         cosine <= limits.most_mean_cosine and rank >= limits.least_rank,
         {"mean_cosine": cosine, "effective_rank": rank},
@@ -150,21 +150,21 @@ def collapse(vectors: Vectors, limits: Limits) -> Gate:
     )
 
 
-def duplicates(new: Table, parent: Table | None, limits: Limits) -> Gate:
+def duplicates(new: Table, parent: Table | None, limits: Limits) -> Check:
     """Share of items whose vector another item has too."""
     if len(new.ids) < 2:
-        return Gate("duplicates", None, note=f"{len(new.ids)} items are too few to tell")
+        return Check("duplicates", None, note=f"{len(new.ids)} items are too few to measure")
     figures = {"share": _same_share(new.vectors, limits.queries)}
     limit = limits.most_duplicates
     if parent is not None and len(parent.ids) > 1:
         figures["parent"] = _same_share(parent.vectors, limits.queries)
         limit = max(limit, figures["parent"] + limits.duplicates_margin)
-    return Gate("duplicates", figures["share"] <= limit, figures, {"share": limit})
+    return Check("duplicates", figures["share"] <= limit, figures, {"share": limit})
 
 
 def golden_vectors(
     entries: Sequence[Entry], encoder: Encoder, read_pixels: ReadPixels, limits: Limits
-) -> Gate:
+) -> Check:
     """Stored images, embedded again, must give their stored vectors: else the encoder drifts.
 
     Args:
@@ -183,10 +183,10 @@ def golden_vectors(
             stored.append(entry.vector)
     if not images:
         why = f"no source can be read again: {reasons[0]}" if reasons else "there are no items"
-        return Gate("golden", None, note=why)
+        return Check("golden", None, note=why)
     cosines = np.einsum("nd,nd->n", encoder.embed(images), np.stack(stored).astype(np.float32))
     least = float(cosines.min())
-    return Gate(
+    return Check(
         "golden",
         least >= limits.least_golden,
         {"least_cosine": least, "images": float(len(images)), "not_read": float(len(reasons))},
@@ -194,9 +194,9 @@ def golden_vectors(
     )
 
 
-def recall(built: BuildReport, limits: Limits) -> Gate:
+def recall(built: BuildReport, limits: Limits) -> Check:
     """What the index finds of the exact ten nearest."""
-    return Gate(
+    return Check(
         "recall",
         min(built.recall, built.filtered_recall) >= limits.least_recall,
         {"recall": built.recall, "filtered": built.filtered_recall, "queries": float(built.sample)},
@@ -205,21 +205,21 @@ def recall(built: BuildReport, limits: Limits) -> Gate:
     )
 
 
-def knn(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Gate:
+def knn(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Check:
     """Weighted F1 of the vote of the nearest, own patient left out, against the parent's."""
     ours = new if both is None else both[0]
     labels, names = _numbered([item.label for item in ours.items])
     if (labels >= 0).sum() < 2 or names < 2:
-        return Gate("knn", None, note="fewer than two labels: nothing to vote on")
+        return Check("knn", None, note="fewer than two labels: nothing to vote on")
     figures = {"weighted_f1": _knn_f1(ours, labels, names, limits)}
     if both is None:
-        return Gate("knn", None, figures, note="there is no parent to compare with")
+        return Check("knn", None, figures, note="there is no parent to compare with")
     figures["parent"] = _knn_f1(both[1], labels, names, limits)
     least = figures["parent"] - limits.knn_margin
-    return Gate("knn", figures["weighted_f1"] >= least, figures, {"weighted_f1": least})
+    return Check("knn", figures["weighted_f1"] >= least, figures, {"weighted_f1": least})
 
 
-def centre(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Gate:
+def centre(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Check:
     """Whether neighbours are chosen by laboratory: share of the own site, robustness index.
 
     The index (de Jong et al. 2025) is, over the neighbours of labelled items, the number with
@@ -229,21 +229,21 @@ def centre(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Gate
     ours = new if both is None else both[0]
     sites, names = _numbered([item.site for item in ours.items])
     if names < 2:
-        return Gate("centre", None, note="fewer than two sites: there is no bias to see")
+        return Check("centre", None, note="fewer than two sites: there is no bias to see")
     figures = _site_figures(ours, sites, limits)
     if both is None:
-        return Gate("centre", None, figures, note="there is no parent to compare with")
+        return Check("centre", None, figures, note="there is no parent to compare with")
     before = _site_figures(both[1], sites, limits)
     if not figures or not before:
-        return Gate("centre", None, note="every item is of one patient, case or source")
+        return Check("centre", None, note="every item is of one patient, case or source")
     figures |= {f"parent_{name}": value for name, value in before.items()}
     bounds = {"excess": before["excess"] + limits.bias_margin}
     good = figures["excess"] <= bounds["excess"]
     if "robustness" in figures and "robustness" in before:
         bounds["robustness"] = before["robustness"] - limits.bias_margin
         good = good and figures["robustness"] >= bounds["robustness"]
-        return Gate("centre", good, figures, bounds)
-    return Gate("centre", good, figures, bounds, "the robustness index cannot be known")
+        return Check("centre", good, figures, bounds)
+    return Check("centre", good, figures, bounds, "the robustness index cannot be known")
 
 
 def common(new: Table, parent: Table) -> tuple[Table, Table]:
@@ -260,17 +260,17 @@ def item_groups(items: Sequence[Item]) -> Rows:
     return groups([i.patient for i in items], [i.case for i in items], [i.source for i in items])
 
 
-def as_json(gates: Sequence[Gate]) -> list[dict[str, Any]]:
-    """The gates as the version keeps them."""
+def as_json(results: Sequence[Check]) -> list[dict[str, Any]]:
+    """The checks as the version keeps them."""
     return [
         {
-            "name": gate.name,
-            "passed": gate.passed,
-            "figures": gate.figures,
-            "limits": gate.limits,
-            "note": gate.note,
+            "name": check.name,
+            "passed": check.passed,
+            "figures": check.figures,
+            "limits": check.limits,
+            "note": check.note,
         }
-        for gate in gates
+        for check in results
     ]
 
 
@@ -303,9 +303,9 @@ def _same_share(vectors: Vectors, queries: int) -> float:
     return float((scores[:, 1] >= SAME).mean())
 
 
-def _numbered(words: Sequence[str | None]) -> tuple[Rows, int]:
-    """A number for each word in alphabetical order, -1 for none; and how many there are."""
-    names = {word: at for at, word in enumerate(sorted({w for w in words if w is not None}))}
-    return np.array([names.get(w, -1) if w is not None else -1 for w in words], np.int64), len(
+def _numbered(values: Sequence[str | None]) -> tuple[Rows, int]:
+    """A number for each value in alphabetical order, -1 for none; and how many there are."""
+    names = {value: at for at, value in enumerate(sorted({w for w in values if w is not None}))}
+    return np.array([names.get(w, -1) if w is not None else -1 for w in values], np.int64), len(
         names
     )

@@ -24,8 +24,7 @@ from search.library.library import Library
 from search.library.shards import Entry
 from search.library.sources import PlainImages, ReadPixels, read_again
 from search.library.versions import Version, Versions
-from search.maintenance import checks
-from search.maintenance.checks import Gate, Limits, Table
+from search.maintenance.checks import Check, Limits, Table, as_json, examine, failed, golden_vectors
 
 PER_SHARD = 1024
 """Items in one shard of the new version; what a kill costs at most."""
@@ -66,7 +65,7 @@ class ReindexPlan:
     allow_missing: bool = False
     """Leave items out whose source is gone or changed; they are counted and listed."""
     force: bool = False
-    """Serve it even if a gate refuses; that is kept with the version."""
+    """Serve it even if a check fails; that is kept with the version."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -90,18 +89,18 @@ class Reindexed:
     """Items that were removed while it ran, or before."""
     missing: tuple[Missing, ...]
     """Items that were left out."""
-    gates: tuple[Gate, ...]
+    checks: tuple[Check, ...]
     built: BuildReport
     switched: bool
     """Whether it serves now."""
     forced: bool
-    """Whether it serves although a gate refused."""
+    """Whether it serves although a check failed."""
     seconds: float
 
     @property
     def refused_by(self) -> tuple[str, ...]:
-        """The gates that refuse."""
-        return tuple(gate.name for gate in checks.failed(self.gates))
+        """The checks that failed."""
+        return tuple(check.name for check in failed(self.checks))
 
 
 Progress = Callable[[int, int], None]
@@ -119,7 +118,7 @@ def reindex(
     progress: Progress = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Reindexed:
-    """Make a version with another encoder, put it through the gates, and serve it.
+    """Make a version with another encoder, run the checks on it, and serve it.
 
     The serving version is only read, and by its shards alone, so this works in the process of
     the service as well as beside it. What is written to it meanwhile is carried over, the rest
@@ -156,10 +155,10 @@ def reindex(
         run.carry_until_little_is_left()
         run.check_missing()
         built = target.build()
-        gates = run.gates(built)
-        refused = bool(checks.failed(gates))
+        results = run.checks(built)
+        refused = bool(failed(results))
         switched = plan.force or not refused
-        report = _facts(run, built, gates, forced=switched and refused)
+        report = _facts(run, built, results, forced=switched and refused)
         versions.settle(new.id, "refused" if refused else "ready", report)
         if switched:
             run.switch(library, "reindex, forced" if refused else "reindex")
@@ -176,7 +175,7 @@ def reindex(
         revised=run.revised,
         removed=run.removed,
         missing=tuple(run.missing.values()),
-        gates=tuple(gates),
+        checks=tuple(results),
         built=built,
         switched=switched,
         forced=switched and refused,
@@ -276,15 +275,15 @@ class _Run:
             f"versions/{self.target.version.id}/{MISSING}. Why: {whys}"
         )
 
-    def gates(self, built: BuildReport) -> list[Gate]:
-        """Every gate, on what is stored now."""
+    def checks(self, built: BuildReport) -> list[Check]:
+        """Every check, on what is stored now."""
         limits = self._plan.limits
         ids = sorted(self.there.rows)
         drawn = np.random.default_rng(0).permutation(len(ids))[: limits.golden]
         entries = list(self.there.entries([ids[at] for at in drawn]))
-        golden = checks.golden_vectors(entries, self._encoder, self._read, limits)
+        golden = golden_vectors(entries, self._encoder, self._read, limits)
         new, parent = Table(*self.there.table()), Table(*self.old.table())
-        return checks.examine(new, parent, built, golden, limits)
+        return examine(new, parent, built, golden, limits)
 
     def switch(self, library: Library, why: str) -> None:
         """Carry over the last writes while no other can come, and serve the new version.
@@ -349,12 +348,12 @@ class _Run:
 
 
 def _facts(
-    run: _Run, built: BuildReport, gates: Sequence[Gate], *, forced: bool
+    run: _Run, built: BuildReport, results: Sequence[Check], *, forced: bool
 ) -> dict[str, object]:
     return {
         "items": len(run.there.rows),
         "missing": len(run.missing),
         "seconds": built.seconds,
-        "gates": checks.as_json(gates),
+        "gates": as_json(results),
         "forced": forced,
     }

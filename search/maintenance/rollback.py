@@ -42,7 +42,7 @@ class VersionFacts:
     parent: str | None
     made: str
     report: Mapping[str, Any]
-    """The gates with their figures, where it was built by a re-index."""
+    """The checks with their figures, where it was built by a re-index."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +102,11 @@ def rollback(
         library: Where the collection is.
         name: Of the collection.
         to: Another version than the one before.
-        force: Also one that a gate refused; that is kept in the history.
+        force: Also one that failed a check; that is kept in the history.
 
     Raises:
         NoSuchVersion: there is none to go back to, or none of that id.
-        StoreError: it is not whole, or a gate refused it.
+        StoreError: it is not whole, or it failed a check.
     """
     versions = library.versions(name)
     versions.settle_down()
@@ -121,7 +121,7 @@ def rollback(
         raise StoreError(f"version {wanted} of collection {name!r} is not whole; re-index again")
     if version.state == "refused" and not force:
         raise StoreError(
-            f"version {wanted} of collection {name!r} did not pass its gates: "
+            f"version {wanted} of collection {name!r} did not pass its checks: "
             f"{', '.join(refused_by(version))}; force it if that is meant"
         )
     why = "rollback" if to is None else "switch"
@@ -164,11 +164,11 @@ def prune(library: Library, name: str, keep: int = 1, *, unfinished: bool = Fals
 
 
 def refused_by(version: Version) -> list[str]:
-    """The gates that refused a version, with what they measured."""
+    """The checks that a version failed, with what they measured."""
     return [
-        f"{gate['name']} ({', '.join(f'{k} {v:.4g}' for k, v in gate['figures'].items())})"
-        for gate in version.report.get("gates", [])
-        if gate["passed"] is False
+        f"{check['name']} ({', '.join(f'{k} {v:.4g}' for k, v in check['figures'].items())})"
+        for check in version.report.get("gates", [])
+        if check["passed"] is False
     ]
 
 

@@ -39,7 +39,7 @@ router = api_router()
 
 @router.get("/collections/{name}/versions")
 def versions(name: str, access: Reads) -> list[VersionRecord]:
-    """Every version of a collection, oldest first, with the figures of its gates."""
+    """Every version of a collection, oldest first, with the figures of its checks."""
     found = list_versions(*access.library(name))
     return [
         VersionRecord(
@@ -170,7 +170,7 @@ def as_result(done: Reindexed) -> dict[str, Any]:
         "missing": len(done.missing),
         "missing_ids": [one.id for one in done.missing[:LISTED]],
         "refused_by": list(done.refused_by),
-        "gates": as_json(done.gates),
+        "gates": as_json(done.checks),
     }
 
 

@@ -65,14 +65,14 @@ def cells_of(service: Service) -> Cells:
 
 
 def made(n: int, rng: np.random.Generator, **facts: list[object]) -> Cells:
-    """Cells of two labels, each from a source of its own unless told otherwise."""
+    """Cells of two labels, each from a source of its own unless made otherwise."""
     rows = []
     for at in range(n):
-        told = {name: values[at] for name, values in facts.items()}
+        made = {name: values[at] for name, values in facts.items()}
         source = f"{at:032x}"
         item = Item.model_validate(
             {"id": item_id("m", source), "dataset": "m", "source": source, "label": "ab"[at % 2]}
-            | told
+            | made
         )
         rows.append((item, rng.normal(size=4)))
     return table(rows, 4)
@@ -85,7 +85,7 @@ def test_neighbours_equal_scikit_learn_on_the_same_folds(plain: Service) -> None
 
     outcome = run(plain, plan)
 
-    for k, told, result in zip(plan.ks, outcome.told, outcome.result.methods, strict=True):
+    for k, made, result in zip(plan.ks, outcome.predictions, outcome.result.methods, strict=True):
         shares = np.zeros((len(cells), len(outcome.result.labels)))
         for fold in folds:
             model = KNeighborsClassifier(k, metric="cosine", weights=lambda d: np.maximum(1 - d, 0))
@@ -93,20 +93,20 @@ def test_neighbours_equal_scikit_learn_on_the_same_folds(plain: Service) -> None
             found = model.predict_proba(cells.vectors[fold.test].astype(np.float64))
             shares[fold.test] = found
         names = np.array(outcome.result.labels)
-        assert told.shares == pytest.approx(shares[told.rows], abs=1e-5)
-        said, truth = names[shares.argmax(axis=1)], cells.labels
+        assert made.shares == pytest.approx(shares[made.rows], abs=1e-5)
+        predicted, truth = names[shares.argmax(axis=1)], cells.labels
         one = result.scores
-        assert one.accuracy == pytest.approx(accuracy_score(truth, said))
-        assert one.balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, said))
-        assert one.weighted_f1 == pytest.approx(f1_score(truth, said, average="weighted"))
-        assert one.macro_f1 == pytest.approx(f1_score(truth, said, average="macro"))
+        assert one.accuracy == pytest.approx(accuracy_score(truth, predicted))
+        assert one.balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, predicted))
+        assert one.weighted_f1 == pytest.approx(f1_score(truth, predicted, average="weighted"))
+        assert one.macro_f1 == pytest.approx(f1_score(truth, predicted, average="macro"))
         flags = truth[:, None] == names
         each = [roc_auc_score(flags[:, at], shares[:, at]) for at in range(len(names))]
         assert one.auroc == pytest.approx(np.mean(each), abs=1e-4)
         each = [average_precision_score(flags[:, at], shares[:, at]) for at in range(len(names))]
         assert one.auprc == pytest.approx(np.mean(each), abs=1e-3)
         assert np.array(result.confusion.matrix).tolist() == (
-            confusion_matrix(truth, said, labels=names).tolist()
+            confusion_matrix(truth, predicted, labels=names).tolist()
         )
 
 
@@ -114,19 +114,19 @@ def test_the_probe_equals_scikit_learn_on_the_same_folds(plain: Service) -> None
     plan = PLAN.model_copy(update={"split": "stratified", "ann": False, "ks": (1,)})
     cells = cells_of(plain)
     truth = []
-    said = []
+    predicted = []
     for fold in make_split(cells, plan).probe:
         strength = 4 * len(fold.train) / 100
         model = LogisticRegression(C=strength, max_iter=1000)
         model.fit(cells.vectors[fold.train], cells.labels[fold.train])
-        said += model.predict(cells.vectors[fold.test]).tolist()
+        predicted += model.predict(cells.vectors[fold.test]).tolist()
         truth += cells.labels[fold.test].tolist()
 
     probe = run(plain, plan).result.methods[-1]
 
     assert probe.method == "linear probe"
-    assert probe.scores.weighted_f1 == pytest.approx(f1_score(truth, said, average="weighted"))
-    assert probe.scores.accuracy == pytest.approx(accuracy_score(truth, said))
+    assert probe.scores.weighted_f1 == pytest.approx(f1_score(truth, predicted, average="weighted"))
+    assert probe.scores.accuracy == pytest.approx(accuracy_score(truth, predicted))
 
 
 def test_each_patient_left_out_is_the_vote_that_is_served(service: Service) -> None:
@@ -134,19 +134,19 @@ def test_each_patient_left_out_is_the_vote_that_is_served(service: Service) -> N
     from search.schemas.questions import Question
 
     outcome = run(service, PLAN)
-    told = outcome.told[-2]
-    assert told.method == "8-NN"
+    made = outcome.predictions[-2]
+    assert made.method == "8-NN"
     names = outcome.result.labels
     labels = tuple(sorted(set(names)))
     checked = 0
-    for at, row in enumerate(told.rows[:80]):
+    for at, row in enumerate(made.rows[:80]):
         question = Question(item=outcome.cells.ids[row], k=8, where=Filter(label=labels))
         vote = answer_with_vote(service.context(), question).vote
         hits = search(service.context(), question).hits
         group = outcome.cells.group
         known = {id: at for at, id in enumerate(outcome.cells.ids)}
         if any(group[known[hit.item.id]] == group[row] for hit in hits):
-            continue  # kin of which only a third item tells; the evaluation is stricter
+            continue  # related through a third item only; the evaluation is stricter
         alike = [known[h.item.id] for h in hits]
         if (
             len(hits) < 8
@@ -154,7 +154,7 @@ def test_each_patient_left_out_is_the_vote_that_is_served(service: Service) -> N
         ):
             continue
         want = [vote.shares.get(name, 0.0) for name in names]
-        assert told.shares[at] == pytest.approx(want, abs=1e-4)
+        assert made.shares[at] == pytest.approx(want, abs=1e-4)
         checked += 1
     assert checked > 30
 
@@ -183,14 +183,14 @@ def test_a_tied_vote_is_never_right(rng: np.random.Generator) -> None:
     names, truth = np.unique(cells.labels, return_inverse=True)
     rows = np.arange(40)
     steps = _Steps(lambda done, total: None, total=99)
-    (told,) = _by_neighbours(cells, truth, 2, rows, make_split(cells, plan), plan, steps)
-    result = scored(told, cells, truth, names, cells.group, plan)
+    (made,) = _by_neighbours(cells, truth, 2, rows, make_split(cells, plan), plan, steps)
+    result = scored(made, cells, truth, names, cells.group, plan)
 
     assert result.tied > 5
     assert result.tied_right > 0
     assert sum(result.confusion.unanswered) == result.tied
-    clear = ~told.tied
-    assert result.scores.accuracy == (told.first[clear] == truth[clear]).sum() / 40
+    clear = ~made.tied
+    assert result.scores.accuracy == (made.first[clear] == truth[clear]).sum() / 40
 
 
 def test_no_one_is_taught_by_his_kin_in_any_split(rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Each gate refuses what it is there for, and says with which figure."""
+"""Each check refuses what it is there for, and says with which figure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from versioned import draw, embedded_entries, mixed
 
 from search.index.contract import BuildReport, Vectors, checked_vectors
 from search.library.sources import PlainImages
-from search.maintenance import checks as gates
+from search.maintenance import checks
 from search.maintenance.checks import Limits, Table
 from search.schemas.items import Item, item_id, source_id
 
@@ -37,9 +37,9 @@ def report(recall: float, filtered: float, sample: int = 100) -> BuildReport:
 
 
 def test_vectors_that_all_point_one_way_are_refused() -> None:
-    good = gates.collapse(spread(400), LIMITS)
+    good = checks.collapse(spread(400), LIMITS)
     near = checked_vectors(np.ones((400, 16)) * 20 + spread(400), 16)
-    bad = gates.collapse(near, LIMITS)
+    bad = checks.collapse(near, LIMITS)
 
     assert good.passed
     assert abs(good.figures["mean_cosine"]) < 0.05
@@ -51,31 +51,31 @@ def test_the_effective_rank_counts_the_directions_that_are_used() -> None:
     rows = np.zeros((300, 16))
     angles = np.random.default_rng(0).uniform(0, 2 * np.pi, 300)
     rows[:, 0], rows[:, 1] = np.cos(angles), np.sin(angles)
-    flat = gates.collapse(checked_vectors(rows, 16), LIMITS)
+    flat = checks.collapse(checked_vectors(rows, 16), LIMITS)
 
     assert flat.figures["effective_rank"] == pytest.approx(2, abs=0.05)
     assert flat.passed is False
-    assert gates.collapse(spread(2000), LIMITS).figures["effective_rank"] > 15
+    assert checks.collapse(spread(2000), LIMITS).figures["effective_rank"] > 15
 
 
 @pytest.mark.parametrize("harm", [np.nan, np.inf, 0.0, 2.0])
 def test_a_row_that_is_no_direction_is_refused(harm: float) -> None:
     rows = spread(10).copy()
-    assert gates.finite(rows).passed
+    assert checks.finite(rows).passed
     rows[3] *= harm
 
-    gate = gates.finite(rows)
-    assert gate.passed is False
-    assert gates.finite(rows[:0]).passed is False
+    check = checks.finite(rows)
+    assert check.passed is False
+    assert checks.finite(rows[:0]).passed is False
 
 
 def test_nothing_else_is_measured_on_broken_vectors() -> None:
     rows = spread(10).copy()
     rows[3] = np.nan
-    golden = gates.Gate("golden", True)
+    golden = checks.Check("golden", True)
 
-    found = gates.examine(table(rows), None, report(1, 1), golden)
-    assert [gate.name for gate in gates.failed(found)] == ["finite"]
+    found = checks.examine(table(rows), None, report(1, 1), golden)
+    assert [check.name for check in checks.failed(found)] == ["finite"]
     assert len(found) == 1
 
 
@@ -83,22 +83,22 @@ def test_the_duplicate_rate_is_the_share_that_has_a_twin() -> None:
     rows = spread(100).copy()
     rows[1] = rows[0]
     rows[2] = rows[0]
-    gate = gates.duplicates(table(rows), None, LIMITS)
-    assert gate.figures["share"] == pytest.approx(0.03)
-    assert gate.passed is False
+    check = checks.duplicates(table(rows), None, LIMITS)
+    assert check.figures["share"] == pytest.approx(0.03)
+    assert check.passed is False
 
-    again = gates.duplicates(table(rows), table(rows), LIMITS)
+    again = checks.duplicates(table(rows), table(rows), LIMITS)
     assert again.passed, "the parent had them too: they are in the data"
     assert again.limits["share"] == pytest.approx(0.04)
 
 
 def test_an_encoder_that_drifted_fails_its_golden_vectors(tmp_path: Path) -> None:
     entries = embedded_entries(draw(tmp_path, 1), mixed(1))
-    same = gates.golden_vectors(entries, mixed(1), PlainImages(), LIMITS)
+    same = checks.golden_vectors(entries, mixed(1), PlainImages(), LIMITS)
     assert same.passed
     assert same.figures["least_cosine"] == pytest.approx(1, abs=1e-6)
 
-    drifted = gates.golden_vectors(entries, mixed(1, bias=0.3), PlainImages(), LIMITS)
+    drifted = checks.golden_vectors(entries, mixed(1, bias=0.3), PlainImages(), LIMITS)
     assert drifted.passed is False
 
 
@@ -106,9 +106,9 @@ def test_golden_vectors_without_sources_are_said_to_be_unmeasured(tmp_path: Path
     entries = embedded_entries(draw(tmp_path, 1), mixed(1))
     for field in tmp_path.glob("*.png"):
         field.unlink()
-    gate = gates.golden_vectors(entries, mixed(1), PlainImages(), LIMITS)
-    assert gate.passed is None
-    assert "cannot be read" in gate.note
+    check = checks.golden_vectors(entries, mixed(1), PlainImages(), LIMITS)
+    assert check.passed is None
+    assert "cannot be read" in check.note
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_golden_vectors_without_sources_are_said_to_be_unmeasured(tmp_path: Path
 def test_recall_is_held_to_its_limit_with_and_without_filters(
     recall: float, filtered: float, passed: bool
 ) -> None:
-    assert gates.recall(report(recall, filtered), LIMITS).passed is passed
+    assert checks.recall(report(recall, filtered), LIMITS).passed is passed
 
 
 def test_the_vote_is_that_of_scikit_learn_on_the_same_folds() -> None:
@@ -132,9 +132,9 @@ def test_the_vote_is_that_of_scikit_learn_on_the_same_folds() -> None:
         voters = KNeighborsClassifier(1, metric="cosine", algorithm="brute")
         said[out] = voters.fit(rows[~out], truth[~out]).predict(rows[out])
 
-    gate = gates.knn(whole, (whole, whole), Limits(k=1))
+    check = checks.knn(whole, (whole, whole), Limits(k=1))
     wanted = f1_score(truth, said, average="weighted")
-    assert gate.figures["weighted_f1"] == pytest.approx(wanted)
+    assert check.figures["weighted_f1"] == pytest.approx(wanted)
 
 
 def test_a_version_that_votes_worse_than_its_parent_is_refused() -> None:
@@ -143,11 +143,11 @@ def test_a_version_that_votes_worse_than_its_parent_is_refused() -> None:
     facts = {"label": [f"l{x}" for x in truth]}
     parent, worse = table(good, **facts), table(spread(60, 8), **facts)
 
-    gate = gates.knn(worse, gates.common(worse, parent), LIMITS)
-    assert gate.passed is False
-    assert gate.figures["parent"] == pytest.approx(1)
-    assert gates.knn(parent, gates.common(parent, worse), LIMITS).passed
-    assert gates.knn(table(good), None, LIMITS).passed is None
+    check = checks.knn(worse, checks.common(worse, parent), LIMITS)
+    assert check.passed is False
+    assert check.figures["parent"] == pytest.approx(1)
+    assert checks.knn(parent, checks.common(parent, worse), LIMITS).passed
+    assert checks.knn(table(good), None, LIMITS).passed is None
 
 
 def test_a_version_that_sorts_by_laboratory_is_refused() -> None:
@@ -158,24 +158,24 @@ def test_a_version_that_sorts_by_laboratory_is_refused() -> None:
     parent = table(checked_vectors(np.eye(8)[biology] + noise, 8), **facts)
     biased = table(checked_vectors(np.eye(8)[2 + site] + noise, 8), **facts)
 
-    gate = gates.centre(biased, gates.common(biased, parent), LIMITS)
-    assert gate.passed is False
-    assert gate.figures["own_site"] == pytest.approx(1)
-    assert gate.figures["robustness"] == pytest.approx(0)
-    assert gate.figures["parent_robustness"] == pytest.approx(1)
-    assert gate.figures["expected"] == pytest.approx(0.5, abs=0.05)
+    check = checks.centre(biased, checks.common(biased, parent), LIMITS)
+    assert check.passed is False
+    assert check.figures["own_site"] == pytest.approx(1)
+    assert check.figures["robustness"] == pytest.approx(0)
+    assert check.figures["parent_robustness"] == pytest.approx(1)
+    assert check.figures["expected"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_one_site_has_no_bias_to_measure() -> None:
-    gate = gates.centre(table(spread(5), site=["s"] * 5), None, LIMITS)
-    assert (gate.passed, gate.figures) == (None, {})
+    check = checks.centre(table(spread(5), site=["s"] * 5), None, LIMITS)
+    assert (check.passed, check.figures) == (None, {})
 
 
 def test_only_items_of_both_versions_are_compared() -> None:
     rows = spread(6)
     new = Table([b"a", b"c", b"d"], table(rows).items[:3], rows[:3])
     old = Table([b"a", b"b", b"d"], table(rows).items[3:], rows[3:])
-    mine, theirs = gates.common(new, old)
+    mine, theirs = checks.common(new, old)
 
     assert mine.ids == theirs.ids == [b"a", b"d"]
     assert np.array_equal(mine.vectors, rows[[0, 2]])

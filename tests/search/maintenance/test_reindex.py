@@ -59,33 +59,33 @@ def test_every_item_is_embedded_again_from_its_source_and_the_new_version_serves
             assert (here.thumbnail, here.path) == (entry.thumbnail, entry.path)
 
 
-def test_the_gates_are_kept_with_the_version(library: Library) -> None:
+def test_the_checks_are_kept_with_the_version(library: Library) -> None:
     reindex(library, "cells", mixed(1), plan=PLAN)
 
     old, new = list_versions(library, "cells")
     assert (old.served, new.served, old.previous) == (False, True, True)
-    gates = {gate["name"]: gate for gate in new.report["gates"]}
-    assert set(gates) == {
+    results = {check["name"]: check for check in new.report["gates"]}
+    assert set(results) == {
         "finite", "collapse", "duplicates", "golden", "recall", "knn", "centre"
     }  # fmt: skip
-    assert gates["golden"]["figures"]["least_cosine"] >= 0.9999
-    assert gates["knn"]["figures"].keys() == {"weighted_f1", "parent"}
+    assert results["golden"]["figures"]["least_cosine"] >= 0.9999
+    assert results["knn"]["figures"].keys() == {"weighted_f1", "parent"}
 
 
-def test_a_failed_gate_leaves_the_old_version_serving(library: Library) -> None:
+def test_a_failed_check_leaves_the_old_version_serving(library: Library) -> None:
     before = vectors(library)
     report = reindex(library, "cells", mixed(1, bias=1e3), plan=PLAN)
 
     assert not report.switched
     assert "collapse" in report.refused_by
-    (collapse,) = [gate for gate in report.gates if gate.name == "collapse"]
+    (collapse,) = [check for check in report.checks if check.name == "collapse"]
     assert collapse.figures["mean_cosine"] > collapse.limits["mean_cosine"]
     assert vectors(library) == before
-    with pytest.raises(StoreError, match="did not pass its gates: collapse"):
+    with pytest.raises(StoreError, match="did not pass its checks: collapse"):
         rollback(library, "cells", "2")
 
 
-def test_an_overruled_gate_is_remembered(library: Library) -> None:
+def test_an_overruled_check_is_remembered(library: Library) -> None:
     encoder = mixed(1, bias=1e3)
     assert not reindex(library, "cells", encoder, plan=PLAN).switched
     report = reindex(library, "cells", encoder, plan=ReindexPlan(limits=FREE, force=True))

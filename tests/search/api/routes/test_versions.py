@@ -77,7 +77,7 @@ def test_a_version_is_built_as_a_job_and_answers_when_it_has_passed(client: Test
     first, second = client.get("/v1/collections/cells/versions").json()
     assert (first["encoder"], first["previous"]) == ("colour", True)
     assert (second["encoder"], second["served"], second["items"]) == ("mixed-1", True, 24)
-    assert {gate["name"] for gate in second["gates"]} >= {"collapse", "golden", "recall", "knn"}
+    assert {check["name"] for check in second["gates"]} >= {"collapse", "golden", "recall", "knn"}
     answer = client.get("/v1/collections").json()
     assert answer[0]["fingerprint"] == mixed(1).card.fingerprint
 
@@ -94,7 +94,7 @@ def test_a_refused_version_does_not_answer_and_the_job_says_which_gate(
     assert client.get("/v1/collections").json()[0]["encoder"] == "colour"
     refused = client.post("/v1/collections/cells/rollback", json={"version": "2"})
     assert refused.status_code == 422
-    assert "did not pass its gates" in refused.json()["detail"]
+    assert "did not pass its checks" in refused.json()["detail"]
 
 
 def test_missing_items_are_counted_without_naming_files(client: TestClient, tmp_path: Path) -> None:
