@@ -29,8 +29,8 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where encoders run."""
     preload: bool = True
-    """Load the encoder of the default collection while the service starts, so that nobody waits
-    for it; false where only stored items are asked about, and memory is short."""
+    """Load the encoder of the default collection while the service starts, so that no query waits
+    for it; false where only stored items are queries, and memory is short."""
     weights: Path | None = None
     """Folder with downloaded weights; empty for the user's cache."""
     data: Path | None = None

@@ -174,8 +174,8 @@ def compute_map(
         method: `pca` takes about a second; `tsne` minutes, see docs/benchmarks.md.
         perplexity: Of t-SNE, roughly how many neighbours count; at most a third of the items.
         most: Items on the map.
-        progress: Told of steps.
-        stop: Asked now and then; true ends it with `NoMap`, and nothing is kept.
+        progress: Callback with the steps done.
+        stop: Called now and then; true ends it with `NoMap`, and nothing is kept.
 
     Raises:
         CannotMap: too few items, or openTSNE is missing.
@@ -262,7 +262,7 @@ def _tsne(
         raise CannotMap("t-SNE needs vectors of at least two numbers")
     done = [0]
 
-    def told(_iteration: int, _error: float, _embedding: object) -> bool:
+    def stop_if_cancelled(_iteration: int, _error: float, _embedding: object) -> bool:
         done[0] = min(done[0] + 25, EARLY + LATE)
         progress(done[0], EARLY + LATE)
         return stop()
@@ -276,13 +276,13 @@ def _tsne(
             metric="euclidean",  # of unit vectors: the same order as by cosine
             n_jobs=_threads(),
             random_state=0,
-            callbacks=told,
+            callbacks=stop_if_cancelled,
             callbacks_every_iters=25,
         ).fit(reduced.astype(np.float64))
     except OptimizationInterrupt:
-        raise NoMap("stopped when asked") from None
+        raise NoMap("cancelled") from None
     if stop():
-        raise NoMap("stopped when asked")
+        raise NoMap("cancelled")
     return np.asarray(made, np.float64)
 
 

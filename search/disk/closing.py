@@ -10,7 +10,7 @@ class Closing:
     """What has a `close` works in a `with` statement."""
 
     def close(self) -> None:
-        """Let go of everything; safe to call twice."""
+        """Close everything; idempotent."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ def lock_or_refuse(path: Path, busy: Callable[[str], str]) -> IO[str]:
     """Lock a file at once; the lock lasts until the handle is closed or the process ends.
 
     Args:
-        path: The file; made where it is missing. It says which process locked it.
+        path: The file; made where it is missing. The process is named in it.
         busy: Words the refusal, given `process 123` (or `another process`).
 
     Raises:
@@ -37,7 +37,7 @@ def lock_or_refuse(path: Path, busy: Callable[[str], str]) -> IO[str]:
 
 
 def lock_version(folder: Path, name: str) -> IO[str]:
-    """Lock the folder of a version of collection `name`: nobody else opens or removes it.
+    """Lock the folder of a version of collection `name`: no other process opens or removes it.
 
     Raises:
         StoreBusy: it is open elsewhere; names the process.
@@ -53,7 +53,7 @@ def lock_version(folder: Path, name: str) -> IO[str]:
 
 @contextmanager
 def wait_for_lock(path: Path) -> Iterator[None]:
-    """Lock a file while this lasts, after everybody who came before."""
+    """Lock a file while this lasts, after all who waited before."""
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

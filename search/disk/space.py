@@ -1,4 +1,4 @@
-"""What a disk refuses, in words, and before it is full: an engine that maps files dies of that."""
+"""Free space, and errors of a disk as sentences: an engine that maps files dies of a full one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHY = {
     errno.EFBIG: "a file would be larger than this process may write; raise the limit",
     errno.EIO: "the disk reports a fault; check it",
 }
-"""What may be said of an error of the system, and what to do."""
+"""The cause of an error of the system, and what to do."""
 
 
 class DiskTrouble(StoreDown):
@@ -55,7 +55,7 @@ def need_room(folder: Path, nbytes: int = 0) -> None:
 
 @contextmanager
 def in_disk_words(folder: Path) -> Iterator[None]:
-    """Turn what the system and SQLite say of a disk into `DiskTrouble`; the rest passes."""
+    """Turn disk errors of the system and SQLite into `DiskTrouble`; the rest passes."""
     try:
         yield
     except OSError as error:

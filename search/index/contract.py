@@ -25,7 +25,7 @@ ENOUGH_RECALL = 0.98
 
 
 def need_same_encoder(collection: str, held: EncoderCard, came: EncoderCard) -> None:
-    """Hold the encoder of vectors that came against that of a collection.
+    """Compare the encoder of vectors that came with that of a collection.
 
     Raises:
         WrongEncoder: they are two.
@@ -35,7 +35,7 @@ def need_same_encoder(collection: str, held: EncoderCard, came: EncoderCard) -> 
 
 
 def need_fingerprint(collection: str, held: EncoderCard, came: str | None) -> None:
-    """Hold the fingerprint that a question names, if any, against that of a collection.
+    """Compare the fingerprint that a question names, if any, with that of a collection.
 
     Raises:
         WrongEncoder: they are two.
@@ -67,7 +67,7 @@ class IndexSettings:
     """Walk the graph over bytes instead of floats, a quarter of the memory, and compare what it
     finds with the floats again (rescore)."""
     oversampling: float = 2.0
-    """With `int8`: candidates for each neighbour asked that are compared again, at least; all that
+    """With `int8`: candidates for each wanted neighbour that are compared again, at least; all that
     a walk looked at (`ef`) are, where those are more (`rescored`)."""
     vectors_on_disk: bool = False
     """Leave the float vectors on the disk, for the page cache to hold what fits."""
@@ -111,7 +111,7 @@ class IndexSettings:
         """These, or with more links where they are the usual ones and the points are many.
 
         Args:
-            points: That the index is to hold.
+            points: How many the index is going to hold.
         """
         usual = (self.m, self.ef_construct) == (IndexSettings.m, IndexSettings.ef_construct)
         return replace(self, m=32, ef_construct=256) if usual and points >= MANY_POINTS else self
@@ -248,7 +248,7 @@ def checked_vectors(vectors: NDArray[np.floating], dim: int, n: int | None = Non
 
     Args:
         vectors: n x dim, any floating type.
-        dim: What the collection's card says.
+        dim: As the collection's card says.
         n: How many rows are expected; `None` for any.
 
     Raises:
@@ -292,7 +292,7 @@ def checked_count(name: str, count: int) -> None:
     """Refuse a number of results below 1.
 
     Raises:
-        ValueError: names what was asked.
+        ValueError: names the value.
     """
     if count < 1:
         raise ValueError(f"{name} must be at least 1, got {count}")
@@ -302,7 +302,7 @@ def checked_cursor(cursor: str | None) -> None:
     """Refuse a cursor that no page gave.
 
     Raises:
-        ValueError: names what was asked.
+        ValueError: names the value.
     """
     if cursor is not None and not is_id(cursor):
         raise ValueError(f"unknown cursor {cursor!r}; pass the one that came with a page")
@@ -324,7 +324,7 @@ def mixed(where: Filter | None) -> bool:
     While a graph is built, every value of a field that many points share gets links among
     those points, so a walk under that value meets enough of them. A set of rare values, a range
     or two fields together have no such links: at 100,000 points a walk found 80 % of the true
-    neighbours under 500 patients. Engines are asked to look past neighbours that do not meet
+    neighbours under 500 patients. Engines look past neighbours that do not meet
     such a filter, at theirs (ACORN, Patel et al. 2024): 99.9 %, in three times the time. Where
     the filter leaves few, the embedded store compares them all.
     """
@@ -357,7 +357,7 @@ def in_order(hits: Sequence[Hit]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.item.id))
 
 
-def settled(hits: Sequence[Hit], k: int, fetch: Callable[[int], Sequence[Hit]]) -> list[Hit]:
+def first_in_order(hits: Sequence[Hit], k: int, fetch: Callable[[int], Sequence[Hit]]) -> list[Hit]:
     """The first `k` in order, where equal scores may reach over the k-th place.
 
     An engine takes any of the equal ones; all of them are fetched, and the id decides.
@@ -365,7 +365,7 @@ def settled(hits: Sequence[Hit], k: int, fetch: Callable[[int], Sequence[Hit]]) 
     Args:
         hits: What the engine returned for a limit of `k + 1`.
         k: How many are wanted.
-        fetch: Asks the engine again with another limit.
+        fetch: Queries the engine again with another limit.
     """
     limit = k + 1
     while len(hits) == limit and hits[k - 1].score == hits[-1].score:

@@ -180,7 +180,7 @@ class EdgeStore(Closing):
             with self._shard.turn() as shard:
                 found = shard.query_batch(batch)
                 hits += [
-                    query.settle(shard, k, points)
+                    query.hits(shard, k, points)
                     for query, points in zip(queries, found, strict=True)
                 ]
         return hits

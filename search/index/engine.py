@@ -1,4 +1,4 @@
-"""The embedded engine's shard: made, opened, and spoken to in its own words."""
+"""The embedded engine's shard: made, opened, and queried in its own types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import qdrant_edge as engine
 
 from search.errors import StoreError
-from search.index.contract import IndexSettings, Stored, clamp, settled
+from search.index.contract import IndexSettings, Stored, clamp, first_in_order
 from search.index.payload import range_ends, to_item
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
@@ -22,7 +22,7 @@ from search.schemas.items import KEYWORDS, RANGES
 
 @dataclass(frozen=True)
 class ShardQuery:
-    """One query, to be asked with any limit."""
+    """One query, for any limit."""
 
     row: list[float]
     filter: Any
@@ -51,13 +51,15 @@ class ShardQuery:
             with_payload=True,
         )
 
-    def settle(self, shard: Any, k: int, points: Sequence[Any]) -> list[Hit]:
+    def hits(self, shard: Any, k: int, points: Sequence[Any]) -> list[Hit]:
         """The hits; where a walk of the graph found fewer than `k`, everything is compared."""
         query = self
         if len(points) < k and not self.exact:
             query = replace(self, exact=True)
             points = shard.query(query.request(k + 1))
-        return settled(hits_of(points), k, lambda more: hits_of(shard.query(query.request(more))))
+        return first_in_order(
+            hits_of(points), k, lambda more: hits_of(shard.query(query.request(more)))
+        )
 
 
 def hits_of(points: Sequence[Any]) -> list[Hit]:
@@ -75,7 +77,7 @@ def stored_of(record: Any) -> Stored:
 
 
 def conditions(filter: Filter | None) -> list[Any]:
-    """Each condition of a filter, in the engine's words."""
+    """Each condition of a filter, as the engine's types."""
     if filter is None:
         return []
     found: list[Any] = [engine.HasIdCondition(set(filter.ids))] if filter.ids else []
@@ -106,7 +108,7 @@ def make_shard(path: Path, dim: int, settings: IndexSettings) -> None:
     Made after the graph, the same indexes let filtered recall fall to 7 % without an error.
 
     Raises:
-        StoreError: the engine cannot make it; why, in its own words.
+        StoreError: the engine cannot make it; with its reason.
     """
     cold, cached = engine.Memory.Cold, engine.Memory.Cached
     config = engine.EdgeConfig(

@@ -1,4 +1,4 @@
-"""What a folder says about the index in it: `index.json`."""
+"""The description of the index in a folder: `index.json`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EARLIER_NAME = "collection.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What `index.json` says about a folder."""
+    """The content of `index.json`."""
 
     name: str
     card: EncoderCard

@@ -36,7 +36,7 @@ class Probe:
     vectors: Vectors
     """Queries x dim."""
     ids: tuple[str, ...]
-    """Whose vectors they are; nobody is counted as a neighbour of himself."""
+    """Whose vectors they are; no item counts as a neighbour of itself."""
     filters: dict[float, Filter | None]
     """Share of the points that each leaves; 1.0 without a filter."""
     truth: dict[float, list[list[Hit]]]
@@ -147,7 +147,7 @@ def filter_of_share(
 ) -> tuple[float, Filter] | None:
     """The filter on one keyword field that leaves nearest to a share of the points.
 
-    One value where there is one: that is what is asked most. Else a set of rare values, which
+    One value where there is one: that is the most frequent filter. Else a set of rare values, which
     is harder for a graph and says little about the common question.
 
     Args:

@@ -31,10 +31,10 @@ from search.index.contract import (
     checked_vectors,
     clamp,
     exclusions,
+    first_in_order,
     is_id,
     mixed,
     need_same_encoder,
-    settled,
 )
 from search.index.payload import range_ends, to_item, to_payload
 from search.index.recall import gauge
@@ -57,11 +57,11 @@ def connect(url: str, api_key: str | None = None, timeout: float = 30) -> Qdrant
 
     Args:
         url: For instance `http://localhost:6333`.
-        api_key: Where the server asks for one.
+        api_key: Where the server needs one.
         timeout: Seconds to wait for each answer.
 
     Raises:
-        StoreDown: nobody answers there.
+        StoreDown: no server answers there.
         StoreError: the server refuses the key.
     """
     client = QdrantClient(
@@ -322,7 +322,7 @@ class ServerStore(Closing):
         if len(first) < k and not query.exact:
             query = replace(query, exact=True)
             first = self._ask([query], k + 1)[0]
-        return settled(first, k, lambda more: self._ask([query], more)[0])
+        return first_in_order(first, k, lambda more: self._ask([query], more)[0])
 
     def _widen(self, ef: int) -> None:
         self.settings = replace(self.settings, ef=ef)
@@ -421,7 +421,7 @@ def _answers(what: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Query:
-    """One query, to be asked with any limit."""
+    """One query, for any limit."""
 
     row: list[float]
     filter: models.Filter | None

@@ -17,7 +17,7 @@ AT_ONCE = 900
 class Catalogue:
     """A small database beside the shards, made from them; ids are 16 bytes throughout.
 
-    Safe to use from many threads. It waits for nobody who writes to the index, so that
+    Safe to use from many threads. It does not wait for writes to the index, so that
     pictures are shown while a shard comes in.
     """
 
@@ -80,7 +80,7 @@ class Catalogue:
         digests: Sequence[tuple[bytes, str]],
         pictures: Iterable[tuple[bytes, bytes]],
     ) -> None:
-        """Place the rows of a shard; twice is as once."""
+        """Place the rows of a shard; idempotent."""
         seq = _seq(name)
         rows = [(id, digest, seq, row) for row, (id, digest) in enumerate(digests)]
         with self._turn, self._file as file:
@@ -122,7 +122,7 @@ class Catalogue:
                 file.execute(f"DELETE FROM {table}")  # noqa: S608 (our own names)
 
     def close(self) -> None:
-        """Let go of the file; safe to call twice."""
+        """Close the file; idempotent."""
         with self._turn:
             self._file.close()
 

@@ -42,7 +42,7 @@ class Added:
 
 
 class Collection(Closing):
-    """One collection, held by this process until `close`.
+    """One collection, open in this process until `close`.
 
     The shards are the truth. The catalogue (which id lies where) and the index are derived:
     what a shard holds and they do not is brought in when the collection is opened, so a
@@ -225,7 +225,7 @@ class Collection(Closing):
                 self._index(name)
 
     def _index(self, name: str) -> None:
-        """Put one shard into the index and then into the catalogue; twice is as once."""
+        """Put one shard into the index and then into the catalogue; idempotent."""
         shard = Shard(self.folder / "shards" / name, self.card)
         gone = shard.removed()
         if gone:

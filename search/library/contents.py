@@ -1,4 +1,4 @@
-"""What the shards of a version say, all told: which items live, and where each lies."""
+"""What the shards of a version hold together: which items live, and where each lies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Truth:
     """The living items of one folder of shards.
 
     Later shards go over earlier ones, and tombstones remove. It holds ids and digests, about
-    250 bytes for an item, and reads the rest when asked. `refresh` reads only what came since,
+    250 bytes for an item, and reads the rest on demand. `refresh` reads only what came since,
     so it can follow a version that is written to.
     """
 

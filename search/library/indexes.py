@@ -52,7 +52,7 @@ class OnServer:
     """Indexes on a Qdrant server, over one connection.
 
     Version 2 of `cells` is its collection `cells@2`, and `cells` an alias that leads to the
-    served one. The service asks `cells@2` itself, so that one answer never meets two versions;
+    served one. The service queries `cells@2` itself, so that one answer never meets two versions;
     the alias is for whoever else reads the server.
     """
 

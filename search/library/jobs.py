@@ -28,7 +28,7 @@ class NoSuchJob(LookupError):
 
 
 class JobStopped(RuntimeError):
-    """Raised in the work of a job that was asked to stop."""
+    """Raised in the work of a job that was cancelled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,27 +49,27 @@ class Job:
     result: Mapping[str, Any] | None = None
     """What came out, where it is done."""
     error: str | None = None
-    """Why it failed, in words."""
+    """Why it failed."""
 
 
 class Run:
     """A job, as its own work sees it."""
 
-    def __init__(self, tell: Callable[[int, int], None], stopping: threading.Event) -> None:
-        self._tell, self._stopping = tell, stopping
+    def __init__(self, progress: Callable[[int, int], None], stopping: threading.Event) -> None:
+        self._progress, self._stopping = progress, stopping
 
     def progress(self, done: int, total: int) -> None:
-        """Say how far it is."""
-        self._tell(done, total)
+        """Report how far it is."""
+        self._progress(done, total)
 
     def stop(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether it was cancelled."""
         return self._stopping.is_set()
 
     def check(self) -> None:
-        """Raises `JobStopped` if it was asked to stop."""
+        """Raises `JobStopped` if it was cancelled."""
         if self.stop():
-            raise JobStopped("stopped when asked")
+            raise JobStopped("cancelled")
 
 
 Work = Callable[[Run], Mapping[str, Any]]

@@ -19,7 +19,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 
 
 class Library:
-    """A folder with collections. It opens nothing until a collection is asked for."""
+    """A folder with collections. It opens a collection when it is first needed."""
 
     def __init__(self, folder: Path, stores: Stores = embedded) -> None:
         self.folder = folder
@@ -80,7 +80,7 @@ class Library:
 
         Raises:
             WrongEncoder: it is there and belongs to another encoder.
-            StoreBusy: another process holds it.
+            StoreBusy: another process has it open.
         """
         if not NAME.fullmatch(name):
             raise StoreError(
@@ -104,19 +104,19 @@ class Library:
         held = versions.current()
         if card is not None:
             need_same_encoder(name, held.card, card)
-        versions.settle_down()
+        versions.finish_interrupted()
         return Collection(versions, held, self.stores)
 
     def served(self, name: str, id: str) -> Collection:
         """Open a version that was the served one a moment ago: it is written to only if it is."""
         versions = self.versions(name)
-        versions.settle_down()
+        versions.finish_interrupted()
         return Collection(versions, versions.get(id), self.stores)
 
     def version(self, name: str, id: str) -> Collection:
         """Open a version that is not the served one, to build or to compare it."""
         versions = self.versions(name)
-        versions.settle_down()
+        versions.finish_interrupted()
         return Collection(versions, versions.get(id), self.stores, aside=True)
 
     def _path(self, name: str) -> Path:

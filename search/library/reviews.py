@@ -1,4 +1,4 @@
-"""What reviewers say of items: a log beside the versions that is only ever added to."""
+"""Reviewers' labels of items: a log beside the versions that is only ever added to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.library.versions import Versions, now
 from search.schemas.items import Item
 
 FILE = "reviews.jsonl"
-"""In the folder of a collection: versions come and go, what a person said of an item stays."""
+"""In the folder of a collection: versions come and go, a reviewer's label stays."""
 
 
 class ReviewsDamaged(StoreError):
@@ -24,14 +24,14 @@ class ReviewsDamaged(StoreError):
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """One word of one reviewer about one item."""
+    """The label that one reviewer gave to one item."""
 
     item: str
     """Its id."""
     label: str | None
-    """What the reviewer calls it; `None` takes their earlier word back."""
+    """What the reviewer calls it; `None` withdraws their earlier label."""
     source_label: str | None
-    """The label of the source when it was said: never changed by a review."""
+    """The label of the source at that time: never changed by a review."""
     caller: str
     """Who was let in: the id of a key, or of a person; `open` where there are no keys."""
     reviewer: str | None
@@ -42,13 +42,13 @@ class Review:
 
     @property
     def by(self) -> tuple[str, str | None]:
-        """Whose word it is."""
+        """Whose label it is."""
         return (self.caller, self.reviewer)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reviewed:
-    """All that was said of one item."""
+    """All reviews of one item."""
 
     item: str
     history: tuple[Review, ...]
@@ -56,13 +56,13 @@ class Reviewed:
 
     @property
     def standing(self) -> tuple[Review, ...]:
-        """The last word of each reviewer, where it was not taken back; oldest first."""
+        """The last label of each reviewer, where it was not withdrawn; oldest first."""
         last = {review.by: review for review in self.history}
         return tuple(r for r in self.history if last[r.by] is r and r.label is not None)
 
     @property
     def label(self) -> str | None:
-        """The last word that stands; `None` where all were taken back."""
+        """The last label that stands; `None` where all were withdrawn."""
         standing = self.standing
         return standing[-1].label if standing else None
 
@@ -90,13 +90,13 @@ class Reviews:
 
     def add(
         self,
-        said: Sequence[tuple[Item, str | None, str | None]],
+        labels: Sequence[tuple[Item, str | None, str | None]],
         caller: str,
         reviewer: str | None = None,
     ) -> int:
-        """Add what a reviewer says of items, as (item, label or `None`, note or `None`).
+        """Add a reviewer's labels, as (item, label or `None`, note or `None`).
 
-        What the same reviewer said of the item last is not said again.
+        A label that the same reviewer gave last is not added again.
 
         Returns:
             How many lines were added.
@@ -107,7 +107,7 @@ class Reviews:
         with self._turn, self._versions.writing():
             self._read()
             new = []
-            for item, label, note in said:
+            for item, label, note in labels:
                 mine = [r for r in self._held.get(item.id, []) if r.by == (caller, reviewer)]
                 if (mine[-1].label if mine else None) == label:
                     continue
@@ -128,7 +128,7 @@ class Reviews:
         return len(new)
 
     def of(self, ids: Iterable[str]) -> dict[str, Reviewed]:
-        """What was said of those of `ids` of which anything was said."""
+        """The reviews of those of `ids` that have any."""
         with self._turn:
             self._read()
             return {
@@ -138,7 +138,7 @@ class Reviews:
             }
 
     def all(self) -> list[Reviewed]:
-        """Everything that was said, in order of item id."""
+        """Every review, in order of item id."""
         with self._turn:
             self._read()
             return [

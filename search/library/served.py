@@ -1,4 +1,4 @@
-"""The served version of every collection, held open and followed when it changes."""
+"""The served version of every collection, kept open and changed over when another is served."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from search.library.collection import Collection
 from search.library.library import Library
 
 WAIT_S = 10.0
-"""How long a change waits for a version that another handle still holds."""
+"""How long a change waits for a version that another handle still has open."""
 AGAIN_S = 1.0
 """After a change that failed, the next try."""
 
 
 class Holding:
-    """The collections of a library, held by one service.
+    """The collections of a library that one service has open.
 
     A change of `current.json`, whoever made it, is seen at the next question. The new version
     is opened beside the old one, which answers until it is ready; then new questions get the
-    new version. Questions under way hold the old handle, and with the last of them it closes:
-    the handle's own reference count decides, so no route can forget to let go.
+    new version. Questions under way keep the old handle, and with the last of them it closes:
+    the handle's own reference count decides, so no route can forget to close it.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Holding:
         """Why a collection was not changed over, by its name; empty where all is well."""
 
     def get(self, name: str) -> Collection | None:
-        """The handle that answers now; `None` if the collection is not held."""
+        """The handle that answers now; `None` if the collection is not open."""
         held = self._held.get(name)
         if held is not None and held.versions.stamp() != self._stamps[name]:
             self._follow(name)
         return held
 
     def __setitem__(self, name: str, collection: Collection) -> None:
-        """Hold a collection."""
+        """Keep a collection open."""
         with self._lock:
             self._stamps[name] = (0, 0, 0)  # looked at again at the next question
             self._held[name] = collection
@@ -61,7 +61,7 @@ class Holding:
         return iter(list(self._held.values()))
 
     def clear(self) -> None:
-        """Let go of everything, and change over no more."""
+        """Close everything, and change over no more."""
         with self._lock:
             self._closed = True
             under_way = list(self._changing.values())
@@ -72,10 +72,10 @@ class Holding:
             collection.close()
 
     def follow(self, name: str) -> Collection:
-        """The served version, held when this returns: for whoever has just switched it.
+        """The served version, open when this returns: for whoever has just switched it.
 
         Raises:
-            NoSuchCollection: the collection is not held.
+            NoSuchCollection: the collection is not open.
             StoreError: it cannot be opened; the old one answers on.
         """
         self._change_over(name, wait=True)
@@ -124,7 +124,7 @@ class Holding:
         self._stamps[name] = stamp
 
     def _handle(self, name: str, id: str) -> Collection:
-        """The handle of a version: the one that questions still hold, or a new one."""
+        """The handle of a version: the one that questions still use, or a new one."""
         key = f"{name}@{id}"
         end = time.monotonic() + WAIT_S
         while True:

@@ -42,7 +42,7 @@ TEXTS = (
     "stain",
     "scanner",
 )
-"""The columns of words."""
+"""The columns of text."""
 
 
 class ShardError(ValueError):
@@ -155,7 +155,7 @@ def make_shard_bytes(entries: Sequence[Entry], card: EncoderCard) -> bytes:
 
 
 def make_tombstone_bytes(ids: Sequence[str], card: EncoderCard) -> bytes:
-    """A shard that says which items of the shards before it are gone."""
+    """A shard that names which items of the shards before it are gone."""
     if not ids:
         raise ShardError("a tombstone needs at least one id, got none")
     metadata = dict(schema(card).metadata) | {TOMBSTONE: b"1"}
@@ -224,7 +224,7 @@ class Shard:
         return found
 
     def entries(self, rows: Sequence[int] | None = None) -> Iterator[Entry]:
-        """Rows whole, in the order asked; every one if none is named."""
+        """Rows whole, in the given order; every one if none is named."""
         table = self._read(_whole(self.card))
         if rows is not None:
             table = table.take(pa.array(rows, pa.int64()))
@@ -251,7 +251,7 @@ class Shard:
                 found: dict[str, Any] = table.slice(at, 1).to_pylist()[0]
                 return found
             at -= size
-        raise ShardError(f"{self.name} has {self.rows} rows, row {row} was asked")
+        raise ShardError(f"{self.name} has {self.rows} rows, there is no row {row}")
 
     def _read(self, columns: list[str]) -> pa.Table:
         try:

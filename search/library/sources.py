@@ -92,7 +92,7 @@ def _read(path: Path, source: str) -> RGB:
 def read_again(
     read_pixels: ReadPixels, path: str | None, item: Item, notes: Mapping[str, str] = NO_NOTES
 ) -> RGB | str:
-    """The picture of an item, or in words why it cannot be had."""
+    """The picture of an item, or the reason why it cannot be read."""
     if path is None:
         return "no file is known"
     try:

@@ -2,7 +2,7 @@
 
 A Parquet file of some kilobytes can unfold to gigabytes, and a damaged one can end the process
 that reads it. The child that looks first has bounds on memory and time, so what it has passed is
-safe to read again; every row is held to the same rules as an item that is posted as JSON.
+safe to read again; every row is checked by the same rules as an item that is posted as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_shard(content: bytes, card: str) -> None:
         card: The collection's encoder card, as JSON.
 
     Raises:
-        ShardError: damaged, too large when unfolded, or with a row that is no item; in words.
+        ShardError: damaged, too large when unfolded, or with a row that is no item; says which.
     """
     from search.library.shards import ShardError
 
@@ -114,15 +114,15 @@ def _check_rows(shard: Shard, content: bytes) -> None:
 
 
 def _check_beside(facts: dict[str, object], where: str) -> None:
-    """Hold what stands beside the item to its bounds: path, notes and thumbnail."""
+    """Check the bounds of what stands beside the item: path, notes and thumbnail."""
     from search.library.shards import ShardError
 
     path, notes, thumbnail = facts["path"], facts["notes"], facts["thumbnail"]
     if path is not None and (len(str(path)) > LONGEST_PATH or "\0" in str(path)):
         raise ShardError(f"{where} has a path that is none")
     if notes is not None:
-        told = json.loads(str(notes)) if len(str(notes)) <= LONGEST_NOTES else None
-        if not isinstance(told, dict) or not all(isinstance(v, str) for v in told.values()):
+        found = json.loads(str(notes)) if len(str(notes)) <= LONGEST_NOTES else None
+        if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
             raise ShardError(f"{where} has notes that are no short JSON object of texts")
     if not isinstance(thumbnail, bytes) or len(thumbnail) > LARGEST_THUMBNAIL:
         raise ShardError(f"{where} has no thumbnail of at most {LARGEST_THUMBNAIL >> 20} MiB")

@@ -1,4 +1,4 @@
-"""The versions of one collection on disk, and the pointer that says which of them is served."""
+"""The versions of one collection on disk, and the pointer to the served one."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Pointer:
-    """What `current.json` says."""
+    """The content of `current.json`."""
 
     version: str
     """The version that is served."""
@@ -249,12 +249,12 @@ class Versions:
         )
         return self.write(version)
 
-    def settle(self, id: str, state: State, report: Mapping[str, Any]) -> Version:
-        """Say how the build of a version went."""
+    def finish(self, id: str, state: State, report: Mapping[str, Any]) -> Version:
+        """Write how the build of a version ended."""
         return self.write(replace(self.get(id), state=state, report=report))
 
     def point(self, id: str, why: str) -> Pointer:
-        """Serve a version from now on; the caller holds `writing`, or has just made the folder."""
+        """Serve a version from now on; the caller is inside `writing`, or made the folder."""
         self.get(id)
         held = self.pointer() if self.pointer_file.exists() else Pointer(id, ())
         turned = held.turned(id, why)
@@ -263,7 +263,7 @@ class Versions:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold every writer and every switch of this collection, in all processes."""
+        """Keep every writer and every switch of this collection waiting, in all processes."""
         with wait_for_lock(self.folder / "write.lock"):
             yield
 
@@ -290,7 +290,7 @@ class Versions:
         folder.rename(gone)
         shutil.rmtree(gone)
 
-    def settle_down(self) -> None:
+    def finish_interrupted(self) -> None:
         """Finish what was interrupted: a migration from format 1, a removal.
 
         In format 1 the one version lay in the collection's own folder. The pointer is written

@@ -1,4 +1,4 @@
-"""Proves that the index holds what the shards say, and mends what it does not."""
+"""Compares the index with the shards, and mends where it differs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reconciled:
     shards: str
     """Point hash of the shards."""
     index: str
-    """Point hash of the index, after mending where that was asked."""
+    """Point hash of the index, after mending, where it was mended."""
     missing: int
     """Items that the index lacked."""
     phantom: int
@@ -56,7 +56,7 @@ def reconcile(collection: Collection, *, mend: bool = True) -> Reconciled:
     Args:
         collection: Open.
         mend: Upsert what is missing or differs, remove what no shard has, and write the
-            catalogue anew where it is wrong; else only tell.
+            catalogue anew where it is wrong; else only report.
 
     Raises:
         ShardError: a shard is damaged; then nothing is touched, for the shards are the truth.

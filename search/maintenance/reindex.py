@@ -41,7 +41,7 @@ class SourcesMissing(StoreError):
 
 
 class Stopped(StoreError):
-    """The run was asked to stop; it goes on from here when it is started again."""
+    """The run was cancelled; it goes on from here when it is started again."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ def reindex(
         plan: What is wanted.
         read_pixels: Reads a stored item again; `None` reads plain images alone, and
             `ingest.slides.rereading.Rereader` tiles of slides too.
-        progress: Told after every shard.
-        stop: Asked after every shard; true ends the run with `Stopped`.
+        progress: Callback after every shard.
+        stop: Called after every shard; true ends the run with `Stopped`.
 
     Raises:
         NoSuchCollection: there is none of that name.
@@ -144,7 +144,7 @@ def reindex(
     """
     began = time.perf_counter()
     versions = library.versions(name)
-    versions.settle_down()
+    versions.finish_interrupted()
     served = versions.current()
     encoder = as_carded(encoder, served.card)  # behind the same stain normalisation
     old = Truth.read(versions.path(served.id), served.card)
@@ -159,7 +159,7 @@ def reindex(
         refused = bool(failed(results))
         switched = plan.force or not refused
         report = _facts(run, built, results, forced=switched and refused)
-        versions.settle(new.id, "refused" if refused else "ready", report)
+        versions.finish(new.id, "refused" if refused else "ready", report)
         if switched:
             run.switch(library, "reindex, forced" if refused else "reindex")
         items = len(run.there.rows)

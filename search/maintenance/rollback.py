@@ -70,7 +70,7 @@ def list_versions(library: Library, name: str) -> list[VersionFacts]:
         NoSuchCollection: there is none of that name.
     """
     versions = library.versions(name)
-    versions.settle_down()
+    versions.finish_interrupted()
     pointer = versions.pointer()
     return [
         VersionFacts(
@@ -94,7 +94,7 @@ def list_versions(library: Library, name: str) -> list[VersionFacts]:
 def rollback(
     library: Library, name: str, to: str | None = None, *, force: bool = False
 ) -> Switched:
-    """Serve the version that was served before; said twice, it returns.
+    """Serve the version that was served before; a second call returns.
 
     Metadata that changed and items that were removed since are carried over first.
 
@@ -109,7 +109,7 @@ def rollback(
         StoreError: it is not whole, or it failed a check.
     """
     versions = library.versions(name)
-    versions.settle_down()
+    versions.finish_interrupted()
     pointer = versions.pointer()
     wanted = to or pointer.previous
     if wanted is None:
@@ -144,7 +144,7 @@ def prune(library: Library, name: str, keep: int = 1, *, unfinished: bool = Fals
     if keep < 0:
         raise ValueError(f"keep must be at least 0, got {keep}")
     versions = library.versions(name)
-    versions.settle_down()
+    versions.finish_interrupted()
     with versions.writing():
         pointer = versions.pointer()
         last = list(dict.fromkeys(turn.version for turn in reversed(pointer.history)))
@@ -225,7 +225,7 @@ def _switch(library: Library, versions: Versions, version: Version, why: str) ->
 
 
 def _soon(library: Library, name: str, id: str) -> Collection:
-    """A version, open; the last questions that it answers may hold it a moment longer."""
+    """A version, open; the last questions that it answers may keep it open a moment longer."""
     end = time.monotonic() + WAIT_S
     while True:
         try:

@@ -40,7 +40,7 @@ class SnapshotError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a snapshot says of itself."""
+    """The facts of a snapshot."""
 
     collection: str
     version: str
@@ -79,7 +79,7 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
     index is not in it: it is made again from the shards.
 
     Args:
-        library: Where the collection is; another process may hold it.
+        library: Where the collection is; another process may have it open.
         name: Of the collection.
         out: Must not exist.
         version: Other than the one that answers.
@@ -91,7 +91,7 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
     if out.exists():
         raise StoreError(f"{out} exists; name a new file or folder for the snapshot")
     versions = library.versions(name)
-    versions.settle_down()
+    versions.finish_interrupted()
     chosen = versions.get(version or versions.pointer().version)
     folder = versions.path(chosen.id)
     with versions.writing():
@@ -195,12 +195,12 @@ def verify(folder: Path) -> Snapshot:
         raise SnapshotError(
             f"{one} is {'not in the list of the snapshot' if one in there else 'missing'}"
         )
-    for one, said in facts.files.items():
+    for one, listed in facts.files.items():
         found = _described(folder / one)
-        if found != said:
+        if found != listed:
             raise SnapshotError(
                 f"{one} has {found['bytes']} bytes and SHA-256 {found['sha256'][:16]}; written "
-                f"were {said['bytes']} bytes with {said['sha256'][:16]}"
+                f"were {listed['bytes']} bytes with {listed['sha256'][:16]}"
             )
     return facts
 
@@ -258,7 +258,7 @@ def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A member that does not say who wrote it."""
+    """A member of the archive without owner and time."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     return member

@@ -1,4 +1,4 @@
-"""Near-duplicates: one picture stored twice, told from two pictures that look alike."""
+"""Near-duplicates: one picture stored twice, as against two pictures that look alike."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ CHUNK = 2048
 LARGE = 1e10
 """Multiplications from which bfloat16 and the GPU are worth their preparation."""
 SPARE = 8
-"""Neighbours beyond `k` that faiss is asked for."""
+"""Neighbours beyond `k` that faiss looks for."""
 
 
 class BadSearch(ValueError):

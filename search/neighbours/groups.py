@@ -28,7 +28,7 @@ def groups(*relations: Sequence[str | None], pairs: Sequence[tuple[int, int]] = 
     one names its patient.
 
     Args:
-        relations: Of n rows each: patients, cases, sources; `None` relates to nobody.
+        relations: Of n rows each: patients, cases, sources; `None` relates to no row.
         pairs: Rows that belong together for another reason.
 
     Returns:

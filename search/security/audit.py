@@ -1,4 +1,4 @@
-"""Who asked what: JSON lines that are only added to, each with the hash of the one before."""
+"""Who called what: JSON lines that are only added to, each with the hash of the one before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from search.disk.lock import lock_or_refuse
 FIRST = "0" * 64
 """What stands for the hash before the first line."""
 NOTED = ("collection", "query", "k", "where", "exclude", "items", "written")
-"""What a call may say of itself, beside who, when, which route and how it ended: names, numbers
+"""What a call may note, beside who, when, which route and how it ended: names, numbers
 and item ids. Never pixels, filter values, file names, free text or pseudonyms."""
 SYNC_SECONDS = 1.0
 HEAD = "head"
@@ -52,7 +52,7 @@ def need_free(folder: Path) -> None:
 
 
 def _held(folder: Path) -> IO[str]:
-    """The lock of a log, held until it is closed."""
+    """The lock of a log, kept until it is closed."""
     return lock_or_refuse(
         folder / "held.lock",
         lambda holder: (
@@ -131,7 +131,7 @@ class AuditLog:
                 self._sync()
 
     def close(self) -> None:
-        """Write what is left to the disk, and let go; safe to call twice."""
+        """Write what is left to the disk, and close; idempotent."""
         if self._held.closed:
             return
         self.add({"event": "closed"})

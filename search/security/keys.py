@@ -41,12 +41,12 @@ class Forbidden(PermissionError):
 
 
 class KeysError(ValueError):
-    """Keys that cannot be kept or read; nobody is let in until that is mended."""
+    """Keys that cannot be kept or read; every call is refused until that is mended."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and what they may do."""
+    """Who calls, and what they may do."""
 
     id: str
     """Of the key, or of the person: what the audit log calls them."""
@@ -200,11 +200,11 @@ class Auth:
 
     @property
     def configured(self) -> bool:
-        """Whether there is any key or token to ask for."""
+        """Whether any key or token is configured."""
         return bool(self._master or self.tokens or self.keys.all())
 
     def slow(self, headers: Mapping[str, str]) -> bool:
-        """Whether `identify` may ask the issuer of tokens over the network."""
+        """Whether `identify` may call the issuer of tokens over the network."""
         return self.tokens is not None and _came(headers).count(".") == 2
 
     def identify(self, headers: Mapping[str, str]) -> Caller:
@@ -214,7 +214,7 @@ class Auth:
             headers: Of the request, names in lower case.
 
         Raises:
-            NotAllowed: nobody who is known; or no keys are configured and the service is
+            NotAllowed: an unknown caller; or no keys are configured and the service is
                 reached from outside.
             KeysError: the keys cannot be read.
         """

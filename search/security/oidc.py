@@ -22,7 +22,7 @@ ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 """Signatures with a public key only: a secret shared with the issuer would let us forge."""
 LEEWAY_SECONDS = 30
 FRESH_SECONDS = 3600
-"""How long fetched keys are believed; an unknown key id asks again, at most this often:"""
+"""How long fetched keys are believed; an unknown key id fetches again, at most this often:"""
 ASK_AGAIN_SECONDS = 30
 MOST_BYTES = 1024 * 1024
 SUBJECT = re.compile(r"[A-Za-z0-9_.@|:-]{1,128}")
@@ -71,7 +71,7 @@ class Issuer:
         Raises:
             NotAllowed: not signed by the issuer, not for this service, expired, or without a
                 role here.
-            KeysError: the issuer's keys cannot be had now.
+            KeysError: the issuer's keys cannot be fetched now.
         """
         import jwt
 
@@ -119,9 +119,9 @@ class Issuer:
                     self._keys, self._fetched = self._fetch(), now
                 except KeysError:
                     if not self._keys:
-                        raise  # else those that were had last hold until the issuer answers
+                        raise  # else the last keys hold until the issuer answers
             if not self._keys:
-                raise KeysError(f"the keys of {self.issuer} could not be had; try again")
+                raise KeysError(f"the keys of {self.issuer} could not be fetched; try again")
             if id not in self._keys:
                 raise NotAllowed("this token is signed with a key that its issuer does not list")
             return self._keys[id]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one call may go on, and what its answer says of the limit."""
+    """Whether one call may go on, and the limit as its answer states it."""
 
     allowed: bool
     headers: dict[str, str]
@@ -50,7 +50,7 @@ class RateLimit:
         self._before: Counter[str] = Counter()
 
     def call(self, who: str) -> Verdict:
-        """Count one call of a caller, and say whether it may go on."""
+        """Count one call of a caller, and decide whether it may go on."""
         if self._limit is None:
             return Verdict(True, {})
         length, amount = self._limit.get_expiry(), self._limit.amount

@@ -28,8 +28,8 @@ from search.index.contract import (
     Store,
     Vectors,
     checked_vectors,
+    first_in_order,
     scroll_all,
-    settled,
 )
 from search.index.embedded import EdgeStore
 from search.index.recall import Probe
@@ -762,7 +762,7 @@ def test_ties_over_the_last_place_are_asked_for_until_they_end(library: Library)
         asked.append(limit)
         return tied[:limit]
 
-    hits = settled(tied[:4], 3, fetch)
+    hits = first_in_order(tied[:4], 3, fetch)
 
     assert ids(hits) == sorted(ids(tied))[:3]
     assert asked == [16, 64]

@@ -137,10 +137,10 @@ def test_a_version_that_is_not_there_is_named_with_those_that_are(tmp_path: Path
 def test_what_is_known_of_a_version_survives_the_disk(tmp_path: Path) -> None:
     versions = Versions(tmp_path / "cells")
     made = versions.begin(load("colour").card, "/models/mine", parent="4")
-    settled = versions.settle(made.id, "refused", {"items": 3})
+    finished = versions.finish(made.id, "refused", {"items": 3})
 
-    assert versions.get(made.id) == settled
-    assert (settled.state, settled.parent, settled.report) == ("refused", "4", {"items": 3})
+    assert versions.get(made.id) == finished
+    assert (finished.state, finished.parent, finished.report) == ("refused", "4", {"items": 3})
 
 
 def test_a_removal_that_was_cut_off_is_finished(tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_a_removal_that_was_cut_off_is_finished(tmp_path: Path) -> None:
     versions.path(made.id).rename(versions.folder / "versions" / f"gone-{made.id}")
 
     assert versions.ids() == ["1"]
-    versions.settle_down()
+    versions.finish_interrupted()
     assert [path.name for path in versions.folder.glob("versions/*")] == ["1"]
