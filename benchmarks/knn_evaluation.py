@@ -2,7 +2,7 @@
 
     python benchmarks/knn_evaluation.py
 
-137,098 vectors teach, 34,275 are asked (80/20 of the 171,373 cells of BMC), length 384, k = 20,
+137,098 references, 34,275 queries (80/20 of the 171,373 cells of BMC), length 384, k = 20,
 unit vectors from 200 Gaussian clusters. How far a cluster spreads decides how much an exact
 search may skip, so it is varied: `noise` is the noise's length over that of its centre, `cosine`
 the mean cosine within a cluster. Both sides use the same threads, one after the other. The
@@ -46,8 +46,8 @@ def main() -> None:
     ask.add_argument("--dim", type=int, default=384)
     ask.add_argument("--k", type=int, default=20)
     ask.add_argument("--noise", type=float, nargs="+", default=[0.5, 0.75, 1.0])
-    ask.add_argument("--slice", type=int, default=4000, help="queries asked of scikit-learn; its "
-                     "time is scaled to all of them; 0 asks all")  # fmt: skip
+    ask.add_argument("--slice", type=int, default=4000, help="queries of scikit-learn; its "
+                     "time is scaled to all of them; 0 for all")  # fmt: skip
     ask.add_argument("--threads", type=int, default=os.cpu_count())
     given = ask.parse_args()
 
@@ -72,8 +72,8 @@ def main() -> None:
         rng = np.random.default_rng(0)
         library, known = cells(given.library, given.dim, noise, rng)
         queries, _ = cells(given.queries, given.dim, noise, rng)
-        asked = queries[: given.slice] if given.slice else queries
-        scale = len(queries) / len(asked)
+        some = queries[: given.slice] if given.slice else queries
+        scale = len(queries) / len(some)
         near: Labels = np.empty(0, np.int64)
 
         def ours() -> Labels:
@@ -83,15 +83,15 @@ def main() -> None:
 
         def theirs() -> Labels:
             model = KNeighborsClassifier(given.k).fit(library, known)  # noqa: B023
-            return np.asarray(model.predict(asked), np.int64)  # noqa: B023
+            return np.asarray(model.predict(some), np.int64)  # noqa: B023
 
-        said, wall, cpu = timed(ours)
+        predicted, wall, cpu = timed(ours)
         other, their_wall, their_cpu = timed(theirs)
         counts = np.sort(
-            np.apply_along_axis(np.bincount, 1, known[near[: len(asked)]], None, CLASSES)
+            np.apply_along_axis(np.bincount, 1, known[near[: len(some)]], None, CLASSES)
         )
         tied = counts[:, -1] == counts[:, -2]
-        same = (said[: len(asked)] == other)[~tied]
+        same = (predicted[: len(some)] == other)[~tied]
         cosine = 1 / (1 + noise**2)
         print(f"| {noise} | {cosine:.2f} | {wall:.1f} | {scale * their_wall:.1f} | "
               f"{scale * their_wall / wall:.1f} | {scale * their_cpu / cpu:.1f} | {len(same)} | "

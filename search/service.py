@@ -16,8 +16,9 @@ from search.disk.atomic import write_durably
 from search.evaluation.kept import Evaluations
 from search.index.contract import need_same_encoder
 from search.library.collection import Collection
+from search.library.indexes import embedded, on_server
 from search.library.jobs import Jobs
-from search.library.library import Library, embedded, on_server
+from search.library.library import Library
 from search.library.served import Holding
 from search.library.sources import PlainImages, ReadPixels
 from search.query.context import Context, Memory

@@ -10,8 +10,8 @@ from encoder.card import EncoderCard
 from search.disk.space import in_disk_words, need_room
 from search.errors import NoSuchCollection, StoreError
 from search.index.contract import IndexSettings, need_same_encoder
-from search.library.collection import Added, Collection
-from search.library.indexes import OnServer, Stores, embedded, on_server
+from search.library.collection import Collection
+from search.library.indexes import Stores, embedded
 from search.library.versions import Versions
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -123,6 +123,3 @@ class Library:
         if not NAME.fullmatch(name):
             raise NoSuchCollection(name, self.names())
         return self.folder / "collections" / name
-
-
-__all__ = ["Added", "Collection", "Library", "OnServer", "Stores", "embedded", "on_server"]

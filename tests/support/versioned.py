@@ -13,7 +13,8 @@ from PIL import Image
 from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder
 from encoder.registry import load
-from search.library.library import Library, Stores, embedded
+from search.library.indexes import Stores, embedded
+from search.library.library import Library
 from search.library.shards import Entry, make_thumbnail
 from search.library.sources import PlainImages
 from search.schemas.items import Box, Item, item_id, source_id

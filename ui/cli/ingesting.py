@@ -255,7 +255,8 @@ def _go(
 def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[Sink]:
     """The service that owns the library, if one runs; else the library itself."""
     from ingest.pipeline.sink import LibrarySink, ServiceSink
-    from search.library.library import Library, embedded, on_server
+    from search.library.indexes import embedded, on_server
+    from search.library.library import Library
     from ui.cli.backend import running_service
 
     client = running_service(settings)

@@ -70,7 +70,8 @@ CollectionOption = Annotated[
 
 def opened(library: Path | None, collection: str | None) -> tuple[Library, str, Settings]:
     """The library that the settings name, and the collection that is meant."""
-    from search.library.library import Library, embedded, on_server
+    from search.library.indexes import embedded, on_server
+    from search.library.library import Library
 
     settings = settings_for(library=library, collection=collection)
     key = settings.qdrant_api_key

@@ -28,7 +28,8 @@ from ingest.pipeline.on_ray import ids_of, shares, take_in, work
 from ingest.pipeline.sink import LibrarySink
 from ingest.sources.report import Report
 from ingest.sources.source import Task, Whole
-from search.library.library import Library, Stores, embedded, on_server
+from search.library.indexes import Stores, embedded, on_server
+from search.library.library import Library
 from search.maintenance.reconcile import reconcile
 from search.settings import Settings
 from ui.cli.demo import free_port

@@ -17,7 +17,8 @@ from versioned import draw, embedded_entries, fill, mixed
 from encoder.registry import load
 from search.errors import StoreBusy, StoreError
 from search.index.contract import IndexSettings, scroll_all
-from search.library.library import Library, OnServer
+from search.library.indexes import OnServer
+from search.library.library import Library
 from search.library.sources import PlainImages
 from search.library.versions import Superseded
 from search.maintenance.checks import Limits

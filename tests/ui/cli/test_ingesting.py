@@ -28,7 +28,8 @@ from ingest.pipeline.sink import ServiceSink
 from search.disk.space import RESERVE, DiskTrouble
 from search.errors import StoreDown, StoreError
 from search.index.contract import scroll_all
-from search.library.library import Library, on_server
+from search.library.indexes import on_server
+from search.library.library import Library
 from search.maintenance.reconcile import reconcile
 from search.query.answer import answer as search
 from search.schemas.questions import Question
