@@ -164,7 +164,7 @@ def main() -> None:
                 served = library.versions("cells").get(rollback(library, "cells").served)
                 turns += 1
                 wanted = served.card.fingerprint
-                while client.collections()[0]["fingerprint"] != wanted:
+                while client.collections()[0].fingerprint != wanted:
                     time.sleep(0.02)
                 waits.append(time.perf_counter() - at)
                 time.sleep(max(0.0, at + asked.every - time.perf_counter()))

@@ -37,7 +37,7 @@ class NoCalibration(NoSuchItem):
 
 
 class StoreError(RuntimeError):
-    """A store that cannot do what was asked, and what to do about it."""
+    """A store that cannot do what is wanted, and what to do about it."""
 
 
 class WrongEncoder(StoreError):
@@ -64,7 +64,7 @@ class CollectionExists(StoreError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the store."""
+    """Another process has the store open."""
 
 
 class StoreDown(StoreError):

@@ -20,8 +20,9 @@ from search.api.access import Access, Reads, api_router
 from search.api.problems import Expected
 from search.library.collection import Collection
 from search.library.source_folders import SourceFolders
+from search.schemas.collections import SourceFacts
 from search.schemas.filters import Filter
-from search.schemas.items import Item, Record
+from search.schemas.items import Item
 
 PROBLEMS: Sequence[Expected] = ((SourceUnreadable, 404, "The source cannot be shown"),)
 """What these routes raise, for `create_app(problems=...)`."""
@@ -32,27 +33,6 @@ SourceId = Annotated[
     str, Path(pattern="^[0-9a-f]{32}$", description="Id of the source, as its items have it.")
 ]
 Name = Annotated[str | None, Query(description="Collection; the default if left out.")]
-
-
-class SourceFacts(Record):
-    """A stored source, as a viewer shows it."""
-
-    source: str
-    collection: str
-    items: int
-    """Items that were cut from it."""
-    dataset: str
-    case: str | None
-    width: int
-    height: int
-    um_per_px: float | None
-    """As its items have it, else as the file says."""
-    slide: bool
-    """Whether it is a slide; else it is a plain image."""
-    tile_size: int
-    overlap: int
-    min_level: int
-    max_level: int
 
 
 def deepzoom_router(stop: Callable[[], None], folders: SourceFolders) -> APIRouter:

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel
-from pydantic import Field as Bounds
 from starlette.concurrency import run_in_threadpool
 
 from encoder.image import read_rgb
@@ -17,20 +16,13 @@ from ingest.smears.finders import DEFAULT, finder
 from search.api.access import Lists, api_router
 from search.api.bodies import form_of, read_question
 from search.api.problems import Expected
-from search.schemas.cells import FoundCell, FoundCells
-from search.schemas.items import Box, Record, ScaleOrigin
+from search.schemas.cells import Field, FoundCell, FoundCells
+from search.schemas.items import Box, ScaleOrigin
 
 PROBLEMS: Sequence[Expected] = ((FinderError, 422, "Cells cannot be found in this picture"),)
 """What this route raises, for the service's table of refusals."""
 MOST = 500
 """Cells that are told at most unless another number is asked for."""
-
-
-class Field(Record):
-    """What is known of a field; sent beside the picture as `question`."""
-
-    um_per_px: Annotated[float, Bounds(gt=0, le=1000, allow_inf_nan=False)] | None = None
-    """Micrometres per pixel, where they are known."""
 
 
 MODELS: tuple[type[BaseModel], ...] = (Field,)

@@ -9,76 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Response
 from fastapi import Path as InPath
-from pydantic import Field
 
 from ingest.pipeline.ledger import Ledger, Row, ledger_path
 from ingest.slides.deepzoom import DeepZoom, SourceUnreadable
 from search.api.access import Access, Reads, Writes
-from search.schemas.items import Record
+from search.schemas.collections import Brought, Released, ReleaseWanted, RunRecord, SetAside
 
 SHOWN = 500
 """Files set aside that an answer lists; the count is always the whole."""
 SMALL = 8
 """Level of a pyramid that is shown as a thumbnail: at most 256 pixels a side."""
 Key = Annotated[str, InPath(pattern="^[0-9a-f]{16}$", description="As the list has it.")]
-
-
-class RunRecord(Record):
-    """One run of an ingest."""
-
-    id: int
-    started: str
-    ended: str
-    """Empty while it runs, and after a kill."""
-    state: Literal["running", "done", "failed"]
-    summary: str
-    """The counts of its report; of a failed one, why, unless that names files."""
-
-
-class SetAside(Record):
-    """A file that could not be read, without its name."""
-
-    key: str
-    """Names it here; it follows from where it lies."""
-    dataset: str
-    ending: str
-    """Of its name, for instance `.svs`."""
-    bytes: int
-    reason: str
-    attempts: int
-
-
-class Brought(Record):
-    """What was brought into a collection."""
-
-    collection: str
-    done: int
-    """Sources that are whole in the library."""
-    pending: int
-    """Sources that were begun, or will be read again by the next run."""
-    quarantined: int
-    """Sources that were set aside."""
-    runs: tuple[RunRecord, ...]
-    """The last twenty, newest first."""
-    set_aside: tuple[SetAside, ...]
-    """The first five hundred, in order of where they lie."""
-
-
-class ReleaseWanted(Record):
-    """Files that the next run is to read again."""
-
-    keys: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
-    """None for all."""
-
-
-class Released(Record):
-    """How many will be read again."""
-
-    released: int
 
 
 def add_ledger_routes(router: APIRouter, zoom: DeepZoom) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
 from threading import Thread
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
@@ -31,7 +31,8 @@ from search.api.routes import (
 )
 from search.errors import StoreDown
 from search.library.sources import ReadPixels
-from search.schemas.items import DISCLAIMER, Record
+from search.schemas.collections import Health
+from search.schemas.items import DISCLAIMER
 from search.schemas.questions import Question
 from search.service import Service, announce
 from search.settings import Settings
@@ -60,18 +61,6 @@ MODELS: Sequence[type[BaseModel]] = (
     *explain.MODELS,
 )
 """Bodies that are read or written by hand, for the OpenAPI file."""
-
-
-class Health(Record):
-    """Whether the service can answer, and with which encoder."""
-
-    status: Literal["ok", "empty"]
-    version: str
-    collections: int
-    encoder: str | None
-    """Id of the default collection's encoder; `None` while there is no such collection."""
-    fingerprint: str | None
-    disclaimer: str = DISCLAIMER
 
 
 def health(request: Request) -> Health:

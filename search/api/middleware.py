@@ -1,4 +1,4 @@
-"""The gate before every route: who calls, how often, and what is written down about it."""
+"""Before every route: who calls, how often, and what is logged about it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from search.settings import Settings
 
 WRONG_KEYS = "60/minute"
-"""After this many wrong keys an address is only told to wait."""
+"""After this many wrong keys an address is refused until it has waited."""
 GUARDED = re.compile(r"/v1(/|$)|/metrics$")
 SAFE = {
     "x-content-type-options": "nosniff",
@@ -44,7 +44,7 @@ READS = {"GET", "HEAD", "OPTIONS"}
 
 @dataclass
 class Parts:
-    """What one running application holds beside its routes."""
+    """What one running application has beside its routes."""
 
     auth: Auth
     limit: RateLimit
@@ -64,7 +64,7 @@ class Parts:
         from search.security.oidc import Issuer
 
         auth = Auth(settings, Issuer.of(settings))
-        auth.keys.all()  # a damaged file is said at start
+        auth.keys.all()  # a damaged file stops the start
         return cls(
             auth=auth,
             limit=RateLimit(settings.rate_limit),
@@ -115,7 +115,7 @@ class Gate:
 
 
 class Call:
-    """One call on its way through the gate."""
+    """One call on its way through the middleware."""
 
     def __init__(self, scope: Scope, send: Send, parts: Parts) -> None:
         self.scope, self.parts, self._send = scope, parts, send
@@ -133,7 +133,7 @@ class Call:
         parts.metrics.began()
 
     async def admitted(self, receive: Receive) -> bool:
-        """Whether the caller is known and within the limit; else it has been told."""
+        """Whether the caller is known and within the limit; if not, the refusal has been sent."""
         try:
             auth = self.parts.auth
             if auth.slow(self.headers):
@@ -142,19 +142,19 @@ class Call:
                 self.caller = auth.identify(self.headers)
             self.verdict = self.parts.limit.call(self._who(self.caller.id))
         except NotAllowed as error:
-            told: Exception = error
+            refused: Exception = error
             if self.headers.get("x-api-key") or self.headers.get("authorization"):
                 self.verdict = self.parts.wrong_keys.call(self._address)
         except Exception as error:
-            told = error
+            refused = error
             if refusal(error) is None:
                 raise
         if not self.verdict.allowed:
-            told = TooMany("this is more than the rate limit allows; wait as Retry-After says")
+            refused = TooMany("this is more than the rate limit allows; wait as Retry-After says")
         elif self.caller is not None:
             self.scope["state"]["caller"] = self.caller
             return True
-        answer = refusal(told)
+        answer = refusal(refused)
         if answer is not None:
             await answer(self.scope, receive, self.send)
         return False

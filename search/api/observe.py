@@ -85,7 +85,7 @@ def where_raised(error: BaseException) -> list[str]:
 
 
 class _Sizes(Collector):
-    """Items by collection, read when they are asked for."""
+    """Items by collection, read when metrics are."""
 
     def __init__(self, sizes: Callable[[], dict[str, int]]) -> None:
         self._sizes = sizes

@@ -97,7 +97,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         409: "The encoder is not the collection's",
         413: "Too large, or too many pixels",
         415: "Not an image that is read",
-        422: "The request does not fit, in words",
+        422: "The request does not fit, and why",
         429: "Too many calls; Retry-After says when to come back",
         503: "The store or the encoder is not available now; Retry-After says when to come back",
     }.items()
@@ -128,7 +128,7 @@ def refusal(error: Exception, headers: Mapping[str, str] | None = None) -> Respo
 
 
 def add_handlers(app: FastAPI, more: Sequence[Expected] = ()) -> None:
-    """Answer every expected error, and FastAPI's own, in words."""
+    """Answer every expected error, and FastAPI's own, with a sentence."""
 
     def answer(status: int, title: str) -> Any:
         return lambda _request, error: problem(status, title, str(error))
@@ -153,10 +153,10 @@ def add_handlers(app: FastAPI, more: Sequence[Expected] = ()) -> None:
 
 def in_words(errors: Any) -> str:
     """Validation errors as one sentence each: where, what is wrong, what came."""
-    said = []
+    sentences = []
     for error in errors:
         where = ".".join(str(part) for part in error["loc"]) or "the body"
         came = repr(error.get("input"))
         shown = came if len(came) <= 60 else f"{came[:57]}..."
-        said.append(f"{where}: {error['msg']} (got {shown})")
-    return "; ".join(said)
+        sentences.append(f"{where}: {error['msg']} (got {shown})")
+    return "; ".join(sentences)

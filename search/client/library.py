@@ -1,180 +1,210 @@
-"""The client's calls about items, reviews, cases, maps, sources, versions, jobs and ingests."""
+"""The client's calls about collections, items, reviews, maps, sources, versions and jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from search.client.transport import Transport, given
+from search.schemas.collections import (
+    Brought,
+    CollectionFacts,
+    Facets,
+    Released,
+    ReleaseWanted,
+    SourceFacts,
+)
 from search.schemas.filters import Filter
 from search.schemas.items import Item
+from search.schemas.jobs import JobRecord
+from search.schemas.maps import (
+    BatchEffects,
+    MapAnswer,
+    MapFacts,
+    MapWanted,
+    Method,
+    PlaceAnswer,
+    PlaceQuestion,
+)
+from search.schemas.questions import About
+from search.schemas.reviews import (
+    ItemPage,
+    ItemsWanted,
+    ReviewedPage,
+    ReviewedRecord,
+    ReviewsWanted,
+    ReviewsWritten,
+    Said,
+)
+from search.schemas.versions import (
+    Pruned,
+    ReindexWanted,
+    RollbackWanted,
+    SwitchRecord,
+    VersionRecord,
+)
 
-if TYPE_CHECKING:
-    import httpx
-
-    from search.schemas.cases import CaseCount
-
-JSON = dict[str, Any]
 SLOW_S = 300
-"""Seconds that a first map, a count of a large case, or a rollback may take."""
+"""Seconds that a first map, or a rollback, may take."""
 
 
-class LibraryCalls:
-    """Part of `search.client.client.Client`; what has no record of its own comes as plain JSON."""
+class LibraryCalls(Transport):
+    """Part of `search.client.client.Client`."""
 
-    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        raise NotImplementedError
+    def collections(self) -> list[CollectionFacts]:
+        """Every collection."""
+        return self._list(CollectionFacts, "/v1/collections")
+
+    def facets(self, collection: str, field: str, limit: int = 100) -> dict[str, int]:
+        """Values of a field with their counts."""
+        path = f"/v1/collections/{collection}/facets/{field}"
+        return self._get(Facets, path, params={"limit": limit}).values
+
+    def item(self, id: str, collection: str | None = None) -> Item:
+        """One stored item."""
+        return self._get(Item, f"/v1/items/{id}", params=given(collection=collection))
+
+    def image(
+        self,
+        id: str,
+        collection: str | None = None,
+        size: Literal["thumbnail", "full"] = "thumbnail",
+    ) -> bytes:
+        """The picture of a stored item, as JPEG."""
+        params = given(collection=collection, size=size)
+        return self._call("GET", f"/v1/items/{id}/image", params=params).content
 
     def items_page(
         self, collection: str, where: Filter, limit: int = 100, after: str | None = None
-    ) -> tuple[list[Item], int, str | None]:
-        """Items that meet a filter in order of id: a page, how many there are, and what is next."""
-        body = {"where": _body(where), "limit": limit, "after": after}
-        found = self._post(f"/v1/collections/{collection}/items/page", body)
-        return [Item.model_validate(one) for one in found["items"]], found["total"], found["next"]
+    ) -> ItemPage:
+        """A page of the items that meet a filter, in order of id."""
+        wanted = ItemsWanted(where=where, limit=limit, after=after)
+        return self._post(ItemPage, f"/v1/collections/{collection}/items/page", wanted)
 
     def items(self, collection: str, where: Filter, most: int = 5000) -> Iterator[Item]:
         """Items that meet a filter, in order of id, at most `most`."""
         after, left = None, most
         while left > 0:
-            page, _, after = self.items_page(collection, where, min(left, 1000), after)
-            yield from page
-            left -= len(page)
+            page = self.items_page(collection, where, min(left, 1000), after)
+            yield from page.items
+            left, after = left - len(page.items), page.next
             if after is None:
                 return
 
     def review(
         self, collection: str, labels: dict[str, str | None], reviewer: str | None, note: str = ""
-    ) -> JSON:
-        """Say what items are called, by id; `None` takes an earlier word back."""
-        said = [{"item": id, "label": label, "note": note or None} for id, label in labels.items()]
-        body = {"reviews": said, "reviewer": reviewer or None}
-        return self._post(f"/v1/collections/{collection}/reviews", body)
+    ) -> ReviewsWritten:
+        """Add a reviewer's labels, by item id; `None` withdraws an earlier one."""
+        reviews = tuple(
+            Said(item=id, label=label, note=note or None) for id, label in labels.items()
+        )
+        wanted = ReviewsWanted(reviews=reviews, reviewer=reviewer or None)
+        return self._post(ReviewsWritten, f"/v1/collections/{collection}/reviews", wanted)
 
-    def reviews(self, collection: str) -> Iterator[JSON]:
-        """Every item of which reviewers have spoken, with all that was said."""
+    def reviews(self, collection: str) -> Iterator[ReviewedRecord]:
+        """Every item that reviewers have labelled, with its history."""
         path, after = f"/v1/collections/{collection}/reviews", None
         while True:
-            params = {"limit": 1000, **({} if after is None else {"after": after})}
-            found = self._call("GET", path, params=params).json()
-            yield from found["reviewed"]
-            after = found["next"]
+            found = self._get(ReviewedPage, path, params=given(limit=1000, after=after))
+            yield from found.reviewed
+            after = found.next
             if after is None:
                 return
 
-    def item_reviews(self, id: str, collection: str) -> JSON:
-        """What was said of one item."""
-        return self._get(f"/v1/items/{id}/reviews", collection=collection)
+    def item_reviews(self, id: str, collection: str) -> ReviewedRecord:
+        """The reviewers' labels of one item."""
+        path = f"/v1/items/{id}/reviews"
+        return self._get(ReviewedRecord, path, params={"collection": collection})
 
-    def count_case(
-        self, collection: str, case: str, by: str = "case", k: int = 20, cells: int = 500
-    ) -> CaseCount:
-        """The differential count of a case by its source, by reviewers and by neighbours."""
-        from search.schemas.cases import CaseCount
-
-        body = {"case": case, "by": by, "k": k, "cells": cells}
-        path = f"/v1/collections/{collection}/cases/count"
-        return CaseCount.model_validate(self._post(path, body, SLOW_S))
-
-    def map(self, collection: str, method: Literal["pca", "tsne"] = "pca") -> JSON:
+    def map(self, collection: str, method: Method = "pca") -> MapAnswer:
         """A collection as a map, column by column."""
         path = f"/v1/collections/{collection}/map"
-        found: JSON = self._call("GET", path, params={"method": method}, timeout=SLOW_S).json()
-        return found
+        return self._get(MapAnswer, path, params={"method": method}, timeout=SLOW_S)
 
-    def maps(self, collection: str) -> list[JSON]:
-        """The maps that were computed, and whether they still hold."""
-        found: list[JSON] = self._call("GET", f"/v1/collections/{collection}/maps").json()
-        return found
+    def maps(self, collection: str) -> list[MapFacts]:
+        """The maps that were computed, and whether they are still valid."""
+        return self._list(MapFacts, f"/v1/collections/{collection}/maps")
 
-    def start_map(self, collection: str, method: str = "tsne", perplexity: float = 30) -> JSON:
+    def start_map(
+        self, collection: str, method: Method = "tsne", perplexity: float = 30
+    ) -> JobRecord:
         """Compute a map; the job that does it."""
-        body = {"method": method, "perplexity": perplexity}
-        return self._post(f"/v1/collections/{collection}/map", body)
+        wanted = MapWanted(method=method, perplexity=perplexity)
+        return self._post(JobRecord, f"/v1/collections/{collection}/map", wanted)
 
     def place(
         self,
         collection: str,
-        method: str,
+        method: Method,
         images: Sequence[bytes | Path] = (),
         items: Sequence[str] = (),
         patient: str | None = None,
-    ) -> JSON:
+    ) -> PlaceAnswer:
         """Where cells lie on a map that stays as it is."""
-        import json
-
         path = f"/v1/collections/{collection}/map/place"
-        question = {"method": method, "about": {"patient": patient}}
-        if not images:
-            return self._post(path, {**question, "items": list(items)}, SLOW_S)
-        files = [
-            ("images", (f"cell-{at}", _bytes(one), "application/octet-stream"))
-            for at, one in enumerate(images)
-        ]
-        data = {"question": json.dumps(question)}
-        found: JSON = self._call("POST", path, files=files, data=data, timeout=SLOW_S).json()
-        return found
+        question = PlaceQuestion(method=method, items=tuple(items), about=About(patient=patient))
+        files = [("images", image) for image in images]
+        return self._post(PlaceAnswer, path, question, files, timeout=SLOW_S)
 
-    def batch_effects(self, collection: str, field: str = "site", k: int = 10) -> JSON:
+    def batch_effects(self, collection: str, field: str = "site", k: int = 10) -> BatchEffects:
         """How much neighbours are ordered by origin, and how much by label."""
         path = f"/v1/collections/{collection}/batch-effects"
-        params = {"field": field, "k": k}
-        found: JSON = self._call("GET", path, params=params, timeout=SLOW_S).json()
-        return found
+        return self._get(BatchEffects, path, params={"field": field, "k": k}, timeout=SLOW_S)
 
-    def source(self, id: str, collection: str) -> JSON:
+    def source(self, id: str, collection: str) -> SourceFacts:
         """What a stored source is, for a viewer."""
-        return self._get(f"/v1/sources/{id}", collection=collection)
+        return self._get(SourceFacts, f"/v1/sources/{id}", params={"collection": collection})
 
     def tile(self, id: str, collection: str, level: int, column: int, row: int) -> bytes:
         """One tile of a stored source, as JPEG."""
         path = f"/v1/sources/{id}/dzi_files/{level}/{column}_{row}.jpeg"
         return self._call("GET", path, params={"collection": collection}).content
 
-    def card(self, collection: str) -> JSON:
-        """The card of the encoder of a collection."""
-        return self._get(f"/v1/collections/{collection}/card")
-
-    def versions(self, collection: str) -> list[JSON]:
-        """The versions of a collection with their gates, oldest first."""
-        found: list[JSON] = self._call("GET", f"/v1/collections/{collection}/versions").json()
+    def card(self, collection: str) -> dict[str, Any]:
+        """The card of the encoder of a collection, as JSON: what it holds depends on the kind."""
+        found: dict[str, Any] = self._call("GET", f"/v1/collections/{collection}/card").json()
         return found
+
+    def versions(self, collection: str) -> list[VersionRecord]:
+        """The versions of a collection with their checks, oldest first."""
+        return self._list(VersionRecord, f"/v1/collections/{collection}/versions")
 
     def reindex(
         self, collection: str, encoder: str, *, allow_missing: bool = False, force: bool = False
-    ) -> JSON:
+    ) -> JobRecord:
         """Build a version with another encoder; the job that does it."""
-        body = {"encoder": encoder, "allow_missing": allow_missing, "force": force}
-        return self._post(f"/v1/collections/{collection}/reindex", body)
+        wanted = ReindexWanted(encoder=encoder, allow_missing=allow_missing, force=force)
+        return self._post(JobRecord, f"/v1/collections/{collection}/reindex", wanted)
 
-    def rollback(self, collection: str, version: str | None = None, *, force: bool = False) -> JSON:
+    def rollback(
+        self, collection: str, version: str | None = None, *, force: bool = False
+    ) -> SwitchRecord:
         """Serve the version before, or another one."""
-        body = {"version": version, "force": force}
-        return self._post(f"/v1/collections/{collection}/rollback", body, SLOW_S)
+        wanted = RollbackWanted(version=version, force=force)
+        path = f"/v1/collections/{collection}/rollback"
+        return self._post(SwitchRecord, path, wanted, timeout=SLOW_S)
 
-    def prune(self, collection: str, keep: int = 1) -> list[str]:
+    def prune(self, collection: str, keep: int = 1) -> tuple[str, ...]:
         """Delete old versions for good; which."""
         path = f"/v1/collections/{collection}/prune"
-        found = self._call("POST", path, params={"keep": keep}, timeout=SLOW_S).json()
-        return [str(id) for id in found["pruned"]]
+        return self._post(Pruned, path, params={"keep": keep}, timeout=SLOW_S).pruned
 
-    def jobs(self) -> list[JSON]:
+    def jobs(self) -> list[JobRecord]:
         """The jobs on collections that this key may read, oldest first."""
-        found: list[JSON] = self._call("GET", "/v1/jobs").json()
-        return found
+        return self._list(JobRecord, "/v1/jobs")
 
-    def job(self, id: str) -> JSON:
+    def job(self, id: str) -> JobRecord:
         """A job, as it stands."""
-        return self._get(f"/v1/jobs/{id}")
+        return self._get(JobRecord, f"/v1/jobs/{id}")
 
-    def stop_job(self, id: str) -> JSON:
+    def stop_job(self, id: str) -> JobRecord:
         """Ask a job to stop."""
-        found: JSON = self._call("DELETE", f"/v1/jobs/{id}").json()
-        return found
+        return JobRecord.model_validate_json(self._call("DELETE", f"/v1/jobs/{id}").content)
 
-    def ingests(self, collection: str) -> JSON:
-        """What was brought in, and what was set aside."""
-        return self._get(f"/v1/collections/{collection}/ingests")
+    def ingests(self, collection: str) -> Brought:
+        """What was ingested, and what was set aside."""
+        return self._get(Brought, f"/v1/collections/{collection}/ingests")
 
     def set_aside(self, collection: str, key: str) -> bytes:
         """What can be seen of a file that was set aside, as JPEG."""
@@ -183,21 +213,4 @@ class LibraryCalls:
     def release(self, collection: str, keys: Sequence[str] = ()) -> int:
         """Let files that were set aside be read again by the next run."""
         path = f"/v1/collections/{collection}/ingests/release"
-        return int(self._post(path, {"keys": list(keys)})["released"])
-
-    def _get(self, path: str, **params: str) -> JSON:
-        found: JSON = self._call("GET", path, params=params).json()
-        return found
-
-    def _post(self, path: str, body: JSON, timeout: float | None = None) -> JSON:
-        more = {} if timeout is None else {"timeout": timeout}
-        found: JSON = self._call("POST", path, json=body, **more).json()
-        return found
-
-
-def _body(where: Filter) -> JSON:
-    return where.model_dump(mode="json", exclude_defaults=True)
-
-
-def _bytes(image: bytes | Path) -> bytes:
-    return image.read_bytes() if isinstance(image, Path) else image
+        return self._post(Released, path, ReleaseWanted(keys=tuple(keys))).released

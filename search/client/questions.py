@@ -1,126 +1,102 @@
-"""The client's calls for refined searches, similar cases, calibration, and filtered counts."""
+"""The client's calls for searches, votes, explanations, cases, calibration and counts."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from search.schemas.answers import Answer
+from search.client.transport import Transport, given
+from search.schemas.answers import Answer, VoteAnswer
+from search.schemas.calibration import Calibration, CalibrationFacts, CalibrationPlan
+from search.schemas.cases import CaseAnswer, CaseCount, CaseFacts, CaseQuestion, CountQuestion
+from search.schemas.cells import Field, FoundCells
+from search.schemas.collections import Facets
+from search.schemas.explanations import ExplainQuestion, Explanation
 from search.schemas.filters import Filter
 from search.schemas.items import Keyword
-from search.schemas.questions import BagField
-
-if TYPE_CHECKING:
-    import httpx
-
-    from search.schemas.calibration import Calibration, CalibrationPlan
-    from search.schemas.cases import CaseAnswer, CaseFacts, CaseQuestion
-    from search.schemas.cells import FoundCells
-    from search.schemas.explanations import ExplainQuestion, Explanation
-    from search.schemas.questions import Refinement
+from search.schemas.questions import BagField, Question, Refinement, Weighting
 
 CALIBRATION_S = 1800
 """Seconds that fitting a calibration may take."""
+COUNT_S = 300
+"""Seconds that the count of a large case may take."""
 
 
-class QuestionCalls:
-    """Part of `search.client.client.Client`, with the names that `search.service.Service` has."""
+class QuestionCalls(Transport):
+    """Part of `search.client.client.Client`."""
 
-    def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        raise NotImplementedError
+    def search(self, question: Question, image: bytes | Path | None = None) -> Answer:
+        """Neighbours of an image, a stored item or a vector."""
+        return self._post(Answer, "/v1/search", question, _image(image))
 
-    def _ask(
-        self,
-        path: str,
-        question: Any,
-        image: bytes | Path | None,
-        params: dict[str, Any] | None = None,
-    ) -> httpx.Response:
-        raise NotImplementedError
+    def similar(
+        self, item: str, k: int = 10, where: Filter | None = None, collection: str | None = None
+    ) -> Answer:
+        """Neighbours of a stored item: the shortest way to search."""
+        return self.search(Question(item=item, k=k, where=where or Filter(), collection=collection))
 
     def refine(self, refinement: Refinement, image: bytes | Path | None = None) -> Answer:
         """More like these, less like those, or by a region of the uploaded image."""
-        return Answer.model_validate_json(self._ask("/v1/refine", refinement, image).content)
+        return self._post(Answer, "/v1/refine", refinement, _image(image))
+
+    def vote(
+        self,
+        question: Question,
+        image: bytes | Path | None = None,
+        weighting: Weighting = "similarity",
+        temperature: float = 0.07,
+    ) -> VoteAnswer:
+        """The label that the neighbours carry."""
+        params = {"weighting": weighting, "temperature": temperature}
+        return self._post(VoteAnswer, "/v1/vote", question, _image(image), params=params)
+
+    def explain(self, question: ExplainQuestion, image: bytes | Path | None = None) -> Explanation:
+        """Why some stored items are near a query."""
+        return self._post(Explanation, "/v1/explain", question, _image(image))
 
     def find_cells(
         self, image: bytes | Path, um_per_px: float | None = None, most: int = 500
     ) -> FoundCells:
-        """The cells of a smear field."""
-        from search.schemas.cells import FoundCells
-
-        known = {} if um_per_px is None else {"um_per_px": um_per_px}
-        files = {"image": ("field", content(image), "application/octet-stream")}
-        response = self._call(
-            "POST",
-            "/v1/cells",
-            params={"most": most},
-            files=files,
-            data={"question": json.dumps(known)},
-        )
-        return FoundCells.model_validate(response.json())
-
-    def explain(self, question: ExplainQuestion, image: bytes | Path | None = None) -> Explanation:
-        """Why some stored items are near a query."""
-        from search.schemas.explanations import Explanation
-
-        answer = self._ask("/v1/explain", question, image)
-        return Explanation.model_validate_json(answer.content)
+        """The cells of a smear field, at most `most`."""
+        field = Field(um_per_px=um_per_px)
+        return self._post(FoundCells, "/v1/cells", field, _image(image), params={"most": most})
 
     def similar_cases(
         self, question: CaseQuestion, images: Sequence[bytes | Path] = ()
     ) -> CaseAnswer:
         """The cases whose cells look like the cells of one."""
-        from search.schemas.cases import CaseAnswer
-
-        if not images:
-            answer = self._ask("/v1/cases/similar", question, None)
-            return CaseAnswer.model_validate_json(answer.content)
-        files = [
-            ("images", (f"cell-{at}", content(image), "application/octet-stream"))
-            for at, image in enumerate(images)
-        ]
-        body = {"question": question.model_dump_json(exclude_defaults=True)}
-        response = self._call("POST", "/v1/cases/similar", files=files, data=body)
-        return CaseAnswer.model_validate(response.json())
+        files = [("images", image) for image in images]
+        return self._post(CaseAnswer, "/v1/cases/similar", question, files)
 
     def case(self, value: str, collection: str | None = None, by: BagField = "case") -> CaseFacts:
         """What there is of a case, a slide or a patient."""
-        from search.schemas.cases import CaseFacts
-
-        params = {"by": by, **({} if collection is None else {"collection": collection})}
         path = f"/v1/cases/{quote(value, safe='')}"
-        return CaseFacts.model_validate(self._call("GET", path, params=params).json())
+        return self._get(CaseFacts, path, params=given(by=by, collection=collection))
+
+    def count_case(self, collection: str, question: CountQuestion) -> CaseCount:
+        """The differential count of a case by its source, by reviewers and by neighbours."""
+        path = f"/v1/collections/{collection}/cases/count"
+        return self._post(CaseCount, path, question, timeout=COUNT_S)
 
     def calibrate(self, plan: CalibrationPlan | None, collection: str) -> Calibration:
         """Fit the calibration of a collection."""
-        from search.schemas.calibration import Calibration, CalibrationPlan
-
-        body = (plan or CalibrationPlan()).model_dump(mode="json")
         path = f"/v1/collections/{collection}/calibration"
-        response = self._call("POST", path, json=body, timeout=CALIBRATION_S)
-        return Calibration.model_validate(response.json()["calibration"])
+        plan = plan or CalibrationPlan()
+        return self._post(CalibrationFacts, path, plan, timeout=CALIBRATION_S).calibration
 
     def calibration(self, collection: str) -> tuple[Calibration, bool]:
         """The calibration of a collection, and whether it is stale."""
-        from search.schemas.calibration import Calibration
-
-        found = self._call("GET", f"/v1/collections/{collection}/calibration").json()
-        return Calibration.model_validate(found["calibration"]), bool(found["stale"])
+        found = self._get(CalibrationFacts, f"/v1/collections/{collection}/calibration")
+        return found.calibration, found.stale
 
     def facet(
         self, field: Keyword, where: Filter, collection: str, limit: int = 100
     ) -> dict[str, int]:
         """Values of a field among the items that meet a filter, with their counts."""
         path = f"/v1/collections/{collection}/facets/{field}"
-        body = where.model_dump(mode="json", exclude_defaults=True)
-        response = self._call("POST", path, json=body, params={"limit": limit})
-        found: dict[str, int] = response.json()["values"]
-        return found
+        return self._post(Facets, path, where, params={"limit": limit}).values
 
 
-def content(image: bytes | Path) -> bytes:
-    """The bytes of an image or of a file."""
-    return image.read_bytes() if isinstance(image, Path) else image
+def _image(image: bytes | Path | None) -> list[tuple[str, bytes | Path]]:
+    return [] if image is None else [("image", image)]

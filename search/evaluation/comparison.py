@@ -1,4 +1,4 @@
-"""Two evaluations as a pair: the same cells asked, the same patients drawn for both."""
+"""Two evaluations compared over the same test items, the same patients drawn for both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESAMPLES = 1000
 def paired(
     evaluations: Evaluations, id: str, other: str, method: str, other_method: str | None = None
 ) -> PairedResult:
-    """Compare two evaluations over the items that both evaluated.
+    """Compare two evaluations over the items that both tested.
 
     Whole patients (sources, where no patient is known) are drawn, and the same ones for both: what
     makes a patient hard is in both scores, and falls out of their difference (Efron and Tibshirani
@@ -41,7 +41,7 @@ def paired(
     other_method = other_method or method
     one, two = _result(evaluations, id), _result(evaluations, other)
     if (id, method) == (other, other_method):
-        raise BadQuestion("an evaluation held against itself differs in nothing; name another")
+        raise BadQuestion("an evaluation does not differ from itself; name another")
     first, second = _table(evaluations, id, method), _table(evaluations, other, other_method)
     both = first.join(second, "item", right_suffix=" of the second", join_type="inner")
     alike = pc.equal(both["truth"], both["truth of the second"])
@@ -50,7 +50,7 @@ def paired(
     asked = both.num_rows
     if asked < FEWEST:
         raise BadQuestion(
-            f"a paired comparison needs at least {FEWEST} items that both asked, got {asked} of "
+            f"a paired comparison needs at least {FEWEST} items that both tested, got {asked} of "
             f"{first.num_rows} and {second.num_rows}; evaluate both on the same items"
         )
     sides = [
@@ -69,7 +69,7 @@ def compared(
     """The comparison itself.
 
     Args:
-        both: A row for each item that both asked: `truth`, `said`, `said of the second` (null for
+        both: A row for each item that both tested: `truth`, `said`, `said of the second` (null for
             no answer) and `cluster`.
         unit: What a cluster is.
         first: Whose answers `said` holds.
@@ -108,7 +108,7 @@ def compared(
     notes = []
     if first.alone or second.alone:
         notes.append(
-            f"{first.alone} items were asked by the first alone and {second.alone} by the second "
+            f"{first.alone} items were tested by the first alone and {second.alone} by the second "
             "alone; they are left out"
         )
     if relabelled:
@@ -157,7 +157,7 @@ def _words(verdict: Verdict, f1: PairedScore, first: PairedSide, second: PairedS
     if verdict == "not shown":
         return (
             f"No difference is shown: weighted F1 differs by {f1.difference:+.3f}, and the "
-            f"interval {span} holds nought."
+            f"interval {span} contains 0."
         )
     better = first if verdict == "first" else second
     called = better.encoder if first.encoder != second.encoder else f"evaluation {better.id[:8]}"
@@ -193,7 +193,7 @@ def _recalls(
     said: tuple[NDArray[np.int64], NDArray[np.int64]],
     many: list[NDArray[np.float64]],
 ) -> list[PairedScore]:
-    """The recall of each label that was asked; draws without one of its items are left out."""
+    """The recall of each label with a test item; draws without one of its items are left out."""
     found = []
     for at, name in enumerate(names):
         of_label = truth == at

@@ -103,7 +103,7 @@ def answer_with_vote(
 
 
 def found(searcher: Searcher, question: Question) -> tuple[list[Hit], list[Group]]:
-    """The hits in the order that was asked for, and the groups where those were."""
+    """The hits in the order that the question sets, and the groups if it has `group_by`."""
     if question.group_by is not None:
         groups = grouped(searcher, question.group_by, question.k, question.per_group)
         return [hit for group in groups for hit in group.hits], groups
@@ -136,7 +136,7 @@ def value_counts(store: Store, by: BalanceField, where: Filter) -> dict[str | No
 
 
 def shortage(question: Question, hits: Sequence[Hit], groups: Sequence[Group]) -> list[str]:
-    """A warning where fewer were found than were asked for."""
+    """A warning where fewer were found than were wanted."""
     if question.group_by is not None:
         there = len(groups)
         what = f"groups by {question.group_by}"
@@ -153,10 +153,12 @@ def different(hits: Sequence[Hit], name: str) -> int:
 
 
 def _one_order(question: Question) -> None:
-    asked = [name for name in ("group_by", "mmr", "balance") if getattr(question, name) is not None]
-    if len(asked) > 1:
+    orders = [
+        name for name in ("group_by", "mmr", "balance") if getattr(question, name) is not None
+    ]
+    if len(orders) > 1:
         raise BadQuestion(
-            f"ask for one of group_by, mmr and balance, got {' and '.join(asked)}; each of them "
+            f"use one of group_by, mmr and balance, got {' and '.join(orders)}; each of them "
             "decides which hits are shown"
         )
 

@@ -25,7 +25,7 @@ SPAN_RATIO = 1.5
 
 
 def image_warnings(pixels: RGB, card: EncoderCard | None = None) -> list[str]:
-    """What about a query image makes its answer less trustworthy, in words.
+    """What about a query image makes its answer less trustworthy, as sentences.
 
     Args:
         pixels: The image.
@@ -73,7 +73,7 @@ def span_um(item: Item) -> float | None:
 
 
 def scale_warnings(query_um: float | None, hits: Sequence[Hit]) -> list[str]:
-    """Whether the query shows another field of view than its neighbours, in words.
+    """Whether the query shows another field of view than its neighbours, as sentences.
 
     Every encoder squashes a picture to one size, so a cell in a wide picture is embedded as a
     small cell. Nothing is said where either scale is not known.

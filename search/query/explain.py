@@ -44,7 +44,7 @@ def explain(context: Context, question: ExplainQuestion, image: bytes | None) ->
         NoSuchItem: a hit that is not there.
     """
     if question.vector is not None:
-        raise BadQuestion("a vector shows nothing; ask with an image or a stored item")
+        raise BadQuestion("a vector shows nothing; query with an image or a stored item")
     collection, encoder = context.collection, context.encoder()
     query = resolve(context, question, image)
     found = {one.item.id: one for one in collection.store.get(question.hits)}

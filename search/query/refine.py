@@ -103,7 +103,7 @@ def region_vector(patches: Patches, region: Box, height: int, width: int) -> Vec
         Length dim, not normalised.
 
     Raises:
-        ValueError: a region that reaches over the border, in words.
+        ValueError: a region that reaches over the border.
     """
     box = region
     if box.x < 0 or box.y < 0 or box.x + box.w > width or box.y + box.h > height:
@@ -138,11 +138,11 @@ def joined(row: Vectors, measured: Vectors, silent: NDArray[np.bool_]) -> Vector
         measured: Length dim, of an image as a whole.
         silent: Which numbers are measured.
     """
-    spoken = ~silent
-    length = float(np.linalg.norm(row[spoken]))
-    share = float(np.linalg.norm(measured[spoken]))
+    own = ~silent
+    length = float(np.linalg.norm(row[own]))
+    share = float(np.linalg.norm(measured[own]))
     both = measured.copy()
-    both[spoken] = row[spoken] * (share / length if length > 0 else 0.0)
+    both[own] = row[own] * (share / length if length > 0 else 0.0)
     return both
 
 

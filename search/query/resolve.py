@@ -29,7 +29,7 @@ from search.schemas.questions import About, Question, Refinement
 
 @dataclass
 class Query:
-    """What was asked, ready to be searched with."""
+    """A question, ready to be searched with."""
 
     like: list[Vectors]
     """The vectors that hits should be near to: the query's own, then those of examples."""

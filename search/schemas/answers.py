@@ -44,8 +44,8 @@ class Group(Record):
     value: str
     """Its name."""
     items: int
-    """Exactly how many items of it could have been a hit: they meet `where`, and are neither kin
-    of the query by id, source, case or patient nor in `not_these`."""
+    """Exactly how many items of it could have been a hit: they meet `where` and are excluded by
+    neither `exclude` nor `not_these` (near-duplicates are counted)."""
     score: float
     """Of its best hit."""
     hits: tuple[Hit, ...]
@@ -78,7 +78,7 @@ class Answer(Record):
     fingerprint: str
     """Fingerprint of the encoder."""
     k: int
-    """How many were asked."""
+    """How many were wanted."""
     exact: bool
     """Whether every item was compared."""
     where: Filter
@@ -90,20 +90,20 @@ class Answer(Record):
     sites: int
     """Different sites among the hits."""
     patient_exclusion: Exclusion
-    """Whether the query's own patient was kept out: `applied`; `partial` if some hits have no
-    patient id; `impossible` if ids are unknown; `off` if it was asked for."""
+    """Whether the query's own patient was excluded: `applied`; `partial` if some hits have no
+    patient id; `impossible` if ids are unknown; `off` if the question did not exclude it."""
     warnings: tuple[str, ...] = ()
-    """Reasons not to trust the answer, in words."""
+    """Reasons not to trust the answer, as sentences."""
     seconds: dict[str, float] = Field(default={})
     """Time spent, by step."""
     group_by: GroupField | None = None
     """What the hits are grouped by."""
     groups: tuple[Group, ...] = ()
-    """The groups, best first; empty where none were asked for."""
+    """The groups, best first; empty without `group_by`."""
     duplicates: int = 0
-    """Near-duplicates of the query (the same picture or the same vector) that were left out."""
+    """Near-duplicates of the query (the same picture or the same vector) that were excluded."""
     facets: dict[str, dict[str, int]] = Field(default={})
-    """For each field asked for: its values with their counts, most frequent first, at most 100."""
+    """For each field of `facets` its values with their counts: the most frequent, at most 100."""
     own_site: SiteShare | None = None
     """The query's own site among the hits; `None` where its site is not known."""
     disclaimer: str = DISCLAIMER
@@ -153,7 +153,7 @@ class VoteAnswer(Record):
     sure: bool
     """Whether the vote is clear enough to show as one label; see `reason`."""
     reason: str
-    """Why it is, or is not, in words."""
+    """Why it is, or is not, as a sentence."""
     answer: Answer
     """The neighbours that voted."""
     state: State = "not sure"

@@ -25,13 +25,13 @@ class CalibrationPlan(Record):
         10,
         20,
     )
-    """Numbers of neighbours that votes will be asked with."""
+    """Numbers of neighbours that votes will use."""
     weighting: Literal["uniform", "similarity", "softmax"] = "similarity"
     """Of those votes."""
     temperature: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.07
     """Of the softmax weighting."""
     sample: Annotated[int, Field(ge=FEWEST, le=50_000)] = 2000
-    """Labelled items that are asked for, chosen by a digest of their ids."""
+    """Labelled items that serve as queries, chosen by a digest of their ids."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
     """Share of the sample whose k-th neighbour is near enough; farther is out of distribution."""
 
@@ -84,7 +84,7 @@ class Calibration(Record):
     labelled: int
     """Labelled items of the collection."""
     sampled: int
-    """Of those, how many were asked for."""
+    """Of those, how many were queries."""
     plan: CalibrationPlan
     fits: tuple[CalibrationFit, ...]
     """One for each k, rising."""
@@ -153,7 +153,7 @@ def softened(shares: Sequence[float], temperature: float) -> float:
 
 
 class CalibrationFacts(Record):
-    """The calibration of a collection, and whether it still holds."""
+    """The calibration of a collection, and whether it is still valid."""
 
     stale: bool
     """Whether the collection has changed since; it is then not applied to votes."""

@@ -1,4 +1,4 @@
-"""The words of case retrieval: a case is a bag of cells, a slide a bag of tiles."""
+"""Cases: similar ones, and differential counts. A case is a bag of cells, a slide of tiles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CaseQuestion(Record):
     fingerprint: str | None = None
     """Encoder fingerprint that the caller relies on; another one is refused."""
     about: About = About()
-    """What is known of the query, so that its own kin can be left out."""
+    """What is known of the query, so that its own patient, case and source can be excluded."""
     k: Annotated[int, Field(ge=1, le=100)] = 10
     """How many cases."""
     distance: Distance = "max_sim"
@@ -41,9 +41,10 @@ class CaseQuestion(Record):
     where: Filter = Filter()
     """Conditions that every compared cell meets."""
     exclude: tuple[Relation, ...] = RELATIONS
-    """Kin of the query whose cells are left out; `duplicate` leaves out equal vectors."""
+    """What of the query is excluded: cells of its items, sources, cases and patients; `duplicate`
+    excludes equal vectors."""
     not_these: Filter = Filter()
-    """Cells with any of these values are left out as well."""
+    """Cells with any of these values are excluded as well."""
     candidates: Annotated[int, Field(ge=1, le=500)] = 64
     """Cases that are compared exactly; where there are more, they are chosen by the votes of the
     query's cells and by its mean vector."""
@@ -56,7 +57,7 @@ class CaseQuestion(Record):
 
 
 class CellPair(Record):
-    """A cell of the query and the cell of a case that goes with it."""
+    """A cell of the query and the cell of a case that it is matched with."""
 
     cell: int
     """Position of the query's cell: of the images, vectors or items; in a stored case, in order
@@ -100,7 +101,7 @@ class CaseMatch(Record):
     differential: Differential
     """Of the compared cells."""
     pairs: tuple[CellPair, ...]
-    """Which cells of the query go with which of its own, nearest first, each once."""
+    """Matched cells of the query and of this case, nearest first, each once."""
 
 
 class CaseAnswer(Record):
@@ -124,7 +125,7 @@ class CaseAnswer(Record):
     patient_exclusion: Exclusion
     """As in `Answer`."""
     duplicates: int
-    """Cells that were left out because their vector is one of the query's own."""
+    """Cells that were excluded because their vector is one of the query's own."""
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float]
     disclaimer: str = DISCLAIMER
@@ -168,14 +169,14 @@ class CountQuestion(Record):
 
 
 class CountedCell(Record):
-    """One cell of a case under its three names."""
+    """One cell of a case with its three labels."""
 
     item: Item
     """With the label of its source."""
     reviewed: str | None
-    """What the last reviewer called it; `None` where nobody did."""
+    """The label of the last reviewer; `None` where there is none."""
     disputed: bool
-    """Whether two reviewers call it by different names."""
+    """Whether two reviewers gave different labels."""
     voted: str | None
     """The label with the largest share among its neighbours; `None` if none carries one."""
     share: float
@@ -183,7 +184,7 @@ class CountedCell(Record):
     sure: bool
     """Whether the vote is clear enough to be shown as one label."""
     reason: str
-    """Why it is, or is not, in words."""
+    """Why it is, or is not, as a sentence."""
 
 
 class CountRow(Record):
@@ -191,12 +192,11 @@ class CountRow(Record):
 
     label: str
     recorded: int
-    """Cells that the source calls so."""
+    """Cells with this label by their source."""
     reviewed: int
-    """Cells that are called so once reviewers have spoken: theirs where there is one, else the
-    source's."""
+    """Cells with this label by a reviewer or, where none gave a label, by their source."""
     voted: int
-    """Cells whose neighbours call them so clearly."""
+    """Cells with this label by a clear vote of their neighbours."""
 
 
 class CaseCount(Record):
@@ -219,14 +219,14 @@ class CaseCount(Record):
     recorded: int
     """Cells with a label of the source."""
     reviewed: int
-    """Cells of which a reviewer has spoken."""
+    """Cells with a reviewer's label."""
     not_sure: int
     """Cells whose neighbours do not agree clearly; they are in no row."""
     agreement: float | None
     """Share of the cells with a label (reviewed, else recorded) and a clear vote that have the
     same in both; `None` where there are none."""
     patient_exclusion: Exclusion
-    """Whether the patient's own cells were kept from voting, as in `Answer`."""
+    """Whether the patient's own cells were excluded from the vote, as in `Answer`."""
     warnings: tuple[str, ...]
     disclaimer: str = DISCLAIMER
 

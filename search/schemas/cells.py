@@ -1,12 +1,19 @@
-"""Cells found in a field, as the service tells them."""
+"""Cells found in a smear field."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field as Bounds
 
 from search.schemas.items import DISCLAIMER, Box, Record, ScaleOrigin
+
+
+class Field(Record):
+    """What is known of a field; sent beside the picture as `question`."""
+
+    um_per_px: Annotated[float, Bounds(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    """Micrometres per pixel, where they are known."""
 
 
 class FoundCell(Record):
@@ -18,8 +25,8 @@ class FoundCell(Record):
     """The cell itself, in pixels of the field."""
     crop: Box
     """The square that an ingest would cut around it; it may hang over the border. As
-    `Question.crop`, it asks with this cell as a stored one would be asked with."""
-    score: Annotated[float, Field(ge=0, le=1)]
+    `Question.crop`, it queries with this cell as with a stored one."""
+    score: Annotated[float, Bounds(ge=0, le=1)]
     """How well the picture supports it; comparable within one finder only."""
     touches_border: bool
     """Whether the field cuts it."""
@@ -41,6 +48,6 @@ class FoundCells(Record):
     finder: str
     """The finder's name."""
     left_out: int = 0
-    """Cells beyond the number asked for."""
+    """Cells beyond the number wanted."""
     disclaimer: str = DISCLAIMER
     """What the answer is not."""

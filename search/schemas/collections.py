@@ -1,12 +1,12 @@
-"""Collections: facts, facets, and items written."""
+"""The service and its collections: facts, facets, items written, and sources ingested."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from search.schemas.items import Item, ItemId, Record
+from search.schemas.items import DISCLAIMER, Item, ItemId, Record
 
 
 class CollectionFacts(Record):
@@ -62,3 +62,90 @@ class Built(Record):
     recall: float
     filtered_recall: float
     sample: int
+
+
+class Health(Record):
+    """Whether the service can answer, and with which encoder."""
+
+    status: Literal["ok", "empty"]
+    version: str
+    collections: int
+    encoder: str | None
+    """Id of the default collection's encoder; `None` while there is no such collection."""
+    fingerprint: str | None
+    disclaimer: str = DISCLAIMER
+
+
+class SourceFacts(Record):
+    """A stored source, as a viewer shows it."""
+
+    source: str
+    collection: str
+    items: int
+    """Items that were cut from it."""
+    dataset: str
+    case: str | None
+    width: int
+    height: int
+    um_per_px: float | None
+    """As its items have it, else as the file says."""
+    slide: bool
+    """Whether it is a slide; else it is a plain image."""
+    tile_size: int
+    overlap: int
+    min_level: int
+    max_level: int
+
+
+class RunRecord(Record):
+    """One run of an ingest."""
+
+    id: int
+    started: str
+    ended: str
+    """Empty while it runs, and after a kill."""
+    state: Literal["running", "done", "failed"]
+    summary: str
+    """The counts of its report; of a failed one, why, unless that names files."""
+
+
+class SetAside(Record):
+    """A file that could not be read, without its name."""
+
+    key: str
+    """Its name here, derived from its path."""
+    dataset: str
+    ending: str
+    """Of its name, for instance `.svs`."""
+    bytes: int
+    reason: str
+    attempts: int
+
+
+class Brought(Record):
+    """What was ingested into a collection."""
+
+    collection: str
+    done: int
+    """Sources that are in the library completely."""
+    pending: int
+    """Sources that were started, or will be read again by the next run."""
+    quarantined: int
+    """Sources that were set aside."""
+    runs: tuple[RunRecord, ...]
+    """The last twenty, newest first."""
+    set_aside: tuple[SetAside, ...]
+    """The first five hundred, in order of where they lie."""
+
+
+class ReleaseWanted(Record):
+    """Files that the next run is to read again."""
+
+    keys: Annotated[tuple[str, ...], Field(max_length=10_000)] = ()
+    """None for all."""
+
+
+class Released(Record):
+    """How many will be read again."""
+
+    released: int

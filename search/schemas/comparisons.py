@@ -1,4 +1,4 @@
-"""Two evaluations of the same cells, held against each other cell by cell."""
+"""Two evaluations compared over the same items."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class PairedSide(Record):
     fingerprint: str
     method: str
     alone: int
-    """Items that only this one asked; they are left out."""
+    """Items that only this one tested; they are left out."""
 
 
 class PairedScore(Record):
-    """One score of both, over the items that both asked."""
+    """One score of both, over the items that both tested."""
 
     name: str
     """`weighted_f1` and so on; the label for the recall of a class."""
@@ -34,20 +34,20 @@ class PairedScore(Record):
     difference: float
     """First less second."""
     span: Span
-    """Of the difference (95 %): the same patients or sources drawn for both."""
+    """95 % confidence interval of the difference: the same patients or sources drawn for both."""
     asked: int
-    """Items behind it."""
+    """Test items behind it."""
 
 
 class PairedResult(Record):
-    """What two evaluations said of the same items."""
+    """Two evaluations compared over the same items."""
 
     first: PairedSide
     second: PairedSide
     asked: int
-    """Items that both asked, under the same label."""
+    """Items that both tested, with the same label."""
     relabelled: int
-    """Items that both asked under different labels; they are left out."""
+    """Items that both tested with different labels; they are left out."""
     unit: Unit
     """What the intervals are drawn by."""
     clusters: int
@@ -63,7 +63,7 @@ class PairedResult(Record):
     """Two-sided exact p of McNemar's test over the items that one alone has right; `None` where
     several items belong to one patient or source, which the test does not allow."""
     verdict: Verdict
-    """By the interval of the difference in weighted F1; `not shown` where it holds nought."""
+    """By the interval of the difference in weighted F1; `not shown` where it contains 0."""
     words: str
     """The verdict in one sentence."""
     notes: tuple[str, ...]

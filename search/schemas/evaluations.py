@@ -1,4 +1,4 @@
-"""What an evaluation is asked with, and everything that comes out of one."""
+"""The plan of an evaluation, and everything that comes out of one."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class EvaluationPlan(Record):
     collection: str | None = None
     """Collection; `None` for the service's default."""
     where: Filter = Filter()
-    """Only items that meet this are asked, and only they teach."""
+    """Only items that meet this are evaluated, as queries and as references."""
     split: SplitName = "auto"
-    """Who teaches whom. `auto` leaves out each patient, or each source where no patient is known.
-    In every split the own patient, case and source of an item never teach it."""
+    """Train/test split. `auto` holds out each patient, or each source where no patient is known.
+    In every split no item of a query's own patient, case or source is in its training part."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Of `stratified`; and of the probe where each patient or source is left out in turn."""
     cutoff: date | None = None
-    """Of `temporal`: earlier items teach, later ones are asked; `None` asks the latest quarter."""
+    """Of `temporal`: earlier items train, later ones test; `None` tests the latest quarter."""
     ks: Annotated[
         tuple[Annotated[int, Field(ge=1, le=500)], ...], Field(min_length=1, max_length=20)
     ] = (1, 5, 10, 20)
@@ -51,13 +51,13 @@ class EvaluationPlan(Record):
     probe: bool = True
     """Fit a linear probe too."""
     probe_limit: Annotated[int, Field(ge=FEWEST, le=100_000)] = 5000
-    """Most items that teach the probe in a fold, classes in proportion."""
+    """Most training items of the probe in a fold, classes in proportion."""
     ann: bool = True
-    """Ask through the index as well, and compare with exact search."""
+    """Search through the index as well, and compare with exact search."""
     ann_sample: Annotated[int, Field(ge=1, le=20_000)] = 1000
-    """Items that are asked through the index."""
+    """Queries through the index."""
     ask: Annotated[int, Field(ge=1)] | None = None
-    """Most items that are asked, classes in proportion; all of them teach. `None` asks all."""
+    """Most queries, classes in proportion; every item stays a reference. `None` queries all."""
     limit: Annotated[int, Field(ge=FEWEST, le=1_000_000)] = 100_000
     """Most items that are used at all, classes in proportion."""
     resamples: Annotated[int, Field(ge=1, le=10_000)] = 1000
@@ -65,8 +65,8 @@ class EvaluationPlan(Record):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Of folds, subsets and the bootstrap."""
     teach: Literal["collection", "set"] = "collection"
-    """With an uploaded set: the collection teaches and the set is asked, or the set is split in
-    itself and the collection only lends its encoder."""
+    """With an uploaded set, what the references are: the collection, and the set is tested; or the
+    set itself, which is then split, and the collection only lends its encoder."""
 
     @field_validator("ks")
     @classmethod
@@ -101,8 +101,9 @@ class FoldScores(Record):
 
     fold: str
     taught: int
-    """Items that taught."""
+    """Training items."""
     asked: int
+    """Test items."""
     weighted_f1: float
     balanced_accuracy: float
     accuracy: float
@@ -114,12 +115,13 @@ class ClassScores(Record):
 
     label: str
     asked: int
+    """Test items of this class."""
     known: int
-    """Items of this class that teach, the asked ones left in."""
+    """Reference items of this class, the test items included."""
     precision: float | None
-    """`None` where nothing was called so."""
+    """`None` where nothing was predicted as this class."""
     recall: float | None
-    """`None` where none was asked."""
+    """`None` where it has no test item."""
     recall_span: Span | None
     f1: float
     auroc: float | None
@@ -128,12 +130,12 @@ class ClassScores(Record):
 
 
 class ConfusionMatrix(Record):
-    """How often each class was called what."""
+    """How often each class was predicted as which."""
 
     matrix: tuple[tuple[int, ...], ...]
-    """Rows: truth; columns: what was said; both in the order of the result's `labels`."""
+    """Rows: truth; columns: prediction; both in the order of the result's `labels`."""
     unanswered: tuple[int, ...]
-    """By truth: tied votes, and those with nobody to ask."""
+    """By truth: tied votes, and queries without any neighbour."""
 
 
 class MethodResult(Record):
@@ -182,7 +184,7 @@ class IndexResult(Record):
 
     asked: int
     rule: str
-    """Who is left out."""
+    """What is excluded."""
     by_k: tuple[IndexAtK, ...]
 
 
@@ -251,13 +253,13 @@ class CodeFacts(Record):
 
 
 class SplitFacts(Record):
-    """Who taught whom."""
+    """The train/test split."""
 
     name: SplitName | Literal["uploaded"]
     """Never `auto`: what it came to."""
     words: str
     folds: int
-    """How many parts were asked in turn."""
+    """How many parts were held out in turn."""
     probe: str | None
     """The split of the probe; it cannot be fitted anew for each patient."""
     cutoff: date | None = None
@@ -320,14 +322,14 @@ class EvaluationRecord(Record):
 
 
 class ItemAnswer(Record):
-    """What one item was called."""
+    """The prediction for one item."""
 
     item: ItemId
     stored: bool
     """Whether the collection has its picture; an uploaded set is not kept."""
     truth: str
     said: str | None
-    """`None` for a tied vote, and where there was nobody to ask."""
+    """The predicted label; `None` for a tied vote, and where there was no neighbour."""
     share: float
     """Of the first label."""
     margin: float

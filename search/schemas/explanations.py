@@ -1,4 +1,4 @@
-"""The words of an explanation: what is asked, and what is told of a query and its hits."""
+"""Explanations: what is wanted, and what a query and its hits have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAPS: tuple[MapName, ...] = ("colours", "correspondence", "causal", "attention",
 
 
 class ExplainQuestion(Question):
-    """A question whose answer is to be explained: the query, and the hits that are asked about."""
+    """A question whose answer is to be explained: the query, and some of its hits."""
 
     hits: Annotated[tuple[ItemId, ...], Field(min_length=1, max_length=4)]
     """Stored items that the query is compared with."""
@@ -22,11 +22,11 @@ class ExplainQuestion(Question):
     """What is wanted. `causal`, `attention`, `vote` and `correspondence` are checked, which takes
     a few hundred embeddings for each pair unless `check` is off; `colours` are quick."""
     check: bool = True
-    """Hold maps against random maps. Unchecked maps are only given for `correspondence`."""
+    """Compare maps with random maps. Unchecked maps are only given for `correspondence`."""
 
 
 class MapCheck(Record):
-    """A map held against chance; areas are shares of the step from bare glass to the image."""
+    """A map compared with chance; areas are shares of the step from bare glass to the image."""
 
     deletion: float
     """Area under the score while the image is hidden, most important part first; low is good."""
@@ -43,12 +43,12 @@ class ExplainMap(Record):
 
     kind: Literal["correspondence", "causal", "attention", "vote"]
     of: ItemId | None
-    """The item whose image it lies on; `None` for the query."""
+    """The item whose image it covers; `None` for the query."""
     values: tuple[tuple[float, ...], ...] | None
     """Rows from the top, 0 to 1 (scaled by the map's own lowest and highest value); `None` where
     it is withheld."""
     check: MapCheck | None
-    """`None` where no check was asked for."""
+    """`None` where it was not checked."""
     withheld: str | None = None
     """Why it is not shown."""
 
@@ -91,10 +91,10 @@ class Explanation(Record):
     """Of the query, then of the hits."""
     pairs: tuple[PairExplanation, ...] = ()
     vote: ExplainMap | None = None
-    """What of the query the share of the winning label rests on."""
+    """Which parts of the query the share of the winning label rests on."""
     label: str | None = None
     """That label."""
     left_out: dict[str, str] = Field(default_factory=dict)
-    """Maps that cannot be made, and why, in words."""
+    """Maps that cannot be made, and why."""
     seconds: dict[str, float] = Field(default_factory=dict)
     disclaimer: str = DISCLAIMER

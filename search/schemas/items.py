@@ -1,4 +1,4 @@
-"""The words that everything speaks: item, source, case, filter, hit, vote, answer."""
+"""Items: what is stored and searched, and how it is identified."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ ENDED: tuple[State, ...] = ("done", "failed", "stopped", "interrupted")
 
 
 class JobRecord(Record):
-    """Work that goes on behind the calls."""
+    """Work that takes longer than a call."""
 
     id: str
     kind: str

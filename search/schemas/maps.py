@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -20,8 +19,7 @@ MOST_POINTS = 20_000
 Origin = Literal["site", "scanner", "stain", "dataset", "patient"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class OriginShare:
+class OriginShare(Record):
     """One site (or scanner, ...) and how much its items keep to themselves."""
 
     value: str
@@ -35,8 +33,7 @@ class OriginShare:
     """What that share would be if, among the items of each label, origin did not matter."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchEffects:
+class BatchEffects(Record):
     """How much a collection is ordered by origin, and how much by label."""
 
     field: Origin
@@ -85,7 +82,7 @@ class MapColumn(Record):
 
 
 class MapFacts(Record):
-    """Which maps there are, and whether they still hold."""
+    """Which maps there are, and whether they are still valid."""
 
     method: Method
     items: int

@@ -1,4 +1,4 @@
-"""What a search or a vote asks for."""
+"""Questions: searches, votes, and refined searches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BalanceField = Literal["site", "source", "patient", "dataset", "scanner"]
 
 
 class About(Record):
-    """What is known of an uploaded image, so that its own kin can be left out."""
+    """What is known of an uploaded image, so that its patient, case and source can be excluded."""
 
     source: Text | None = None
     """Id of the source; taken from the bytes where an image is uploaded."""
@@ -40,7 +40,7 @@ class About(Record):
 
 
 class Question(Record):
-    """What is asked of a collection: by an uploaded image, a stored item, or a vector."""
+    """A query of a collection: an uploaded image, a stored item, or a vector."""
 
     collection: str | None = None
     """Collection to search; `None` for the service's default."""
@@ -51,8 +51,8 @@ class Question(Record):
     fingerprint: str | None = None
     """Encoder fingerprint that the caller relies on; another one is refused."""
     crop: Box | None = None
-    """Ask with this part of the uploaded image alone, in its pixels; what lies over the border is
-    filled with the colour of the glass, as in an ingest."""
+    """Query with this part of the uploaded image alone, in its pixels; what lies over the border
+    is filled with the colour of the glass, as in an ingest."""
     about: About = About()
     """What is known of the query."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -60,9 +60,10 @@ class Question(Record):
     where: Filter = Filter()
     """Conditions that every neighbour meets."""
     exclude: tuple[Relation, ...] = RELATIONS
-    """Kin of the query that is left out: unless asked otherwise, all of it."""
+    """What of the query is excluded from the hits; by default everything: the item itself, its
+    source, case and patient, and near-duplicates."""
     not_these: Filter = Filter()
-    """Items with any of these values are left out as well."""
+    """Items with any of these values are excluded as well."""
     exact: bool = False
     """Compare with every item instead of walking the graph."""
     group_by: GroupField | None = None
@@ -88,8 +89,8 @@ class Refinement(Question):
     """A question that was answered before, with what the answer is to be more and less like.
 
     The query itself (image, item or vector), where it is given, counts as one more example of
-    what is wanted, and it is its kin that is left out. Where it is not given, the examples
-    under `like` are the query, and it is their kin.
+    what is wanted, and `exclude` applies to it. Where it is not given, the examples under `like`
+    are the query.
     """
 
     like: Examples = ()
@@ -100,7 +101,7 @@ class Refinement(Question):
     """`average_vector`: one search with the mean of what is wanted, moved away from the mean of
     what is not. `best_score`: each candidate by the example that it is nearest to."""
     show_examples: bool = False
-    """Whether the examples themselves may be hits; their kin is left out all the same."""
+    """Whether the examples themselves may be hits; `exclude` applies all the same."""
     region: Box | None = None
     """Look at this part of the uploaded image alone, in its pixels."""
 

@@ -11,11 +11,11 @@ from search.schemas.items import Item, ItemId, Record, Text
 
 
 class Said(Record):
-    """What a reviewer says of one item."""
+    """A reviewer's label of one item."""
 
     item: ItemId
     label: Text | None
-    """What it is called; `null` takes the reviewer's earlier word back."""
+    """The label; `null` withdraws the reviewer's earlier one."""
     note: Annotated[str, Field(min_length=1, max_length=500)] | None = None
 
 
@@ -32,11 +32,11 @@ class ReviewsWritten(Record):
 
     written: int
     unchanged: int
-    """What the same reviewer had said already."""
+    """Labels that the same reviewer had given already."""
 
 
 class ReviewRecord(Record):
-    """One word of one reviewer."""
+    """One label of one reviewer."""
 
     label: str | None
     source_label: str | None
@@ -47,19 +47,19 @@ class ReviewRecord(Record):
 
 
 class ReviewedRecord(Record):
-    """One item under the names that it was given; the source's own is never changed."""
+    """One item with its reviewers' labels; the source's label is never changed."""
 
     item: Item
     label: str | None
-    """The last word that stands; `None` where all were taken back."""
+    """The last label; `None` where all were withdrawn."""
     disputed: bool
-    """Whether two reviewers call it by different names."""
+    """Whether two reviewers gave different labels."""
     history: tuple[ReviewRecord, ...]
-    """Oldest first; nothing is ever taken out of it."""
+    """Oldest first; nothing is ever removed."""
 
 
 class ReviewedPage(Record):
-    """Items of which reviewers have spoken."""
+    """Items that reviewers have labelled."""
 
     reviewed: tuple[ReviewedRecord, ...]
     """In order of id."""

@@ -9,11 +9,11 @@ from pydantic import Field
 from search.schemas.items import ItemId, Record
 
 State = Literal["building", "ready", "refused"]
-"""Not whole yet; whole and fit to serve; whole, and a gate refused it."""
+"""Incomplete; complete and fit to serve; complete, but a check failed."""
 
 
 class GateFacts(Record):
-    """One gate of a version, and how it went."""
+    """One check of a version, and its result."""
 
     name: str
     passed: bool | None
@@ -70,7 +70,7 @@ class ReindexWanted(Record):
     allow_missing: bool = False
     """Leave items out whose source is gone or changed."""
     force: bool = False
-    """Serve it even if a gate refuses; that is recorded."""
+    """Serve it even if a check fails; that is recorded."""
 
 
 class RollbackWanted(Record):
@@ -79,7 +79,7 @@ class RollbackWanted(Record):
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}$")] | None = None
     """`None` for the one that served before."""
     force: bool = False
-    """Also one that a gate refused."""
+    """Also one whose checks failed."""
 
 
 class SwitchRecord(Record):

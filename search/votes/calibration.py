@@ -1,4 +1,4 @@
-"""The calibration of a collection: fitted on itself with the own patient left out, and kept."""
+"""The calibration of a collection: fitted on itself, own patients excluded, and kept."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class _Sample:
 
 
 def calibrate(store: Store, card: EncoderCard, digest: str, plan: CalibrationPlan) -> Calibration:
-    """Fit a calibration on what a store holds.
+    """Fit a calibration on the items of a store.
 
-    Each item of the sample is asked for as a query would be: through the index, with itself,
-    its source, its case and its patient left out.
+    Each item of the sample is a query through the index that excludes the item itself, its
+    source, its case and its patient.
 
     Raises:
         CannotCalibrate: too few labelled items, or of one label only.
@@ -183,8 +183,8 @@ def _held_out(samples: Sequence[_Sample], method: str) -> Floats:
     folds = np.array([int(sha256(s.group.encode()).hexdigest()[:8], 16) % FOLDS for s in samples])
     found = np.empty(len(samples))
     for fold in range(FOLDS):
-        teach = [sample for sample, of in zip(samples, folds, strict=True) if of != fold]
-        curve = _curve(teach or samples, method)
+        train = [sample for sample, of in zip(samples, folds, strict=True) if of != fold]
+        curve = _curve(train or samples, method)
         for at in np.flatnonzero(folds == fold).tolist():
             found[at] = curve.at(samples[at].shares)
     return found

@@ -52,10 +52,10 @@ def judge(
     if reason is not None:
         return "not sure", f"Not sure: {reason}", probability
     share = found.shares[found.label]
-    said = f"{share:.0%} of the weight of {found.voters} labelled neighbours."
+    reason = f"{share:.0%} of the weight of {found.voters} labelled neighbours."
     if probability is not None:
-        said += f" Votes like this one were right {probability:.0%} of the time in this library."
-    return "sure", said, probability
+        reason += f" Votes like this one were right {probability:.0%} of the time in this library."
+    return "sure", reason, probability
 
 
 def _doubt(found: Vote, probability: float | None, lineage: LineageSpread | None) -> str | None:

@@ -140,7 +140,7 @@ STAGES: tuple[Stage, ...] = (
 )
 """The graph: each stage names the one before it. Where published sets disagree on a short code
 (`MYB` is a myelocyte, `MYO` a myeloblast), the code has the meaning of the set that uses it. A
-word that is not here is not guessed at."""
+label that is not here is not guessed at."""
 
 
 def plain(word: str) -> str:
@@ -184,23 +184,23 @@ def _steps() -> dict[str, dict[str, int]]:
     return found
 
 
-def error_distance(truth: str, said: str) -> int | None:
+def error_distance(truth: str, predicted: str) -> int | None:
     """Steps of maturation between two labels: 0 for the same stage, 1 for neighbours.
 
     `None` where one of them is not on the graph. Between lineages the way goes through the
     stage from which both come.
     """
-    one, other = stage_of(truth), stage_of(said)
+    one, other = stage_of(truth), stage_of(predicted)
     return None if one is None or other is None else _steps()[one.name][other.name]
 
 
-def is_dangerous(truth: str, said: str) -> bool:
+def is_dangerous(truth: str, predicted: str) -> bool:
     """Whether a blast is taken for a mature cell, or a mature cell for a blast.
 
     Promonocytes are counted as blasts, as the WHO classification does (5th edition, 2022,
     acute myeloid leukaemia).
     """
-    one, other = stage_of(truth), stage_of(said)
+    one, other = stage_of(truth), stage_of(predicted)
     if one is None or other is None:
         return False
     return {one.maturity, other.maturity} == {"blast", "mature"}

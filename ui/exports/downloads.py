@@ -10,6 +10,7 @@ from typing import Any
 
 from search.schemas.answers import Answer, VoteAnswer
 from search.schemas.items import Item
+from search.schemas.reviews import ReviewedRecord
 
 COLUMNS = tuple(name for name in Item.model_fields if name != "bbox")
 
@@ -48,15 +49,15 @@ def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -
     return json.dumps(whole, indent=1).encode()
 
 
-def reviews_csv(reviewed: Sequence[dict[str, Any]]) -> str:
+def reviews_csv(reviewed: Sequence[ReviewedRecord]) -> str:
     """Every label of every reviewer, one line each."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["item", "source_label", "label", "reviewer", "caller", "at", "note"])
     for one in reviewed:
-        for word in one["history"]:
-            row = [one["item"]["id"], word["source_label"], word["label"], word["reviewer"]]
-            row += [word["caller"], word["at"], word["note"]]
+        for review in one.history:
+            row = [one.item.id, review.source_label, review.label, review.reviewer]
+            row += [review.caller, review.at, review.note]
             writer.writerow([_plain(value) for value in row])
     return out.getvalue()
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from search.client.transport import ServiceError
 from search.schemas.filters import Filter
+from search.schemas.jobs import JobRecord
+from search.schemas.maps import BatchEffects, MapAnswer, PlacedCell
 from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import UNKNOWN, colours, shapes
@@ -70,7 +72,7 @@ def show() -> None:
             found = _read(place, method or "pca")
             if found is None:
                 return
-            names = [name for name in COLUMNS if found["columns"][name]["values"]]
+            names = [name for name in COLUMNS if found.columns[name].values]
             with two:
                 by = st.selectbox(
                     "Colour by", names, format_func=COLUMNS.__getitem__, key="atlas-colour"
@@ -95,18 +97,18 @@ def show() -> None:
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the map")
-def _fetch(_place: Place, collection: str, method: str, _stamp: str) -> dict[str, Any]:
+def _fetch(_place: Place, collection: str, method: str, _stamp: str) -> MapAnswer:
     return _place.client.map(collection, method)  # type: ignore[arg-type]
 
 
-def _read(place: Place, method: str) -> dict[str, Any] | None:
+def _read(place: Place, method: str) -> MapAnswer | None:
     """The map; where it was not computed, how that is done."""
     if follow(place.client, JOB, "Computing the map", _ended) and method == "tsne":
         return None
     note = st.session_state.pop("atlas-note", None)
     if note:
         st.html(states.notes([note[0]], note[1]))
-    stamp = f"{place.facts['items']}-{st.session_state.get('atlas-made', 0)}"
+    stamp = f"{place.facts.items}-{st.session_state.get('atlas-made', 0)}"
     try:
         found = _fetch(place, place.name, method, stamp)
     except ServiceError as error:
@@ -120,7 +122,7 @@ def _read(place: Place, method: str) -> dict[str, Any] | None:
         )
         _offer(place, "Compute")
         return None
-    if found["stale"]:
+    if found.stale:
         st.html(states.notes(["The collection has changed since this map was computed."]))
         _offer(place, "Compute again")
     return found
@@ -129,38 +131,36 @@ def _read(place: Place, method: str) -> dict[str, Any] | None:
 def _offer(place: Place, words: str) -> None:
     if st.button(words, type="primary", key="atlas-compute"):
         job = place.client.start_map(place.name, "tsne")
-        st.session_state[JOB] = job["id"]
+        st.session_state[JOB] = job.id
         st.rerun()
 
 
-def _ended(job: dict[str, Any]) -> None:
+def _ended(job: JobRecord) -> None:
     words, tone = outcome(job)
     if words:
         st.session_state["atlas-note"] = (words, tone)
     st.session_state["atlas-made"] = st.session_state.get("atlas-made", 0) + 1
 
 
-def _map(
-    found: dict[str, Any], by: str, gates: Sequence[Gate], patient: dict[str, Any] | None
-) -> None:
+def _map(found: MapAnswer, by: str, gates: Sequence[Gate], patient: dict[str, Any] | None) -> None:
     codes, kinds, legend = _kinds(found, by) if patient is None else _sides(found, patient)
     drawn = scatter(
-        found["x"],
-        found["y"],
+        found.x,
+        found.y,
         codes,
         kinds,
-        f"atlas-{found['collection']}-{found['method']}",
+        f"atlas-{found.collection}-{found.method}",
         gates=gates,
         placed=patient["placed"] if patient else (),
     )
     st.html(legend)
-    said = [f"{len(found['ids']):,} of {found['of']:,} items"]
-    if found["explained"]:
-        said.append("the axes explain " + " and ".join(f"{one:.0%}" for one in found["explained"]))
-    if found["perplexity"]:
-        said.append(f"perplexity {found['perplexity']:g}")
+    said = [f"{len(found.ids):,} of {found.of:,} items"]
+    if found.explained:
+        said.append("the axes explain " + " and ".join(f"{one:.0%}" for one in found.explained))
+    if found.perplexity:
+        said.append(f"perplexity {found.perplexity:g}")
         said.append("distances between distant groups have no meaning")
-    said.append(f"encoder {found['encoder']}")
+    said.append(f"encoder {found.encoder}")
     st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul>')
     if drawn.lasso is not None and len(gates) < MOST_GATES:
         name = f"Gate {next(n for n in range(1, 99) if f'Gate {n}' not in {g.name for g in gates})}"
@@ -170,22 +170,22 @@ def _map(
     elif drawn.lasso is not None:
         st.html(states.notes([f"There are {MOST_GATES} gates already; remove one first."]))
     if drawn.point is not None:
-        st.session_state["atlas-point"] = found["ids"][drawn.point]
+        st.session_state["atlas-point"] = found.ids[drawn.point]
         st.rerun()
 
 
-def _of(found: dict[str, Any]) -> tuple[str, str]:
-    return (found["collection"], found["method"])
+def _of(found: MapAnswer) -> tuple[str, str]:
+    return (found.collection, found.method)
 
 
-def _gates(found: dict[str, Any]) -> list[Gate]:
+def _gates(found: MapAnswer) -> list[Gate]:
     of, gates = st.session_state.get("atlas-gates", (("", ""), []))
     return list(gates) if of == _of(found) else []
 
 
-def _kinds(found: dict[str, Any], by: str) -> tuple[list[int], list[Kind], str]:
+def _kinds(found: MapAnswer, by: str) -> tuple[list[int], list[Kind], str]:
     """Which kind each point is, the kinds, and the legend, by the values of a column."""
-    values, codes = found["columns"][by]["values"], found["columns"][by]["codes"]
+    values, codes = found.columns[by].values, found.columns[by].codes
     counts = Counter(codes)
     order = sorted(range(len(values)), key=lambda at: (-counts[at], values[at]))
     kept = order[:NAMED]
@@ -221,9 +221,9 @@ def _entry(kind: Kind, count: int) -> str:
 # ---------------------------------------------------------------- a patient against a group
 
 
-def _patient(place: Place, found: dict[str, Any]) -> dict[str, Any] | None:
+def _patient(place: Place, found: MapAnswer) -> dict[str, Any] | None:
     """The patient and the reference group: masks over the items of the map, and new cells."""
-    kinds = [name for name in ("patient", "case") if found["columns"][name]["values"]]
+    kinds = [name for name in ("patient", "case") if found.columns[name].values]
     how = st.radio(
         "Cells of", [*(COLUMNS[name] for name in kinds), "New images"], horizontal=True,
         key="atlas-who",
@@ -242,31 +242,31 @@ def _patient(place: Place, found: dict[str, Any]) -> dict[str, Any] | None:
             st.html(states.notes(["Drop in the cells of one patient, one image each."], "good"))
             return None
         answer = place.client.place(
-            place.name, found["method"], images=[one.getvalue() for one in files],
+            place.name, found.method, images=[one.getvalue() for one in files],
             patient=name.strip() or None,
         )  # fmt: skip
-        if not answer["patient_known"]:
+        if not answer.patient_known:
             st.html(
                 states.notes(
                     ["The patient is unknown: stored cells of the same patient are not left out."]
                 )
             )
-        cells = answer["cells"]
+        cells = answer.cells
         return {
             "name": name.strip() or "the new patient",
-            "mine": np.zeros(len(found["ids"]), bool),
+            "mine": np.zeros(len(found.ids), bool),
             "group": group[1],
             "reference": group[0],
-            "placed": [(cell["x"], cell["y"]) for cell in cells],
+            "placed": [(cell.x, cell.y) for cell in cells],
             "labels": _nearest_labels(found, cells),
         }
     column = next(name for name in kinds if COLUMNS[name] == how)
-    values = found["columns"][column]["values"]
+    values = found.columns[column].values
     asked = st.query_params.get(column, "")
     value = st.selectbox(
         how, values, index=values.index(asked) if asked in values else 0, key=f"atlas-{column}"
     )
-    mine = np.array(found["columns"][column]["codes"]) == values.index(value)
+    mine = np.array(found.columns[column].codes) == values.index(value)
     return {
         "name": value,
         "mine": mine,
@@ -277,32 +277,32 @@ def _patient(place: Place, found: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _group(found: dict[str, Any]) -> tuple[str, NDArray[np.bool_]]:
+def _group(found: MapAnswer) -> tuple[str, NDArray[np.bool_]]:
     """The reference group: its name, and a mask over the items of the map."""
-    names = [name for name in COLUMNS if len(found["columns"][name]["values"]) > 1]
+    names = [name for name in COLUMNS if len(found.columns[name].values) > 1]
     which = {
         f"{COLUMNS[name]}: {value}": (name, value)
         for name in names
-        for value in found["columns"][name]["values"]
+        for value in found.columns[name].values
     }
     options = [EVERYONE, *which]
     chosen = st.selectbox("Against", options, key="atlas-reference")
     if chosen == EVERYONE:
-        return chosen, np.ones(len(found["ids"]), bool)
+        return chosen, np.ones(len(found.ids), bool)
     name, value = which[chosen]
-    column = found["columns"][name]
-    return chosen, np.array(column["codes"]) == column["values"].index(value)
+    column = found.columns[name]
+    return chosen, np.array(column.codes) == column.values.index(value)
 
 
-def _nearest_labels(found: dict[str, Any], cells: Sequence[dict[str, Any]]) -> list[str | None]:
+def _nearest_labels(found: MapAnswer, cells: Sequence[PlacedCell]) -> list[str | None]:
     """The label of the nearest item of the map, for each new cell."""
-    place = {id: at for at, id in enumerate(found["ids"])}
-    column = found["columns"]["label"]
-    codes = [column["codes"][place[cell["nearest"][0]]] for cell in cells]
-    return [column["values"][code] if code >= 0 else None for code in codes]
+    place = {id: at for at, id in enumerate(found.ids)}
+    column = found.columns["label"]
+    codes = [column.codes[place[cell.nearest[0]]] for cell in cells]
+    return [column.values[code] if code >= 0 else None for code in codes]
 
 
-def _sides(found: dict[str, Any], patient: dict[str, Any]) -> tuple[list[int], list[Kind], str]:
+def _sides(found: MapAnswer, patient: dict[str, Any]) -> tuple[list[int], list[Kind], str]:
     kinds = [
         Kind("not compared", UNKNOWN, faint=True),
         Kind(patient["reference"], "#0072b2"),
@@ -322,12 +322,12 @@ def _sides(found: dict[str, Any], patient: dict[str, Any]) -> tuple[list[int], l
 
 def _inside(
     place: Place,
-    found: dict[str, Any],
+    found: MapAnswer,
     by: str,
     gates: list[Gate],
     patient: dict[str, Any] | None,
 ) -> None:
-    x, y = np.array(found["x"]), np.array(found["y"])
+    x, y = np.array(found.x), np.array(found.y)
     inside = {gate.name: gate.holds(x, y) for gate in gates}
     if patient is not None:
         st.html(_against(found, patient, gates, inside))
@@ -355,28 +355,28 @@ def _inside(
                 st.rerun()
         _pictures(place, found, np.flatnonzero(inside[open_gate]), patient)
     elif st.session_state.get("atlas-point"):
-        ids = found["ids"]
+        ids = found.ids
         if st.session_state["atlas-point"] in ids:
             _pictures(place, found, np.array([ids.index(st.session_state["atlas-point"])]), None)
 
 
-def _by_value(found: dict[str, Any], by: str, inside: dict[str, NDArray[np.bool_]]) -> None:
+def _by_value(found: MapAnswer, by: str, inside: dict[str, NDArray[np.bool_]]) -> None:
     """The counts of a column as a table that can be read without seeing the map."""
     if inside:
         return
-    column = found["columns"][by]
-    counts = Counter(column["codes"])
+    column = found.columns[by]
+    counts = Counter(column.codes)
     named = [(at, n) for at, n in counts.most_common() if at >= 0]
     rows = [
-        [escape(column["values"][at]), plain(n), f"{n / len(found['ids']):.1%}"]
+        [escape(column.values[at]), plain(n), f"{n / len(found.ids):.1%}"]
         for at, n in named[:LISTED]
     ]
     said = f", the {LISTED} most frequent of {len(named)}" if len(named) > LISTED else ""
     st.html(table([COLUMNS[by], "Items", "Share"], rows, f"On the whole map{said}."))
 
 
-def _counted(found: dict[str, Any], by: str, inside: dict[str, NDArray[np.bool_]]) -> str:
-    values, codes = found["columns"][by]["values"], np.array(found["columns"][by]["codes"])
+def _counted(found: MapAnswer, by: str, inside: dict[str, NDArray[np.bool_]]) -> str:
+    values, codes = found.columns[by].values, np.array(found.columns[by].codes)
     rows = []
     for name, mask in inside.items():
         counts = Counter(codes[mask].tolist())
@@ -388,7 +388,7 @@ def _counted(found: dict[str, Any], by: str, inside: dict[str, NDArray[np.bool_]
 
 
 def _against(
-    found: dict[str, Any],
+    found: MapAnswer,
     patient: dict[str, Any],
     gates: Sequence[Gate],
     inside: dict[str, NDArray[np.bool_]],
@@ -401,11 +401,11 @@ def _against(
     for gate in gates:
         there = int((mine & inside[gate.name]).sum()) + int(gate.holds(new[:, 0], new[:, 1]).sum())
         rows.append(_row(gate.name, there, total, int((group & inside[gate.name]).sum()), others))
-    column = found["columns"]["label"]
-    codes = np.array(column["codes"])
+    column = found.columns["label"]
+    codes = np.array(column.codes)
     named = Counter(patient["labels"] or ())
     by_label = []
-    for at, label in enumerate(column["values"]):
+    for at, label in enumerate(column.values):
         here = int((mine & (codes == at)).sum()) + named[label]
         theirs = int((group & (codes == at)).sum())
         if here or theirs:
@@ -426,7 +426,7 @@ def _row(name: str, here: int, total: int, there: int, others: int) -> list[str]
 
 
 def _pictures(
-    place: Place, found: dict[str, Any], inside: NDArray[np.int64], patient: dict[str, Any] | None
+    place: Place, found: MapAnswer, inside: NDArray[np.int64], patient: dict[str, Any] | None
 ) -> None:
     if patient is not None and patient["mine"].any():
         inside = np.array(
@@ -434,12 +434,12 @@ def _pictures(
         )
     chosen = np.random.default_rng(0).permutation(len(inside))[:SHOWN] if patient is None else None
     shown = inside[:SHOWN] if chosen is None else inside[np.sort(chosen)]
-    ids = [found["ids"][at] for at in shown]
+    ids = [found.ids[at] for at in shown]
     if not ids:
         st.html(states.notes(["No cell lies inside this gate."]))
         return
     images = pictures(place.client, ids, place.name)
-    page, _, _ = place.client.items_page(place.name, Filter(ids=tuple(ids)), SHOWN)
+    page = place.client.items_page(place.name, Filter(ids=tuple(ids)), SHOWN).items
     items = {item.id: item for item in page}
     cards = "".join(
         card(
@@ -475,12 +475,12 @@ def _pictures(
 
 
 @st.cache_data(max_entries=32, show_spinner="Measuring")
-def _measured(_place: Place, collection: str, field: str, _items: int) -> dict[str, Any]:
+def _measured(_place: Place, collection: str, field: str, _items: int) -> BatchEffects:
     return _place.client.batch_effects(collection, field)
 
 
-def _effects(place: Place, drawn: dict[str, Any]) -> None:
-    known = [name for name in ORIGINS if len(drawn["columns"][name]["values"]) > 1]
+def _effects(place: Place, drawn: MapAnswer) -> None:
+    known = [name for name in ORIGINS if len(drawn.columns[name].values) > 1]
     field = st.selectbox(
         "Origin",
         ORIGINS,
@@ -488,36 +488,35 @@ def _effects(place: Place, drawn: dict[str, Any]) -> None:
         format_func=str.capitalize,
         key="atlas-field",
     )
-    found = _measured(place, place.name, field, place.facts["items"])
-    if found["notes"]:
-        st.html(states.notes(found["notes"]))
+    found = _measured(place, place.name, field, place.facts.items)
+    if found.notes:
+        st.html(states.notes(found.notes))
     heads = ["", "Measured", "Expected"]
     rows = [
-        [f"Neighbours of the same {field}", _share(found["share"]), _share(found["expected"])],
+        [f"Neighbours of the same {field}", _share(found.share), _share(found.expected)],
         [
             "Neighbours of the same label",
-            _share(found["label_share"]),
-            _share(found["label_expected"]),
+            _share(found.label_share),
+            _share(found.label_expected),
         ],
-        [f"Silhouette by {field}", _number(found["silhouette_origin"]), "about 0"],
-        ["Silhouette by label", _number(found["silhouette_label"]), "high"],
-        ["Robustness index", _number(found["robustness"]), "1 by label, 0 by origin"],
+        [f"Silhouette by {field}", _number(found.silhouette_origin), "about 0"],
+        ["Silhouette by label", _number(found.silhouette_label), "high"],
+        ["Robustness index", _number(found.robustness), "1 by label, 0 by origin"],
     ]
     caption = (
-        f"{found['k']} neighbours of each of {found['asked']:,} items, "
-        "own source and patient left out."
+        f"{found.k} neighbours of each of {found.asked:,} items, own source and patient left out."
     )
     parts = [_verdict(found, field), table(heads, rows, caption)]
-    if len(found["origins"]) > 1:
+    if len(found.origins) > 1:
         lines = [
             [
-                escape(one["value"]),
-                plain(one["items"]),
-                _share(one["share"]),
-                _share(one["expected"]),
+                escape(one.value),
+                plain(one.items),
+                _share(one.share),
+                _share(one.expected),
             ]
-            for one in found["origins"][:12]
-            if one["asked"]
+            for one in found.origins[:12]
+            if one.asked
         ]
         parts.append('<div style="height:16px"></div>')
         parts.append(table([field.capitalize(), "Items", "Same origin", "Expected"], lines))
@@ -528,19 +527,19 @@ def _effects(place: Place, drawn: dict[str, Any]) -> None:
     )
 
 
-def _verdict(found: dict[str, Any], field: str) -> str:
-    if found["share"] is None or found["expected"] is None:
+def _verdict(found: BatchEffects, field: str) -> str:
+    if found.share is None or found.expected is None:
         return ""
-    excess = found["share"] - found["expected"]
+    excess = found.share - found.expected
     if excess > 0.1:
         text = (
             f"Cells of one {field} resemble each other more than their labels explain: "
-            f"{found['share']:.0%} of the neighbours against {found['expected']:.0%}."
+            f"{found.share:.0%} of the neighbours against {found.expected:.0%}."
         )
         return states.notes([text])
     text = (
-        f"Little effect of the {field}: {found['share']:.0%} of the neighbours, "
-        f"{found['expected']:.0%} expected."
+        f"Little effect of the {field}: {found.share:.0%} of the neighbours, "
+        f"{found.expected:.0%} expected."
     )
     return states.notes([text], "good")
 

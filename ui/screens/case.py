@@ -10,7 +10,15 @@ from typing import Any, Literal
 import streamlit as st
 
 from search.client.transport import ServiceError
-from search.schemas.cases import CaseAnswer, CaseCount, CaseMatch, CaseQuestion, CountedCell
+from search.schemas.cases import (
+    CaseAnswer,
+    CaseCount,
+    CaseMatch,
+    CaseQuestion,
+    CountedCell,
+    CountQuestion,
+)
+from search.schemas.collections import SourceFacts
 from search.schemas.filters import Filter
 from search.schemas.questions import BagField, Question
 from ui.look import states
@@ -73,7 +81,7 @@ def show() -> None:
                 _cells(place, found)
 
 
-def _choose(place: Place) -> tuple[str, str] | None:
+def _choose(place: Place) -> tuple[BagField, str] | None:
     asked_by = st.query_params.get("by", "case")
     bys = list(BY)
     left, middle, right = st.columns([1, 2, 1], vertical_alignment="bottom")
@@ -118,14 +126,17 @@ def _choose(place: Place) -> tuple[str, str] | None:
     return by, value
 
 
-def _count(place: Place, by: str, value: str) -> CaseCount:
+def _count(place: Place, by: BagField, value: str) -> CaseCount:
     """The differential count; computed again after each review."""
     k = int(st.session_state.get("case-k", 20))
     seen = (place.name, by, value, k, st.session_state.get("case-reviews", 0))
     held = st.session_state.get("case-count")
     if held is None or held[0] != seen:
         with st.spinner("Counting the cells"):
-            held = (seen, place.client.count_case(place.name, value, by, k))
+            held = (
+                seen,
+                place.client.count_case(place.name, CountQuestion(case=value, by=by, k=k)),
+            )
         st.session_state["case-count"] = held
     found: CaseCount = held[1]
     return found
@@ -298,7 +309,7 @@ def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: froz
     st.session_state["case-reviews"] = st.session_state.get("case-reviews", 0) + 1
     st.session_state["case-chosen"] = (found.value, frozenset())
     st.session_state["case-saved"] = (
-        f"{count(done['written'], 'review')} saved, {done['unchanged']:,} unchanged. The recorded "
+        f"{count(done.written, 'review')} saved, {done.unchanged:,} unchanged. The recorded "
         "labels stay as they are."
     )
     st.rerun()
@@ -342,11 +353,9 @@ def _slide(place: Place, found: CaseCount) -> None:
     if names:
         st.html(legend(names))
     clicked = viewer(source, marks, f"case-viewer-{start}", picked=picked)
-    scale = (
-        "scale unknown" if source["um_per_px"] is None else f"{source['um_per_px']:.3g} µm per px"
-    )
+    scale = "scale unknown" if source.um_per_px is None else f"{source.um_per_px:.3g} µm per px"
     st.html(
-        f'<p class="hs-reason">{source["width"]:,} × {source["height"]:,} pixels, {scale}. Click a '
+        f'<p class="hs-reason">{source.width:,} × {source.height:,} pixels, {scale}. Click a '
         "box for its cell.</p>"
     )
     if clicked is not None and clicked != picked:
@@ -357,11 +366,11 @@ def _slide(place: Place, found: CaseCount) -> None:
 
 
 @st.cache_data(ttl=300, max_entries=100, show_spinner="Opening the source")
-def _facts(_place: Place, source: str, collection: str) -> dict[str, Any]:
+def _facts(_place: Place, source: str, collection: str) -> SourceFacts:
     return _place.client.source(source, collection)
 
 
-def _source(place: Place, source: str) -> dict[str, Any]:
+def _source(place: Place, source: str) -> SourceFacts:
     return _facts(place, source, place.name)
 
 

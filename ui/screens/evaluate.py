@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any, get_args
+from typing import get_args
 
 import streamlit as st
 
@@ -104,13 +104,10 @@ def upload_limit(mib: float) -> int:
 
 
 def _follow(client: Client) -> bool:
-    def ask(id: str) -> dict[str, Any]:
-        return client.evaluation(id).model_dump(include={"state", "done", "total", "error"})
-
-    return follow(client, JOB, "Evaluating", _ended, ask, client.end_evaluation)
+    return follow(client, JOB, "Evaluating", _ended, client.evaluation, client.end_evaluation)
 
 
-def _ended(job: dict[str, Any]) -> None:
+def _ended(job: EvaluationRecord) -> None:
     words, tone = outcome(job)
     st.session_state[NOTE] = (words or "The evaluation is done.", tone)
 
@@ -456,7 +453,7 @@ def _pictures(
         st.html(states.notes(["Pictures of an uploaded set are not kept."], "good"))
         return
     ids = [one.item for one in stored]
-    page, _, _ = place.client.items_page(record.collection, Filter(ids=tuple(ids)), SHOWN)
+    page = place.client.items_page(record.collection, Filter(ids=tuple(ids)), SHOWN).items
     items = {item.id: item for item in page}
     images = pictures(place.client, ids, record.collection)
     cards = "".join(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 import streamlit as st
 
 from encoder.registry import known
 from search.client.transport import ServiceError
+from search.schemas.collections import Brought
+from search.schemas.jobs import JobRecord
+from search.schemas.versions import GateFacts, VersionRecord
 from ui.exports.downloads import reviews_csv
 from ui.look import states
 from ui.look.card import data_url
@@ -78,12 +80,12 @@ def _note() -> None:
 def _overview(place: Place) -> None:
     rows = [
         [
-            escape(held["name"]),
-            plain(held["items"]),
-            escape(held["encoder"]),
-            f"<code>{escape(held['fingerprint'])}</code>",
-            plain(held["dim"]),
-            badge("default", "good") if held["default"] else "",
+            escape(held.name),
+            plain(held.items),
+            escape(held.encoder),
+            f"<code>{escape(held.fingerprint)}</code>",
+            plain(held.dim),
+            badge("default", "good") if held.default else "",
         ]
         for held in place.collections
     ]
@@ -131,7 +133,7 @@ def _reviews(place: Place) -> None:
     reviewed = list(place.client.reviews(place.name))
     if not reviewed:
         return
-    disputed = sum(one["disputed"] for one in reviewed)
+    disputed = sum(one.disputed for one in reviewed)
     said = f"{count(len(reviewed), 'cell')} reviewed; reviewers disagree on {disputed:,}."
     st.html(f'<p class="hs-reason">{said} The recorded labels stay as they are.</p>')
     st.download_button(
@@ -150,13 +152,13 @@ def _versions(place: Place) -> None:
     versions = place.client.versions(place.name)
     rows = [
         [
-            f"Version {escape(one['id'])}",
-            escape(one["encoder"]),
-            plain(one["items"]),
-            _size(one["bytes"]),
+            f"Version {escape(one.id)}",
+            escape(one.encoder),
+            plain(one.items),
+            _size(one.bytes),
             _state(one),
-            _passed(one["gates"]),
-            moment(one["made"]),
+            _passed(one.gates),
+            moment(one.made),
         ]
         for one in reversed(versions)
     ]
@@ -172,29 +174,29 @@ def _versions(place: Place) -> None:
         _rollback(place, versions)
 
 
-def _state(one: dict[str, Any]) -> str:
-    if one["served"]:
+def _state(one: VersionRecord) -> str:
+    if one.served:
         return badge("active", "good")
-    if one["state"] == "refused":
+    if one.state == "refused":
         return badge("failed a check", "bad")
-    if one["state"] == "building":
+    if one.state == "building":
         return badge("incomplete", "warn")
-    return badge("active before" if one["previous"] else "ready")
+    return badge("active before" if one.previous else "ready")
 
 
-def _passed(gates: Sequence[dict[str, Any]]) -> str:
+def _passed(gates: Sequence[GateFacts]) -> str:
     if not gates:
         return plain(None)
-    bad = [gate["name"] for gate in gates if gate["passed"] is False]
-    blind = sum(gate["passed"] is None for gate in gates)
+    bad = [gate.name for gate in gates if gate.passed is False]
+    blind = sum(gate.passed is None for gate in gates)
     if bad:
         return badge(f"failed: {', '.join(bad)}", "bad")
     text = f"{len(gates) - blind} passed" + (f", {blind} not measured" if blind else "")
     return badge(text, "good")
 
 
-def _gates(versions: Sequence[dict[str, Any]]) -> None:
-    built = [one for one in versions if one["gates"]]
+def _gates(versions: Sequence[VersionRecord]) -> None:
+    built = [one for one in versions if one.gates]
     if not built:
         st.html(
             '<section class="hs-panel"><h2 class="hs-section">No checks yet</h2>'
@@ -203,22 +205,22 @@ def _gates(versions: Sequence[dict[str, Any]]) -> None:
             "</section>"
         )
         return
-    ids = [one["id"] for one in reversed(built)]
+    ids = [one.id for one in reversed(built)]
     id = st.selectbox("Checks of version", ids) if len(ids) > 1 else ids[0]
-    one = next(one for one in built if one["id"] == id)
+    one = next(one for one in built if one.id == id)
     tones = {True: ("passed", "good"), False: ("failed", "bad"), None: ("not measured", "warn")}
     rows = [
         [
-            escape(gate["name"].capitalize()),
-            badge(*tones[gate["passed"]]),
-            _figures(gate["figures"]),
-            _figures(gate["limits"]),
+            escape(gate.name.capitalize()),
+            badge(*tones[gate.passed]),
+            _figures(gate.figures),
+            _figures(gate.limits),
         ]
-        for gate in one["gates"]
+        for gate in one.gates
     ]
     heads = ["Check", "", "Measured", "Limit"]
-    st.html(table(heads, rows, f"Version {id}, encoder {one['encoder']}.", text=[1, 2, 3]))
-    notes = [f"{gate['name']}: {gate['note']}" for gate in one["gates"] if gate["note"]]
+    st.html(table(heads, rows, f"Version {id}, encoder {one.encoder}.", text=[1, 2, 3]))
+    notes = [f"{gate.name}: {gate.note}" for gate in one.gates if gate.note]
     if notes:
         st.html(states.notes(notes))
 
@@ -257,14 +259,14 @@ def _reindex(place: Place) -> None:
             raise
         st.html(states.notes([f"The re-index was not started: {error}. It needs the role admin."]))
         return
-    st.session_state[JOB] = job["id"]
+    st.session_state[JOB] = job.id
     st.rerun()
 
 
-def _reindexed(job: dict[str, Any]) -> None:
+def _reindexed(job: JobRecord) -> None:
     words, tone = outcome(job)
-    if job["state"] == "done":
-        done = job["result"]
+    if job.state == "done":
+        done = job.result or {}
         refused = ", ".join(done["refused_by"])
         if done["switched"]:
             words = f"Version {done['version']} is active now: {count(done['items'], 'item')}."
@@ -276,11 +278,11 @@ def _reindexed(job: dict[str, Any]) -> None:
     st.session_state[NOTE] = (words, tone)
 
 
-def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
-    others = [one for one in versions if not one["served"] and one["state"] != "building"]
+def _rollback(place: Place, versions: Sequence[VersionRecord]) -> None:
+    others = [one for one in versions if not one.served and one.state != "building"]
     if not others:
         return
-    before = next((at for at, one in enumerate(others) if one["previous"]), len(others) - 1)
+    before = next((at for at, one in enumerate(others) if one.previous), len(others) - 1)
     with st.form("library-rollback"):
         st.html(
             '<h2 class="hs-section">Roll back</h2><p class="hs-reason">Another version '
@@ -288,9 +290,9 @@ def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
         )
         which = st.selectbox(
             "Version",
-            [one["id"] for one in others],
+            [one.id for one in others],
             index=before,
-            format_func=lambda id: _called(next(one for one in others if one["id"] == id)),
+            format_func=lambda id: _called(next(one for one in others if one.id == id)),
         )
         sure = st.checkbox("Confirm")
         sent = st.form_submit_button("Activate this version")
@@ -299,7 +301,7 @@ def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
     if not sure:
         st.html(states.notes(["Confirm first: the answers of all users change."]))
         return
-    forced = next(one for one in others if one["id"] == which)["state"] == "refused"
+    forced = next(one for one in others if one.id == which).state == "refused"
     try:
         done = place.client.rollback(place.name, which, force=forced)
     except ServiceError as error:
@@ -307,16 +309,16 @@ def _rollback(place: Place, versions: Sequence[dict[str, Any]]) -> None:
             raise
         st.html(states.notes([f"Nothing was changed: {error}. This needs the role admin."]))
         return
-    words = f"Version {done['served']} is active now in place of version {done['left']}."
-    if done["lacking"]:
-        words += f" It lacks {count(done['lacking'], 'item')} added later: ingest them again."
-    st.session_state[NOTE] = (words, "warn" if done["lacking"] else "good")
+    words = f"Version {done.served} is active now in place of version {done.left}."
+    if done.lacking:
+        words += f" It lacks {count(done.lacking, 'item')} added later: ingest them again."
+    st.session_state[NOTE] = (words, "warn" if done.lacking else "good")
     st.rerun()
 
 
-def _called(one: dict[str, Any]) -> str:
-    refused = ", failed a check" if one["state"] == "refused" else ""
-    return f"{one['id']} · {one['encoder']} · {count(one['items'], 'item')}{refused}"
+def _called(one: VersionRecord) -> str:
+    refused = ", failed a check" if one.state == "refused" else ""
+    return f"{one.id} · {one.encoder} · {count(one.items, 'item')}{refused}"
 
 
 # ---------------------------------------------------------------- imports and jobs
@@ -337,9 +339,9 @@ def _imports(place: Place) -> None:
         )
         return
     facts = [
-        f"<b>{found['done']:,}</b> imported completely",
-        f"<b>{found['pending']:,}</b> left for the next run",
-        f"<b>{found['quarantined']:,}</b> rejected",
+        f"<b>{found.done:,}</b> imported completely",
+        f"<b>{found.pending:,}</b> left for the next run",
+        f"<b>{found.quarantined:,}</b> rejected",
     ]
     st.html(f'<ul class="hs-facts">{"".join(f"<li>{one}</li>" for one in facts)}</ul>')
     left, right = st.columns([1, 1], gap="medium")
@@ -348,12 +350,12 @@ def _imports(place: Place) -> None:
         tones = {"done": "good", "failed": "bad", "running": "warn"}
         rows = [
             [
-                f"Run {one['id']}",
-                badge(one["state"], tones[one["state"]]),
-                moment(one["started"]),
-                escape(one["summary"]) or plain(None),
+                f"Run {one.id}",
+                badge(one.state, tones[one.state]),
+                moment(one.started),
+                escape(one.summary) or plain(None),
             ]
-            for one in found["runs"]
+            for one in found.runs
         ]
         empty = states.empty("No import yet", "Run an ingest.", "hemaseek ingest PATH")
         st.html(
@@ -363,19 +365,19 @@ def _imports(place: Place) -> None:
         _rejected(place, found)
 
 
-def _rejected(place: Place, found: dict[str, Any]) -> None:
+def _rejected(place: Place, found: Brought) -> None:
     st.html('<h2 class="hs-section">Rejected</h2>')
-    if not found["set_aside"]:
+    if not found.set_aside:
         st.html(states.notes(["Every file could be read."], "good"))
         return
     rows = [
         [
-            _thumbnail(place, one["key"]) if at < PICTURES else "",
-            f"{escape(one['reason'])}<br><span class='hs-faint'>{escape(one['dataset'])}, "
-            f"{escape(one['ending'] or 'no ending')}, {_size(one['bytes'])}, read "
-            f"{_times(one['attempts'])}, {escape(one['key'])}</span>",
+            _thumbnail(place, one.key) if at < PICTURES else "",
+            f"{escape(one.reason)}<br><span class='hs-faint'>{escape(one.dataset)}, "
+            f"{escape(one.ending or 'no ending')}, {_size(one.bytes)}, read "
+            f"{_times(one.attempts)}, {escape(one.key)}</span>",
         ]
-        for at, one in enumerate(found["set_aside"][:50])
+        for at, one in enumerate(found.set_aside[:50])
     ]
     st.html(table(["", "Why"], rows, text=[1]))
     st.html(
@@ -432,21 +434,21 @@ def _jobs(place: Place) -> None:
     }
     rows = [
         [
-            escape(one["kind"]),
-            escape(one["collection"]),
-            badge(one["state"], tones.get(one["state"], "")),
-            f"{one['done']:,} of {one['total']:,}" if one["total"] else plain(None),
-            moment(one["made"]),
-            escape(one["error"] or "") or plain(None),
+            escape(one.kind),
+            escape(one.collection),
+            badge(one.state, tones.get(one.state, "")),
+            f"{one.done:,} of {one.total:,}" if one.total else plain(None),
+            moment(one.made),
+            escape(one.error or "") or plain(None),
         ]
         for one in jobs[:50]
     ]
     heads = ["Job", "Collection", "State", "Done", "Started (UTC)", "Error"]
     st.html(table(heads, rows, text=[1, 2, 5]))
-    going = [one for one in jobs if one["state"] in ("queued", "running")]
+    going = [one for one in jobs if one.state in ("queued", "running")]
     with st.container(horizontal=True):
-        if going and st.button(f"Cancel the {going[-1]['kind']}"):
-            place.client.stop_job(going[-1]["id"])
+        if going and st.button(f"Cancel the {going[-1].kind}"):
+            place.client.stop_job(going[-1].id)
             st.rerun()
         st.button("Refresh")
 

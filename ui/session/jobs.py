@@ -9,6 +9,8 @@ import streamlit as st
 
 from search.client.client import Client
 from search.client.transport import ServiceDown, ServiceError
+from search.schemas.evaluations import EvaluationRecord
+from search.schemas.jobs import JobRecord
 from ui.look import states
 
 ENDED = {"done", "failed", "stopped", "interrupted"}
@@ -19,8 +21,8 @@ def follow(
     client: Client,
     key: str,
     words: str,
-    ended: Callable[[dict[str, Any]], None],
-    ask: Callable[[str], dict[str, Any]] | None = None,
+    ended: Callable[[Any], None],
+    ask: Callable[[str], JobRecord | EvaluationRecord] | None = None,
     stop: Callable[[str], object] | None = None,
 ) -> bool:
     """Draw the progress of the job whose id the session keeps under `key`.
@@ -47,14 +49,14 @@ def follow(
         except (ServiceDown, ServiceError) as error:
             st.html(states.notes([f"The state of the job is unknown: {error}"], "bad"))
             return
-        if job["state"] in ENDED:
+        if job.state in ENDED:
             st.session_state.pop(key, None)
             ended(job)
             st.rerun(scope="app")
-        share = job["done"] / job["total"] if job["total"] else 0.0
-        waiting = job["state"] == "queued"
-        said = "waiting for other jobs" if waiting else f"{job['done']:,} of {job['total']:,}"
-        if not waiting and not job["total"]:
+        share = job.done / job.total if job.total else 0.0
+        waiting = job.state == "queued"
+        said = "waiting for other jobs" if waiting else f"{job.done:,} of {job.total:,}"
+        if not waiting and not job.total:
             said = "started"
         with st.container(horizontal=True, vertical_alignment="center"):
             st.progress(min(share, 1.0), text=f"{words}: {said}")
@@ -65,11 +67,11 @@ def follow(
     return True
 
 
-def outcome(job: dict[str, Any]) -> tuple[str, str]:
+def outcome(job: JobRecord | EvaluationRecord) -> tuple[str, str]:
     """The message of a job that has ended, and its tone (`good`, `warn`, `bad`)."""
-    if job["state"] == "done":
+    if job.state == "done":
         return "", "good"
-    if job["state"] == "stopped":
+    if job.state == "stopped":
         return "Cancelled; nothing was changed.", "warn"
-    why = job["error"] or "the service stopped first"
+    why = job.error or "the service stopped first"
     return f"It failed: {why}", "bad"

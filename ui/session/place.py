@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
 
 from search.client.client import Client
 from search.client.transport import ServiceDown, ServiceError
+from search.schemas.collections import CollectionFacts
 from search.settings import Settings
 from ui.look import states
 
@@ -23,15 +23,15 @@ class Place:
     """A service that answers, and the collection that is looked at."""
 
     client: Client
-    collections: list[dict[str, Any]]
+    collections: list[CollectionFacts]
     """As `/v1/collections` lists them."""
     name: str
     """The collection that is looked at."""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> CollectionFacts:
         """Of the collection that is looked at."""
-        return next(held for held in self.collections if held["name"] == self.name)
+        return next(held for held in self.collections if held.name == self.name)
 
 
 @st.cache_resource
@@ -75,7 +75,7 @@ def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
         except (ServiceDown, ServiceError) as error:
             refused(error)
             return None
-        filled = [held for held in collections if held["items"]]
+        filled = [held for held in collections if held.items]
         if filled or (collections and not needs_items):
             return Place(client, collections, _choose(filled if needs_items else collections))
     if not needs_items:
@@ -90,9 +90,9 @@ def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
     return None
 
 
-def _choose(collections: list[dict[str, Any]]) -> str:
-    names = [str(held["name"]) for held in collections]
-    default = next((held["name"] for held in collections if held["default"]), names[0])
+def _choose(collections: list[CollectionFacts]) -> str:
+    names = [str(held.name) for held in collections]
+    default = next((held.name for held in collections if held.default), names[0])
     asked = st.query_params.get("collection", st.session_state.get(CHOSEN, default))
     at = names.index(asked) if asked in names else names.index(default)
     name = names[at]

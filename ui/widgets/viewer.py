@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
+from search.schemas.collections import SourceFacts
 from search.schemas.items import Item
 from ui.widgets.mounting import mount
 
@@ -43,7 +43,7 @@ def mark(
 
 
 def viewer(
-    source: dict[str, Any],
+    source: SourceFacts,
     marks: Sequence[Mark],
     key: str,
     *,
@@ -60,16 +60,16 @@ def viewer(
         height: In CSS pixels, at most; less where the window is lower.
     """
     data = {
-        "source": source["source"],
-        "tiles": f"hemaseek/tiles/{source['collection']}/{source['source']}",
+        "source": source.source,
+        "tiles": f"hemaseek/tiles/{source.collection}/{source.source}",
         "script": "hemaseek/viewer-6.1.1.js",
-        "width": source["width"],
-        "height": source["height"],
-        "tile": source["tile_size"],
-        "overlap": source["overlap"],
-        "min": source["min_level"],
-        "max": source["max_level"],
-        "um": source["um_per_px"],
+        "width": source.width,
+        "height": source.height,
+        "tile": source.tile_size,
+        "overlap": source.overlap,
+        "min": source.min_level,
+        "max": source.max_level,
+        "um": source.um_per_px,
         "marks": [asdict(one) for one in marks[:MOST_BOXES]],
         "picked": picked,
         "tall": height,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -61,7 +60,7 @@ MethodQuery = Annotated[Method, Query(description="`pca` at once, `tsne` once it
 
 @router.get("/collections/{name}/map")
 def read_map(name: str, access: Reads, method: MethodQuery = "pca") -> MapAnswer:
-    """A collection as a map. One by PCA is computed when first asked for, and after each write."""
+    """A collection as a map. One by PCA is computed when first wanted, and after each write."""
     collection = access.context(name).collection
     found = _map(collection, method)
     known = collection.known(found.ids)
@@ -184,7 +183,7 @@ def effects(
     made: shares of neighbours against what is expected, robustness, silhouettes."""
     collection = access.context(name).collection
     found: BatchEffects = batch_effects(collection.folder, collection.card, field, k)
-    return asdict(found)
+    return found.model_dump()
 
 
 def _map(collection: Collection, method: Method) -> Map:

@@ -26,6 +26,6 @@ def calibrate(
 
 @router.get("/collections/{name}/calibration")
 def calibration(name: str, access: Reads) -> CalibrationFacts:
-    """The calibration of a collection: curves, errors, and whether it still holds."""
+    """The calibration of a collection: curves, errors, and whether it is still valid."""
     fitted, stale = access.context(name).fitted()
     return CalibrationFacts(stale=stale, calibration=fitted)

@@ -28,16 +28,16 @@ router = api_router()
 
 @router.post("/collections/{name}/reviews")
 def add_reviews(name: str, wanted: ReviewsWanted, access: Writes) -> ReviewsWritten:
-    """Say what items are called. Nothing is overwritten: the source's label stays, and every
-    word is kept with who said it and when. The same word of the same reviewer changes nothing."""
+    """Add reviewers' labels. Nothing is overwritten: the source's label stays, and every label is
+    kept with its reviewer and time. The same label of the same reviewer changes nothing."""
     collection = access.context(name).collection
-    ids = [said.item for said in wanted.reviews]
+    ids = [review.item for review in wanted.reviews]
     there = {one.item.id: one.item for one in collection.store.get(ids)}
-    for said in wanted.reviews:
-        if said.item not in there:
-            raise NoSuchItem(said.item, name)
+    for review in wanted.reviews:
+        if review.item not in there:
+            raise NoSuchItem(review.item, name)
     written = Reviews(collection.versions).add(
-        [(there[said.item], said.label, said.note) for said in wanted.reviews],
+        [(there[one.item], one.label, one.note) for one in wanted.reviews],
         access.caller.id,
         wanted.reviewer,
     )
@@ -52,7 +52,7 @@ def list_reviews(
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
     after: Annotated[ItemId | None, Query(description="The `next` of the page before.")] = None,
 ) -> ReviewedPage:
-    """Every item of which reviewers have spoken, with all that was said."""
+    """Every item that reviewers have labelled, with its history."""
     collection = access.context(name).collection
     left = [one for one in Reviews(collection.versions).all() if after is None or one.item > after]
     page, more = left[:limit], len(left) > limit
@@ -72,7 +72,7 @@ def item_reviews(
         str | None, Query(description="Collection; the default if left out.")
     ] = None,
 ) -> ReviewedRecord:
-    """What was said of one item; an empty history where nothing was."""
+    """The reviewers' labels of one item; an empty history where there are none."""
     held = access.context(collection).collection
     item = stored(held, id).item
     access.note(items=[id])
@@ -108,11 +108,11 @@ def page_of_items(
     return ItemPage(items=items, total=store.count(wanted.where), next=found.cursor)
 
 
-def _record(item: Item, said: Reviewed) -> ReviewedRecord:
+def _record(item: Item, reviewed: Reviewed) -> ReviewedRecord:
     return ReviewedRecord(
         item=item,
-        label=said.label,
-        disputed=said.disputed,
+        label=reviewed.label,
+        disputed=reviewed.disputed,
         history=tuple(
             ReviewRecord(
                 label=one.label,
@@ -122,6 +122,6 @@ def _record(item: Item, said: Reviewed) -> ReviewedRecord:
                 at=one.at,
                 note=one.note,
             )
-            for one in said.history
+            for one in reviewed.history
         ),
     )

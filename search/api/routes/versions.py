@@ -67,7 +67,7 @@ def start_reindex(
 ) -> JobRecord:
     """Build a version with another encoder beside the one that serves; a job.
 
-    It switches when its gates pass. Asked again after an interruption, it goes on from there.
+    It serves once its checks pass. Started again after an interruption, it resumes there.
     """
     library, called = access.library(name)  # a job must not hold the version that it replaces
     read_pixels = access.context(name).read_pixels
@@ -125,7 +125,7 @@ def prune_versions(
 
 @router.post("/collections/{name}/reconcile")
 def reconcile_index(name: str, access: Admins, mend: bool = True) -> ReconcileRecord:
-    """Prove that the index holds what the shards say, and mend it where it does not."""
+    """Compare the index with the shards, item by item, and mend it where they differ."""
     found: Reconciled = reconcile(access.context(name).collection, mend=mend)
     return ReconcileRecord(**vars(found), equal=found.equal)
 
@@ -152,7 +152,7 @@ def job(id: str, access: Reads) -> JobRecord:
 
 @router.delete("/jobs/{id}")
 def stop_job(id: str, access: Admins) -> JobRecord:
-    """Ask a job to stop; what it has built stays, and the same call goes on from there."""
+    """Cancel a job; what it has built stays, and the same call resumes there."""
     return job_record(access.cancel(id))
 
 

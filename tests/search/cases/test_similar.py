@@ -24,7 +24,7 @@ from search.schemas.filters import Filter
 from search.schemas.questions import About
 from search.service import Service
 
-KIN = ("item", "source", "case", "patient")
+EXCLUDED = ("item", "source", "case", "patient")
 
 
 @pytest.fixture(name="entries")
@@ -64,7 +64,7 @@ def test_cases_come_in_the_order_of_the_oracle(
     wanted = sorted((measure(bag(entries, query), bag(entries, other)), other) for other in others)
 
     answer = similar_cases(
-        service.context(), CaseQuestion(case=query, k=5, distance=distance, exclude=KIN)
+        service.context(), CaseQuestion(case=query, k=5, distance=distance, exclude=EXCLUDED)
     )
 
     assert [case.value for case in answer.cases] == [name for _, name in wanted[:5]]
@@ -112,9 +112,9 @@ def test_equal_vectors_are_left_out_and_counted(service: Service, entries: list[
 def test_candidates_are_chosen_by_votes_where_there_are_many(
     service: Service, entries: list[Entry]
 ) -> None:
-    everything = similar_cases(service.context(), CaseQuestion(case="P1-0", k=3, exclude=KIN))
+    everything = similar_cases(service.context(), CaseQuestion(case="P1-0", k=3, exclude=EXCLUDED))
     selected = similar_cases(
-        service.context(), CaseQuestion(case="P1-0", k=3, candidates=6, exclude=KIN)
+        service.context(), CaseQuestion(case="P1-0", k=3, candidates=6, exclude=EXCLUDED)
     )
 
     assert not selected.complete
@@ -126,7 +126,9 @@ def test_matched_cells_and_both_differentials_are_shown(
     service: Service, entries: list[Entry]
 ) -> None:
     items = {e.item.id: e.item for e in entries}
-    answer = similar_cases(service.context(), CaseQuestion(case="P2-0", k=2, pairs=3, exclude=KIN))
+    answer = similar_cases(
+        service.context(), CaseQuestion(case="P2-0", k=2, pairs=3, exclude=EXCLUDED)
+    )
     own = [e.item for e in entries if e.item.case == "P2-0"]
 
     labels = [item.label for item in own if item.label]

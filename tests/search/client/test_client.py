@@ -38,8 +38,8 @@ def test_an_answer_comes_back_typed(client: Client, live: Live) -> None:
 def test_what_is_served_is_listed(client: Client) -> None:
     (cells,) = client.collections()
 
-    assert client.health()["status"] == "ok"
-    assert sum(client.facets("cells", "kind").values()) == cells["items"]
+    assert client.health().status == "ok"
+    assert sum(client.facets("cells", "kind").values()) == cells.items
 
 
 def test_a_refusal_says_what_the_service_said(client: Client) -> None:
@@ -74,14 +74,14 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again_for_what_only_re
         seen.append(request.method)
         if len(seen) == 1:
             raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
-        return httpx.Response(200, json={"status": "ok"})
+        return httpx.Response(200, json=[])
 
     with Client("http://127.0.0.1:1") as client:
         client._http = httpx.Client(
             transport=httpx.MockTransport(answer), base_url="http://127.0.0.1:1"
         )
         if method == "GET":
-            assert client.health() == {"status": "ok"}
+            assert client.collections() == []
         else:
             with pytest.raises(ServiceDown):
                 client.similar("3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11")

@@ -126,16 +126,16 @@ def test_items_that_one_alone_asked_are_left_out_and_counted(service: Service) -
     assert found.second.alone == 0
     assert found.first.alone > 0
     assert found.asked + found.first.alone == service.evaluations.get(whole).result.data.asked  # type: ignore[union-attr]
-    assert "asked by the first alone" in found.notes[0]
+    assert "tested by the first alone" in found.notes[0]
 
 
 def test_what_cannot_be_paired_is_refused_in_words(service: Service) -> None:
     first = done(service, PLAN)
     few = done(service, PLAN.model_copy(update={"ask": 5}))
 
-    with pytest.raises(BadQuestion, match="held against itself"):
+    with pytest.raises(BadQuestion, match="does not differ from itself"):
         paired(service.evaluations, first, first, "5-NN")
-    with pytest.raises(BadQuestion, match="at least 20 items that both asked, got"):
+    with pytest.raises(BadQuestion, match="at least 20 items that both tested, got"):
         paired(service.evaluations, first, few, "5-NN")
     with pytest.raises(BadQuestion, match="no method '7-NN'"):
         paired(service.evaluations, first, few, "7-NN")

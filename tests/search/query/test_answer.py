@@ -20,7 +20,7 @@ from search.schemas.items import Item
 from search.schemas.questions import RELATIONS, About, Question, Refinement
 from search.service import Service
 
-KIN = ("item", "source", "case", "patient")
+EXCLUDED = ("item", "source", "case", "patient")
 
 
 @pytest.fixture(name="entries")
@@ -43,14 +43,14 @@ def oracle(entries: list[Entry], question: Question) -> list[tuple[Item, float]]
     """Every item that may be a hit of an item question, in order: slow and plain."""
     query = next(e for e in entries if e.item.id == question.item)
     own: dict[str, Any] = {"ids": (query.item.id,)}
-    own |= {n: (v,) for n in KIN[1:] if (v := getattr(query.item, n)) is not None}
+    own |= {n: (v,) for n in EXCLUDED[1:] if (v := getattr(query.item, n)) is not None}
     named = {("ids" if n == "item" else n) for n in question.exclude}
-    kin = Filter(**{name: value for name, value in own.items() if name in named})
+    excluded = Filter(**{name: value for name, value in own.items() if name in named})
     found = [
         (e.item, float(unit(e.vector) @ unit(query.vector)))
         for e in entries
         if question.where.meets(e.item)
-        and not kin.hits(e.item)
+        and not excluded.hits(e.item)
         and not question.not_these.hits(e.item)
     ]
     return sorted(found, key=lambda pair: (-round(pair[1], 5), pair[0].id))
@@ -62,7 +62,11 @@ def test_groups_are_those_of_the_oracle_with_exact_counts(
 ) -> None:
     for entry in entries[::4]:
         question = Question(
-            item=entry.item.id, k=3, group_by=by, exclude=KIN, where=Filter(label=("MY", "SNE"))
+            item=entry.item.id,
+            k=3,
+            group_by=by,
+            exclude=EXCLUDED,
+            where=Filter(label=("MY", "SNE")),
         )
         allowed = [pair for pair in oracle(entries, question) if getattr(pair[0], by) is not None]
         sizes: dict[str, int] = {}
@@ -80,7 +84,9 @@ def test_groups_are_those_of_the_oracle_with_exact_counts(
 
 
 def test_each_group_shows_its_best_hits(service: Service, entries: list[Entry]) -> None:
-    question = Question(item=entries[3].item.id, k=2, group_by="patient", per_group=4, exclude=KIN)
+    question = Question(
+        item=entries[3].item.id, k=2, group_by="patient", per_group=4, exclude=EXCLUDED
+    )
 
     answer = search(service.context(), question)
 
@@ -121,7 +127,7 @@ def test_facets_count_what_may_be_a_hit(service: Service, entries: list[Entry]) 
             item=entry.item.id,
             k=1,
             facets=("label", "site", "patient"),
-            exclude=KIN,
+            exclude=EXCLUDED,
             not_these=Filter(label=("LY",), patient=("P1", "P2")),
         )
         allowed = oracle(entries, question)
@@ -170,8 +176,8 @@ def test_the_own_site_is_shown_against_what_is_to_be_expected(
     assert share.expected == sum(e.item.site == "site 1" for e in met) / len(met)
     nobody = Question(vector=(1.0,) * CARD.dim, fingerprint=CARD.fingerprint)
     assert search(service.context(), nobody).own_site is None
-    told = nobody.model_copy(update={"about": About(site="site 0")})
-    assert search(service.context(), told).own_site is not None
+    answer = nobody.model_copy(update={"about": About(site="site 0")})
+    assert search(service.context(), answer).own_site is not None
 
 
 def test_diversity_keeps_the_nearest_first(service: Service, entries: list[Entry]) -> None:
@@ -295,10 +301,10 @@ def test_what_is_told_of_a_stored_item_is_left_out_too(
 ) -> None:
     unknown = next(e.item for e in entries if e.item.patient is None)
 
-    told = search(service.context(), Question(item=unknown.id, k=80, about=About(patient="P1")))
+    answer = search(service.context(), Question(item=unknown.id, k=80, about=About(patient="P1")))
 
-    assert "P1" not in {hit.item.patient for hit in told.hits}
-    assert told.patient_exclusion == "partial"
+    assert "P1" not in {hit.item.patient for hit in answer.hits}
+    assert answer.patient_exclusion == "partial"
 
 
 def test_an_item_that_is_not_there_is_named(service: Service) -> None:

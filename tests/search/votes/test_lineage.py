@@ -56,11 +56,11 @@ def test_no_word_means_two_stages_and_every_stage_has_a_known_one_before_it() ->
 
 
 @pytest.mark.parametrize(
-    ("truth", "said", "steps"),
+    ("truth", "predicted", "steps"),
     [("SNE", "SNE", 0), ("SNE", "BNE", 1), ("MY", "PMY", 1), ("BL", "SNE", 6), ("EO", "MMY", 2)],
 )
-def test_errors_are_counted_in_steps_of_maturation(truth: str, said: str, steps: int) -> None:
-    assert error_distance(truth, said) == error_distance(said, truth) == steps
+def test_errors_are_counted_in_steps_of_maturation(truth: str, predicted: str, steps: int) -> None:
+    assert error_distance(truth, predicted) == error_distance(predicted, truth) == steps
 
 
 def test_a_blast_taken_for_a_mature_cell_is_dangerous_and_so_is_the_reverse() -> None:

@@ -54,8 +54,8 @@ def test_a_reviewer_reclassifies_a_cell_and_the_recorded_label_stays(
 
     with Client(live.url) as client:
         said = client.item_reviews(id, "cells")
-        assert (said["label"], said["history"][0]["reviewer"]) == ("smudge cell", "Ada")
-        assert client.item(id).label == said["history"][0]["source_label"] != "smudge cell"
+        assert (said.label, said.history[0].reviewer) == ("smudge cell", "Ada")
+        assert client.item(id).label == said.history[0].source_label != "smudge cell"
     page.locator(".hs-table").get_by_text("smudge cell").wait_for()
 
 
@@ -192,4 +192,4 @@ def test_a_version_is_built_beside_the_active_one_and_then_becomes_active(
 
     with Client(live.url) as client:
         first, second = client.versions("cells")
-    assert (first["previous"], second["served"]) == (True, True)
+    assert (first.previous, second.served) == (True, True)

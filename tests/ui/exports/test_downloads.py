@@ -9,6 +9,7 @@ import json
 from search.schemas.answers import Answer, Hit
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, item_id
+from search.schemas.reviews import ReviewedRecord, ReviewRecord
 from ui.exports.downloads import as_csv, as_json, reviews_csv
 
 
@@ -61,7 +62,9 @@ def test_the_csv_of_reviews_has_every_label_and_no_formula() -> None:
         "at": "2026-11-26T12:00:00+00:00",
         "note": None,
     }
-    text = reviews_csv([{"item": {"id": "a"}, "history": [word, {**word, "label": "blast"}]}])
+    history = (ReviewRecord(**word), ReviewRecord(**{**word, "label": "blast"}))
+    item = Item(id=item_id("made", "0" * 32), dataset="made", source="0" * 32)
+    text = reviews_csv([ReviewedRecord(item=item, label="blast", disputed=False, history=history)])
     rows = list(csv.DictReader(io.StringIO(text)))
 
     assert [row["label"] for row in rows] == ["'=1+1", "blast"]

@@ -40,25 +40,25 @@ def test_random_calls_of_every_route_meet_no_fault_and_keep_to_the_description(
     while not server.started:
         assert thread.is_alive()
     try:
-        told = fuzz(settings.url, stored, cases=300, seed=7)
+        found = fuzz(settings.url, stored, cases=300, seed=7)
     finally:
         server.should_exit = True
         thread.join(30)
 
-    assert told.failures == []
-    assert not [status for status in told.statuses if status >= 500]
-    assert told.cases >= 250
-    assert told.statuses[200] > 50
-    assert min(told.routes.values()) > 0
+    assert found.failures == []
+    assert not [status for status in found.statuses if status >= 500]
+    assert found.cases >= 250
+    assert found.statuses[200] > 50
+    assert min(found.routes.values()) > 0
 
 
 def test_points_that_were_acknowledged_outlive_kills_in_the_middle_of_writes(
     tmp_path: Path,
 ) -> None:
-    told = cycles(tmp_path, count=2, seed=3)
+    found = cycles(tmp_path, count=2, seed=3)
 
-    assert (told.lost, told.duplicates, told.phantoms, told.wrong) == (0, 0, 0, 0)
-    assert told.sent
+    assert (found.lost, found.duplicates, found.phantoms, found.wrong) == (0, 0, 0, 0)
+    assert found.sent
 
 
 def test_a_terminated_service_finishes_what_it_is_writing_and_closes_its_log(

@@ -140,9 +140,9 @@ def test_a_tile_of_tissue_is_called_nothing_by_cells(library: Library) -> None:
         )  # fmt: skip
         collection.store.upsert([tile], cell.vector[None])
 
-        told = count_case(
+        counted = count_case(
             collection, Reviews(collection.versions), CountQuestion(case="slide 1", k=5)
         )
 
-    assert [one.voted for one in told.cells] == [None]
-    assert told.not_sure == 1
+    assert [one.voted for one in counted.cells] == [None]
+    assert counted.not_sure == 1
