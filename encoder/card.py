@@ -64,6 +64,9 @@ class EncoderCard:
     (int8) would need a name of its own here."""
     stain: str | None = None
     """Name and version of a stain normalisation applied first; `None` for none."""
+    adapted: str | None = None
+    """Kind and digest of the transform that a library fitted on its own vectors; `None` for the
+    encoder's vectors as they are."""
     field_of_view_um: float | None = None
     """Side of the image that the encoder was trained on, in micrometres; `None` if unknown."""
     licence: str = "unknown"
@@ -86,18 +89,23 @@ class EncoderCard:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits that change when any fact that changes the vectors changes."""
-        facts = {k: v for k, v in asdict(self).items() if k not in NOT_IN_FINGERPRINT}
+        facts = {k: v for k, v in self._facts().items() if k not in NOT_IN_FINGERPRINT}
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def title(self) -> str:
         """The encoder as errors name it: two that differ never read the same."""
         after = f" after {self.stain}" if self.stain else ""
-        return f"{self.id}{after} ({self.fingerprint})"
+        through = f" through {self.adapted}" if self.adapted else ""
+        return f"{self.id}{after}{through} ({self.fingerprint})"
 
     def to_json(self) -> str:
         """The card as JSON, with its fingerprint beside the facts."""
-        return json.dumps({**asdict(self), "fingerprint": self.fingerprint}, indent=2) + "\n"
+        return json.dumps({**self._facts(), "fingerprint": self.fingerprint}, indent=2) + "\n"
+
+    def _facts(self) -> dict[str, Any]:
+        """Every field; `adapted` only where there is one, so that older fingerprints stay."""
+        return {k: v for k, v in asdict(self).items() if k != "adapted" or v is not None}
 
     @classmethod
     def from_json(cls, text: str, where: str = "card.json") -> EncoderCard:

@@ -15,6 +15,7 @@ OTHER: dict[str, Any] = {
     "id": "b", "architecture": "cnn", "dim": 768, "input_px": 448, "mean": (0.0, 0.0, 0.0),
     "std": (1.0, 1.0, 1.0), "resample": "bilinear", "pooling": "mean", "patch_px": 16,
     "weights_sha256": "0" * 64, "pos_embed_interp": "bicubic", "engine": "int8",
+    "adapted": "align 0123456789abcdef",
     "stain": "macenko-1", "field_of_view_um": 25.0, "licence": "MIT", "source": "x", "notes": "y",
 }  # fmt: skip
 
