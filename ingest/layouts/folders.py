@@ -6,35 +6,107 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ingest.layouts.scan import LayoutError, Scan, read_text, walk
+from ingest.layouts.scan import LayoutError, Scan
 from ingest.sources.source import Facts
+from ingest.sources.text import is_missing
 
 SLIDE = re.compile(r"^Slide (\d+)\b")
 CODE = re.compile(r"^([A-Za-z]{2,12})_\d+$")
+ROLES = frozenset(
+    [
+        *("image", "images", "img", "imgs", "picture", "pictures", "photo", "photos"),
+        *("jpegimages", "pngimages", "jpg", "jpeg", "png", "tif", "tiff", "thumb", "thumbs"),
+        *("mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots"),
+        *("bbox", "bboxes", "ground", "truth", "groundtruth", "gt", "segmentation", "overlay"),
+        *("segmentationclass", "segmentationobject", "overlays", "prediction", "predictions"),
+        *("train", "training", "trainset", "valid", "validation", "val", "valset", "dev"),
+        *("test", "testing", "testset", "eval", "split", "splits", "fold", "folds", "set"),
+        *("data", "dataset", "datasets", "original", "originals", "input", "inputs", "output"),
+    ]
+)
+"""Words that say what files in a folder are for; a folder named by such words alone is no label."""
+ANNOTATIONS = frozenset({".json", ".xml", ".txt", ".csv"})
+"""Endings of files that may hold annotations of the image beside them."""
+MASK = re.compile(r"(.+?)[-_ .](mask|masks|seg|label|labels|gt|overlay)(?:[-_ ]?\d+)?", re.I)
+"""The name of a mask that lies beside its picture."""
 
 
 def labels(scan: Scan) -> None:
     """Sub-folders are labels, with the images directly inside."""
+    images, others = scan.walk()
+    _refuse_other_trees(scan, images, others)
+    names = {path.with_suffix("") for path in images}
 
     def facts(inner: Path) -> Facts | str:
+        mask = MASK.fullmatch(inner.stem)
+        if mask and (scan.root / inner).with_name(mask[1]) in names:
+            return MASK_REASON
         if len(inner.parts) == 1:
             return "it lies beside the label folders, so it has no label; move it into one"
         return Facts(label=inner.parts[0])
 
-    images, _ = walk(scan.root)
-    deep = [path for path in images if len(path.relative_to(scan.root).parts) > 2]
+    _each(scan, facts)
+
+
+MASK_REASON = "it is a mask of the picture beside it"
+
+
+def _refuse_other_trees(scan: Scan, images: list[Path], others: list[Path]) -> None:
+    """Refuse a tree whose folders are no labels, and say what to do.
+
+    Raises:
+        LayoutError: what is a label is not plain.
+    """
+    root = scan.root
+    deep = [path for path in images if len(path.relative_to(root).parts) > 2]
     if deep:
         raise LayoutError(
-            f"{len(deep)} images lie deeper than one sub-folder of {scan.root} (the first: "
-            f"{deep[0].relative_to(scan.root)}), so what is a label is not plain; name the folder "
+            f"{len(deep)} images lie deeper than one sub-folder of {root} (the first: "
+            f"{deep[0].relative_to(root)}), so what is a label is not plain; name the folder "
             "above the labels, or the layout (--layout)"
         )
-    if images and all(len(path.relative_to(scan.root).parts) == 1 for path in images):
+    if images and all(path.parent == root for path in images):
         raise LayoutError(
-            f"the images lie directly in {scan.root}; put those of each label in a sub-folder "
+            f"the images lie directly in {root}; put those of each label in a sub-folder "
             "named for it, or name the layout: --layout cells for single cells without labels"
         )
-    _each(scan, facts)
+    if scan.named:
+        return
+    folders = sorted({path.parent.name for path in images if path.parent != root})
+    roles = [name for name in folders if is_role(name)]
+    if roles:
+        raise LayoutError(
+            f"the folders {', '.join(roles)} in {root} do not look like labels; name the folder of "
+            "the pictures alone with --layout cells (single cells) or --layout fields (cells are "
+            "found), or --layout labels if they are labels"
+        )
+    unclear = [name for name in folders if is_missing(name)]
+    if unclear:
+        raise LayoutError(
+            f"the folder {unclear[0]!r} in {root} may be a label or say that there is none; rename "
+            "it, or name --layout labels if it is a label"
+        )
+    stems = {path.with_suffix("") for path in images}
+    beside = [
+        path
+        for path in others
+        if path.suffix.lower() in {".json", ".xml", ".txt", ".csv"}
+        and path.with_suffix("") in stems
+    ]
+    if 2 * len(beside) >= len(images) > 0:
+        raise LayoutError(
+            f"most images in {root} have a file beside them that may hold annotations (the first: "
+            f"{beside[0].relative_to(root)}), in no layout that is known; export them as COCO, or "
+            "name --layout labels to leave them out"
+        )
+
+
+def is_role(name: str) -> bool:
+    """Whether a folder's name says what its files are for, and so is no label."""
+    words = [word for word in re.split(r"[\W_]+|(?<=\D)(?=\d)", name.lower()) if word]
+    return any(word in ROLES for word in words) and all(
+        word in ROLES or word.isdecimal() for word in words
+    )
 
 
 def cells(scan: Scan) -> None:
@@ -60,7 +132,7 @@ def aml(scan: Scan) -> None:
         )
     table = tables[0]
     known: dict[str, str] = {}
-    for number, line in enumerate(read_text(table).splitlines(), 1):
+    for number, line in enumerate(scan.table(table).splitlines(), 1):
         words = line.split()
         if len(words) in {2, 3, 4}:
             known[words[0].replace("\\", "/")] = words[1]
@@ -83,10 +155,12 @@ def aml(scan: Scan) -> None:
 
 def bmc(scan: Scan) -> None:
     """Bone marrow cells (Matek et al. 2021, TCIA): `<CODE>/<from>-<to>/<CODE>_NNNNN.jpg`."""
-    top = _inside(scan.root, "BM_cytomorphology_data")
+    inside = scan.root / "BM_cytomorphology_data"
+    top = inside if inside.is_dir() else scan.root
 
     def facts(inner: Path) -> Facts | str:
-        parts = (scan.root / inner).relative_to(top).parts if _under(scan, inner, top) else ()
+        path = scan.root / inner
+        parts = path.relative_to(top).parts if path.is_relative_to(top) else ()
         match = CODE.match(inner.stem)
         if len(parts) < 2 or match is None or match[1] != parts[0]:
             return "CODE/0001-1000/CODE_00001.jpg was expected"
@@ -128,19 +202,17 @@ def elsafty(scan: Scan) -> None:
 
 def _each(scan: Scan, facts: Callable[[Path], Facts | str], known: tuple[str, ...] = ()) -> None:
     """Each image under the root, with what its place says; a sentence where it says nothing."""
-    images, others = walk(scan.root)
+    images, others = scan.walk()
+    masks: list[Path] = []
     for path in images:
-        told = facts(path.relative_to(scan.root))
-        if isinstance(told, str):
-            scan.fail(path, told)
+        found = facts(path.relative_to(scan.root))
+        if found == MASK_REASON:
+            masks.append(path)
+        elif isinstance(found, str):
+            scan.fail(path, found)
         else:
-            scan.whole(path, told)
+            scan.whole(path, found)
+    if masks:
+        scan.leave(masks, MASK_REASON)
+        scan.warn(f"{len(masks)} images in {scan.root} are masks of pictures beside them: left out")
     scan.left_alone(path for path in others if path.name not in known)
-
-
-def _inside(root: Path, name: str) -> Path:
-    return root / name if (root / name).is_dir() else root
-
-
-def _under(scan: Scan, inner: Path, top: Path) -> bool:
-    return (scan.root / inner).is_relative_to(top)

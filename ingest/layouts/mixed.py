@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ingest.layouts.scan import IMAGES, Layout, LayoutError, Scan
+from ingest.layouts.scan import IMAGES, Files, Layout, LayoutError, Scan
 from ingest.sandbox import messages
 from ingest.sandbox.messages import Piece, Refusal
 from ingest.slides.source import SLIDES, SlideReader
 from ingest.smears import source as fields
-from ingest.smears.source import FieldReader, field_args
+from ingest.smears.source import FieldReader, field_args, is_field
 from ingest.sources.source import ChildReader, Facts, Source, Taken, recipe_of
 
-SINGLE_PX = 400
-"""An image whose shorter side is smaller shows one cell, a larger one a field, unless told: the
-published sets of single cells have up to 400 pixels, fields from cameras 480 and more."""
+LOOKED_AT = 16
+"""Images of a tree whose size is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +54,18 @@ class MixedReader(ChildReader):
 def mixed(scan: Scan) -> None:
     """Every slide and image of a tree; folders of a known layout are read in that layout."""
     reader = MixedReader(slides=scan.options.slides, find=scan.options.find)
+    scan.uses_find = True
     if scan.root.is_file():
         scan.add(scan.root, reader)
         return
-    others: list[Path] = []
-    for folder, files in _folders(scan):
-        parts = _parts(files)
-        for path in files:
-            ending = path.suffix.lower()
-            if path in parts:
-                continue
-            if ending in SLIDES or ending in IMAGES:
-                scan.add(path, reader)
-            else:
-                others.append(path)
-        if parts:
-            scan.warn(f"{len(parts)} files in {folder} belong to slides beside them")
-    scan.left_alone(others)
+    images, others = _outside_known_sets(scan)
+    parts = parts_of_slides([*images, *others])
+    files = [path for path in sorted([*images, *others]) if path not in parts]
+    for path in files:
+        if path.suffix.lower() in SLIDES | IMAGES:
+            scan.add(path, reader)
+    _leave_parts(scan, parts)
+    scan.left_alone(path for path in files if path.suffix.lower() not in SLIDES | IMAGES)
 
 
 def slides(scan: Scan) -> None:
@@ -81,15 +73,14 @@ def slides(scan: Scan) -> None:
     if scan.root.is_file():
         scan.add(scan.root, scan.options.slides)
         return
-    others: list[Path] = []
-    for _, files in _folders(scan, plain=True):
-        parts = _parts(files)
-        for path in files:
-            if path.suffix.lower() in SLIDES | IMAGES and path not in parts:
-                scan.add(path, scan.options.slides)
-            elif path not in parts:
-                others.append(path)
-    scan.left_alone(others)
+    images, others = scan.walk()
+    parts = parts_of_slides([*images, *others])
+    files = [path for path in sorted([*images, *others]) if path not in parts]
+    for path in files:
+        if path.suffix.lower() in SLIDES | IMAGES:
+            scan.add(path, scan.options.slides)
+    _leave_parts(scan, parts)
+    scan.left_alone(path for path in files if path.suffix.lower() not in SLIDES | IMAGES)
 
 
 def photographs(scan: Scan) -> None:
@@ -97,45 +88,53 @@ def photographs(scan: Scan) -> None:
     if scan.root.is_file():
         scan.add(scan.root, FieldReader())
         return
-    others: list[Path] = []
-    for _, files in _folders(scan, plain=True):
-        for path in files:
-            if path.suffix.lower() in IMAGES:
-                scan.add(path, FieldReader())
-            else:
-                others.append(path)
+    images, others = scan.walk()
+    for path in images:
+        scan.add(path, FieldReader())
     scan.left_alone(others)
 
 
-def holds_slides(root: Path) -> bool:
-    """Whether a path is a slide, or a folder with one somewhere."""
-    if root.is_file():
-        return root.suffix.lower() in SLIDES
-    return any(
-        Path(name).suffix.lower() in SLIDES for _, _, names in os.walk(root) for name in names
-    )
+def holds_slides(files: Files) -> bool:
+    """Whether a tree is one of slides: it has some, and is no tree of label folders.
+
+    A stray slide makes no labelled tree a tree of slides: where every image lies in a folder
+    below the root, there are more images than slides, and either no slide lies among them or the
+    images are as small as single cells, the folders are labels.
+    """
+    slides = [path for path in files.others if path.suffix.lower() in SLIDES]
+    if not slides:
+        return False
+    folders = {path.parent for path in files.images}
+    if len(files.images) <= len(slides) or {one.parent for one in folders} != {files.root}:
+        return True
+    return any(path.parent in folders for path in slides) and not _single_cells(files.images)
 
 
-def _folders(scan: Scan, plain: bool = False) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders with their visible files, in order; known layouts are read and passed over."""
+def _single_cells(images: list[Path]) -> bool:
+    """Whether a few images of many are all as small as one cell."""
+    return not any(is_field(path) for path in images[:: max(1, len(images) // LOOKED_AT)])
 
-    def refuse(error: OSError) -> None:
-        raise LayoutError(f"cannot look into {error.filename}: {error.strerror}") from error
 
-    known = [one for one in scan.known.values() if one.sure is not None and one.name != "mixed"]
-    for where, names, files in os.walk(scan.root, onerror=refuse):
-        folder = Path(where)
-        slides_here = {Path(name).stem for name in files if name.lower().endswith(".mrxs")}
-        names[:] = sorted(
-            n for n in names if not n.startswith(".") and n != "__MACOSX" and n not in slides_here
-        )
-        for name in [] if plain else list(names):
-            inner = folder / name
-            sure = [one for one in known if one.sure is not None and one.sure(inner)]
-            if len(sure) == 1:
-                names.remove(name)
-                _within(scan, inner, sure[0])
-        yield folder, [folder / name for name in sorted(files) if not name.startswith(".")]
+def _outside_known_sets(scan: Scan) -> tuple[list[Path], list[Path]]:
+    """Images and other files of a tree, after folders of a known layout were read in it."""
+    images, others = scan.walk()
+    known = [one for one in scan.known.values() if one.sure is not None and one.name != "manifest"]
+    inside: set[Path] = set()
+    folders = sorted({path.parent for path in others} - {scan.root})
+    candidates = {one for folder in folders for one in (folder, *folder.parents)}
+    for folder in sorted(one for one in candidates if scan.root in one.parents):
+        if any(folder.is_relative_to(one) for one in inside):
+            continue
+        files = Files(folder)
+        sure = [one for one in known if one.sure is not None and one.sure(files)]
+        if len(sure) == 1 and not holds_slides(files):
+            inside.add(folder)
+            _within(scan, folder, sure[0])
+
+    def outside(paths: list[Path]) -> list[Path]:
+        return [path for path in paths if not any(path.is_relative_to(one) for one in inside)]
+
+    return outside(images), outside(others)
 
 
 def _within(scan: Scan, inner: Path, layout: Layout) -> None:
@@ -146,47 +145,58 @@ def _within(scan: Scan, inner: Path, layout: Layout) -> None:
     except LayoutError as error:
         scan.fail(inner, str(error))
         return
-    scan.tasks += found.tasks
-    scan.report.failures += found.report.failures
-    scan.report.warnings += [f"{inner} was read as {layout.name}", *found.report.warnings]
+    scan.warn(f"{inner} was read as {layout.name}")
+    scan.take_in(found)
 
 
-def _parts(files: list[Path]) -> set[Path]:
-    """Files that belong to another: images of a VMS, all but the first file of a DICOM series."""
-    indexes = [path for path in files if path.suffix.lower() in {".vms", ".vmu"}]
-    parts = {
-        path
-        for index in indexes
-        for path in files
-        if path.suffix.lower() in IMAGES and path.name.startswith(index.stem)
-    }
-    dicom = [path for path in files if path.suffix.lower() == ".dcm"]
-    if len(dicom) > 1:
-        met: Counter[bytes] = Counter()
-        for path in dicom:
+def parts_of_slides(files: list[Path]) -> set[Path]:
+    """Files that belong to a slide beside them.
+
+    Images of a VMS, the data of an MRXS, all but the first file of a DICOM series.
+    """
+    names: dict[Path, list[Path]] = {}
+    for path in files:
+        names.setdefault(path.parent, []).append(path)
+    parts: set[Path] = set()
+    for folder, here in names.items():
+        indexes = [path for path in here if path.suffix.lower() in {".vms", ".vmu"}]
+        parts |= {
+            path
+            for index in indexes
+            for path in here
+            if path.suffix.lower() in IMAGES and path.name.startswith(index.stem)
+        }
+        met: set[str] = set()
+        dicom = [path for path in here if path.suffix.lower() == ".dcm"]
+        for path in dicom if len(dicom) > 1 else []:
             uid = series(path)
-            if uid is not None and met[uid]:
+            if uid is not None and uid in met:
                 parts.add(path)
-            met[uid or b""] += 1
+            met.add(uid or "")
+        if folder.with_suffix(".mrxs") in names.get(folder.parent, ()):
+            parts |= set(here)
     return parts
 
 
-def series(path: Path) -> bytes | None:
-    """The series a DICOM file belongs to: the raw value of its SeriesInstanceUID.
+def _leave_parts(scan: Scan, parts: set[Path]) -> None:
+    if parts:
+        scan.leave(parts, "it belongs to a slide beside it")
+        scan.warn(f"{len(parts)} files in {scan.root} belong to slides beside them")
 
-    Only bytes near the start are searched for the tag (explicit VR, little endian); nothing is
-    parsed. The value is compared and never kept.
+
+def series(path: Path) -> str | None:
+    """The SeriesInstanceUID of a DICOM file; `None` where there is none.
+
+    It is compared and never kept.
     """
+    import pydicom
+
     try:
-        with path.open("rb") as handle:
-            head = handle.read(1 << 16)
-    except OSError:
+        facts = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except Exception:  # whatever it raises over a damaged file, which its reader then names
         return None
-    at = head.find(b"\x20\x00\x0e\x00UI")
-    if at < 0:
-        return None
-    length = int.from_bytes(head[at + 6 : at + 8], "little")
-    return head[at + 8 : at + 8 + length].rstrip(b"\x00 ") if 0 < length <= 64 else None
+    uid = facts.get("SeriesInstanceUID")
+    return None if uid is None else str(uid)
 
 
 # ---------------------------------------------------------------- the child's side
@@ -202,7 +212,6 @@ def read(
     """
     import openslide
 
-    from encoder.image import frame_of
     from ingest.slides import tiling
 
     path = Path(source)
@@ -215,10 +224,7 @@ def read(
             "collection, without --stain-norm"
         )
     if find is None:
-        try:
-            find = min(frame_of(path).size) >= SINGLE_PX
-        except Exception:  # say it in the words of the one decoder, below
-            find = False
+        find = is_field(path)
     if not find:
         yield from fields.whole(source)
         return

@@ -1,15 +1,15 @@
-"""Layouts of single publications with cells marked in fields: Chula, Aslan, Raabin; and QuPath."""
+"""Layouts of single publications with cells marked in fields: Chula, Aslan, Raabin."""
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ingest.layouts.scan import LayoutError, Scan, by_stem, points, read_text, walk
+from ingest.layouts.boxes import UNREAD, parse_json
+from ingest.layouts.scan import LayoutError, Scan, points
 from ingest.sources.marked import Mark
 from ingest.sources.source import Facts
 
@@ -39,7 +39,7 @@ def chula(scan: Scan) -> None:
 
     Points have no size: 70 px unless another is said.
     """
-    images, others = walk(scan.root)
+    images, others = scan.walk()
     tables = {path.stem: path for path in others if path.parent.name == "Label"}
     if not tables:
         raise LayoutError(f"no folder Label under {scan.root}; Chula has Dataset/ and Label/")
@@ -56,7 +56,7 @@ def chula(scan: Scan) -> None:
 
 
 def _chula_marks(scan: Scan, table: Path) -> Iterator[Mark]:
-    for number, line in enumerate(read_text(table).splitlines(), 1):
+    for number, line in enumerate(scan.table(table).splitlines(), 1):
         words = line.split()
         where = f"{table.name} line {number}"
         if not words:
@@ -75,9 +75,9 @@ def _chula_marks(scan: Scan, table: Path) -> Iterator[Mark]:
 
 def aslan(scan: Scan) -> None:
     """Aslan's detection set: `images/*.png` and `annotations.csv`, boxes in fractions."""
-    images, others = walk(scan.root)
+    images, others = scan.walk()
     table = scan.root / "annotations.csv"
-    rows = csv.DictReader(StringIO(read_text(table), newline=""))
+    rows = csv.DictReader(StringIO(scan.table(table), newline=""))
     if tuple(rows.fieldnames or ()) != ASLAN_COLUMNS:
         raise LayoutError(f"{table} must have the columns {', '.join(ASLAN_COLUMNS)}")
     marks: dict[str, list[Mark]] = {}
@@ -114,14 +114,15 @@ def raabin(scan: Scan) -> None:
     and Label1, Label2 of two experts. Where they disagree the cell has no label, and its notes
     keep both.
     """
-    images, others = walk(scan.root)
+    images, others = scan.walk()
     tables = {path.stem: path for path in others if path.suffix.lower() == ".json"}
     crops = [path for path in images if path.stem not in tables]
     disagreeing = 0
     for path in (path for path in images if path.stem in tables):
         table = tables[path.stem]
-        body = _json(scan, table)
+        body = parse_json(scan, table)
         if body is None:
+            scan.leave([path], UNREAD)
             continue
         marks = list(_raabin_marks(scan, table, body))
         disagreeing += sum(1 for mark in marks if any(key == "labels" for key, _ in mark.notes))
@@ -158,81 +159,3 @@ def _raabin_marks(scan: Scan, table: Path, body: Mapping[str, Any]) -> Iterator[
             where=f"{table.name} {name}",
             notes=(("labels", " | ".join(said)),) if len(set(said)) > 1 else (),
         )
-
-
-def qupath(scan: Scan) -> None:
-    """QuPath: `NAME.geojson` beside the image NAME, objects in level-0 pixels.
-
-    A polygon counts by its bounding box, a point needs a size. The label is the name of the
-    object's classification; an object without one has no label.
-    """
-    images, others = walk(scan.root)
-    tables = [path for path in others if path.suffix.lower() == ".geojson"]
-    if not tables:
-        raise LayoutError(f"no .geojson files under {scan.root}")
-    stems = by_stem(images)
-    whole = {path: [path] for path in images}  # NAME.png.geojson belongs to NAME.png
-    used: set[Path] = set()
-    for table in tables:
-        stem = table.with_suffix("")
-        found = stems.get(stem) or whole.get(stem) or []
-        if len(found) != 1:
-            scan.fail(table, "its image is missing: none beside it has its name")
-            continue
-        used.add(found[0])
-        body = _json(scan, table)
-        if body is not None:
-            scan.marked(found[0], list(_qupath_marks(scan, table, body)))
-    for path in images:
-        if path not in used:
-            scan.fail(path, "it has no annotation: no .geojson beside it has its name")
-    scan.left_alone(path for path in others if path.suffix.lower() != ".geojson")
-
-
-def _qupath_marks(scan: Scan, table: Path, body: Any) -> Iterator[Mark]:
-    features = body.get("features") if isinstance(body, dict) else body
-    if isinstance(body, dict) and body.get("type") == "Feature":
-        features = [body]
-    if not isinstance(features, list):
-        scan.fail(table, "a FeatureCollection or a list of Features was expected")
-        return
-    for number, feature in enumerate(features, 1):
-        where = f"feature {number}"
-        try:
-            shape = feature["geometry"]
-            kind = (feature.get("properties") or {}).get("classification") or {}
-            label = kind.get("name") if isinstance(kind, dict) else str(kind)
-            pairs = list(_pairs(shape["coordinates"]))
-            xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
-            left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            scan.fail(table, "it is no GeoJSON feature with coordinates", where)
-            continue
-        facts, place = Facts(label=label), f"{table.name} {where}"
-        match shape.get("type"):
-            case "Point":
-                yield Mark(left, top, facts=facts, where=place)
-            case "MultiPoint":
-                for x, y in pairs:
-                    yield Mark(x, y, facts=facts, where=place)
-            case "Polygon" | "MultiPolygon":
-                yield Mark(left, top, right - left, bottom - top, facts=facts, where=place)
-            case other:
-                scan.fail(table, f"a polygon or a point was expected, got {other}", where)
-
-
-def _pairs(value: Any) -> Iterator[tuple[float, float]]:
-    """The positions in coordinates of any depth."""
-    if value and not isinstance(value[0], list):
-        yield float(value[0]), float(value[1])
-        return
-    for inner in value:
-        yield from _pairs(inner)
-
-
-def _json(scan: Scan, table: Path) -> Any | None:
-    try:
-        return json.loads(read_text(table))
-    except ValueError as error:
-        scan.fail(table, f"it is not JSON: {error}")
-        return None

@@ -12,10 +12,14 @@ from ingest.slides.source import SLIDES, SlideReader
 from ingest.sources.marked import BOXED, CropRule, Mark, Marked
 from ingest.sources.report import Failure, Report
 from ingest.sources.source import NOTHING, Facts, Reader, Task, Whole
+from ingest.sources.text import TextError, decode_text, printable
 from search.schemas.items import Kind
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
 """Endings of the files that are taken for images."""
+SLIDE_REASON = "it is a slide in a set of images; ingest it by itself"
+HIDDEN = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders that systems make for themselves."""
 
 
 class LayoutError(ValueError):
@@ -49,8 +53,8 @@ class Layout:
     """One line for the help."""
     read: Callable[[Scan], None]
     """Fills in the tasks and what is wrong already."""
-    sure: Callable[[Path], bool] | None = None
-    """Whether a path is unmistakably of this layout; `None`: only when it is named."""
+    sure: Callable[[Files], bool] | None = None
+    """Whether a folder is unmistakably of this layout; `None`: only when it is named."""
 
 
 @dataclass
@@ -59,11 +63,21 @@ class Scan:
 
     root: Path
     options: Options
+    uses_find: bool = False
+    """Whether `Options.find` decides over an image of it."""
+    named: bool = False
+    """Whether a person named the layout."""
     known: Mapping[str, Layout] = field(default_factory=dict)
     """Every layout by name, for a tree that holds folders of several."""
     tasks: list[Task] = field(default_factory=list)
     report: Report = field(default_factory=Report)
-    """Hand it to `ingest`, so that one report tells all."""
+    """Hand it to `ingest`, so that one report holds all."""
+    without_cells: set[Path] = field(default_factory=set)
+    """Images of which the annotations say that no cell is in them."""
+    _seen: set[Path] = field(default_factory=set)
+    """Files that are there."""
+    _known: set[Path] = field(default_factory=set)
+    """Files that became tasks, were read as tables, failed or were left out."""
 
     @property
     def dataset(self) -> str:
@@ -101,22 +115,92 @@ class Scan:
 
     def fail(self, path: Path, reason: str, where: str = "") -> None:
         """One more thing that cannot be ingested."""
-        self.report.failures.append(Failure(str(path), reason, where))
+        self.report.failures.append(Failure(printable(path), reason, where))
+        self._known.add(path)
 
     def warn(self, text: str) -> None:
         """One more thing that a person should know."""
         self.report.warnings.append(text)
 
+    def leave_without_cells(self, path: Path) -> None:
+        """An image of which the annotations say that no cell is in it."""
+        self.without_cells.add(path)
+
+    def text(self, path: Path) -> str:
+        """The text of a file that may turn out to be no table.
+
+        Raises:
+            LayoutError: it cannot be read, or is no text.
+        """
+        return text_of(path)[0]
+
+    def table(self, path: Path) -> str:
+        """The text of an annotation file; a person is told where its encoding was guessed.
+
+        Raises:
+            LayoutError: it cannot be read, or is no text.
+        """
+        self._known.add(path)
+        self.report.tables += 1
+        text, encoding = text_of(path)
+        if not encoding.startswith("utf"):
+            named = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}[encoding]
+            self.warn(f"{printable(path)} is not UTF-8; it was read as {named}")
+        return text
+
+    def leave(self, paths: Iterable[Path], reason: str) -> None:
+        """Files that are not read, and why: counted in the report."""
+        new = set(paths) - self._known
+        self._known |= new
+        if new:
+            left = self.report.left_out
+            left[reason] = left.get(reason, 0) + len(new)
+
     def left_alone(self, others: Iterable[Path]) -> None:
-        """Count the files that are no images and that the layout does not know."""
-        others = list(others)
+        """Files that are no images and that the layout does not know."""
+        others = [path for path in others if path not in self._known]
         kinds = Counter(path.suffix.lower() or path.name for path in others)
         tables = [path for path in others if path.suffix.lower() == ".csv" and names_files(path)]
         if kinds:
-            told = ", ".join(f"{name} {count}" for name, count in sorted(kinds.items()))
-            self.warn(f"{kinds.total()} files in {self.root} are no images and stay out: {told}")
+            listed = ", ".join(f"{name} {count}" for name, count in sorted(kinds.items()))
+            self.warn(f"{kinds.total()} files in {self.root} are no images and stay out: {listed}")
+        self.account()
         for path in tables:
             self.warn(f"{path} looks like a manifest, which is read only when it is named itself")
+
+    def walk(self, root: Path | None = None) -> tuple[list[Path], list[Path]]:
+        """The images and the other files under a folder, in order of path.
+
+        Links are followed. Hidden files and folders do not count. A link back to a folder above
+        it, and a name that is no text, are reported.
+
+        Raises:
+            LayoutError: not a folder, or it cannot be read.
+        """
+        found = Files(root or self.root)
+        for path, reason in found.unusable.items():
+            if path not in self._known:
+                self.fail(path, reason)
+        self._seen |= {*found.images, *found.others}
+        return found.images, found.others
+
+    def account(self) -> None:
+        """After the layout: each file that was seen and not named by it is left out, counted."""
+        self._known |= {task.path for task in self.tasks}
+        self.leave(self.without_cells, "no cell is marked in it")
+        rest = sorted(self._seen - self._known)
+        images = [path for path in rest if path.suffix.lower() in IMAGES]
+        self.leave(images, "the annotations do not name it")
+        self.leave((p for p in rest if p.suffix.lower() in SLIDES), SLIDE_REASON)
+        self.leave(rest, "it is no image")
+
+    def take_in(self, inner: Scan) -> None:
+        """The tasks and the report of a folder that was read on its own."""
+        inner.account()
+        self.tasks += inner.tasks
+        self.report.add(inner.report)
+        self.uses_find |= inner.uses_find
+        self._known |= inner._known | inner._seen
 
 
 def names_files(path: Path) -> bool:
@@ -129,28 +213,55 @@ def names_files(path: Path) -> bool:
     return b"path" in [name.strip().strip(b'"\xef\xbb\xbf') for name in first.split(b",")]
 
 
-def walk(root: Path) -> tuple[list[Path], list[Path]]:
-    """The images and the other files under a folder, in order of path; hidden ones are left out.
+class Files:
+    """The visible files under a folder, links followed.
 
     Raises:
         LayoutError: not a folder, or it cannot be read.
     """
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise LayoutError(f"{root} {what}; name a folder")
-    images: list[Path] = []
-    others: list[Path] = []
 
-    def refuse(error: OSError) -> None:
-        raise LayoutError(f"cannot look into {error.filename}: {error.strerror}") from error
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            what = "is a file" if root.exists() else "does not exist"
+            raise LayoutError(f"{root} {what}; name a folder")
+        self.root = root
+        self.images: list[Path] = []
+        """In order of path."""
+        self.others: list[Path] = []
+        self.unusable: dict[Path, str] = {}
+        """Entries that cannot be read, and why."""
+        self._walk(root, (root.resolve(),))
+        self.images.sort()
+        self.others.sort()
 
-    for folder, names, files in os.walk(root, onerror=refuse):
-        names[:] = sorted(n for n in names if not n.startswith(".") and n != "__MACOSX")
-        for name in files:
-            if not name.startswith("."):
-                path = Path(folder, name)
-                (images if path.suffix.lower() in IMAGES else others).append(path)
-    return sorted(images), sorted(others)
+    def _walk(self, folder: Path, above: tuple[Path, ...]) -> None:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise LayoutError(f"cannot look into {error.filename}: {error.strerror}") from error
+        for entry in entries:
+            path = Path(entry.path)
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
+                if real in above:
+                    self.unusable[path] = "it is a link to a folder above it, and was not followed"
+                else:
+                    self._walk(path, (*above, real))
+            elif printable(path) != str(path):
+                self.unusable[path] = "its name is no UTF-8 text; rename it"
+            elif entry.is_file():
+                (self.images if path.suffix.lower() in IMAGES else self.others).append(path)
+            elif not path.exists():
+                self.unusable[path] = "it is a link to a file that is not there"
+            else:
+                self.unusable[path] = "it is no regular file"
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is not shown to a person, or was made by a system for itself."""
+    return name.startswith(".") or name in HIDDEN
 
 
 def by_stem(images: Iterable[Path]) -> dict[Path, list[Path]]:
@@ -166,17 +277,20 @@ def points(rule: CropRule, px: int) -> CropRule:
     return rule if rule.point_px is not None else replace(rule, point_px=px)
 
 
-def read_text(path: Path) -> str:
-    """A text file, UTF-8 with or without a byte order mark, or Latin-1.
+def text_of(path: Path) -> tuple[str, str]:
+    """A text file in composed form with plain line ends, and its encoding.
 
     Raises:
-        LayoutError: it cannot be read.
+        LayoutError: it cannot be read, or is no text.
     """
     try:
-        content = path.read_bytes()
+        return decode_text(path.read_bytes())
     except OSError as error:
-        raise LayoutError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
+        raise LayoutError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except TextError as error:
+        raise LayoutError(f"{printable(path)} cannot be read: {error}") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of `text_of`, to look at before a layout is chosen."""
+    return text_of(path)[0]

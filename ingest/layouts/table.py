@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import replace
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import cast, get_args
 
-from ingest.layouts.scan import LayoutError, Scan, read_text
+from ingest.layouts.scan import LayoutError, Scan
 from ingest.slides.source import SLIDES
-from ingest.smears.source import FieldReader
+from ingest.smears.source import SINGLE_PX, FieldReader, is_field
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.source import NOTHING, Facts, Reader, Whole
+from ingest.sources.text import is_missing, on_disk
 from search.schemas.items import Kind
 
 WORDS = ("label", "case", "patient", "site", "stain", "scanner")
@@ -37,54 +41,175 @@ SLIDE, SMEAR = "slide", "smear"
 found."""
 
 
+FRACTION = re.compile(r"\d+\.0")
+"""An id that a program has read as a number with a fraction."""
+
+
 class BadRow(ValueError):
     """A row that cannot be used."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One usable row."""
+
+    path: Path
+    dataset: str | None
+    facts: Facts
+    kind: str
+    """Empty where the row does not say."""
+    mark: Mark | None
 
 
 def manifest(scan: Scan) -> None:
     """A CSV manifest: one row per item, `path` relative to the manifest's own folder.
 
     A box is given by `x, y, w, h` or by `xmin, ymin, xmax, ymax` in pixels, a point by `x, y`
-    alone; without them the whole image is the item. An empty value says nothing. `acquired` is
-    a day (2024-03-01). `kind` says what the item is (cell, tile, field), or that the file is a
-    `slide` to be cut into tiles (so are files that end like one), or a `smear` whose cells are
-    to be found.
+    alone; without them the whole image is the item, or a field whose cells are found where it is
+    as large as one and has no label. An empty value says nothing, as do words like `nan` and
+    `NA`. `acquired` is a day (2024-03-01). `kind` says what the item is (cell, tile, field), or
+    that the file is a `slide` to be cut into tiles (so are files that end like one), or a `smear`
+    whose cells are to be found.
 
     Raises:
         LayoutError: not a table of this kind, or with columns of another name.
     """
-    text = read_text(scan.root)
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader)]
-    except StopIteration:
-        raise LayoutError(f"{scan.root} is empty; a line of column names was expected") from None
-    except csv.Error as error:
-        raise LayoutError(f"{scan.root} is not a CSV table: {error}") from error
-    check_columns(header, scan.root)
-    marks: dict[tuple[Path, str | None], list[Mark]] = {}
-    rows: list[tuple[Path, str | None, Facts, str, Mark | None]] = []
-    try:
-        for values in reader:
-            if any(value.strip() for value in values):
-                _row(scan, header, values, f"line {reader.line_num}", rows)
-    except csv.Error as error:
-        scan.fail(scan.root, f"the rest cannot be read: {error}", f"line {reader.line_num}")
-    for path, dataset, facts, kind, mark in rows:
-        if mark is None:
-            scan.add(path, _reader(scan, path, kind), facts, dataset)
-            continue
-        held = marks.get((path, dataset))
-        if held is None:  # one task per file, so that it is read once
-            held = marks[path, dataset] = []
-            scan.add(path, Marked(held, scan.options.rule), NOTHING, dataset)
-        held.append(replace(mark, facts=facts, kind=cast(Kind, kind)))
+    _Manifest(scan).read()
 
 
-def _reader(scan: Scan, path: Path, kind: str) -> Reader:
-    if kind == SMEAR:
-        return FieldReader()
-    return scan.options.slides if kind == SLIDE else Whole(cast(Kind, kind))
+@dataclass
+class _Manifest:
+    """A manifest on its way."""
+
+    scan: Scan
+    rows: list[_Row] = field(default_factory=list)
+    missing: Counter[str] = field(default_factory=Counter)
+    """Words for nothing known, by column."""
+    fractions: Counter[str] = field(default_factory=Counter)
+    """Ids like 7.0, by column."""
+    searched: int = 0
+    """Images whose cells are found though no row says so."""
+
+    def read(self) -> None:
+        """Every row as a task, or a failure in the report."""
+        scan = self.scan
+        reader = csv.reader(StringIO(scan.table(scan.root), newline=""), strict=True)
+        try:
+            header = [name.strip() for name in next(reader)]
+        except StopIteration:
+            reason = "is empty; a line of column names was expected"
+            raise LayoutError(f"{scan.root} {reason}") from None
+        except csv.Error as error:
+            raise LayoutError(f"{scan.root} is not a CSV table: {error}") from error
+        check_columns(header, scan.root)
+        try:
+            for values in reader:
+                where = f"line {reader.line_num}"
+                if not any(value.strip() for value in values):
+                    continue
+                try:
+                    self.rows.append(self._row(header, values, where))
+                except BadRow as error:
+                    scan.fail(scan.root, str(error), where)
+        except csv.Error as error:
+            scan.fail(scan.root, f"the rest cannot be read: {error}", f"line {reader.line_num}")
+        self._tasks()
+        self._warn()
+
+    def _tasks(self) -> None:
+        """One task for each file of a dataset, so that it is read once."""
+        scan = self.scan
+        marks: dict[tuple[Path, str | None], list[Mark]] = {}
+        for row in self.rows:
+            if row.mark is None:
+                reader = self._reader(row)
+                facts = row.facts
+                if isinstance(reader, FieldReader) and facts.label is not None:
+                    facts = replace(facts, label=None)
+                    scan.warn(f"{row.path}: the label of a whole field is not one of its cells")
+                scan.add(row.path, reader, facts, row.dataset)
+                continue
+            place = (row.path, row.dataset)
+            if place not in marks:
+                marks[place] = []
+                scan.add(row.path, Marked(marks[place], scan.options.rule), NOTHING, row.dataset)
+            kind = cast(Kind, row.kind or scan.options.kind)
+            marks[place].append(replace(row.mark, facts=row.facts, kind=kind))
+
+    def _reader(self, row: _Row) -> Reader:
+        options = self.scan.options
+        if row.kind == SMEAR:
+            return FieldReader()
+        if row.kind == SLIDE:
+            return options.slides
+        if not row.kind and options.kind == "cell":
+            self.scan.uses_find = True
+            find = options.find
+            if find is None and row.facts.label is None:
+                find = is_field(row.path)
+                self.searched += find
+            if find:
+                return FieldReader()
+        return Whole(cast(Kind, row.kind or options.kind))
+
+    def _row(self, header: list[str], values: list[str], where: str) -> _Row:
+        if len(values) != len(header):
+            raise BadRow(f"{len(header)} values were expected, got {len(values)}")
+        row = {name: value.strip() for name, value in zip(header, values, strict=True)}
+        if not row["path"]:
+            raise BadRow("the path is empty")
+        path = on_disk(self.scan.root.parent / row["path"])
+        if path is None:
+            raise BadRow(f"the image {row['path']} does not exist")
+        kind = _kind(row.get("kind", ""), SLIDE if path.suffix.lower() in SLIDES else "")
+        mark = _mark(row, where)
+        if kind in (SLIDE, SMEAR) and mark is not None:
+            raise BadRow(f"a {kind} has no box; leave it empty, or name what the box holds")
+        for name in WORDS:
+            if is_missing(row.get(name, "")):
+                self.missing[f"{name} {row[name]!r}"] += 1
+                row[name] = ""
+        for name in ("patient", "case"):
+            if FRACTION.fullmatch(row.get(name, "")):
+                self.fractions[f"{name} {row[name]!r}"] += 1
+        return _Row(path, row.get("dataset") or None, _facts(row), kind, mark)
+
+    def _warn(self) -> None:
+        """What a person should know of the table."""
+        root, scan = self.scan.root, self.scan
+        for value, count in self.missing.items():
+            scan.warn(f"{root}: {value} in {count} rows is taken to say that nothing is known")
+        if self.fractions:
+            first = next(iter(self.fractions))
+            scan.warn(
+                f"{root}: {self.fractions.total()} ids look like numbers that a program gave a "
+                f"fraction (the first: {first}); they are kept as they are, mend them if they are "
+                "not so elsewhere"
+            )
+        if self.searched:
+            scan.warn(
+                f"{self.searched} images of {root} are {SINGLE_PX} px and larger and have no label "
+                "and no kind, so their cells are found; write kind 'field' to keep them whole"
+            )
+
+
+def _facts(row: Mapping[str, str]) -> Facts:
+    words = {name: row.get(name) or None for name in WORDS}
+    acquired: date | None = None
+    if day := row.get("acquired"):
+        try:
+            acquired = date.fromisoformat(day)
+        except ValueError:
+            raise BadRow(f"acquired {day!r} is not a day; write it as 2024-03-01") from None
+    scale = _number(row, "um_per_px")
+    if scale is not None and scale <= 0:
+        raise BadRow(f"um_per_px must be above 0, got {scale:g}")
+    return Facts(
+        **words,
+        acquired=acquired,
+        um_per_px=scale,
+        um_per_px_origin=None if scale is None else "manifest",
+    )
 
 
 def check_columns(header: list[str], path: Path) -> None:
@@ -118,52 +243,7 @@ def check_columns(header: list[str], path: Path) -> None:
         raise LayoutError(f"{path} has boxes by their corners, but not {missing}")
 
 
-def _row(
-    scan: Scan,
-    header: list[str],
-    values: list[str],
-    where: str,
-    rows: list[tuple[Path, str | None, Facts, str, Mark | None]],
-) -> None:
-    try:
-        if len(values) != len(header):
-            raise BadRow(f"{len(header)} values were expected, got {len(values)}")
-        row = {name: value.strip() for name, value in zip(header, values, strict=True)}
-        if not row["path"]:
-            raise BadRow("the path is empty")
-        path = scan.root.parent / row["path"]
-        if not path.is_file():
-            raise BadRow(f"the image {row['path']} does not exist")
-        slide = path.suffix.lower() in SLIDES
-        kind = _kind(row.get("kind", ""), SLIDE if slide else scan.options.kind)
-        mark = _mark(row, where)
-        if kind in (SLIDE, SMEAR) and mark is not None:
-            raise BadRow(f"a {kind} has no box; leave it empty, or name what the box holds")
-        rows.append((path, row.get("dataset") or None, _facts(row), kind, mark))
-    except BadRow as error:
-        scan.fail(scan.root, str(error), where)
-
-
-def _facts(row: dict[str, str]) -> Facts:
-    words = {name: row.get(name) or None for name in WORDS}
-    acquired: date | None = None
-    if day := row.get("acquired"):
-        try:
-            acquired = date.fromisoformat(day)
-        except ValueError:
-            raise BadRow(f"acquired {day!r} is not a day; write it as 2024-03-01") from None
-    scale = _number(row, "um_per_px")
-    if scale is not None and scale <= 0:
-        raise BadRow(f"um_per_px must be above 0, got {scale:g}")
-    return Facts(
-        **words,
-        acquired=acquired,
-        um_per_px=scale,
-        um_per_px_origin=None if scale is None else "manifest",
-    )
-
-
-def _mark(row: dict[str, str], where: str) -> Mark | None:
+def _mark(row: Mapping[str, str], where: str) -> Mark | None:
     corners = [_number(row, name) for name in CORNERS]
     sizes = [_number(row, name) for name in CORNER_AND_SIZE]
     match [value for value in corners if value is not None]:
@@ -181,7 +261,7 @@ def _mark(row: dict[str, str], where: str) -> Mark | None:
     raise BadRow("a part of the box is empty")
 
 
-def _number(row: dict[str, str], name: str) -> float | None:
+def _number(row: Mapping[str, str], name: str) -> float | None:
     value = row.get(name)
     if not value:
         return None

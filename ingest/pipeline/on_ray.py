@@ -7,7 +7,7 @@ this process or on a Qdrant server; workers never write to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +211,7 @@ def take_in(given: Yield, sink: Sink, report: Report, ledger: Ledger) -> None:
     if given.updates:
         sink.update(given.updates)
     ledger.write(given.rows)
-    for one in fields(Report):
-        mine, theirs = getattr(report, one.name), getattr(given.report, one.name)
-        setattr(report, one.name, mine + theirs)
+    report.add(given.report)
 
 
 def _rows_of(share: Sequence[Task], before: dict[tuple[str, str], Row]) -> list[Row]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from encoder.image import ImageError, frame_of
 from ingest.sandbox import messages
 from ingest.sandbox.messages import Piece, Refusal
 from ingest.sources.source import (
@@ -25,6 +26,20 @@ VERSION = 2
 """Counts up when the same photograph would give other cells."""
 BATCH = 64
 """Cells sent at once."""
+
+
+SINGLE_PX = 400
+"""An image whose shorter side is smaller shows one cell, a larger one a field, unless a person says
+otherwise: the published sets of single cells have up to 400 pixels, fields from cameras 480 and
+more."""
+
+
+def is_field(path: Path) -> bool:
+    """Whether an image is as large as a field; one that cannot be opened is not."""
+    try:
+        return min(frame_of(path).size) >= SINGLE_PX
+    except (ImageError, OSError):
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

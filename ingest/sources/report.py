@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 
@@ -70,6 +70,10 @@ class Report:
     """Everything that could not be ingested."""
     warnings: list[str] = field(default_factory=list)
     """What a person should know and no item was lost by."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Files that were there and not read, by reason; hidden ones do not count."""
+    tables: int = 0
+    """Files of annotations that were read."""
     skipped: int = 0
     """Files that the ledger knows as done, and that were not opened; their items are unchanged."""
     quarantined: int = 0
@@ -78,6 +82,16 @@ class Report:
     """What became of each slide, in a sentence."""
     seconds: float = 0.0
     """Duration of the run."""
+
+    def add(self, other: Report) -> None:
+        """Add the counts, failures and warnings of another report."""
+        for one in fields(self):
+            mine, theirs = getattr(self, one.name), getattr(other, one.name)
+            if isinstance(mine, dict):
+                theirs = mine | {key: mine.get(key, 0) + count for key, count in theirs.items()}
+                setattr(self, one.name, theirs)
+            else:
+                setattr(self, one.name, mine + theirs)
 
     @property
     def failed(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
@@ -20,6 +21,7 @@ from encoder.contract import RGB
 from encoder.image import Frame, NotAnImage, decode, frame_of
 from ingest.sandbox import messages
 from ingest.sources.report import Failure
+from ingest.sources.text import control_characters
 from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
 
 
@@ -253,17 +255,27 @@ class BadFacts(ValueError):
 def make_item(source: Source, facts: Facts, bbox: Box | None, kind: Kind) -> Item:
     """The record of an item.
 
+    Words are kept in composed form (NFC), so that one label in two spellings is one label.
+
     Raises:
-        BadFacts: a fact of the wrong type, length or range; the message names the field.
+        BadFacts: a fact of the wrong type, length or range, or with control characters; the
+            message names the field.
     """
+    known = {f.name: getattr(facts, f.name) for f in fields(facts)}
+    words = {name: value for name, value in known.items() if isinstance(value, str)}
+    for name, value in words.items():
+        if found := control_characters(value):
+            raise BadFacts(f"{name}: it holds control characters ({found})")
+    known |= {name: unicodedata.normalize("NFC", value) for name, value in words.items()}
+    dataset = unicodedata.normalize("NFC", source.dataset)
     try:
         return Item(
-            id=item_id(source.dataset, source.id, bbox, kind),
+            id=item_id(dataset, source.id, bbox, kind),
             kind=kind,
-            dataset=source.dataset,
+            dataset=dataset,
             source=source.id,
             bbox=bbox,
-            **{f.name: getattr(facts, f.name) for f in fields(facts)},
+            **known,
         )
     except ValidationError as error:
         first = error.errors()[0]

@@ -146,10 +146,10 @@ def perform(request: Request, settings: Settings) -> Run:
     """Find, read, embed and store the images of a request."""
     from encoder.registry import load
     from encoder.stains.stained import stained
-    from ingest.layouts.known import scan
+    from ingest.layouts.known import scan_all
 
     options = request.options()
-    scans = [scan(path, request.layout, options) for path in request.paths]
+    scans = scan_all(request.paths, request.layout, options)
     name = request.encoder or settings.encoder or encoder_of(settings)
     request = replace(request, encoder=name)  # a retry must take the same
     encoder = load(name, device=settings.device)
@@ -192,8 +192,7 @@ def run_ingest(
     report, tasks = scans[0].report, list(scans[0].tasks)
     for found in scans[1:]:
         tasks += found.tasks
-        report.failures += found.report.failures
-        report.warnings += found.report.warnings
+        report.add(found.report)
     path = ledger_path(settings.library)
     with (
         open_sink(settings, encoder, reference) as sink,

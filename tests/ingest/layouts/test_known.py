@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.layouts.boxes import parse_names, parse_voc
+from ingest.layouts.boxes import parse_voc
 from ingest.layouts.known import LAYOUTS, recognise, scan
 from ingest.layouts.scan import LayoutError, Options, Scan
+from ingest.layouts.yolo import parse_names
 from ingest.sources.marked import CropRule, Mark, Marked
 from ingest.sources.source import Whole
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from benchmarks.made import blob, level_of, svs_description, write_tiff
 from encoder.contract import Encoder
@@ -159,12 +161,18 @@ def test_an_unlabelled_photograph_is_searched_for_cells(
 
 
 def test_dicom_files_of_one_series_are_one_slide(tmp_path: Path) -> None:
-    tag = b"\x20\x00\x0e\x00UI"
-    for name, uid in (("a", b"1.2.3\x00"), ("b", b"1.2.3\x00"), ("c", b"1.2.45")):
-        content = b"\0" * 132 + tag + len(uid).to_bytes(2, "little") + uid
-        (tmp_path / f"{name}.dcm").write_bytes(content)
+    for name, uid in (("a", "1.2.3"), ("b", "1.2.3"), ("c", "1.2.45")):
+        dicom = pydicom.Dataset()
+        dicom.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+        dicom.SOPInstanceUID = f"1.2.9.{ord(name)}"
+        dicom.StudyDescription = "a text that names the tag \x20\x00\x0e\x00UI"
+        dicom.SeriesInstanceUID = uid
+        syntax = ImplicitVRLittleEndian if name == "b" else ExplicitVRLittleEndian
+        dicom.file_meta = pydicom.dataset.FileMetaDataset()
+        dicom.file_meta.TransferSyntaxUID = syntax
+        dicom.save_as(tmp_path / f"{name}.dcm", enforce_file_format=True)
 
-    assert series(tmp_path / "a.dcm") == b"1.2.3"
+    assert series(tmp_path / "a.dcm") == series(tmp_path / "b.dcm") == "1.2.3"
     assert sorted(task.path.name for task in scan(tmp_path).tasks) == ["a.dcm", "c.dcm"]
 
 
