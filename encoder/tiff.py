@@ -81,7 +81,7 @@ def read_tiff(handle: IO[bytes] | Path) -> Found | None:
     with TiffFile(handle) as file:
         main = file.series[0]
         page = main.keyframe
-        planes = _planes(file, main)
+        planes = planes_of(file, main)
         if not _copies(main, file.series[1:]):
             raise UnclearImage(
                 f"holds {len(file.pages)} pictures (pages); save each as a file of its own"
@@ -103,8 +103,16 @@ def read_tiff(handle: IO[bytes] | Path) -> Found | None:
     return Found(upright(pixels, turn), turn, remark)
 
 
-def _planes(file: Any, main: Any) -> tuple[int, ...] | None:
-    """Which planes are red, green and blue; `None` for a picture of one page."""
+def planes_of(file: Any, main: Any) -> tuple[int, ...] | None:
+    """Which planes of a series are red, green and blue; `None` for a picture of one page.
+
+    Args:
+        file: An open `tifffile.TiffFile`.
+        main: One of its series.
+
+    Raises:
+        UnclearImage: several pictures, or channels that are no colours.
+    """
     sides = zip(main.axes, main.shape, strict=True)
     outer = {axis: n for axis, n in sides if axis not in "YXS" and n > 1}
     if not outer:

@@ -11,6 +11,7 @@ from ingest.layouts.scan import IMAGES, Files, Layout, LayoutError, Scan
 from ingest.sandbox import messages
 from ingest.sandbox.messages import Piece, Refusal
 from ingest.slides.source import SLIDES, SlideReader
+from ingest.slides.tiff import is_slide
 from ingest.smears import source as fields
 from ingest.smears.source import FieldReader, field_args, is_field
 from ingest.sources.source import ChildReader, Facts, Source, Taken, recipe_of
@@ -103,7 +104,8 @@ def holds_slides(files: Files) -> bool:
     """
     slides = [path for path in files.others if path.suffix.lower() in SLIDES]
     if not slides:
-        return False
+        here = [path for path in files.images if path.parent == files.root]
+        return len(here) == len(files.images) and any(map(is_slide, here[:LOOKED_AT]))
     folders = {path.parent for path in files.images}
     if len(files.images) <= len(slides) or {one.parent for one in folders} != {files.root}:
         return True
@@ -215,7 +217,8 @@ def read(
     from ingest.slides import tiling
 
     path = Path(source)
-    if path.suffix.lower() in SLIDES or openslide.OpenSlide.detect_format(source) is not None:
+    known = openslide.OpenSlide.detect_format(source) is not None
+    if path.suffix.lower() in SLIDES or known or is_slide(path):
         yield from tiling.tiles(source, **tiles)
         return
     if stained:

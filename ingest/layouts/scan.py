@@ -243,7 +243,7 @@ class Files:
             path = Path(entry.path)
             if is_hidden(entry.name):
                 continue
-            if entry.is_dir():
+            if path.is_dir():
                 real = path.resolve() if entry.is_symlink() else above[-1] / entry.name
                 if real in above:
                     self.unusable[path] = "it is a link to a folder above it, and was not followed"
@@ -251,7 +251,7 @@ class Files:
                     self._walk(path, (*above, real))
             elif printable(path) != str(path):
                 self.unusable[path] = "its name is no UTF-8 text; rename it"
-            elif entry.is_file():
+            elif path.is_file():
                 (self.images if path.suffix.lower() in IMAGES else self.others).append(path)
             elif not path.exists():
                 self.unusable[path] = "it is a link to a file that is not there"

@@ -25,7 +25,8 @@ from PIL import Image
 from ingest.sandbox.messages import Piece, SourceError, Task
 from ingest.sandbox.pool import ReaderPool
 from ingest.slides import jpeg_tiles as direct
-from ingest.slides.slide import UNREADABLE, Slide, SlideFacts, kept_open, open_slide
+from ingest.slides.base import UNREADABLE, Slide, SlideFacts
+from ingest.slides.slide import kept_open, open_slide
 
 TILE = 254
 """Side of a tile without what it shares with its neighbours, in pixels."""

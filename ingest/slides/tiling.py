@@ -30,6 +30,7 @@ from ingest.sandbox import child
 from ingest.sandbox.child import give_back, stack
 from ingest.sandbox.messages import JSON, Batch, Piece, Refusal, Task
 from ingest.slides import quality, tissue
+from ingest.slides.base import MOST_DAMAGED, Slide, Tally
 from ingest.slides.grid import (
     Boxes,
     Cut,
@@ -45,7 +46,7 @@ from ingest.slides.jpeg_tiles import Damaged
 from ingest.slides.quality import QualityLimits, Reason, Scores
 from ingest.slides.regions import Regions
 from ingest.slides.report import SlideReport, draw
-from ingest.slides.slide import MOST_DAMAGED, Slide, Tally, open_slide
+from ingest.slides.slide import open_slide
 
 OVERVIEW_UM = 8.0
 """Overviews have this scale in micrometres per pixel; those of large slides a coarser one."""
@@ -61,10 +62,11 @@ ScaleOrigin = Literal["file", "manifest"]
 class NoScale(Refusal):
     """A slide without micrometres per pixel."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: str = "") -> None:
+        says = f" (it says {found})" if found else ""
         super().__init__(
-            "the file does not say how many micrometres a pixel has, and the objective's power "
-            "does not tell; write um_per_px for it into the manifest"
+            f"the file does not say how many micrometres a pixel has{says}, and the objective's "
+            "power is no scale; write um_per_px for it into the manifest"
         )
 
 
@@ -270,7 +272,7 @@ def scale_and_cut(
         given = check_scale(um_per_px, "the manifest's scale")
         scale = (given, given)
     if scale is None:
-        raise NoScale
+        raise NoScale(slide.no_scale)
     downsamples = [slide.downsample(level) for level in range(len(slide.facts.levels))]
     return scale, choose_level(plan, scale, [(x + y) / 2 for x, y in downsamples])
 

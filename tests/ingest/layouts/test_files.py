@@ -147,7 +147,7 @@ def visible(root: Path) -> set[Path]:
             path, real = Path(entry.path), os.path.realpath(entry.path)
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir() and real not in above:
+            if path.is_dir() and real not in above:
                 look(path, [*above, real])
             else:
                 found.add(path)

@@ -94,8 +94,8 @@ def test_a_coarse_level_shows_the_whole_source_from_a_coarse_level_of_the_slide(
 
 
 def test_levels_that_would_need_too_much_reading_are_not_offered() -> None:
+    from ingest.slides.base import SlideFacts
     from ingest.slides.grid import SlidePixels
-    from ingest.slides.slide import SlideFacts
 
     facts = SlideFacts(
         vendor="aperio",

@@ -10,7 +10,8 @@ from benchmarks import mutants
 from benchmarks.made import blob, jpeg, level_of, svs_description, write_tiff
 from ingest.sandbox.messages import Refusal, SourceRefused
 from ingest.sandbox.pool import ReaderPool
-from ingest.slides.slide import as_facts, describe_task, on_white, open_slide
+from ingest.slides.base import on_white
+from ingest.slides.slide import as_facts, describe_task, open_slide
 
 
 @pytest.fixture(name="pool", scope="module")
