@@ -130,7 +130,7 @@ def question_of(
 
 
 @by_records
-def search(query: Query, scope: Scope, groups: Groups, order: Order, k: Neighbours = 10) -> None:
+def search(query: Query, *, k: Neighbours = 10, scope: Scope, groups: Groups, order: Order) -> None:
     """Find the stored items most similar to an image or to a stored item.
 
     Example: hemaseek search cell.jpg -k 5 --patient P-004 --where site=Bergen
@@ -143,13 +143,14 @@ def search(query: Query, scope: Scope, groups: Groups, order: Order, k: Neighbou
 
 @by_records
 def refine(
-    scope: Scope,
-    examples: Examples,
-    order: Order,
     query: Annotated[
         str | None, typer.Argument(help="An image file, or the id of a stored item.")
     ] = None,
+    *,
+    examples: Examples,
     k: Neighbours = 10,
+    scope: Scope,
+    order: Order,
 ) -> None:
     """Search again: more like these, less like those, or by a part of the image.
 
@@ -166,8 +167,9 @@ def refine(
 @by_records
 def vote(
     query: Query,
-    scope: Scope,
+    *,
     k: Neighbours = 20,
+    scope: Scope,
     weighting: Annotated[str, typer.Option(help="similarity, uniform or softmax.")] = "similarity",
     temperature: Annotated[float, typer.Option(help="Of the softmax weighting.")] = 0.07,
 ) -> None:
