@@ -90,10 +90,10 @@ class Searching(Record):
     def address(self) -> dict[str, str]:
         """As parameters of the page's address: what differs from the usual, and nothing of the
         patient but what was typed as a filter."""
-        said = self.model_dump(mode="json", exclude_defaults=True)
-        said.pop("patient", None)  # a link is passed on
+        facts = self.model_dump(mode="json", exclude_defaults=True)
+        facts.pop("patient", None)  # a link is passed on
         found = {}
-        for name, value in said.items():
+        for name, value in facts.items():
             if name == "crop":
                 value = ",".join(str(value[side]) for side in ("x", "y", "w", "h"))
             elif name in LISTED:

@@ -39,7 +39,7 @@ class Cells:
     truth: str
     """Its label."""
     real: bool
-    said: str
+    origin: str
     """Where the cells come from."""
 
 
@@ -53,7 +53,7 @@ def run_demo(settings: Settings, out: Path, *, serve: bool) -> None:
     name = settings.encoder or default_encoder()
     encoder = load(name, device=settings.device)
     cells = find_cells(settings, out)
-    say(f"[bold]1.[/] {cells.said}")
+    say(f"[bold]1.[/] {cells.origin}")
     collection = f"demo-{encoder.card.fingerprint[:6]}"
     settings = settings.model_copy(update={"library": out / "library", "collection": collection})
     say(f"[bold]2.[/] Ingest with encoder {encoder.card.id} ({encoder.card.dim} numbers per cell)")
@@ -137,7 +137,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(job, completed=done, total=total)
 
 
-def from_real(folder: Path, said: str) -> Cells:
+def from_real(folder: Path, origin: str) -> Cells:
     """A few cells of each label of the sets in a folder, and one that is kept back to ask with."""
     from ingest.layouts.known import scan
     from ingest.layouts.scan import Options
@@ -157,7 +157,7 @@ def from_real(folder: Path, said: str) -> Cells:
         )
     if not pbc.is_dir():
         query, truth = cut_query(scans[0])
-    return Cells(scans, query, truth, True, said)
+    return Cells(scans, query, truth, True, origin)
 
 
 def keep_back(found: Scan, label: str = "EO") -> tuple[Path, str]:
@@ -213,11 +213,11 @@ def drawn(folder: Path) -> Cells:
     found = scan(written.manifest, None, Options(dataset=DATASET))
     query = folder / f"query-{label}.png"
     Image.fromarray(draw_cell(label, 777, patient=9)).save(query)
-    said = (
+    words = (
         "No real cells found (no --data, no HEMASEEK_DATA, no network): "
         f"{written.cells} synthetic cells were drawn into {folder}"
     )
-    return Cells([found], query, label, False, said)
+    return Cells([found], query, label, False, words)
 
 
 @contextmanager

@@ -283,14 +283,14 @@ def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[
 
 def recorded(show: OnProgress, ledger: Ledger) -> OnProgress:
     """A callback that also writes the progress into the ledger, every `NOTED_S` seconds at most."""
-    told = 0.0
+    written = 0.0
 
     def update(progress: Progress) -> None:
-        nonlocal told
+        nonlocal written
         show(progress)
-        if monotonic() - told >= NOTED_S:
+        if monotonic() - written >= NOTED_S:
             ledger.tell(str(progress))
-            told = monotonic()
+            written = monotonic()
 
     return update
 

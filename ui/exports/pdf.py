@@ -96,9 +96,9 @@ def search_report(
         canvas.setFont("Helvetica", 7.5)
         canvas.setFillColor(QUIET)
         canvas.drawString(18 * mm, 11 * mm, "Research use only. Not for clinical decisions.")
-        said = [f"{answer.encoder} {answer.fingerprint}", _stamp(made)]
-        said.append(f"page {canvas.getPageNumber()}")
-        canvas.drawRightString(A4[0] - 18 * mm, 11 * mm, _plain("   ".join(said)))
+        words = [f"{answer.encoder} {answer.fingerprint}", _stamp(made)]
+        words.append(f"page {canvas.getPageNumber()}")
+        canvas.drawRightString(A4[0] - 18 * mm, 11 * mm, _plain("   ".join(words)))
         canvas.restoreState()
 
     page.build(story, onFirstPage=foot, onLaterPages=foot)
@@ -145,12 +145,12 @@ def _heading(answer: Answer) -> str:
 
 
 def _conditions(answer: Answer) -> str:
-    said = [f"{name}: {' or '.join(values)}" for name, values in answer.where.words.items()]
-    said += [
+    words = [f"{name}: {' or '.join(values)}" for name, values in answer.where.words.items()]
+    words += [
         f"{name} from {'any' if low is None else low} to {'any' if high is None else high}"
         for name, (low, high) in answer.where.ranges.items()
     ]
-    return "; ".join(said) or "none"
+    return "; ".join(words) or "none"
 
 
 def _vote(found: VoteAnswer) -> list[Any]:
@@ -165,13 +165,13 @@ def _vote(found: VoteAnswer) -> list[Any]:
         table = Table(rows, colWidths=[70 * mm, 20 * mm], hAlign="LEFT")
         table.setStyle(_style())
         parts += [Spacer(1, 2 * mm), table]
-    said = "Shares are shares of similar cells, not probabilities."
+    words = "Shares are shares of similar cells, not probabilities."
     if found.probability is not None:
-        said += (
+        words += (
             f" Calibrated: of votes like this one, {found.probability:.0%} named the label of the "
             "source."
         )
-    parts.append(Paragraph(said, SMALL))
+    parts.append(Paragraph(words, SMALL))
     return parts
 
 

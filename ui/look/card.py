@@ -73,9 +73,9 @@ def card(
         mark: A class for cards that stand out.
     """
     label = item.label or "no label"
-    said = [f"Neighbour {at}: {label}" if at is not None else label]
-    said += [f"similarity {score:.3f}"] if score is not None else []
-    alt = escape(", ".join(said))
+    words = [f"Neighbour {at}: {label}" if at is not None else label]
+    words += [f"similarity {score:.3f}"] if score is not None else []
+    alt = escape(", ".join(words))
     width, height = pixels(picture)
     longer = max(width, height)
     bar = scale_bar(

@@ -67,14 +67,14 @@ def chart(
             f"{dots if len(places) <= MOST_DOTS else ''}"
             f"{_text(end, SIDE - EDGE - 8 - 14 * at, name, anchor)}</g>"
         )
-    said = "; ".join(
+    words = "; ".join(
         f"{name}: "
         + ", ".join(f"{x:.0%} to {y:.0%}" for x, y in points[:: max(1, len(points) // 6)])
         for name, points in lines.items()
     )
     return (
         f'<svg class="hs-chart" viewBox="0 0 {SIDE} {SIDE}" role="img" '
-        f'aria-label="{escape(f"{up} against {across}. {said}")}">{"".join(parts)}'
+        f'aria-label="{escape(f"{up} against {across}. {words}")}">{"".join(parts)}'
         f"{_text(SIDE / 2, SIDE - 4, across)}"
         f'<g transform="rotate(-90 10 {SIDE / 2})">{_text(10, SIDE / 2, up)}</g></svg>'
     )

@@ -89,7 +89,7 @@ def warned(answer: Answer) -> str:
 
 def facts(answer: Answer) -> str:
     """What an answer is based on, in one line."""
-    said = [
+    words = [
         f"{count(answer.items, 'item')} searched",
         count(answer.sources, "source"),
         count(answer.patients, "patient") if answer.patients else "patients unknown",
@@ -98,14 +98,14 @@ def facts(answer: Answer) -> str:
         f"encoder {answer.encoder}",
     ]
     if answer.duplicates:
-        said.append(f"{count(answer.duplicates, 'copy', 'copies')} of the query left out")
-    said += [text.rstrip(".") for text in answer.warnings if text.startswith("Only ")]
+        words.append(f"{count(answer.duplicates, 'copy', 'copies')} of the query left out")
+    words += [text.rstrip(".") for text in answer.warnings if text.startswith("Only ")]
     if answer.own_site is not None:
-        said.append(
+        words.append(
             f"{answer.own_site.share:.0%} from the query's own site, "
             f"{answer.own_site.expected:.0%} expected"
         )
-    chips = "".join(f"<li>{escape(text)}</li>" for text in said)
+    chips = "".join(f"<li>{escape(text)}</li>" for text in words)
     return f'<ul class="hs-facts">{chips}</ul>'
 
 
@@ -122,8 +122,8 @@ def gallery(
         cards = "".join(
             _hit_card(at, hit, pictures, search, compared) for at, hit in enumerate(answer.hits, 1)
         )
-    said = "Patients, most similar first" if answer.groups else "Neighbours, most similar first"
-    return f'<ol class="hs-grid" aria-label="{said}">{cards}</ol>'
+    words = "Patients, most similar first" if answer.groups else "Neighbours, most similar first"
+    return f'<ol class="hs-grid" aria-label="{words}">{cards}</ol>'
 
 
 def keys() -> str:

@@ -58,9 +58,9 @@ def empty(title: str, text: str, command: str = "") -> str:
 def failed(error: ServiceError) -> str:
     """The service refused: its own sentence, and what to do."""
     title = TITLES.get(error.status, error.title or "The service refused")
-    said = _sentence(str(error))
+    words = _sentence(str(error))
     what = TO_DO.get(error.status, "Reload the page; if it stays, look into the service's log.")
-    return state("bad", title, f"{said} {what}", role="alert")
+    return state("bad", title, f"{words} {what}", role="alert")
 
 
 def down(error: ServiceDown) -> str:

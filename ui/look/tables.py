@@ -17,7 +17,7 @@ def table(
         caption: One sentence above it.
         text: Columns that hold words, and are set to the left.
     """
-    said = f'<p class="hs-caption">{escape(caption)}</p>' if caption else ""
+    above = f'<p class="hs-caption">{escape(caption)}</p>' if caption else ""
     head = "".join(
         f'<th scope="col"{_left(at, text)}>{escape(one)}</th>' for at, one in enumerate(heads)
     )
@@ -30,9 +30,8 @@ def table(
         + "</tr>"
         for row in rows
     )
-    return (
-        f'{said}<table class="hs-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    )
+    whole = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    return f'{above}<table class="hs-table">{whole}</table>'
 
 
 def plain(value: object) -> str:

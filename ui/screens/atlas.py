@@ -154,14 +154,14 @@ def _map(found: MapAnswer, by: str, gates: Sequence[Gate], patient: dict[str, An
         placed=patient["placed"] if patient else (),
     )
     st.html(legend)
-    said = [f"{len(found.ids):,} of {found.of:,} items"]
+    words = [f"{len(found.ids):,} of {found.of:,} items"]
     if found.explained:
-        said.append("the axes explain " + " and ".join(f"{one:.0%}" for one in found.explained))
+        words.append("the axes explain " + " and ".join(f"{one:.0%}" for one in found.explained))
     if found.perplexity:
-        said.append(f"perplexity {found.perplexity:g}")
-        said.append("distances between distant groups have no meaning")
-    said.append(f"encoder {found.encoder}")
-    st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in said)}</ul>')
+        words.append(f"perplexity {found.perplexity:g}")
+        words.append("distances between distant groups have no meaning")
+    words.append(f"encoder {found.encoder}")
+    st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in words)}</ul>')
     if drawn.lasso is not None and len(gates) < MOST_GATES:
         name = f"Gate {next(n for n in range(1, 99) if f'Gate {n}' not in {g.name for g in gates})}"
         st.session_state["atlas-gates"] = (_of(found), [*gates, Gate(name, drawn.lasso)])
@@ -371,8 +371,8 @@ def _by_value(found: MapAnswer, by: str, inside: dict[str, NDArray[np.bool_]]) -
         [escape(column.values[at]), plain(n), f"{n / len(found.ids):.1%}"]
         for at, n in named[:LISTED]
     ]
-    said = f", the {LISTED} most frequent of {len(named)}" if len(named) > LISTED else ""
-    st.html(table([COLUMNS[by], "Items", "Share"], rows, f"On the whole map{said}."))
+    words = f", the {LISTED} most frequent of {len(named)}" if len(named) > LISTED else ""
+    st.html(table([COLUMNS[by], "Items", "Share"], rows, f"On the whole map{words}."))
 
 
 def _counted(found: MapAnswer, by: str, inside: dict[str, NDArray[np.bool_]]) -> str:

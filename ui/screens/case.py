@@ -110,8 +110,8 @@ def _choose(place: Place) -> tuple[BagField, str] | None:
         counts = {**place.client.facet(by, where, place.name, 1), **counts}
         names = [asked, *names] if asked in counts else names
         if asked not in counts:
-            said = f"There is no {BY[by].lower()} {asked[:60]} here; it may have been deleted."
-            st.html(states.notes([f"{said} Choose another."], "bad"))
+            words = f"There is no {BY[by].lower()} {asked[:60]} here; it may have been deleted."
+            st.html(states.notes([f"{words} Choose another."], "bad"))
     with middle:
         value = st.selectbox(
             BY[by],
@@ -257,10 +257,10 @@ def _wanted(cell: CountedCell, kind: Show) -> bool:
 
 
 def _note(cell: CountedCell) -> str:
-    said = [f"neighbours: {cell.voted} {cell.share:.0%}" if cell.sure else "neighbours: not sure"]
+    words = [f"neighbours: {cell.voted} {cell.share:.0%}" if cell.sure else "neighbours: not sure"]
     if cell.reviewed is not None:
-        said.append(f"reviewed: {cell.reviewed}{' (disputed)' if cell.disputed else ''}")
-    return " · ".join(said)
+        words.append(f"reviewed: {cell.reviewed}{' (disputed)' if cell.disputed else ''}")
+    return " · ".join(words)
 
 
 def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: frozenset[str]) -> None:
@@ -296,9 +296,9 @@ def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: froz
         st.html(states.notes(["Choose a label, then save."]))
         return
     st.session_state["case-reviewer"] = reviewer
-    said = None if label == NONE else str(label)
+    verdict = None if label == NONE else str(label)
     try:
-        done = place.client.review(place.name, dict.fromkeys(sorted(chosen), said), reviewer)
+        done = place.client.review(place.name, dict.fromkeys(sorted(chosen), verdict), reviewer)
     except ServiceError as error:
         if error.status != 403:
             raise

@@ -65,8 +65,10 @@ def uploader(label: str, key: str) -> tuple[str, bytes] | None:
 def take(search: Searching, name: str, content: bytes) -> None:
     """Go on with a picture."""
     if not content:
-        said = f"{name} is empty, or larger than the 15 MB that can be pasted; drop it in as a file"
-        st.html(states.notes([f"{said}."], "bad"))
+        words = (
+            f"{name} is empty, or larger than the 15 MB that can be pasted; drop it in as a file"
+        )
+        st.html(states.notes([f"{words}."], "bad"))
         return
     upload = uploads().keep(content, name)
     change(search, upload=upload.id, item=None, crop=None, like=(), unlike=())
@@ -78,10 +80,10 @@ def _open(place: Place, search: Searching, typed: str) -> None:
     except ServiceError as error:
         if error.status not in {404, 422}:
             raise
-        said = "An id is 32 hex digits in five groups, as a card's details show it."
+        words = "An id is 32 hex digits in five groups, as a card's details show it."
         if error.status == 404:
-            said = "It may have been deleted or re-indexed, or lie in another collection."
-        st.html(states.notes([f"There is no item {typed[:40]}. {said}"], "bad"))
+            words = "It may have been deleted or re-indexed, or lie in another collection."
+        st.html(states.notes([f"There is no item {typed[:40]}. {words}"], "bad"))
         return
     change(search, item=found.id, upload=None, crop=None)
 
@@ -116,12 +118,12 @@ def choose_cell(place: Place, search: Searching, upload: Upload) -> None:
         found = cells_of(place.client, upload.content, upload.id, search.um_per_px)
         waiting.empty()
     with left:
-        said = (
+        words = (
             "Click a cell in the picture, or draw a box around one."
             if found.cells
             else "No cell was found here. Draw a box around one, or use the whole picture."
         )
-        st.html(f'<h2 class="hs-section">Which cell?</h2><p class="hs-reason">{said}</p>')
+        st.html(f'<h2 class="hs-section">Which cell?</h2><p class="hs-reason">{words}</p>')
         kinds = [kind for kind in KINDS if _n(found, kind)]
         shown = (
             st.pills(

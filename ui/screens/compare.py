@@ -73,8 +73,8 @@ def _current(place: Place) -> tuple[Searching, list[str]]:
             Searching.of_address({"like": ",".join(named)})  # are they ids?
             ids = named
         except BadAddress as error:
-            said = str(error)
-            st.html(states.notes([f"{said[:1].upper()}{said[1:]}."], "bad"))
+            words = str(error)
+            st.html(states.notes([f"{words[:1].upper()}{words[1:]}."], "bad"))
     if search.collection != place.name:
         if search.collection is not None and search.item is not None:
             return Searching(collection=place.name), []
@@ -94,8 +94,8 @@ def _write(search: Searching, ids: list[str]) -> None:
 def _compared(place: Place, search: Searching, upload: Upload | None, ids: list[str]) -> None:
     items, gone = _items(place, ids)
     if gone:
-        said = "One of the neighbours is" if gone == 1 else f"{gone} of the neighbours are"
-        st.html(states.notes([f"{said} not in the library any more; the others are shown."]))
+        words = "One of the neighbours is" if gone == 1 else f"{gone} of the neighbours are"
+        st.html(states.notes([f"{words} not in the library any more; the others are shown."]))
     if not items:
         st.html(states.empty("Nothing is left to compare", "Search again and mark neighbours."))
         return

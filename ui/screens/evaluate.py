@@ -225,7 +225,7 @@ def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:
 
 def _facts(result: EvaluationResult) -> str:
     data = result.data
-    said = [
+    words = [
         f"encoder {result.encoder.id}",
         result.split.words,
         f"{data.asked:,} of {count(data.used, 'cell')} used as queries",
@@ -233,7 +233,7 @@ def _facts(result: EvaluationResult) -> str:
         count(data.sites, "site") if data.sites else "sites unknown",
         f"confidence intervals over {result.clusters:,} {UNITS[result.unit]}",
     ]
-    chips = "".join(f"<li>{escape(one)}</li>" for one in said)
+    chips = "".join(f"<li>{escape(one)}</li>" for one in words)
     return states.notes(list(result.notes)) + f'<ul class="hs-facts">{chips}</ul>'
 
 
@@ -258,12 +258,12 @@ def _score(one: MethodResult, key: str, twin: MethodResult | None) -> str:
     if value is None:
         return plain(None)
     span = one.intervals.get(key)
-    said = f"{value:.3f}"
+    cell = f"{value:.3f}"
     if span:
-        said += f'<span class="hs-faint">[{span.low:.3f}, {span.high:.3f}]</span>'
+        cell += f'<span class="hs-faint">[{span.low:.3f}, {span.high:.3f}]</span>'
     if twin is not None and (theirs := getattr(twin.scores, key)) is not None:
-        said += f'<span class="hs-faint">{theirs:.3f} ({value - theirs:+.3f})</span>'
-    return said
+        cell += f'<span class="hs-faint">{theirs:.3f} ({value - theirs:+.3f})</span>'
+    return cell
 
 
 def _closer(
@@ -380,7 +380,7 @@ def _confusions(
 ) -> None:
     of = (record.id, method.method)
     held = st.session_state.get("evaluate-cell", (("", ""), "", ""))
-    truth, said = held[1:] if held[0] == of else ("", "")
+    truth, predicted = held[1:] if held[0] == of else ("", "")
     facts = []
     if method.dangerous:
         facts.append(f"{count(method.dangerous, 'answer')} confusing a blast with a mature cell")
@@ -391,7 +391,7 @@ def _confusions(
         f'<ul class="hs-facts">{chips}</ul>'
         '<p class="hs-caption">Rows: recorded label. Columns: vote of the neighbours. '
         "Click a field for its pictures.</p>"
-        f"{matrix(result.labels, method, truth, said)}",
+        f"{matrix(result.labels, method, truth, predicted)}",
         "evaluate-matrix",
     )
     if pressed is not None and pressed.act == "cell":
@@ -400,10 +400,10 @@ def _confusions(
         st.session_state["evaluate-cell"] = (of, result.labels[row], wanted)
         st.rerun()
     if truth:
-        _pictures(place, record, method, truth, said)
+        _pictures(place, record, method, truth, predicted)
 
 
-def matrix(labels: Sequence[str], method: MethodResult, truth: str, said: str) -> str:
+def matrix(labels: Sequence[str], method: MethodResult, truth: str, predicted: str) -> str:
     """The confusions as a table of buttons, darker where a larger share of a row lies."""
     heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in (*labels, "unanswered"))
     rows = []
@@ -411,7 +411,7 @@ def matrix(labels: Sequence[str], method: MethodResult, truth: str, said: str) -
         counts = [*method.confusion.matrix[at], method.confusion.unanswered[at]]
         total = max(1, sum(counts))
         cells = "".join(
-            _cell(at, to, n, n / total, label, [*labels, "unanswered"][to], (truth, said))
+            _cell(at, to, n, n / total, label, [*labels, "unanswered"][to], (truth, predicted))
             for to, n in enumerate(counts)
         )
         rows.append(f'<tr><th scope="row">{escape(label)}</th>{cells}</tr>')
@@ -422,15 +422,15 @@ def matrix(labels: Sequence[str], method: MethodResult, truth: str, said: str) -
 
 
 def _cell(
-    row: int, column: int, n: int, share: float, truth: str, said: str, open: tuple[str, str]
+    row: int, column: int, n: int, share: float, truth: str, predicted: str, open: tuple[str, str]
 ) -> str:
     if not n:
         return '<td><span class="hs-nought" aria-label="none">·</span></td>'
     ground = shade(share, SEQUENCE)
     # Between black and white one is always legible; a dark grey is not on the middle of the ramp.
     ink = max("#000000", "#ffffff", key=lambda one: contrast(ground, one))
-    name = f"{n} of {truth}, predicted {said}: {share:.0%}"
-    here = (truth, "" if said == "unanswered" else said) == open
+    name = f"{n} of {truth}, predicted {predicted}: {share:.0%}"
+    here = (truth, "" if predicted == "unanswered" else predicted) == open
     return (
         f'<td><button data-act="cell" data-id="{row},{column}" aria-label="{escape(name)}" '
         f'aria-pressed="{str(here).lower()}" title="{escape(name)}" '
@@ -439,13 +439,13 @@ def _cell(
 
 
 def _pictures(
-    place: Place, record: EvaluationRecord, method: MethodResult, truth: str, said: str
+    place: Place, record: EvaluationRecord, method: MethodResult, truth: str, predicted: str
 ) -> None:
-    wanted = {"said": said} if said else {"unanswered": True}
+    wanted = {"said": predicted} if predicted else {"unanswered": True}
     found = place.client.evaluation_answers(
         record.id, method.method, truth=truth, limit=SHOWN, **wanted
     )
-    called = said or "unanswered"
+    called = predicted or "unanswered"
     words = f"{truth}, predicted {called}: {count(found.total, 'cell')}, highest share first"
     st.html(f'<h3 class="hs-section">{escape(words)}</h3>')
     stored = [one for one in found.answers if one.stored]

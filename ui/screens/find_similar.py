@@ -66,8 +66,8 @@ def _choosing(search: Searching, upload: Upload) -> bool:
     size = upload.size
     if search.crop is not None or size is None:
         return False
-    said = picking(upload.id)
-    return max(size) > FIELD_PX if said is None else said
+    choosing = picking(upload.id)
+    return max(size) > FIELD_PX if choosing is None else choosing
 
 
 def answered(place: Place, search: Searching, upload: Upload | None) -> None:
@@ -148,11 +148,11 @@ def _with_count(counts: dict[str, int], value: str) -> str:
 def query_actions(search: Searching, upload: Upload | None) -> None:
     """What can be done with the query."""
     if search.refined:
-        said = "The vote is of the query alone; the gallery follows your examples."
-        st.html(states.notes([said], "good"))
+        words = "The vote is of the query alone; the gallery follows your examples."
+        st.html(states.notes([words], "good"))
     if upload is not None and upload.size is not None:
-        said = "Choose a cell" if search.crop is None else "Choose another cell"
-        if st.button(said, key="other", icon=":material/crop_free:", width="stretch"):
+        words = "Choose a cell" if search.crop is None else "Choose another cell"
+        if st.button(words, key="other", icon=":material/crop_free:", width="stretch"):
             set_picking(upload.id, True)
             change(search, crop=None)
         with st.expander("Query details"):
@@ -182,13 +182,13 @@ def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: 
     if upload is None:
         item = stored_item(place.client, str(search.item), place.name)
         bar = scale_bar(side_um(item, max(pixels(jpeg))), item.um_per_px_origin == "estimate")
-        said = " · ".join(part for part in ("stored item", item.label, item.dataset) if part)
-        return query_card(jpeg, said, bar, f"The query: a stored item, {item.label or 'no label'}")
+        words = " · ".join(part for part in ("stored item", item.label, item.dataset) if part)
+        return query_card(jpeg, words, bar, f"The query: a stored item, {item.label or 'no label'}")
     size = upload.size if search.crop is None else (search.crop.w, search.crop.h)
     um = search.um_per_px
     bar = None if um is None or size is None else scale_bar(max(size) * um)
-    said = upload.name if search.crop is None else f"a cell of {upload.name}"
-    return query_card(jpeg, said if um else f"{said} · scale unknown", bar)
+    words = upload.name if search.crop is None else f"a cell of {upload.name}"
+    return query_card(jpeg, words if um else f"{words} · scale unknown", bar)
 
 
 def neighbours(

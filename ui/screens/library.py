@@ -134,8 +134,8 @@ def _reviews(place: Place) -> None:
     if not reviewed:
         return
     disputed = sum(one.disputed for one in reviewed)
-    said = f"{count(len(reviewed), 'cell')} reviewed; reviewers disagree on {disputed:,}."
-    st.html(f'<p class="hs-reason">{said} The recorded labels stay as they are.</p>')
+    words = f"{count(len(reviewed), 'cell')} reviewed; reviewers disagree on {disputed:,}."
+    st.html(f'<p class="hs-reason">{words} The recorded labels stay as they are.</p>')
     st.download_button(
         "Download the reviews as CSV",
         reviews_csv(reviewed),
@@ -226,8 +226,8 @@ def _gates(versions: Sequence[VersionRecord]) -> None:
 
 
 def _figures(figures: dict[str, float]) -> str:
-    said = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
-    return escape(said) or plain(None)
+    words = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+    return escape(words) or plain(None)
 
 
 def _reindex(place: Place) -> None:

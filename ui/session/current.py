@@ -24,8 +24,8 @@ def current(place: Place) -> Searching:
         try:
             held = Searching.of_address(params)
         except BadAddress as error:
-            said = str(error)
-            st.html(states.notes([f"{said[:1].upper()}{said[1:]}."], "bad"))
+            words = str(error)
+            st.html(states.notes([f"{words[:1].upper()}{words[1:]}."], "bad"))
             held = Searching()
         renew()
     if held.collection != place.name:

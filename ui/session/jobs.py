@@ -55,11 +55,11 @@ def follow(
             st.rerun(scope="app")
         share = job.done / job.total if job.total else 0.0
         waiting = job.state == "queued"
-        said = "waiting for other jobs" if waiting else f"{job.done:,} of {job.total:,}"
+        text = "waiting for other jobs" if waiting else f"{job.done:,} of {job.total:,}"
         if not waiting and not job.total:
-            said = "started"
+            text = "started"
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(min(share, 1.0), text=f"{words}: {said}")
+            st.progress(min(share, 1.0), text=f"{words}: {text}")
             if st.button("Cancel", key=f"{key}-stop"):
                 (stop or client.stop_job)(str(id))
 

@@ -51,11 +51,11 @@ def lenses(panes: Sequence[Pane], key: str) -> None:
         panes: At most five fit side by side.
         key: A name that no other on the page has.
     """
-    told = []
+    sent = []
     for pane in panes:
         facts = asdict(pane)
         facts["overlayAlt"] = facts.pop("overlay_alt")
-        told.append(facts)
-    digest = sha256(repr(told).encode()).hexdigest()
+        sent.append(facts)
+    digest = sha256(repr(sent).encode()).hexdigest()
     span = max((pane.span for pane in panes if pane.span), default=1.0)
-    mount("lenses", {"key": digest, "panes": told, "span": span}, key)
+    mount("lenses", {"key": digest, "panes": sent, "span": span}, key)

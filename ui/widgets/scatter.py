@@ -91,7 +91,7 @@ def scatter(
         "what": what,
         "tall": height,
     }
-    told = mount("scatter", data, key, "lasso", "point")
-    lasso, point = told.get("lasso"), told.get("point")
+    reports = mount("scatter", data, key, "lasso", "point")
+    lasso, point = reports.get("lasso"), reports.get("point")
     corners = None if not lasso else tuple((float(a), float(b)) for a, b in lasso["corners"])
     return Drawn(corners, int(point["at"]) if point else None)
