@@ -30,7 +30,7 @@ BLOCK = 1 << 27
 """Most scores of a block."""
 GROUP = 32
 """Rows of the library of which only the highest score is sorted."""
-CHUNK = 2048
+CHUNK = 512
 """Pairs scored at once, so that their rows stay in the cache."""
 LARGE = 1e10
 """Multiplications from which bfloat16 and the GPU are worth their preparation."""
@@ -192,7 +192,7 @@ def _scored(q: Tensor, x: Tensor, query: Places, row: Places, kind: type[np.floa
     out = np.empty(len(query), kind)
     for start in range(0, len(query), CHUNK):
         part = slice(start, start + CHUNK)
-        left = q.numpy()[query[part]].astype(kind, copy=False)
-        right = x.numpy()[row[part]].astype(kind, copy=False)
+        left = q.numpy().take(query[part], axis=0).astype(kind, copy=False)
+        right = x.numpy().take(row[part], axis=0).astype(kind, copy=False)
         np.einsum("pd,pd->p", left, right, out=out[part])
     return out

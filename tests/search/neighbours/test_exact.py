@@ -62,7 +62,7 @@ def test_equal_rows_come_in_order_of_position_however_many_there_are(rng):
     library = _clusters(rng, 2400, 0.7)
     copies = rng.permutation(2400)[:60]
     library[copies] = library[copies[0]]
-    queries = np.concatenate([library[copies[:1]], _clusters(rng, 600, 0.7)])
+    queries = np.concatenate([library[copies[:1]], _clusters(rng, 100, 0.7)])
 
     places, scores = search(queries, library, 20)
 
@@ -74,7 +74,7 @@ def test_equal_rows_come_in_order_of_position_however_many_there_are(rng):
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("noise", [0.02, 0.3, 0.8, 1.5])
 def test_tight_and_loose_clusters_are_searched_alike(rng, noise):
-    queries, library = _clusters(rng, 700, noise, 384), _clusters(rng, 3000, noise, 384)
+    queries, library = _clusters(rng, 150, noise, 384), _clusters(rng, 2000, noise, 384)
 
     assert np.array_equal(search(queries, library, 20)[0], _oracle(queries, library, 20)[0])
 
@@ -83,7 +83,7 @@ def test_tight_and_loose_clusters_are_searched_alike(rng, noise):
 def test_queries_unlike_everything_are_answered(rng):
     library = np.concatenate([_clusters(rng, 2500, 0.4), _unit(rng.standard_normal((40, 96)))])
     unlike = -library.mean(axis=0, keepdims=True)
-    queries = np.concatenate([_unit(rng.standard_normal((600, 96))), _unit(unlike)])
+    queries = np.concatenate([_unit(rng.standard_normal((120, 96))), _unit(unlike)])
 
     assert np.array_equal(search(queries, library, 30)[0], _oracle(queries, library, 30)[0])
 
