@@ -143,6 +143,34 @@ def test_every_route_of_the_openapi_file_lets_in_whom_its_role_says(
     assert let_in >= {"read": 8, "write": 12, "admin": 12, "other": 3}.get(who, 1)
 
 
+def names_a_collection(operation: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    name = body.get("schema", {}).get("$ref", "").rpartition("/")[2]
+    return "collection" in schemas.get(name, {}).get("properties", {})
+
+
+def test_every_collection_that_a_body_can_name_is_checked(
+    client: TestClient, library: tuple[Path, Stored], texts: dict[str, str]
+) -> None:
+    schemas = application(Settings()).openapi()["components"]["schemas"]
+    ids, headers = library[1].ids, {"X-API-Key": texts["other"]}
+    asked = {
+        "/v1/cases/similar": {"items": ids[:3]},
+        "/v1/evaluations": {},
+        "/v1/explain": {"item": ids[0], "hits": ids[1:2]},
+    }
+    named = [path for _, path, one in operations() if names_a_collection(one, schemas)]
+
+    for path in named:
+        body = {**asked.get(path, {"item": ids[0]}), "collection": "cells"}
+        form = {"data": {"question": json.dumps(body)}}
+        field = {"/v1/cases/similar": "images", "/v1/evaluations": "set"}.get(path, "image")
+        files = {field: ("a", library[1].image, "image/png")}
+        assert client.post(path, json=body, headers=headers).status_code == 403, path
+        assert client.post(path, headers=headers, files=files, **form).status_code == 403, path
+    assert set(named) >= {*asked, "/v1/search", "/v1/vote", "/v1/refine"}
+
+
 @pytest.mark.parametrize("where", ["cells", None])
 def test_a_collection_that_a_body_names_is_guarded_too(
     client: TestClient, library: tuple[Path, Stored], texts: dict[str, str], where: str | None
