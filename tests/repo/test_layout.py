@@ -25,7 +25,12 @@ ROOMS = [
 ]
 TOGETHER = {"browser", "repo", "support"}
 """Folders of tests/ that belong to no one room: many modules at once."""
-SEVERAL = {"test_decoders.py", "test_hostile_weights.py"}
+SEVERAL = {
+    "test_decoders.py",
+    "test_files.py",
+    "test_hostile_weights.py",
+    "test_recognition.py",
+}
 """Tests of several modules of their room at once."""
 
 
