@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import base64
+import binascii
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,9 +56,10 @@ class NotForBlood(StainError):
 class Normaliser(ABC):
     """Gives tiles the colours of a reference.
 
-    `name` is `method-version`, followed by a digest of the target where it is not the built-in
+    `name` is `method-version`, followed by the target's numbers where it is not the built-in
     reference. It belongs into the `stain` field of the encoder's card, so that vectors of
-    normalised and of plain tiles, or of two targets, cannot meet.
+    normalised and of plain tiles, or of two targets, cannot meet, and `from_name` makes the
+    normaliser again for queries.
     """
 
     method: ClassVar[str]
@@ -66,7 +68,7 @@ class Normaliser(ABC):
     def __init__(self, target: Mapping[str, Any] | None = None) -> None:
         self.fitted = target is not None
         self.target = {
-            key: np.asarray(value, np.float64)
+            key: np.asarray(value, np.float32).astype(np.float64)  # as a name can hold it
             for key, value in (self.reference() if target is None else target).items()
         }
 
@@ -76,8 +78,25 @@ class Normaliser(ABC):
         base = f"{self.method}-{self.version}"
         if not self.fitted:
             return base
-        text = json.dumps({k: np.round(v, 6).tolist() for k, v in sorted(self.target.items())})
-        return f"{base}-{sha256(text.encode()).hexdigest()[:8]}"
+        numbers = np.concatenate([value.ravel() for _, value in sorted(self.target.items())])
+        return f"{base}-{base64.urlsafe_b64encode(numbers.astype('<f4').tobytes()).decode()}"
+
+    @classmethod
+    def from_name(cls, name: str) -> Normaliser | None:
+        """The normaliser of this method whose `name` it is; `None` if it is another's."""
+        base = f"{cls.method}-{cls.version}"
+        if name == base:
+            return cls()
+        try:
+            numbers = np.frombuffer(base64.urlsafe_b64decode(name.removeprefix(f"{base}-")), "<f4")
+        except (ValueError, binascii.Error):
+            return None
+        shapes = sorted((key, value.shape) for key, value in cls.reference().items())
+        ends = np.cumsum([np.prod(shape, dtype=int) for _, shape in shapes])
+        if not name.startswith(f"{base}-") or len(numbers) != ends[-1]:
+            return None
+        parts = zip(shapes, np.split(numbers, ends[:-1]), strict=True)
+        return cls({key: part.reshape(shape) for (key, shape), part in parts})
 
     @classmethod
     def fit(cls, image: RGB) -> Normaliser:
@@ -222,12 +241,21 @@ class Vahadane(_TwoStains):
 class Reinhard(Normaliser):
     """Reinhard et al., Color transfer between images, IEEE CG&A 2001: means and deviations.
 
-    In the paper's decorrelated l-alpha-beta space. Statistics are of stained pixels alone, and
-    glass stays as it is, so that the share of glass in a tile does not shift its colours.
+    Two things differ from the paper, and make two scanners of one tile more alike. Each channel
+    is first divided by the light that passes the slide, so that what counts as glass does not
+    depend on the scanner; glass has no part in the statistics and gets the target's light. And
+    the space is CIELAB in place of l-alpha-beta, in which little light in one channel becomes a
+    large number.
     """
 
     method = "reinhard"
-    version = 1
+    version = 2
+    LIGHT_PERCENTILE = 95
+    """Of each channel: the light that passes the slide."""
+    CLEAR = 0.02
+    """Share of a tile's strongest density below which a pixel counts less, to nothing at 0."""
+    GLASS = (0.01, 0.05)
+    """Density of a moved pixel that is glass, and from which on it is none; between, a mixture."""
 
     @classmethod
     def reference(cls) -> dict[str, Floats]:
@@ -235,29 +263,36 @@ class Reinhard(Normaliser):
         h, e = np.meshgrid(np.linspace(0.05, 1, 12), np.linspace(0.1, 1, 12))
         amounts = np.stack([h.ravel() ** 2, e.ravel()], axis=1) * REFERENCE_STRENGTH
         stains = REFERENCE_STAINS / np.linalg.norm(REFERENCE_STAINS, axis=0)
-        space = to_lab(LIGHT * np.exp(-amounts @ stains.T))
-        return {"mean": space.mean(axis=0), "deviation": space.std(axis=0)}
+        space = to_lab(np.exp(-amounts @ stains.T))
+        light = np.full(3, 244.0)  # glass, as most scanners show it
+        return {"light": light, "mean": space.mean(axis=0), "deviation": space.std(axis=0)}
 
     @classmethod
     def measure(cls, image: RGB) -> dict[str, Floats]:
-        """Mean and deviation of the stained pixels."""
-        pixels = sample(image)
-        space = to_lab(pixels[is_stained(pixels)].astype(np.float64))
-        if len(space) < FEWEST:
+        """Light of each channel, and mean and deviation of what absorbs it, in CIELAB."""
+        pixels = sample(image).astype(np.float64)
+        light = np.maximum(np.percentile(pixels, cls.LIGHT_PERCENTILE, axis=0), 1)
+        density = -np.log(np.maximum(pixels, 1) / light).mean(axis=1)
+        if (density >= FAINT).sum() < FEWEST:
             raise StainError("the tile has too little stain to measure its colours")
-        deviation = space.std(axis=0)
-        if (deviation < 1e-4).any():
+        weight = np.clip(density / (cls.CLEAR * np.percentile(density, 99)), 0, 1)
+        space = to_lab(pixels / light)
+        mean = np.average(space, axis=0, weights=weight)
+        deviation = np.sqrt(np.average((space - mean) ** 2, axis=0, weights=weight))
+        if (deviation < 1e-2).any():
             raise StainError("the tile has one colour only")
-        return {"mean": space.mean(axis=0), "deviation": deviation}
+        return {"light": light, "mean": mean, "deviation": deviation}
 
     def _moved(self, image: RGB, source: Mapping[str, Floats]) -> Floats:
-        pixels = image.reshape(-1, 3)
-        out = pixels.astype(np.float64)
-        where = is_stained(pixels)
-        space = to_lab(out[where])
-        space = (space - source["mean"]) * (self.target["deviation"] / source["deviation"])
-        out[where] = from_lab(space + self.target["mean"])
-        return out.reshape(image.shape)
+        passed = image.reshape(-1, 3) / source["light"]
+        space = (to_lab(passed) - source["mean"]) * (self.target["deviation"] / source["deviation"])
+        moved = np.maximum(from_lab(space + self.target["mean"]), 1 / LIGHT)
+        light = np.maximum(np.percentile(moved, self.LIGHT_PERCENTILE, axis=0), 1 / LIGHT)
+        density = -np.log(moved / light).mean(axis=1)
+        low, high = self.GLASS
+        stained = np.clip((density - low) / (high - low), 0, 1)[:, None]
+        out = (stained * moved + (1 - stained) * passed) * self.target["light"]
+        return np.asarray(out.reshape(image.shape))
 
 
 NORMALISERS: tuple[type[Normaliser], ...] = (Macenko, Reinhard, Vahadane)
@@ -285,11 +320,6 @@ def sample(image: RGB) -> RGB:
     """Every n-th pixel, as n x 3."""
     pixels = image.reshape(-1, 3)
     return pixels[:: max(1, len(pixels) // SAMPLE)]
-
-
-def is_stained(pixels: RGB) -> NDArray[np.bool_]:
-    """Pixels that are not glass."""
-    return np.asarray((optical_density(pixels) >= FAINT).all(axis=1))
 
 
 def stained(pixels: RGB) -> Floats:
@@ -343,19 +373,13 @@ def concentrations(stains: Floats, density: Floats, penalty: float = 0.0) -> Flo
     )
 
 
-TO_LMS = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
-"""RGB to cone space (Reinhard 2001, eq. 4)."""
-TO_LAB = np.diag([1 / np.sqrt(3), 1 / np.sqrt(6), 1 / np.sqrt(2)]) @ np.array(
-    [[1, 1, 1], [1, 1, -2], [1, -1, 0]]
-)
-"""Logarithmic cone space to l-alpha-beta (eq. 6)."""
-
-
-def to_lab(pixels: Floats) -> Floats:
-    """n x 3 RGB to l-alpha-beta."""
-    return np.asarray(np.log10(np.maximum(pixels @ TO_LMS.T, 1.0)) @ TO_LAB.T)
+def to_lab(passed: Floats) -> Floats:
+    """n x 3 shares of the light in red, green and blue to CIELAB (sRGB, D65; L from 0 to 100)."""
+    pixels = np.asarray(passed, np.float32)[None]
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)[0], np.float64)
 
 
 def from_lab(space: Floats) -> Floats:
-    """n x 3 l-alpha-beta to RGB, not yet rounded."""
-    return np.asarray(10 ** (space @ np.linalg.inv(TO_LAB).T) @ np.linalg.inv(TO_LMS).T)
+    """The inverse of `to_lab`; colours that no screen shows are cut off at 0 and 1."""
+    rows = np.asarray(space, np.float32)[None]
+    return np.asarray(cv2.cvtColor(rows, cv2.COLOR_LAB2RGB)[0], np.float64)

@@ -20,9 +20,8 @@ class NoSuchNormaliser(EncoderError):
         known = ", ".join(kind().name for kind in NORMALISERS)
         super().__init__(
             f"the images of this collection were normalised with {name!r}, and this installation "
-            f"has {known}, each towards its built-in reference. Without the same step a query "
-            "would be compared with tiles of other colours: ask with a stored item, or install "
-            "the version that made the collection"
+            f"has {known}. Without the same step a query would be compared with tiles of other "
+            "colours: search with a stored item, or install the version that made the collection"
         )
 
 
@@ -74,13 +73,12 @@ def normaliser_of(card: EncoderCard) -> Normaliser | None:
     """The normaliser that a card names; `None` if it names none.
 
     Raises:
-        NoSuchNormaliser: of another version, of a target of its own, or unknown.
+        NoSuchNormaliser: of another version, or unknown.
     """
     if card.stain is None:
         return None
     for kind in NORMALISERS:
-        normaliser = kind()
-        if normaliser.name == card.stain:
+        if normaliser := kind.from_name(card.stain):
             return normaliser
     raise NoSuchNormaliser(card.stain)
 

@@ -15,6 +15,7 @@ from ui.cli.options import EncoderOption
 
 if TYPE_CHECKING:
     from encoder.contract import Encoder
+    from encoder.stains.normalisers import Normaliser
     from ingest.layouts.scan import Options, Scan
     from ingest.pipeline.ledger import Ledger
     from ingest.pipeline.sink import Sink
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 NOTED_S = 2.0
 """Seconds between two updates of the progress that `hemaseek jobs` shows."""
+FILES = ("regions", "stain_target")
+"""Fields of a request that name one file."""
 SHOWN_FAILURES = 20
 """How many failures are printed; the report file has all."""
 
@@ -76,6 +79,10 @@ class Request:
     stain_norm: Annotated[
         str | None, typer.Option(help="For H&E slides: macenko, reinhard or vahadane.")
     ] = None
+    stain_target: Annotated[
+        Path | None,
+        typer.Option(help="Image whose colours --stain-norm gives to tiles. [built-in colours]"),
+    ] = None
     find: Annotated[
         bool | None,
         typer.Option(
@@ -88,17 +95,40 @@ class Request:
     def kept(self) -> dict[str, Any]:
         """The same as JSON values, with absolute paths, so that it can be run from any folder."""
         files: dict[str, Any] = {"paths": [str(path.absolute()) for path in self.paths]}
-        if self.regions is not None:
-            files["regions"] = str(self.regions.absolute())
+        files |= {n: str(path.absolute()) for n in FILES if (path := getattr(self, n)) is not None}
         return asdict(self) | files
 
     @classmethod
     def of_kept(cls, facts: Mapping[str, Any]) -> Request:
         """The request that `kept` wrote."""
         files: dict[str, Any] = {"paths": [Path(path) for path in facts["paths"]]}
-        if facts.get("regions") is not None:
-            files["regions"] = Path(facts["regions"])
+        files |= {name: Path(facts[name]) for name in FILES if facts.get(name) is not None}
         return cls(**{**facts, **files})
+
+    def normaliser(self) -> Normaliser | None:
+        """The stain normalisation of tiles, towards the target image if there is one.
+
+        Raises:
+            StainError: an unknown method, a stain of blood, or a target that cannot be measured.
+            NotAnImage: the target cannot be read.
+        """
+        from encoder.image import read_rgb
+        from encoder.stains.normalisers import StainError, by_name
+
+        if self.stain_norm is None:
+            if self.stain_target is not None:
+                raise StainError("--stain-target needs --stain-norm: macenko, reinhard or vahadane")
+            return None
+        method = by_name(self.stain_norm)
+        if self.stain_target is None:
+            made = method()
+        else:
+            try:
+                made = method.fit(read_rgb(self.stain_target))
+            except StainError as error:
+                raise StainError(f"--stain-target {self.stain_target}: {error}") from error
+        made.check(self.stain)
+        return made
 
     def options(self) -> Options:
         """The same as options of `ingest`.
@@ -106,7 +136,6 @@ class Request:
         Raises:
             Refusal, StainError: tiles or a normalisation that cannot be.
         """
-        from encoder.stains.normalisers import by_name
         from ingest.layouts.scan import Options
         from ingest.slides.grid import MicronsPerPixel, TilePixels, TilePlan
         from ingest.slides.regions import Regions, text_of
@@ -114,9 +143,6 @@ class Request:
         from ingest.sources.marked import CropRule
         from ingest.sources.source import Facts
 
-        normaliser = by_name(self.stain_norm)() if self.stain_norm else None
-        if normaliser is not None:
-            normaliser.check(self.stain)
         regions = None
         if self.regions is not None:
             regions = text_of(self.regions)
@@ -137,7 +163,7 @@ class Request:
             dataset=self.dataset,
             facts=facts,
             rule=CropRule(um=self.crop_um, px=self.crop_px),
-            slides=SlideReader(tiles=plan, regions=regions, stain=normaliser),
+            slides=SlideReader(tiles=plan, regions=regions, stain=self.normaliser()),
             find=self.find,
         )
 

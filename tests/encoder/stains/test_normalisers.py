@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from benchmarks.made import STAINS, glass, tissue
+from benchmarks.made import STAINS, blob, glass, tissue
 from encoder.stains import normalisers as st
 from encoder.stains.normalisers import (
     NORMALISERS,
@@ -112,9 +112,50 @@ def test_concentrations_are_the_non_negative_least_squares(rng):
 
 
 def test_lab_is_undone(rng):
-    pixels = rng.uniform(5, 250, (50, 3))
+    passed = rng.uniform(0.02, 0.98, (50, 3))
 
-    assert np.allclose(st.from_lab(st.to_lab(pixels)), pixels, rtol=1e-6)
+    assert np.allclose(st.from_lab(st.to_lab(passed)), passed, atol=2e-3)
+
+
+def by_density(red, green, blue):
+    """Another stain or scanner: the optical density of each channel by a factor."""
+    powers = np.array([red, green, blue])
+    return lambda tile: (255 * (np.maximum(tile, 1) / 255) ** powers).astype(np.uint8)
+
+
+def by_light(red, green, blue):
+    """Another lamp or camera: the light of each channel by a factor."""
+    return lambda tile: (tile * np.array([red, green, blue])).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("other", "most"),
+    [
+        (by_light(0.97, 0.93, 0.98), 2.0),
+        (by_light(0.9, 0.8, 1.0), 1.0),
+        (by_density(1.1, 0.95, 1.0), 3.0),
+        (by_density(1.4, 1.1, 0.8), 3.0),
+        (by_density(0.6, 0.6, 0.6), 6.0),
+    ],
+    ids=["light", "much light", "stain", "much stain", "pale"],
+)
+@pytest.mark.parametrize("fitted", [False, True], ids=["reference", "target image"])
+def test_reinhard_brings_two_views_of_a_tile_together(other, most, fitted, rng):
+    """Mean difference of all pixels in levels of 255; torchstain 1.4 leaves 2.2, 9.7, 2.0, 3.0
+    and 6.0 of such tiles, the hard mask of version 1 up to 37."""
+    normaliser = Reinhard.fit(tissue(192, rng)) if fitted else Reinhard()
+    for tile in (tissue(192, rng), blob(192, 192, rng)):
+        one, two = (normaliser.apply(view).astype(int) for view in (tile, other(tile)))
+        assert np.abs(one - two).mean() < most
+
+
+def test_the_share_of_glass_does_not_move_the_colours_of_reinhard(rng):
+    tile = tissue(192, rng)
+    half = tile.copy()
+    half[96:] = 244
+    whole, part = Reinhard().apply(tile)[:96], Reinhard().apply(half)[:96]
+
+    assert np.abs(whole.astype(int) - part).mean() < 12
 
 
 def test_glass_stays_glass_under_reinhard(rng):

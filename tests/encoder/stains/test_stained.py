@@ -40,20 +40,23 @@ def test_an_image_on_which_it_fails_stays_as_it_is_and_that_is_said(
     assert np.array_equal(stained(plain, Macenko()).embed([empty]), plain.embed([empty]))
 
 
-def test_a_card_names_its_normaliser() -> None:
-    card = load("colour").card
+def test_a_card_names_its_normaliser_and_its_target(rng: np.random.Generator) -> None:
+    card, tile = load("colour").card, tissue(96, rng)
 
     assert normaliser_of(card) is None
     for kind in NORMALISERS:
-        found = normaliser_of(replace(card, stain=kind().name))
-        assert type(found) is kind
+        for made in (kind(), kind.fit(tissue(128, rng))):
+            found = normaliser_of(replace(card, stain=made.name))
+            assert type(found) is kind
+            assert found.name == made.name
+            assert np.array_equal(found.apply(tile), made.apply(tile))
 
 
-@pytest.mark.parametrize("name", ["macenko-0", "macenko-1-0123abcd", "nosuch-1"])
+@pytest.mark.parametrize("name", ["macenko-0", "macenko-1-0123abcd", "nosuch-1", "reinhard-1"])
 def test_a_normaliser_that_is_not_here_is_named(name: str) -> None:
     encoder = load("colour")
 
-    with pytest.raises(NoSuchNormaliser, match=f"{name}.*macenko-1, reinhard-1, vahadane-1"):
+    with pytest.raises(NoSuchNormaliser, match=f"{name}.*macenko-1, reinhard-2, vahadane-1"):
         as_carded(encoder, replace(encoder.card, stain=name))
 
 

@@ -21,6 +21,7 @@ from qdrant_standin import standin
 from benchmarks.made import blob, glass, level_of, svs_description, write_tiff
 from encoder.contract import RGB, Encoder, NoPatchTokens
 from encoder.registry import load
+from encoder.stains.normalisers import StainError
 from ingest.layouts.known import scan
 from ingest.layouts.scan import Options
 from ingest.pipeline.ledger import Ledger, RunRow, ledger_path
@@ -81,6 +82,55 @@ def test_a_query_of_a_normalised_collection_is_normalised_too(
     assert answer.hits[0].score > 0.99999
     assert not any("normalisation" in warning for warning in answer.warnings)
     assert any("macenko-1" in warning and "as it is" in warning for warning in blank.warnings)
+
+
+@pytest.mark.parametrize("method", ["macenko", "reinhard", "vahadane"])
+def test_tiles_take_the_colours_of_an_image_and_queries_follow(
+    method: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path, target = slide(tmp_path / "a.svs", rng), tmp_path / "target.png"
+    target.write_bytes(png(np.rint(blob(128, 128, rng, share=0.9) * (1, 0.9, 0.95)).astype("u1")))
+    settings = settings_of(tmp_path)
+    request = Request(paths=[path], tile_px=64, stain_norm=method, stain_target=target)
+    perform(request, settings)
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+
+    service = Service.open(settings)
+    try:
+        collection = service.collection()
+        stored = [one.item for one in scroll_all(collection.store)]
+        box = stored[len(stored) // 2].bbox
+        assert box is not None
+        query = pixels[box.y : box.y + box.h, box.x : box.x + box.w]
+        answer = search(service.context(), Question(k=1, exclude=()), png(query))
+    finally:
+        service.close()
+
+    assert str(collection.card.stain).startswith(f"{method}-")
+    assert answer.hits[0].item.id == stored[len(stored) // 2].id
+    assert answer.hits[0].score > 0.99999
+    assert Request.of_kept(request.kept()) == request
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stain_target": "empty.png"}, "--stain-target needs --stain-norm"),
+        (
+            {"stain_norm": "reinhard", "stain_target": "empty.png"},
+            r"empty\.png: .*too little stain",
+        ),
+    ],
+)
+def test_a_stain_target_that_cannot_apply_is_refused(
+    given: dict[str, str], message: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    (tmp_path / "empty.png").write_bytes(png(glass(64, 64, rng)))
+    target = tmp_path / given["stain_target"]
+    request = Request(paths=[tmp_path], stain_norm=given.get("stain_norm"), stain_target=target)
+
+    with pytest.raises(StainError, match=message):
+        request.normaliser()
 
 
 def cells(folder: Path, n: int, seed: int) -> Path:
