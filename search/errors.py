@@ -77,3 +77,13 @@ class BadVector(ValueError):
 
 class BadItem(ValueError):
     """An item that cannot be stored."""
+
+
+class Busy(RuntimeError):
+    """Other calls have the memory that this one needs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the service is busy with other uploads; send this one again as Retry-After says, or "
+            "send fewer or smaller pictures at once"
+        )

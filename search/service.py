@@ -12,7 +12,7 @@ from encoder.card import EncoderCard
 from encoder.contract import Encoder
 from encoder.registry import load
 from encoder.stains.stained import as_carded
-from search.disk.atomic import write_durably
+from search.disk.atomic import sweep, write_durably
 from search.evaluation.kept import Evaluations
 from search.index.contract import need_same_encoder
 from search.library.collection import Collection
@@ -22,6 +22,7 @@ from search.library.library import Library
 from search.library.served import Holding
 from search.library.sources import PlainImages, ReadPixels
 from search.query.context import Context, Memory
+from search.query.pictures import MemoryBudget, Pictures
 from search.settings import Settings
 
 PROTOTYPES = 16
@@ -80,6 +81,11 @@ class Service:
         self.encoders = Encoders(load_encoder or (lambda id: load(id, device=settings.device)))
         self.jobs = Jobs(library.folder / "jobs")
         self.evaluations = Evaluations(library.folder / "evaluations", self.jobs, self.context)
+        self.pictures = Pictures(
+            MemoryBudget(settings.picture_bytes), int(settings.max_megapixels * 1e6)
+        )
+        self.evaluations.sweep()
+        sweep(library.folder)
         self._memory, self._prototypes = Memory(), Memory(PROTOTYPES)
         self._collections = Holding(library, self.encoders.prepare)
         self._opening = threading.RLock()
@@ -143,6 +149,7 @@ class Service:
             load=self.encoders.of,
             read_pixels=self.read_pixels,
             memory=self._memory,
+            pictures=self.pictures,
             prototypes=self._prototypes,
         )
 

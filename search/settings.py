@@ -77,12 +77,25 @@ class Settings(BaseSettings):
     """Most connections at once."""
     max_connections_per_address: Annotated[int, Field(ge=1, le=65535)] = 128
     """Most connections at once from one address; raise it behind a proxy."""
+    memory_mb: Annotated[float, Field(ge=1024, le=1 << 20)] = 2048
+    """Memory that the service takes at most, in MiB, whatever is uploaded; more calls than that
+    wait, or are asked to come back."""
     max_upload_mb: Annotated[float, Field(gt=0, le=1024)] = 20
     """Largest uploaded image, in MiB, counted while it streams in."""
     max_shard_mb: Annotated[float, Field(gt=0, le=4096)] = 512
     """Largest shard taken from an ingest through the service, in MiB."""
     max_megapixels: Annotated[float, Field(gt=0, le=400)] = 50
     """Largest uploaded image, in millions of pixels."""
+
+    @property
+    def body_bytes(self) -> int:
+        """Memory for the bodies of all calls in flight."""
+        return int(self.memory_mb * 2**20) // 8
+
+    @property
+    def picture_bytes(self) -> int:
+        """Memory for decoded pictures of all calls; the rest is the service's own."""
+        return int(self.memory_mb * 2**20 * 7) // 16
 
     @property
     def audit_folder(self) -> Path:

@@ -9,13 +9,13 @@ from fastapi import Depends, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from encoder.image import read_rgb
 from ingest.smears.cells import FinderError
 from ingest.smears.crops import FieldOfView, placed
 from ingest.smears.finders import DEFAULT, finder
 from search.api.access import Lists, api_router
 from search.api.bodies import form_of, read_question
 from search.api.problems import Expected
+from search.query.pictures import Pictures
 from search.schemas.cells import Field, FoundCell, FoundCells
 from search.schemas.items import Box, ScaleOrigin
 
@@ -47,19 +47,20 @@ async def cells(
     known, images = asked
     if not images:
         raise FinderError("send the field as a picture, in the form field 'image'")
-    cap = int(access.settings.max_megapixels * 1e6)
-    return await run_in_threadpool(find_cells, images[0], known.um_per_px, most, cap)
+    return await run_in_threadpool(find_cells, images[0], known.um_per_px, most, access.pictures)
 
 
-def find_cells(content: bytes, um_per_px: float | None, most: int, max_pixels: int) -> FoundCells:
+def find_cells(
+    content: bytes, um_per_px: float | None, most: int, pictures: Pictures
+) -> FoundCells:
     """The cells of an encoded picture, with the squares that an ingest would cut.
 
     Raises:
-        ImageError: not a picture, or too large.
+        ImageError: not a picture, or too large; Busy: no memory for it now.
         FinderError: a picture that the finder cannot take.
     """
-    pixels = read_rgb(content, name="the uploaded field", max_pixels=max_pixels)
-    found = finder(DEFAULT).find(pixels, um_per_px)
+    with pictures.opened(content, "the uploaded field") as pixels:
+        found = finder(DEFAULT).find(pixels, um_per_px)
     rule = FieldOfView(kinds=("white", "red", "platelet"))
     origin: ScaleOrigin | None = None if found.scale is None else found.scale.origin
     told = tuple(

@@ -38,11 +38,14 @@ from search.evaluation.kept import Evaluations
 from search.library.jobs import Job, NoSuchJob, Run
 from search.library.library import Library
 from search.query.context import Context
+from search.query.pictures import BodyMemory, Pictures
 from search.security.audit import NOTED
 from search.security.keys import Caller, Forbidden, Role
 from search.service import Service
 from search.settings import Settings
 
+PARSED = 8
+"""Bytes that one byte of JSON takes when it is parsed."""
 JSON_MB = 32
 """Largest JSON body, in MiB; what is larger goes through `read_body` with a cap of its own."""
 
@@ -62,6 +65,11 @@ class Access:
     def settings(self) -> Settings:
         """Of the service."""
         return self._service.settings
+
+    @property
+    def pictures(self) -> Pictures:
+        """Decodes what is uploaded, within the memory of the service."""
+        return self._service.pictures
 
     def default(self) -> str:
         """Name of the collection that is meant where none is named; it need not exist."""
@@ -239,12 +247,13 @@ class CappedRoute(APIRoute):
             return handler
 
         async def capped(request: Request) -> Response:
-            return await handler(Request(request.scope, _capped(request.receive)))
+            memory: BodyMemory = request.state.memory
+            return await handler(Request(request.scope, _capped(request.receive, memory)))
 
         return capped
 
 
-def _capped(receive: Receive) -> Receive:
+def _capped(receive: Receive, memory: BodyMemory) -> Receive:
     size = 0
 
     async def counted() -> Message:
@@ -253,6 +262,7 @@ def _capped(receive: Receive) -> Receive:
         size += len(message.get("body", b""))
         if size > JSON_MB * 1024 * 1024:
             raise HTTPException(413, f"a JSON body is at most {JSON_MB} MiB; send it in parts")
+        memory.take(PARSED * len(message.get("body", b"")))
         return message
 
     return counted

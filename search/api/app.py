@@ -9,6 +9,7 @@ from importlib.metadata import version
 from threading import Thread
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -63,8 +64,13 @@ MODELS: Sequence[type[BaseModel]] = (
 """Bodies that are read or written by hand, for the OpenAPI file."""
 
 
-def health(request: Request) -> Health:
+async def health(request: Request) -> Health:
     """Whether the service can answer, and with which encoder."""
+    parts: Parts = request.app.state.parts  # threads of its own: others may all be busy
+    return await to_thread.run_sync(_health, request, limiter=parts.health_threads)
+
+
+def _health(request: Request) -> Health:
     service = whole_service(request)
     names = service.library.names()
     default = next((n for n in (service.default(), *names) if n in names), None)

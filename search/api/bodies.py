@@ -17,8 +17,11 @@ from search.api.access import Access, reads
 from search.api.problems import TooLarge
 from search.errors import BadQuestion
 from search.query.context import Context
+from search.query.pictures import BodyMemory
 
 MIB = 1024 * 1024
+COPIES = 3
+"""Of a body that is read by hand: as it came, as a form, and as what the form holds."""
 IMAGES = "JPEG, PNG, TIFF, BMP, WebP or GIF; one cell each."
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -92,14 +95,16 @@ async def read_body(request: Request, what: str, cap_mb: float) -> bytes:
     """A body, refused as soon as more than the cap has come in.
 
     Raises:
-        TooLarge: whatever Content-Length said.
+        TooLarge: whatever Content-Length said; Busy: no memory for it now.
     """
     parts: list[bytes] = []
     size = 0
+    memory: BodyMemory = request.state.memory
     async for part in request.stream():
         size += len(part)
         if size > cap_mb * MIB:
             raise TooLarge(what, cap_mb)
+        memory.take(COPIES * len(part))
         parts.append(part)
     return b"".join(parts)
 

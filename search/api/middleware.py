@@ -9,6 +9,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from search.api.observe import Metrics, make_log, request_id, where_raised
 from search.api.problems import TooMany, problem, refusal
 from search.errors import StoreDown
+from search.query.pictures import BodyMemory, MemoryBudget
 from search.security.audit import AuditLog
 from search.security.keys import COLLECTION, Auth, Caller, NotAllowed
 from search.security.ratelimit import RateLimit, Verdict
@@ -53,6 +55,8 @@ class Parts:
     log: BoundLogger
     metrics: Metrics
     open_service: Callable[[], Service]
+    bodies: MemoryBudget
+    health_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
     held: Service | None = None
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _closed_until: float = 0.0
@@ -73,6 +77,7 @@ class Parts:
             log=make_log(settings.log_level),
             metrics=Metrics(),
             open_service=open_service,
+            bodies=MemoryBudget(settings.body_bytes),
         )
 
     def service(self) -> Service:
@@ -129,7 +134,8 @@ class Call:
         self._began = time.perf_counter()
         self._until_answer = 0.0
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
-        state.update(request_id=self.id, facts=self.facts)
+        self.memory = BodyMemory(parts.bodies)
+        state.update(request_id=self.id, facts=self.facts, memory=self.memory)
         parts.metrics.began()
 
     async def admitted(self, receive: Receive) -> bool:
@@ -187,7 +193,8 @@ class Call:
             await problem(500, "Internal Server Error", why)(self.scope, receive, self.send)
 
     def over(self) -> None:
-        """Count the call and log it."""
+        """Count the call and log it; its body takes no memory any more."""
+        self.memory.give_back()
         method = str(self.scope["method"])
         known = method if method in READS | {"POST", "PUT", "PATCH", "DELETE"} else "other"
         self.parts.metrics.ended(known, self.route, self.status, self._until_answer)

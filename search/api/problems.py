@@ -20,6 +20,7 @@ from search.disk.space import DiskTrouble
 from search.errors import (
     BadQuestion,
     BadVector,
+    Busy,
     NoSuchCollection,
     NoSuchItem,
     StoreBusy,
@@ -76,6 +77,7 @@ TABLE: tuple[Expected, ...] = (
     (BadQuestion, 422, "The question cannot be answered as it was put"),
     (ShardError, 422, "Not a usable shard"),
     (CardError, 422, "Not a usable encoder card"),
+    (Busy, 503, "The service is busy"),
     (StoreBusy, 503, "The store is busy"),
     (DiskTrouble, 503, "The disk does not take it"),
     (StoreDown, 503, "The store does not answer"),

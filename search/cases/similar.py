@@ -9,7 +9,6 @@ from time import perf_counter
 
 import numpy as np
 
-from encoder.image import read_rgb
 from search.cases.distances import (
     directions,
     histogram_distance,
@@ -187,16 +186,18 @@ def _bag_of(collection: Collection, question: CaseQuestion) -> Bag:
 
 
 def _uploaded(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
-    pixels = [
-        read_rgb(image, name=f"image {at}", max_pixels=context.max_pixels)
-        for at, image in enumerate(images)
-    ]
-    bag = _from_about(question, Bag(context.encoder().embed(pixels)))
+    card, encoder = context.collection.card, context.encoder()
+    vectors: list[Vectors] = []
+    warnings: list[str] = []
+    named = [(f"image {at}", image) for at, image in enumerate(images)]
+    for batch in context.pictures.batches(named):
+        if card.stain is not None:
+            for at, one in enumerate(batch, sum(len(rows) for rows in vectors)):
+                warnings += [f"Image {at}: {words}" for words in image_warnings(one, card)]
+        vectors.append(encoder.embed(batch))
+    bag = _from_about(question, Bag(np.concatenate(vectors)))
+    bag.warnings += warnings
     bag.own.setdefault("source", set()).update(source_id(image) for image in images)
-    card = context.collection.card
-    if card.stain is not None:
-        for at, one in enumerate(pixels):
-            bag.warnings += [f"Image {at}: {words}" for words in image_warnings(one, card)]
     return bag
 
 

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from search.disk.atomic import write_durably
-from search.errors import BadQuestion, NoSuchCollection, NoSuchItem
+from search.disk.space import need_room
+from search.errors import BadQuestion, Busy, NoSuchCollection, NoSuchItem
 from search.evaluation.labelled import Cells
 from search.evaluation.run import Outcome, Whole, evaluate
 from search.evaluation.uploaded_sets import kind_of, read_set
@@ -44,6 +45,8 @@ SET = "set"
 RECORD, RESULT, ANSWERS = "evaluation.json", "result.json", "answers.parquet"
 """The files of one evaluation: its plan and how it ended, the figures, every answer."""
 MIB = 1024 * 1024
+WAITING_SETS = 4
+"""Sets of the largest size that may wait on disk together."""
 
 
 class NoSuchEvaluation(NoSuchItem):
@@ -79,6 +82,7 @@ class Evaluations:
             labelled: An uploaded set: see `search.evaluation.uploaded_sets`.
 
         Raises:
+            DiskTrouble, Busy: there is no room for the set.
             BadSet: the set is neither a ZIP nor a shard.
             BadQuestion: `teach` names a set, and there is none.
         """
@@ -102,12 +106,33 @@ class Evaluations:
             headline = _keep(folder, record, _run(context, plan, uploaded, run))
             return {"evaluation": id, **headline.model_dump()}
 
+        self._need_room(context, len(labelled or b""))
         folder.mkdir(parents=True, exist_ok=True)
-        if labelled is not None:
-            (folder / SET).write_bytes(labelled)
         _write(folder / RECORD, record)
+        if labelled is not None:
+            write_durably(folder / SET, labelled)
         self.jobs.start(KIND, name, work, id)
         return self.get(id)
+
+    def _need_room(self, context: Context, size: int) -> None:
+        """Refuse a set where the disk, or what waits already, leaves no room for it.
+
+        Raises:
+            DiskTrouble: the disk; Busy: sets that were sent before wait to be read.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        need_room(self.folder, size)
+        waiting = sum(path.stat().st_size for path in self.folder.glob(f"*/{SET}"))
+        if size and waiting + size > WAITING_SETS * context.settings.max_shard_mb * MIB:
+            raise Busy
+
+    def sweep(self) -> None:
+        """Remove what calls and jobs that were killed left behind."""
+        for folder in self.folder.glob("*"):
+            if not (folder / RECORD).is_file():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                (folder / SET).unlink(missing_ok=True)  # its job ended with the process
 
     def get(self, id: str, *, whole: bool = True) -> EvaluationRecord:
         """An evaluation as it stands; with its result if it is done and `whole`.
@@ -252,7 +277,7 @@ def _uploaded(context: Context, facts: SetFacts, content: bytes) -> Uploaded:
             content,
             context.collection.card,
             context.encoder,
-            context.max_pixels,
+            context.pictures,
             int(context.settings.max_upload_mb * MIB),
             progress,
         )

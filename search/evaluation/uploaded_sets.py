@@ -14,12 +14,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from encoder.card import EncoderCard
-from encoder.contract import RGB, Encoder
-from encoder.image import ImageError, read_rgb
+from encoder.contract import Encoder
+from encoder.image import ImageError
 from search.errors import BadQuestion
 from search.evaluation.labelled import Cells, table
 from search.library.shards import Shard, make_thumbnail
+from search.library.uploads import check_shard
 from search.neighbours.duplicates import PictureHash, hashes_of, perceptual_hash
+from search.query.pictures import Pictures
 from search.schemas.evaluations import SetFacts
 from search.schemas.items import Item, item_id, source_id
 
@@ -30,8 +32,6 @@ PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 MOST_FILES = 100_000
 INFLATED = 20
 """A ZIP may hold so many times its own size; pictures do not compress."""
-AT_ONCE = 64
-"""Pictures embedded at once."""
 
 
 class BadSet(BadQuestion):
@@ -59,7 +59,7 @@ def read_set(
     content: bytes,
     card: EncoderCard,
     encoder: Callable[[], Encoder],
-    max_pixels: int,
+    decoder: Pictures,
     max_file: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Cells:
@@ -69,7 +69,7 @@ def read_set(
         content: A ZIP or a shard.
         card: Of the collection's encoder.
         encoder: Gives that encoder, for pictures.
-        max_pixels: Of one picture.
+        decoder: Decodes the pictures.
         max_file: Bytes of one file of a ZIP.
         progress: Callback with how many pictures were embedded; may raise to stop.
 
@@ -79,6 +79,7 @@ def read_set(
     """
     hashes: dict[str, PictureHash | None]
     if kind_of(content).kind == "shard":
+        check_shard(content, card.to_json())
         shard = Shard(content, card)
         if shard.tombstone:
             raise BadSet("the uploaded shard is a tombstone; it holds no items")
@@ -88,25 +89,24 @@ def read_set(
         hashes = {item.id: hash for item, hash in zip(items, found, strict=True)}
     else:
         rows, hashes = [], {}
-        pictures: list[RGB] = []
-        waiting: list[Item] = []
+        items = []
         network = encoder()
-        for item, picture in _pictures(content, max_pixels, max_file):
-            pictures.append(picture)
-            hashes[item.id] = perceptual_hash(make_thumbnail(picture))
-            waiting.append(item)
-            if len(pictures) == AT_ONCE:
-                rows += zip(waiting, network.embed(pictures), strict=True)
-                pictures, waiting = [], []
+        try:
+            for pictures in decoder.batches(_pictures(content, max_file, items)):
+                batch = items[len(rows) : len(rows) + len(pictures)]
+                for item, picture in zip(batch, pictures, strict=True):
+                    hashes[item.id] = perceptual_hash(make_thumbnail(picture))
+                rows += zip(batch, network.embed(pictures), strict=True)
                 progress(len(rows))
-        if pictures:
-            rows += zip(waiting, network.embed(pictures), strict=True)
+        except ImageError as error:
+            raise BadSet(str(error)) from error
     once = {item.id: (item, np.asarray(vector)) for item, vector in reversed(rows)}
     return table(once.values(), card.dim, own=False, hashes=hashes)
 
 
-def _pictures(content: bytes, max_pixels: int, max_file: int) -> Iterator[tuple[Item, RGB]]:
-    """Items with their pictures; names of files, which may be names of people, go no further."""
+def _pictures(content: bytes, max_file: int, items: list[Item]) -> Iterator[tuple[str, bytes]]:
+    """Pictures with what errors call them: names of files may be names of people. Their items are
+    appended to `items`."""
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             files = _files(archive, len(content), max_file)
@@ -114,16 +114,10 @@ def _pictures(content: bytes, max_pixels: int, max_file: int) -> Iterator[tuple[
             for at, (name, row) in enumerate(facts.items(), 1):
                 called = f"picture {at} of the set (of label {row.get('label', '')!r})"
                 data = archive.read(files[name])
-                yield _item(row, data, called), _read(data, called, max_pixels)
+                items.append(_item(row, data, called))
+                yield called, data
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise BadSet(f"the ZIP is damaged or encrypted: {error}") from error
-
-
-def _read(data: bytes, called: str, max_pixels: int) -> RGB:
-    try:
-        return read_rgb(data, name=called, max_pixels=max_pixels)
-    except ImageError as error:
-        raise BadSet(str(error)) from error
 
 
 def _item(row: Mapping[str, str], data: bytes, called: str) -> Item:

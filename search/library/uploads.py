@@ -16,6 +16,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from search.errors import StoreError, WrongEncoder
+
 if TYPE_CHECKING:
     from search.library.shards import Shard
 
@@ -27,6 +29,8 @@ MOST_ROWS = 200_000
 LONGEST_PATH = 4096
 LARGEST_THUMBNAIL = 1 << 20
 LONGEST_NOTES = 20_000
+REFUSED, OTHER_ENCODER = 3, 4
+"""Exit statuses of the child."""
 CHUNK = 256
 """Rows that are unfolded at once."""
 
@@ -58,8 +62,11 @@ def check_shard(content: bytes, card: str) -> None:
         raise ShardError(
             f"the uploaded shard could not be read within {SECONDS} s; send it in parts"
         ) from None
-    if done.returncode == 3:
-        raise ShardError(done.stdout.decode(errors="replace")[:1000])
+    reason = done.stdout.decode(errors="replace")[:1000]
+    if done.returncode == OTHER_ENCODER:
+        raise WrongEncoder("the uploaded shard", *json.loads(done.stdout))
+    if done.returncode == REFUSED:
+        raise ShardError(reason)
     if done.returncode != 0:
         raise ShardError(
             "the uploaded shard is damaged, or unfolds to more than "
@@ -130,18 +137,25 @@ def _check_beside(facts: dict[str, object], where: str) -> None:
 
 def _main() -> int:
     """Check what comes on standard input; the reason of a refusal goes to standard output."""
+    from encoder.card import EncoderCard
+    from search.library.shards import Shard
+
     room = MEMORY_BYTES + 3 * int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     card, _, content = sys.stdin.buffer.read().partition(b"\0")
     try:
         _check(content, card.decode())
-    except ValueError as error:
+    except WrongEncoder:
+        titles = EncoderCard.from_json(card.decode()).title, Shard(content).card.title
+        sys.stdout.write(json.dumps(titles))
+        return OTHER_ENCODER
+    except (ValueError, StoreError) as error:
         sys.stdout.write(str(error))
-        return 3
+        return REFUSED
     except Exception as error:
         sys.stdout.write(f"the uploaded shard is damaged: {type(error).__name__}")
-        return 3
+        return REFUSED
     return 0
 
 

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from glob import escape
 from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -117,15 +118,21 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
         | ({REVIEWS: _described_bytes(reviews)} if reviews else {}),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f".{escape(out.name)}.????????.part"):  # of one that was killed
+        _remove(left)
     beside = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
     try:
         (_write_tar if out.suffix == ".tar" else _write_folder)(beside, folder, facts, reviews)
         beside.rename(out)
     finally:
-        if beside.is_dir():
-            shutil.rmtree(beside)
-        beside.unlink(missing_ok=True)
+        _remove(beside)
     return facts
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 def restore(library: Library, source: Path, name: str | None = None) -> Restored:

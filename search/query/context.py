@@ -14,6 +14,7 @@ from search.library.collection import Collection
 from search.library.contents import content_digest
 from search.library.sources import ReadPixels
 from search.neighbours.duplicates import PictureHash
+from search.query.pictures import Pictures
 from search.query.searcher import ANYTHING
 from search.schemas.calibration import Calibration, CalibrationPlan
 from search.schemas.filters import Filter
@@ -69,13 +70,10 @@ class Context:
     read_pixels: ReadPixels
     """Reads the pixels of stored items again, from their files."""
     memory: Memory
+    pictures: Pictures
+    """Decodes what is uploaded."""
     prototypes: Memory
     """Apart from the rest, because each value takes megabytes."""
-
-    @property
-    def max_pixels(self) -> int:
-        """Pixels that an uploaded image may have."""
-        return int(self.settings.max_megapixels * 1e6)
 
     def encoder(self) -> Encoder:
         """The encoder of the collection, loaded when it is first needed.

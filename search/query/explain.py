@@ -52,17 +52,12 @@ def explain(context: Context, question: ExplainQuestion, image: bytes | None) ->
         if id not in found:
             raise NoSuchItem(id, collection.name)
     hits = [found[id] for id in dict.fromkeys(question.hits)]
-    pixels = [_of_query(context, question, image)]
-    pixels += [read_rgb(picture(context, one.item.id)[0]) for one in hits]
-    with _turn:  # one at a time: each uses every core for seconds
-        return _Explaining(collection.store, encoder, question, query, hits, pixels).all()
-
-
-def _of_query(context: Context, question: ExplainQuestion, image: bytes | None) -> RGB:
     if image is None:
-        return read_rgb(picture(context, str(question.item))[0])
-    pixels = read_rgb(image, max_pixels=context.max_pixels)
-    return pixels if question.crop is None else part_of(pixels, question.crop)
+        image = picture(context, str(question.item))[0]
+    with context.pictures.opened(image, "the image") as whole, _turn:  # each uses every core
+        pixels = [whole if question.crop is None else part_of(whole, question.crop)]
+        pixels += [read_rgb(picture(context, one.item.id)[0]) for one in hits]
+        return _Explaining(collection.store, encoder, question, query, hits, pixels).all()
 
 
 class _Explaining:

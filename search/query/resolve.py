@@ -9,7 +9,6 @@ import numpy as np
 
 from encoder.card import EncoderCard
 from encoder.contract import RGB, NoPatchTokens, Vectors
-from encoder.image import read_rgb
 from search.errors import BadQuestion
 from search.index.contract import Stored, checked_vectors
 from search.library.shards import make_thumbnail
@@ -114,11 +113,15 @@ def _from_vector(query: Query, card: EncoderCard, question: Question) -> None:
 
 
 def _from_image(query: Query, context: Context, question: Question, image: bytes) -> None:
-    pixels = read_rgb(image, name="the uploaded image", max_pixels=context.max_pixels)
+    with context.pictures.opened(image, "the uploaded image") as pixels:
+        _from_pixels(query, context, question, pixels)
+    _from_about(query, question.about.model_copy(update={"source": source_id(image)}))
+
+
+def _from_pixels(query: Query, context: Context, question: Question, pixels: RGB) -> None:
     if question.crop is not None:
         pixels = part_of(pixels, question.crop)
     query.like.append(_embedded(context, question, pixels))
-    _from_about(query, question.about.model_copy(update={"source": source_id(image)}))
     query.warnings += image_warnings(pixels, context.collection.card)
     if question.about.um_per_px is not None:
         query.span_um = max(pixels.shape[:2]) * question.about.um_per_px

@@ -10,7 +10,6 @@ from fastapi import Depends, Query, Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from encoder.image import read_rgb
 from search.api.access import Reads, Writes, api_router
 from search.api.bodies import Asked, asked, body_of
 from search.api.routes.versions import job_record
@@ -215,8 +214,7 @@ def _place(context: Context, question: PlaceQuestion, images: list[bytes]) -> Pl
     patients = {question.about.patient} - {None}
     need_fingerprint(collection.name, card, question.fingerprint)
     if images:
-        pictures = [read_rgb(content, max_pixels=context.max_pixels) for content in images]
-        vectors = context.encoder().embed(pictures)
+        vectors = context.pictures.embedded(context.encoder(), images)
     elif question.vectors:
         if question.fingerprint is None:
             raise BadQuestion("a vector needs the fingerprint of the encoder that made it")

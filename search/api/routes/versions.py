@@ -164,7 +164,7 @@ def job_record(job: Job) -> JobRecord:
 def as_result(done: Reindexed) -> dict[str, Any]:
     """What a re-index did, as its job keeps it; of missing items, no file names."""
     facts = {
-        key: value for key, value in vars(done).items() if key not in ("gates", "built", "missing")
+        key: value for key, value in vars(done).items() if key not in ("checks", "built", "missing")
     }
     return facts | {
         "missing": len(done.missing),
