@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
@@ -40,6 +41,8 @@ from search.schemas.evaluations import (
     SplitName,
     Unit,
 )
+from search.transforms.contract import CannotFit, Sample, Vectors
+from search.transforms.folds import in_fold
 from search.votes.knn import votes
 
 CODE = (
@@ -55,6 +58,10 @@ CODE = (
     "search.evaluation.metrics",
     "search.evaluation.ranking",
     "search.votes.reliability",
+    "search.transforms.contract",
+    "search.transforms.align",
+    "search.transforms.metric",
+    "search.transforms.folds",
     "search.neighbours.site_bias",
 )
 """The modules whose text is the version of an evaluation."""
@@ -96,6 +103,8 @@ class Split:
     """One without a name where each patient or source is left out in turn."""
     probe: Sequence[Fold]
     notes: tuple[str, ...] = ()
+    vectors: Callable[[Fold], Vectors] | None = None
+    """Vectors (n x dim) under the transform of a fold; `None` for those that are stored."""
 
     @property
     def in_turn(self) -> bool:
@@ -176,6 +185,17 @@ def evaluate(
         )
     alone = uploaded is not None and plan.teach == "collection"
     split = uploaded_split(cells, plan) if alone else make_split(cells, plan)
+    if plan.adapt is not None:
+        split = replace(split, vectors=_adapted(cells, plan.adapt, card))
+        notes.append(
+            f"vectors adapted by {plan.adapt!r}, fitted anew on the training part of each fold; "
+            "index and site bias are those of vectors that are stored, and were left out"
+        )
+    elif "metric" in (card.adapted or ""):
+        notes.append(
+            "the stored vectors were fitted on labels of this collection, so that these scores "
+            "flatter them; go back to the version before and evaluate with --adapt"
+        )
     steps.total = 1 + len(queries) + len(split.probe) * max(1, len(queries) // 4)
     names, truth = np.unique(cells.labels, return_inverse=True)
     with steps.timed("neighbours"):
@@ -184,11 +204,11 @@ def evaluate(
         with steps.timed("probe"):
             predictions.append(_by_probe(cells, truth, len(names), queries, split, plan, steps))
     index = None
-    if plan.ann and (uploaded is None or alone):
+    if plan.ann and plan.adapt is None and (uploaded is None or alone):
         with steps.timed("index"):
             index = by_index(store, cells, truth, names, queries, plan, steps.look)
     with steps.timed("bias"):
-        bias = bias_of(cells, queries, plan, steps.look)
+        bias = bias_of(cells, queries, plan, steps.look) if plan.adapt is None else None
     if bias and bias.robustness is None:
         notes.append(
             "the robustness index cannot be known: no item has possible neighbours both "
@@ -294,6 +314,8 @@ def make_split(cells: Cells, plan: EvaluationPlan) -> Split:
     name: SplitName = plan.split
     if name == "auto":
         name = "leave-one-patient-out" if some else "leave-one-source-out"
+    if plan.adapt is not None and name in ("leave-one-patient-out", "leave-one-source-out"):
+        name = "stratified"  # a transform is fitted for each fold
     everything = np.arange(len(cells))
     notes: list[str] = []
     unit = "patient" if some else "source"
@@ -440,9 +462,8 @@ def _by_neighbours(
         def report(done: int, before: int = before) -> None:
             steps.add(before + done - steps.done)
 
-        near, cosines = neighbours_outside(
-            cells.vectors, cells.group, rows, fold.train, wide, report
-        )
+        vectors = cells.vectors if split.vectors is None else split.vectors(fold)
+        near, cosines = neighbours_outside(vectors, cells.group, rows, fold.train, wide, report)
         parts.append((fold, rows, near, cosines))
     rows = np.concatenate([part[1] for part in parts])
     near = np.concatenate([part[2] for part in parts])
@@ -474,6 +495,27 @@ def _by_neighbours(
             )
         )
     return found
+
+
+def _adapted(cells: Cells, kind: str, card: EncoderCard) -> Callable[[Fold], Vectors]:
+    """The vectors of a fold under a transform that was fitted on its train rows."""
+    if card.adapted is not None:
+        raise CannotEvaluate(
+            f"the collection is adapted already ({card.adapted}); go back to the version before "
+            "it, and evaluate that with --adapt"
+        )
+    sites = np.array([site or "" for site in cells.sites], np.str_)
+    sample = Sample(cells.vectors, sites, cells.labels, cells.group)
+
+    @lru_cache(maxsize=1)
+    def of_rows(train: bytes, test: bytes) -> Vectors:
+        rows = (np.frombuffer(part, np.int64) for part in (train, test))
+        try:
+            return in_fold(kind, sample, card, *rows)
+        except CannotFit as error:
+            raise CannotEvaluate(str(error)) from error
+
+    return lambda fold: of_rows(fold.train.tobytes(), fold.test.tobytes())
 
 
 def _relevant(cells: Cells, truth: Rows, fold: Fold, rows: Rows) -> Rows:
@@ -510,7 +552,8 @@ def _by_probe(
         steps.look(0)
         if len(test):
             with threadpool_limits(1, "blas"):  # questions are answered beside it, equal sums
-                fitted = linear_probe(cells.vectors[train], truth[train], cells.vectors[test])
+                vectors = cells.vectors if split.vectors is None else split.vectors(fold)
+                fitted = linear_probe(vectors[train], truth[train], vectors[test])
             part = np.zeros((len(test), classes))
             part[:, fitted.classes] = fitted.shares
             rows.append(test)

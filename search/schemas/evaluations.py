@@ -68,6 +68,10 @@ class EvaluationPlan(Record):
     """With an uploaded set, what the references are: the collection, and the set is tested; or the
     set itself, which is then split, and the collection only lends its encoder."""
 
+    adapt: Annotated[str, Field(pattern=r"^[a-z]+(\+[a-z]+)*$", max_length=100)] | None = None
+    """Score an adaptation of this kind (`align`, `metric`, `align+metric`), fitted anew on the
+    training part of each fold. Folds of whole patients or sources stand for each one in turn."""
+
     @field_validator("ks")
     @classmethod
     def _once_each(cls, ks: tuple[int, ...]) -> tuple[int, ...]:

@@ -48,12 +48,12 @@ class Align:
         """Mean and shrunken covariance of each site.
 
         Raises:
-            CannotFit: fewer than two sites, or one with fewer than `fewest` cells.
+            CannotFit: no site is known, or one has fewer than `fewest` cells.
         """
         names, counts = np.unique(sample.sites[sample.sites != ""], return_counts=True)
-        if len(names) < 2:
+        if not len(names):
             raise CannotFit(
-                f"aligning needs cells of two sites, got {len(names)}; give --site when you "
+                "aligning needs cells whose site is known, and none is; give --site when you "
                 "ingest, or use the kind 'metric'"
             )
         if (counts < fewest).any():

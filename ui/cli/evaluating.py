@@ -54,6 +54,10 @@ class Plan:
     ann: Annotated[
         bool, typer.Option("--index/--no-index", help="Search through the index too.")
     ] = True
+    adapt: Annotated[
+        str | None,
+        typer.Option(help="Score an adaptation (align, metric, align+metric) fitted in each fold."),
+    ] = None
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Of folds, subsets and bootstrap.")] = 0
 

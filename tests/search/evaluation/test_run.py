@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -23,10 +25,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from search.client.evaluations import wait_for
 from search.evaluation.labelled import Cells, read_labelled, table
 from search.evaluation.run import CannotEvaluate, Outcome, Whole, evaluate, make_split
+from search.index.contract import Store
 from search.library.shards import Entry
 from search.query.answer import answer as search
 from search.query.answer import answer_with_vote
-from search.schemas.evaluations import EvaluationPlan
+from search.schemas.evaluations import EvaluationPlan, EvaluationResult, SetFacts
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
 from search.service import Service
@@ -319,3 +322,63 @@ def test_one_picture_under_two_patients_is_kept_together(
     labelled = sum(e.item.label is not None for e in entries[:5])
     assert f"{labelled} pairs of near-duplicates joined" in result.notes
     assert result.clusters <= 12 + sum(e.item.patient is None for e in entries)
+
+
+def with_sites(sites: int) -> Cells:
+    """Cells of two labels at several sites, each of which moves every vector its own way."""
+    rng = np.random.default_rng(3)
+    entries = []
+    for at in range(120 * sites):
+        label, site = at % 2, (at // 2) % sites
+        row = rng.normal(0, [0.3] + [1] * (CARD.dim - 1))
+        row[0] += 0.6 - 1.2 * label
+        row[1 + site % (CARD.dim - 1)] += 3
+        item = Item(
+            id=item_id("drawn", str(at)),
+            kind="cell",
+            dataset="drawn",
+            source=str(at),
+            label="blast" if label else "monocyte",
+            site=f"site {site}",
+        )
+        entries.append((item, (row / np.linalg.norm(row)).astype(np.float32)))
+    return table(entries, CARD.dim)
+
+
+def test_a_transform_is_scored_under_one_that_was_not_fitted_on_the_test_site() -> None:
+    cells = with_sites(3)
+    plan = EvaluationPlan(split="leave-one-site-out", ks=(5,), resamples=20, probe=False, ann=False)
+
+    before, after = (
+        _of_cells(cells, plan.model_copy(update={"adapt": kind})) for kind in (None, "metric")
+    )
+
+    assert after.split.folds == before.split.folds == 3
+    assert after.methods[0].scores.weighted_f1 > before.methods[0].scores.weighted_f1 + 0.1
+    assert any("fitted anew on the training part of each fold" in note for note in after.notes)
+
+
+def test_labels_without_meaning_score_by_chance_under_a_transform_that_reads_them() -> None:
+    cells = with_sites(3)
+    shuffled = replace(cells, labels=np.random.default_rng(0).permutation(cells.labels))
+    plan = EvaluationPlan(split="stratified", ks=(5,), resamples=20, ann=False, adapt="metric")
+
+    result = _of_cells(shuffled, plan)
+
+    assert all(0.38 < method.scores.accuracy < 0.62 for method in result.methods)
+
+
+def test_a_transform_that_cannot_be_fitted_is_refused_in_words() -> None:
+    plan = EvaluationPlan(split="stratified", ks=(5,), resamples=20, ann=False, adapt="fusion")
+
+    with pytest.raises(CannotEvaluate, match="unknown kind of adaptation 'fusion'"):
+        _of_cells(with_sites(2), plan)
+
+
+def _of_cells(cells: Cells, plan: EvaluationPlan) -> EvaluationResult:
+    """Evaluate cells as they are, as those of an uploaded set that is split itself."""
+    facts = SetFacts(kind="shard", items=len(cells), digest="0" * 16)
+    whole = Whole("cells", "1", 0, "x")
+    plan = plan.model_copy(update={"teach": "set"})
+    store = cast(Store, None)
+    return evaluate(store, CARD, whole, plan, (facts, lambda look: cells)).result

@@ -70,9 +70,20 @@ def test_few_cells_of_a_new_site_are_drawn_towards_the_nearest_site() -> None:
     assert np.abs(few.means[2] - align.means[0]).max() < 0.05
 
 
-def test_one_site_cannot_be_aligned() -> None:
-    with pytest.raises(CannotFit, match="two sites, got 1"):
-        Align.fit(two_sites().take(np.arange(200)))
+def test_one_site_is_enough_for_others_to_be_aligned_with_it_by_their_own_cells() -> None:
+    sample = two_sites()
+    one = Align.fit(sample.take(np.arange(200)))
+
+    both = one.with_site("zagreb", sample.vectors[200:])
+
+    assert np.allclose(both.means, Align.fit(sample).means, atol=0.15)
+
+
+def test_cells_of_no_site_cannot_be_aligned() -> None:
+    sample = two_sites()
+
+    with pytest.raises(CannotFit, match="needs cells whose site is known"):
+        Align.fit(Sample(sample.vectors, np.full(400, ""), sample.labels, sample.groups))
 
 
 def test_a_site_with_too_few_cells_is_refused_by_its_name() -> None:

@@ -1,0 +1,1 @@
+"""A collection adapted to itself: the transform fitted, held to what was held out, and served."""
