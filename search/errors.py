@@ -79,6 +79,16 @@ class BadItem(ValueError):
     """An item that cannot be stored."""
 
 
+class CannotOpen(StoreError):
+    """A collection whose files are damaged: it is set aside, and the others answer."""
+
+    def __init__(self, collection: str) -> None:
+        super().__init__(
+            f"collection {collection!r} cannot be opened and is set aside; `hemaseek doctor` tells "
+            "the operator why. Restore it from a snapshot"
+        )
+
+
 class Busy(RuntimeError):
     """Other calls have the memory that this one needs."""
 

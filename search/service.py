@@ -13,6 +13,8 @@ from encoder.contract import Encoder
 from encoder.registry import load
 from encoder.stains.stained import as_carded
 from search.disk.atomic import sweep, write_durably
+from search.disk.space import DiskTrouble
+from search.errors import CannotOpen, StoreBusy, StoreDown
 from search.evaluation.kept import Evaluations
 from search.index.contract import need_same_encoder
 from search.library.collection import Collection
@@ -89,8 +91,18 @@ class Service:
         self._memory, self._prototypes = Memory(), Memory(PROTOTYPES)
         self._collections = Holding(library, self.encoders.prepare)
         self._opening = threading.RLock()
+        self.set_aside: dict[str, str] = {}
+        """Collections that cannot be opened, and why; the others answer."""
         for name in library.names():
+            self._try_to_open(name)
+
+    def _try_to_open(self, name: str) -> None:
+        try:
             self.collection(name)
+        except (StoreBusy, StoreDown, DiskTrouble):  # nothing is wrong with the collection
+            raise
+        except Exception as error:  # whatever damaged files raise, it must not stop the others
+            self.set_aside[name] = f"{type(error).__name__}: {error}"
 
     @classmethod
     def open(cls, settings: Settings, read_pixels: ReadPixels | None = None) -> Service:
@@ -121,20 +133,27 @@ class Service:
 
         Raises:
             NoSuchCollection: it does not exist.
+            CannotOpen: its files are damaged.
         """
         wanted = name or self.default()
+        if wanted in self.set_aside:
+            raise CannotOpen(wanted)
         with self._opening:
             found = self._collections.get(wanted)
             if found is None:
                 found = self._collections[wanted] = self.library.collection(wanted)
             return found
 
+    def names(self) -> list[str]:
+        """The collections that can be opened, in alphabetical order."""
+        return [name for name in self.library.names() if name not in self.set_aside]
+
     def default(self) -> str:
         """The collection that is meant where none is named: by the settings, or the only one."""
         name = self.settings.collection
         if self._collections.get(name) is not None:
             return name
-        names = self.library.names()
+        names = self.names()
         return names[0] if name not in names and len(names) == 1 else name
 
     def context(self, name: str | None = None) -> Context:
@@ -179,7 +198,7 @@ class Service:
         Raises:
             EncoderError, StoreError: it cannot be loaded; questions that need it fail alike.
         """
-        if self.library.names():
+        if self.names():
             self.context().encoder().embed([np.zeros((64, 64, 3), np.uint8)])
 
 

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     """Folder of the audit log; empty for `audit` in the library."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """From what on the service logs, as JSON lines; `info` has a line for every call."""
+    hosts: str = ""
+    """Names under which the service may be called, by commas; empty for any name once keys are
+    in use, and for this machine's own names without."""
     trusted_proxies: str = ""
     """Addresses of proxies whose `X-Forwarded-For` is believed, by commas; empty for none."""
     max_connections: Annotated[int, Field(ge=1, le=65535)] = 512

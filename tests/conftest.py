@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from live import REPOSITORY, Live, drawn_library
 
+os.environ["HEMASEEK_HOSTS"] = "testserver"  # how the test client calls a service
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what a test starts may keep what it compiled
 MEMORY = Path("/dev/shm")
 if "PYTEST_DEBUG_TEMPROOT" not in os.environ and os.access(MEMORY, os.W_OK):

@@ -93,7 +93,7 @@ class Access:
 
     def names(self) -> list[str]:
         """The collections that the caller may reach, in alphabetical order."""
-        return [n for n in self._service.library.names() if self.caller.may(self.role, n)]
+        return [name for name in self._service.names() if self.caller.may(self.role, name)]
 
     def context(self, name: str | None = None) -> Context:
         """A collection by name, or the default one.

@@ -72,13 +72,14 @@ async def health(request: Request) -> Health:
 
 def _health(request: Request) -> Health:
     service = whole_service(request)
-    names = service.library.names()
+    names = service.names()
     default = next((n for n in (service.default(), *names) if n in names), None)
     card = None if default is None else service.library.card(default)
     return Health(
         status="ok" if names else "empty",
         version=version("hemaseek"),
         collections=len(names),
+        set_aside=len(service.set_aside),
         encoder=None if card is None else card.id,
         fingerprint=None if card is None else card.fingerprint,
     )

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.api.observe import Metrics, make_log, request_id, where_raised
+from search.api.observe import Metrics, callers_id, make_log, where_raised
 from search.api.problems import TooMany, problem, refusal
 from search.errors import StoreDown
 from search.query.pictures import BodyMemory, MemoryBudget
@@ -125,7 +126,8 @@ class Call:
     def __init__(self, scope: Scope, send: Send, parts: Parts) -> None:
         self.scope, self.parts, self._send = scope, parts, send
         self.headers = Headers(scope=scope)
-        self.id = request_id(self.headers.get("x-request-id"))
+        self.id = uuid4().hex
+        self.callers_id = callers_id(self.headers.get("x-request-id"))
         self.facts: dict[str, Any] = {}
         self.caller: Caller | None = None
         self.verdict = Verdict(True, {})
@@ -201,6 +203,7 @@ class Call:
         self.parts.log.info(
             "answered",
             request_id=self.id,
+            callers_id=self.callers_id,
             method=known,
             route=self.route,
             status=self.status,
@@ -231,6 +234,8 @@ class Call:
 
     def _add_headers(self, headers: MutableHeaders) -> None:
         headers["x-request-id"] = self.id
+        if self.callers_id:
+            headers["x-callers-request-id"] = self.callers_id
         headers.update(SAFE)
         headers.update(self.verdict.headers)
         if self.scope["path"] not in DOCS:
@@ -243,6 +248,7 @@ class Call:
         tried = {"collection": name} if name and COLLECTION.fullmatch(name) else {}
         line = {
             "request": self.id,
+            **({"callers_request": self.callers_id} if self.callers_id else {}),
             "caller": self.caller.id if self.caller else None,
             "method": self.scope["method"],
             "route": self.route,

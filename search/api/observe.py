@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
-from uuid import uuid4
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,6 +20,7 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 """Seconds."""
 FIELDS = {
     "request_id",
+    "callers_id",
     "method",
     "route",
     "status",
@@ -40,9 +40,9 @@ FIELDS = {
 """All that a log line may say: no file names, no filter values, no addresses, no messages."""
 
 
-def request_id(came: str | None) -> str:
-    """The id of a request: the caller's where it is one, else a new one."""
-    return came if came and REQUEST_ID.fullmatch(came) else uuid4().hex
+def callers_id(came: str | None) -> str | None:
+    """The id that a caller gave its request, where it is a short plain word; else `None`."""
+    return came if came and REQUEST_ID.fullmatch(came) else None
 
 
 class _Stderr(logging.Handler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,13 @@ class SourceFolders:
     """
 
     def __init__(
-        self, library: Path | None = None, named: Sequence[Path] = (), *, strict: bool = False
+        self,
+        library: Path | None = None,
+        named: Sequence[Path] = (),
+        *,
+        strict: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`strict` says whether callers have keys now; some may be made while a service runs."""
         self._record = None if library is None else library / RECORD
         self._named = [os.path.realpath(folder) for folder in named]
         self._strict = strict
@@ -40,8 +45,8 @@ class SourceFolders:
         from search.security.oidc import Issuer
 
         named = [Path(one) for one in settings.source_folders.split(os.pathsep) if one]
-        strict = Auth(settings, Issuer.of(settings)).configured
-        return cls(settings.library, named, strict=strict)
+        auth = Auth(settings, Issuer.of(settings))
+        return cls(settings.library, named, strict=lambda: auth.configured)
 
     def allow(self, path: Path) -> bool:
         """Whether a file may be opened: regular, and in one of the folders where that counts."""
@@ -50,7 +55,7 @@ class SourceFolders:
                 return False
         except (OSError, ValueError):
             return False
-        if not self._strict:
+        if not self._strict():
             return True
         real = os.path.realpath(path)
         return any(_inside(real, folder) for folder in (*self._named, *self._recorded()))

@@ -70,6 +70,8 @@ class Health(Record):
     status: Literal["ok", "empty"]
     version: str
     collections: int
+    set_aside: int = 0
+    """Collections that cannot be opened; `hemaseek doctor` says which and why."""
     encoder: str | None
     """Id of the default collection's encoder; `None` while there is no such collection."""
     fingerprint: str | None

@@ -196,6 +196,7 @@ class Auth:
         self.tokens = tokens
         self._master = settings.api_key.get_secret_value() if settings.api_key else None
         self._host = settings.host
+        self._hosts = {name.strip().lower() for name in settings.hosts.split(",") if name.strip()}
         self._loopback = is_loopback(settings.host)
 
     @property
@@ -219,7 +220,10 @@ class Auth:
             KeysError: the keys cannot be read.
         """
         came = _came(headers)
-        if not self.configured:
+        configured = self.configured
+        if self._hosts and not self._known(headers.get("host", "")):
+            raise NotAllowed("the service is not called by a name that HEMASEEK_HOSTS lists")
+        if not configured:
             return self._open(headers)
         if not came:
             raise NotAllowed("this service wants its key in the header X-API-Key")
@@ -232,6 +236,10 @@ class Auth:
             return self.tokens.caller(came)
         raise NotAllowed("the key in X-API-Key is not known here, or was revoked")
 
+    def _known(self, host: str) -> bool:
+        name = _name_of(host)
+        return is_loopback(name) or name in {self._host, *self._hosts}
+
     def _open(self, headers: Mapping[str, str]) -> Caller:
         """Anyone on this machine; but no page of another origin in a browser on it."""
         if not self._loopback:
@@ -240,15 +248,22 @@ class Auth:
                 "make one with `hemaseek keys add NAME --role read`"
             )
         host = headers.get("host", "")
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if "." in name and not is_loopback(name):
-            raise NotAllowed("a service without keys answers only to the name of this machine")
+        if not self._known(host):
+            raise NotAllowed(
+                "a service without keys answers only to the name of this machine, or to one that "
+                "HEMASEEK_HOSTS lists"
+            )
         origin = headers.get("origin")
         if headers.get("sec-fetch-site") == "cross-site" or (
             origin is not None and origin.partition("://")[2] != host
         ):
             raise NotAllowed("a service without keys answers no page of another origin")
         return ANYONE
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    return (host if host.endswith("]") else host.rsplit(":", 1)[0]).lower()
 
 
 def is_loopback(host: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from random_library import random_entries, random_service
 
 from encoder.card import EncoderCard
 from encoder.image import read_rgb
@@ -480,3 +481,41 @@ def test_the_openapi_file_describes_the_question(client: TestClient) -> None:
     assert (
         "multipart/form-data" in document["paths"]["/v1/search"]["post"]["requestBody"]["content"]
     )
+
+
+@pytest.mark.parametrize(
+    "damage", ["card", "shard", "catalogue", "current"], ids=lambda kind: f"damaged-{kind}"
+)
+def test_a_collection_that_cannot_be_opened_is_set_aside_and_the_others_answer(
+    tmp_path: Path, damage: str
+) -> None:
+    service = random_service(tmp_path, random_entries(np.random.default_rng(0)))
+    with service.library.create("other", service.context().collection.card):
+        pass
+    service.close()
+    version = service.library.folder / "collections" / "other" / "versions" / "1"
+    if damage == "current":
+        (version.parents[1] / "current.json").write_text("{")
+    elif damage == "catalogue":
+        (version / "catalogue.sqlite").write_bytes(b"no database" * 100)
+    elif damage == "shard":
+        (version / "shards").mkdir(exist_ok=True)
+        (version / "shards" / "00000001-0123456789abcdef.parquet").write_bytes(b"PAR1 no PAR1")
+    else:
+        for path in version.glob("*.json"):
+            path.write_text('{"dim": 1.5}')
+
+    with TestClient(
+        create_app(settings=Settings(library=service.library.folder, preload=False)),
+        base_url="http://localhost",
+    ) as client:
+        health = client.get("/health").json()
+        listed = [one["name"] for one in client.get("/v1/collections").json()]
+        search = client.post("/v1/search", json={"vector": [1.0] * 6, "k": 1})
+        refused = client.get("/v1/collections/other/card")
+
+    assert listed == ["cells"]
+    assert search.status_code in {200, 422}
+    assert health["set_aside"] == 1
+    assert refused.status_code == 503
+    assert "hemaseek doctor" in refused.json()["detail"]

@@ -14,7 +14,7 @@ from benchmarks.fuzz_api import Stored, png, small_library
 from search.api.access import Reads, api_router
 from search.api.app import create_app
 from search.api.middleware import Parts
-from search.api.observe import Metrics, make_log, only_known_fields, request_id
+from search.api.observe import Metrics, callers_id, make_log, only_known_fields
 from search.service import Service
 from search.settings import Settings
 
@@ -152,16 +152,22 @@ def test_two_applications_count_apart() -> None:
 
 
 @pytest.mark.parametrize("came", [None, "", "short", "a" * 65, "with space 123", "x\r\ny: z-123"])
-def test_a_request_id_that_is_none_is_replaced(came: str | None) -> None:
-    assert len(request_id(came)) == 32
+def test_an_id_of_a_caller_that_is_no_short_word_is_dropped(came: str | None) -> None:
+    assert callers_id(came) is None
 
 
-def test_a_request_id_comes_back(stored: tuple[Path, Stored]) -> None:
+def test_a_request_has_an_id_of_ours_and_keeps_that_of_its_caller_beside_it(
+    stored: tuple[Path, Stored],
+) -> None:
     app, service = application(stored[0])
     with TestClient(app) as client:
-        mine = client.get("/health", headers={"X-Request-ID": "trace-0123456789"})
-        theirs = client.get("/health", headers={"X-Request-ID": "<script>"})
+        mine = client.get("/v1/collections", headers={"X-Request-ID": "trace-0123456789"})
+        theirs = client.get("/v1/collections", headers={"X-Request-ID": "<script>"})
     service.close()
+    audited = "".join(path.read_text() for path in (stored[0] / "audit").glob("*.jsonl"))
 
-    assert mine.headers["x-request-id"] == "trace-0123456789"
-    assert len(theirs.headers["x-request-id"]) == 32
+    assert len(mine.headers["x-request-id"]) == len(theirs.headers["x-request-id"]) == 32
+    assert mine.headers["x-callers-request-id"] == "trace-0123456789"
+    assert "x-callers-request-id" not in theirs.headers
+    assert '"callers_request":"trace-0123456789"' in audited.replace(": ", ":")
+    assert "<script>" not in audited

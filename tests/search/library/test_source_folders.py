@@ -39,7 +39,7 @@ def test_with_keys_only_named_and_ingested_folders_are_opened(tmp_path: Path) ->
     (tmp_path / "named" / "link.png").symlink_to(tmp_path / "other" / "a.png")
     library = tmp_path / "library"
     library.mkdir()
-    folders = SourceFolders(library, [tmp_path / "named"], strict=True)
+    folders = SourceFolders(library, [tmp_path / "named"], strict=lambda: True)
 
     folders.record([tmp_path / "ingested", tmp_path / "ingested" / "deep" / "a.png"])
 
@@ -49,17 +49,17 @@ def test_with_keys_only_named_and_ingested_folders_are_opened(tmp_path: Path) ->
     assert not folders.allow(tmp_path / "named-too" / "a.png")
     assert not folders.allow(tmp_path / "named" / ".." / "other" / "a.png")
     assert not folders.allow(tmp_path / "named" / "link.png")
-    again = SourceFolders(library, strict=True)
+    again = SourceFolders(library, strict=lambda: True)
     assert again.allow(tmp_path / "ingested" / "deep" / "a.png")
 
 
 def test_a_file_outside_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     item, path = draw(tmp_path, 1)[0]
-    inside = SourceFolders(named=[path.parent], strict=True)
+    inside = SourceFolders(named=[path.parent], strict=lambda: True)
 
     assert PlainImages(inside)(path, item).ndim == 3
     with pytest.raises(SourceGone, match="may not be opened"):
-        PlainImages(SourceFolders(strict=True))(path, item)
+        PlainImages(SourceFolders(strict=lambda: True))(path, item)
 
 
 @pytest.mark.parametrize("named", [True, False])

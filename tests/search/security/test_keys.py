@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from benchmarks.fuzz_api import Stored, small_library
 from search.api.access import api_router
@@ -378,3 +379,31 @@ def test_checking_a_key_loads_no_engine_and_no_tables() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "keys", "host", "answers"),
+    [
+        ("", False, "localhost:8000", True),
+        ("", False, "127.0.0.1", True),
+        ("", False, "[::1]:8000", True),
+        ("", False, "evil", False),
+        ("", False, "evil.example", False),
+        ("", False, "", False),
+        ("hemaseek", False, "hemaseek:8000", True),
+        ("", True, "anything.example", True),
+        ("hemaseek.example, other", True, "HEMASEEK.example:443", True),
+        ("hemaseek.example", True, "evil.example", False),
+    ],
+)
+def test_a_service_answers_only_to_its_names(
+    tmp_path: Path, hosts: str, keys: bool, host: str, answers: bool
+) -> None:
+    key = SecretStr("secret") if keys else None
+    auth = Auth(Settings(library=tmp_path, hosts=hosts, api_key=key))
+    headers = {"host": host, "x-api-key": "secret"} if keys else {"host": host}
+    if answers:
+        auth.identify(headers)
+    else:
+        with pytest.raises(NotAllowed, match="HEMASEEK_HOSTS"):
+            auth.identify(headers)
