@@ -17,6 +17,7 @@ from fastapi import Path as InPath
 from ingest.pipeline.ledger import Ledger, Row, ledger_path
 from ingest.slides.deepzoom import DeepZoom, SourceUnreadable
 from search.api.access import Access, Reads, Writes
+from search.api.problems import without_names
 from search.schemas.collections import Brought, Released, ReleaseWanted, RunRecord, SetAside
 
 SHOWN = 500
@@ -102,7 +103,7 @@ def _told(row: Row) -> SetAside:
         dataset=row.dataset,
         ending=Path(row.path).suffix.lower()[:12],
         bytes=row.size,
-        reason=row.reason,
+        reason=without_names(row.reason, row.path),
         attempts=row.attempts,
     )
 

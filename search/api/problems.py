@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -37,6 +39,16 @@ from search.security.keys import Forbidden, KeysError, NotAllowed
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "5"
 """Seconds after which a store or an encoder that was down is worth another call."""
+
+
+PATH = re.compile(r"(?<![\w)])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/])[^\s'\":;,()]+")
+FILE_NAME = re.compile(
+    r"[^\s'\"/\\:;,()]+\.(?:jpe?g|png|tiff?|bmp|webp|gif|svs|ndpi|mrxs|scn|bif|vms|vmu|dcm|csv|tsv|json"
+    r"|geojson|xml|ya?ml|txt|zip|parquet)\b",
+    re.IGNORECASE,
+)
+SHORTEST_NAME = 4
+"""A shorter name without its ending could be any word."""
 
 
 class TooLarge(ValueError):
@@ -164,3 +176,17 @@ def in_words(errors: Any) -> str:
         shown = came if len(came) <= 60 else f"{came[:57]}..."
         sentences.append(f"{where}: {error['msg']} (got {shown})")
     return "; ".join(sentences)
+
+
+def without_names(text: str, path: str = "") -> str:
+    """A reason without paths and names of files, which often are names of people.
+
+    Args:
+        text: What was said to the operator.
+        path: The file that it is about, if it is known: its name is taken out however it is spelt.
+    """
+    own = Path(path)
+    for name in (path, own.name, own.stem if len(own.stem) >= SHORTEST_NAME else ""):
+        if name:
+            text = re.sub(re.escape(name), "the file", text, flags=re.IGNORECASE)
+    return FILE_NAME.sub("a file", PATH.sub("a file", text))

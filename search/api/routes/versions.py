@@ -10,6 +10,7 @@ from fastapi import Query, Response
 
 from encoder.registry import load
 from search.api.access import Admins, Lists, Reads, Writes, api_router
+from search.api.problems import without_names
 from search.index.contract import IndexSettings
 from search.library.jobs import Job, Run
 from search.maintenance.checks import as_json
@@ -157,8 +158,9 @@ def stop_job(id: str, access: Admins) -> JobRecord:
 
 
 def job_record(job: Job) -> JobRecord:
-    """A job, as it is answered."""
-    return JobRecord(**asdict(job))
+    """A job, as it is answered: its error without paths of the server."""
+    facts = asdict(job)
+    return JobRecord(**facts | {"error": job.error and without_names(job.error)})
 
 
 def as_result(done: Reindexed) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from search.api.problems import TABLE, TooMany, in_words, problem, refusal
+from search.api.problems import TABLE, TooMany, in_words, problem, refusal, without_names
 from search.errors import StoreBusy, StoreDown, StoreError
 from search.security.keys import Forbidden, KeysError, NotAllowed
 
@@ -52,3 +52,25 @@ def test_a_long_value_is_not_repeated_whole() -> None:
     error = {"loc": ("body", "ids"), "msg": "too long", "input": "x" * 10_000}
 
     assert len(in_words([error])) < 120
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "kept"),
+    [
+        ("Roe_Jane.png is damaged", "/in/Roe_Jane.png", "the file is damaged"),
+        ("ROE_JANE.PNG is damaged", "/in/Roe_Jane.png", "the file is damaged"),
+        (
+            "cannot open '/in/Roe Jane.svs': gone",
+            "/in/Roe Jane.svs",
+            "cannot open 'the file': gone",
+        ),
+        ("Roe Jane has no scale", "C:/x/Roe Jane.svs", "the file has no scale"),
+        ("FileNotFoundError: /srv/lib/Roe/x.parquet", "", "FileNotFoundError: a file"),
+        ("../Roe/cells.csv has no column", "", "a file has no column"),
+        (r"C:\Users\Roe\a.png is gone", "", "a file is gone"),
+        ("Jane-Roe.dcm: no pixels", "", "a file: no pixels"),
+        ("only 3 of 4 boxes, 0.25 um/px", "/in/ab.png", "only 3 of 4 boxes, 0.25 um/px"),
+    ],
+)
+def test_a_reason_is_told_without_names_of_files(text: str, path: str, kept: str) -> None:
+    assert without_names(text, path) == kept
