@@ -116,7 +116,7 @@ def coco(scan: Scan) -> None:
         _images(table, base, known)
     if not read:
         raise LayoutError(f"no JSON with images, annotations and categories under {base}")
-    left = len(set(images) - {task.path for task in scan.tasks} - scan.without_cells)
+    left = len(set(images) - {task.path for task in scan.tasks})
     if left:
         scan.warn(f"{left} images are in no COCO file and stay out")
 
@@ -162,7 +162,7 @@ def _images(table: _Table, base: Path, known: Mapping[str, Path]) -> None:
         if found := marks.pop(one.get("id"), []):
             scan.marked(path, found, size)
         else:
-            scan.leave_without_cells(path)
+            scan.marked(path, [])
     for id, lost in marks.items():
         scan.fail(table.path, f"{len(lost)} annotations name image {id}, which is not among them")
 

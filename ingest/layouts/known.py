@@ -126,7 +126,7 @@ def scan(path: Path, layout: str | None = None, options: Options | None = None) 
         path: A folder, or a table.
         layout: Its name in `LAYOUTS`; `None` recognises what is unmistakable, and takes any
             other folder for one whose sub-folders are labels.
-        options: What a person says about it.
+        options: What a person states about it.
 
     Returns:
         The tasks in a fixed order, and a report with what is wrong already.

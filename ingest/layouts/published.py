@@ -37,7 +37,7 @@ ASLAN_COLUMNS = ("image_id", "image", "xmin", "ymin", "xmax", "ymax", "label")
 def chula(scan: Scan) -> None:
     """Chula RBC-12: `Dataset/N.jpg` with `Label/N.txt`, a line `x y type` for each cell.
 
-    Points have no size: 70 px unless another is said.
+    Points have no size: 70 px unless another size is given.
     """
     images, others = scan.walk()
     tables = {path.stem: path for path in others if path.parent.name == "Label"}
@@ -151,11 +151,11 @@ def _raabin_marks(scan: Scan, table: Path, body: Mapping[str, Any]) -> Iterator[
         except (KeyError, TypeError, ValueError):
             scan.fail(table, "x1, x2, y1 and y2 were expected", name)
             continue
-        said = [str(cell[key]).strip() for key in ("Label1", "Label2") if cell.get(key)]
-        agreed = said[0] if len(set(said)) == 1 else None
+        labels = [str(cell[key]).strip() for key in ("Label1", "Label2") if cell.get(key)]
+        agreed = labels[0] if len(set(labels)) == 1 else None
         yield Mark(
             *(min(left, right), min(top, bottom), abs(right - left), abs(bottom - top)),
             facts=Facts(label=agreed),
             where=f"{table.name} {name}",
-            notes=(("labels", " | ".join(said)),) if len(set(said)) > 1 else (),
+            notes=(("labels", " | ".join(labels)),) if len(set(labels)) > 1 else (),
         )

@@ -154,13 +154,13 @@ def _objects(scan: Scan, table: Path, body: Any) -> Iterator[_Object]:
             continue
         if kind in CONTAINERS:
             continue
-        place, said = f"{table.name} {where}", Facts(label=name or None)
+        place, label = f"{table.name} {where}", Facts(label=name or None)
         match shape.get("type"):
             case "Point" | "MultiPoint":
                 for x, y in pairs:
-                    yield _Object(Mark(x, y, facts=said, where=place), kind, name)
+                    yield _Object(Mark(x, y, facts=label, where=place), kind, name)
             case "Polygon" | "MultiPolygon":
-                mark = Mark(left, top, right - left, bottom - top, facts=said, where=place)
+                mark = Mark(left, top, right - left, bottom - top, facts=label, where=place)
                 yield _Object(mark, kind, name)
             case other:
                 scan.fail(table, f"a polygon or a point was expected, got {other}", where)

@@ -23,12 +23,15 @@ HIDDEN = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Informa
 
 
 class LayoutError(ValueError):
-    """A folder that cannot be read as it was asked, and what to do about it."""
+    """A folder that cannot be read in its layout, and what to do about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a person says about a folder, beside where it is."""
+    """What a person states about a folder, beside where it is."""
 
     dataset: str | None = None
     """Name of the dataset; the folder's name if `None`."""
@@ -72,8 +75,6 @@ class Scan:
     tasks: list[Task] = field(default_factory=list)
     report: Report = field(default_factory=Report)
     """Hand it to `ingest`, so that one report holds all."""
-    without_cells: set[Path] = field(default_factory=set)
-    """Images of which the annotations say that no cell is in them."""
     _seen: set[Path] = field(default_factory=set)
     """Files that are there."""
     _known: set[Path] = field(default_factory=set)
@@ -93,9 +94,9 @@ class Scan:
         dataset: str | None = None,
     ) -> None:
         """One more source; the folder's facts hold where its own say nothing."""
-        told = facts.over(self.options.facts)
+        known = facts.over(self.options.facts)
         self.tasks.append(
-            Task(path=path, dataset=dataset or self.dataset, reader=reader, facts=told)
+            Task(path=path, dataset=dataset or self.dataset, reader=reader, facts=known)
         )
 
     def whole(self, path: Path, facts: Facts = NOTHING) -> None:
@@ -120,11 +121,7 @@ class Scan:
 
     def warn(self, text: str) -> None:
         """One more thing that a person should know."""
-        self.report.warnings.append(text)
-
-    def leave_without_cells(self, path: Path) -> None:
-        """An image of which the annotations say that no cell is in it."""
-        self.without_cells.add(path)
+        self.report.warnings.append(printable(text))
 
     def text(self, path: Path) -> str:
         """The text of a file that may turn out to be no table.
@@ -135,7 +132,7 @@ class Scan:
         return text_of(path)[0]
 
     def table(self, path: Path) -> str:
-        """The text of an annotation file; a person is told where its encoding was guessed.
+        """The text of an annotation file; a warning where its encoding was guessed.
 
         Raises:
             LayoutError: it cannot be read, or is no text.
@@ -181,13 +178,13 @@ class Scan:
         for path, reason in found.unusable.items():
             if path not in self._known:
                 self.fail(path, reason)
+                self.report.sources += 1
         self._seen |= {*found.images, *found.others}
         return found.images, found.others
 
     def account(self) -> None:
         """After the layout: each file that was seen and not named by it is left out, counted."""
         self._known |= {task.path for task in self.tasks}
-        self.leave(self.without_cells, "no cell is marked in it")
         rest = sorted(self._seen - self._known)
         images = [path for path in rest if path.suffix.lower() in IMAGES]
         self.leave(images, "the annotations do not name it")
@@ -254,7 +251,7 @@ class Files:
             elif path.is_file():
                 (self.images if path.suffix.lower() in IMAGES else self.others).append(path)
             elif not path.exists():
-                self.unusable[path] = "it is a link to a file that is not there"
+                self.unusable[path] = "No such file or directory"  # a link to nothing
             else:
                 self.unusable[path] = "it is no regular file"
 

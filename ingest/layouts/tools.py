@@ -216,7 +216,7 @@ def _labelstudio_task(
     if marks:
         scan.marked(path, marks, size)
     else:
-        scan.leave_without_cells(path)
+        scan.marked(path, [])
 
 
 def _labelstudio_mark(result: Mapping[str, Any], where: str) -> Mark:
@@ -306,7 +306,7 @@ def _cvat_image(scan: Scan, images: _Images, table: Path, image: ElementTree.Ele
     if marks:
         scan.marked(path, marks, (int(wide), int(high)) if wide > 0 and high > 0 else None)
     else:
-        scan.leave_without_cells(path)
+        scan.marked(path, [])
 
 
 def _cvat_marks(shape: ElementTree.Element, where: str) -> list[Mark]:

@@ -85,9 +85,10 @@ def yolo(scan: Scan) -> None:
         near = (_swapped(folder / table.name).parent for folder in declared.folders)
         if not declared.folders or any(folder in table.parents for folder in near):
             scan.fail(table, no_image([]))
+    for path in bare:
+        scan.marked(path, [])
     if bare:
         scan.warn(f"{len(bare)} images have no label file, so no cells")
-        scan.leave(bare, "it has no label file, so no cells")
     keep = {".txt", ".yaml", ".yml", ".names", ".labels", ".data"}
     scan.left_alone(path for path in others if path.suffix.lower() not in keep)
 

@@ -31,6 +31,10 @@ class Choosing:
         self._met: dict[str, tuple[str, str | None, int]] = {}
         """By id: path, label and hash of the item that was met first."""
 
+    def is_met(self, id: str) -> bool:
+        """Whether the run has met an item."""
+        return id in self._met
+
     def stored(self, planned: Sequence[Planned]) -> dict[str, str]:
         """The payload digests of those that are stored."""
         return self._sink.known([one.item.id for one in planned]) if planned else {}

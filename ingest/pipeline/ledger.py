@@ -18,7 +18,7 @@ from search.disk.closing import Closing
 from search.errors import StoreError
 
 State = Literal["pending", "done", "quarantined"]
-"""What became of a source: begun or asked for again; whole in the library; set aside."""
+"""What became of a source: begun or to be read again; whole in the library; set aside."""
 RunState = Literal["running", "done", "failed"]
 SAMPLE = 16
 """Ids kept of each source, to see later whether the library still has it."""
@@ -75,7 +75,7 @@ class RunRow:
     """UTC; empty while it runs, and after a kill."""
     state: RunState
     request: dict[str, Any]
-    """What was asked, enough to ask it again."""
+    """The request, complete enough to run it again."""
     summary: str
     """The counts of its report, or what stopped it; how far it is while it runs."""
 
@@ -105,7 +105,7 @@ class Ledger(Closing):
             raise LedgerError(f"cannot keep the ledger of ingests in {path}: {error}") from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     @contextmanager
@@ -140,7 +140,7 @@ class Ledger(Closing):
             )
         return self._run
 
-    def tell(self, progress: str) -> None:
+    def note(self, progress: str) -> None:
         """How far the run is, for those who look at it."""
         with self._writing() as write:
             write.execute("UPDATE runs SET summary = ? WHERE id = ?", (progress, self._run))
@@ -201,7 +201,7 @@ class Ledger(Closing):
             counted[row.state] += 1
         return counted
 
-    def release(self, paths: Sequence[str] = ()) -> int:
+    def retry(self, paths: Sequence[str] = ()) -> int:
         """Let quarantined sources be read again by the next run; all of them if none is named."""
         rows = [row for row in self.rows("quarantined") if not paths or row.path in paths]
         with self._writing() as write:
@@ -227,6 +227,24 @@ class Ledger(Closing):
                 fact["state"] = "failed"
                 fact["summary"] = f"its process is gone, after: {fact['summary'] or 'nothing'}"
         return [RunRow(**{**fact, "request": json.loads(fact["request"])}) for fact in facts]
+
+    def keep_replaced(self, ids: Sequence[str]) -> None:
+        """Note which items this run removed, so that they can be brought back."""
+        with self._writing() as write:
+            write.executemany(
+                "INSERT OR IGNORE INTO replaced VALUES (?, ?, ?)",
+                [(self.collection, self._run, id) for id in ids],
+            )
+
+    def replaced(self) -> tuple[int, list[str]]:
+        """The last run that removed items, and their ids; 0 and none if there was no such run."""
+        query = (
+            "SELECT run, id FROM replaced WHERE collection = :c AND run = "
+            "(SELECT max(run) FROM replaced WHERE collection = :c) ORDER BY id"
+        )
+        with self._lock:
+            found = self._file.execute(query, {"c": self.collection}).fetchall()
+        return (int(found[0][0]) if found else 0), [str(id) for _, id in found]
 
     @property
     def unbuilt(self) -> bool:
@@ -262,6 +280,10 @@ CREATE TABLE IF NOT EXISTS sources (
 CREATE TABLE IF NOT EXISTS processes (
     run INTEGER PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL
 );
+CREATE TABLE IF NOT EXISTS replaced (
+    collection TEXT NOT NULL, run INTEGER NOT NULL, id TEXT NOT NULL,
+    PRIMARY KEY (collection, run, id)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS unbuilt (
     collection TEXT NOT NULL, fingerprint TEXT NOT NULL, PRIMARY KEY (collection, fingerprint)
 ) WITHOUT ROWID;

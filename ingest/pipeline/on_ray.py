@@ -62,6 +62,13 @@ class Basket:
         """See `Sink.update`."""
         self.updates += items
 
+    def of_sources(self, dataset: str, sources: Sequence[str]) -> list[Item]:
+        """A worker replaces nothing."""
+        return []
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """See `of_sources`."""
+
     def build(self) -> BuildReport:
         """A worker builds nothing."""
         raise StoreError("a worker has no index to build; the driver builds it")
@@ -132,14 +139,20 @@ def ingest_on_ray(
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     before = {(row.path, row.dataset): row for row in ledger.rows()}
 
-    def asked(share: list[Task]) -> Any:
+    def started(share: list[Task]) -> Any:
         rows = _rows_of(share, before)
         ids = [*ray.get(remote_plan.remote(share)), *(id for row in rows for id in row.sample)]
         known = sink.known(ids) if ids else {}
         return remote_work.remote(share, card, reference, known, rows, reports)
 
+    again = sum((str(task.path.resolve()), task.dataset) in before for task in tasks)
+    if again:
+        report.warnings.append(
+            f"{again} files were ingested before; on a cluster, items that their annotations no "
+            "longer name stay. `hemaseek ingest --engine local` removes them"
+        )
     clock = Clock(report, len(tasks), progress)
-    for given in _ahead(shares(tasks), asked, ray.get, AHEAD * workers):
+    for given in _ahead(shares(tasks), started, ray.get, AHEAD * workers):
         take_in(given, sink, report, ledger)
         clock.tick(report.items)  # by the clock, not the sum of the workers' seconds
     clock.tick(report.items, last=True)

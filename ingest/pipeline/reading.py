@@ -19,7 +19,7 @@ PART_ITEMS = 256
 SHARD_ITEMS = 1024
 """Items of a shard: enough to make fsync cheap, few enough to lose little when killed."""
 WINDOW_TASKS, WINDOW_ITEMS, WINDOW_BYTES = 256, 1024, 64 << 20
-"""How many sources are asked for in the sink at once; their bytes are kept meanwhile."""
+"""How many sources are looked up in the sink at once; their bytes stay in memory meanwhile."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,7 +92,7 @@ def in_order(
 
 
 def windows(reads: Iterator[Read]) -> Iterator[list[Read]]:
-    """Consecutive sources, as many as are asked for in the sink at once."""
+    """Consecutive sources, as many as are looked up in the sink at once."""
     group: list[Read] = []
     items = nbytes = 0
     for read in reads:
@@ -113,8 +113,8 @@ def plan_source(task: Task) -> Read | Failure:
         plan = task.reader.plan(source, task.facts)
     except Exception as error:  # one bad file must not stop the run
         return Failure(str(task.path), reason(error))
-    held = len(source.content) if "content" in source.__dict__ else 0
-    return Read(task, source, plan, held)
+    nbytes = len(source.content) if "content" in source.__dict__ else 0
+    return Read(task, source, plan, nbytes)
 
 
 def cut_job(job: Job) -> list[Picture] | Failure:

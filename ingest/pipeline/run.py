@@ -24,6 +24,7 @@ from ingest.pipeline.reading import (
     reason,
     windows,
 )
+from ingest.pipeline.replacing import Replacing
 from ingest.pipeline.sink import Sink
 from ingest.pipeline.states import State, States
 from ingest.pipeline.storing import Storing
@@ -31,10 +32,13 @@ from ingest.pipeline.streaming import Came, Ended, Opened, Stamp, Stream, opened
 from ingest.sandbox.pool import TIMEOUT_S
 from ingest.sources.report import Clock, Failure, OnProgress, Report
 from ingest.sources.source import Planned, Source, Task, child_reader
+from ingest.sources.text import composed
 from search.index.contract import need_same_encoder
 from search.library.shards import Entry
 from search.schemas.items import Item
 
+NO_CELL = "no cell is marked in it"
+"""Why an image that was read gives no item."""
 MOST_THREADS = 8
 """Threads of one child: where there are fewer slides than cores, several decode one slide."""
 
@@ -128,6 +132,7 @@ class _Run:
         self._embedding = Embedding(encoder, how.batch_size, report, self._embedded)
         self._choosing = Choosing(sink, report)
         self._states = States(ledger, report, self._storing.add_row)
+        self._replacing = Replacing(sink, report, ledger)
         self._items = 0
         self._remarks: dict[str, set[str]] = {}
         """Paths by what a person should know of how they were decoded."""
@@ -145,6 +150,7 @@ class _Run:
         yield from self._streamed(streamed)
         yield from self._embedding.finish()
         self._storing.finish()
+        self._replacing.remove(self._choosing.is_met)
         for text, paths in self._remarks.items():
             first = min(paths)
             which = first if len(paths) == 1 else f"{len(paths)} pictures, the first {first}"
@@ -155,6 +161,15 @@ class _Run:
         self._readers.shutdown(cancel_futures=True)
         self._embedding.stop()
         self._storing.stop()
+
+    def _given(self, task: Task, source: Source, planned: Sequence[Planned]) -> None:
+        path, dataset = str(task.path), composed(task.dataset)
+        self._replacing.add(path, dataset, source.id, planned)
+        if (before := self._states.replaced_source(task, source.id)) is not None:
+            self._replacing.changed(path, dataset, before)
+
+    def _incomplete(self, task: Task, source: Source) -> None:
+        self._replacing.incomplete(str(task.path), composed(task.dataset), source.id)
 
     def _remark(self, path: str, text: str) -> None:
         if text:
@@ -182,6 +197,7 @@ class _Run:
         jobs = self._jobs(windows(self._readable(plans)))
         for job, pictures in in_order(self._readers, cut_job, jobs, self._share):
             if isinstance(pictures, Failure):
+                self._incomplete(job.task, job.source)
                 self._states.fail(job.task, pictures, last=job.last)
             else:
                 self._remark(str(job.task.path), job.source.remark)
@@ -201,6 +217,11 @@ class _Run:
                 self._states.fail(task, read)
             else:
                 self._report.failures += read.plan.failures
+                if read.plan.failures:
+                    self._incomplete(task, read.source)
+                elif not read.plan.planned:
+                    left = self._report.left_out
+                    left[NO_CELL] = left.get(NO_CELL, 0) + 1
                 yield read
 
     def _jobs(self, groups: Iterator[Sequence[Read]]) -> Iterator[Job]:
@@ -213,6 +234,7 @@ class _Run:
                 choice = self._choosing.choose(str(read.task.path), planned, stored)
                 changed += choice.changed
                 state = self._states.of(read.task)
+                self._given(read.task, read.source, planned)
                 state.plan(planned)
                 state.row = replace(state.row, source=read.source.id)
                 if choice.fresh:
@@ -287,6 +309,7 @@ class _Run:
     def _choose(self, opened: Opened, planned: Sequence[Planned]) -> list[int]:
         """Which items of a child's answer are new; those that changed are updated."""
         self._states.of(opened.task).plan(planned)
+        self._given(opened.task, opened.source, planned)
         stored = self._choosing.stored(planned)
         choice = self._choosing.choose(str(opened.task.path), planned, stored)
         self._storing.update(choice.changed)
@@ -307,7 +330,9 @@ class _Run:
         self._keep_summary(opened)
         self._remark(str(opened.task.path), opened.remark)
         self._report.sources += 1
+        self._given(opened.task, opened.source, ())
         if event.failure is not None:
+            self._incomplete(opened.task, opened.source)
             self._report.failures.append(event.failure)
             state.fail(event.failure.reason)
         state.ended = True

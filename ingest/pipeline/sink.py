@@ -1,4 +1,4 @@
-"""Where a run writes to: a library that this process holds, or a service that owns one."""
+"""Where a run writes to: a library that this process has open, or a service that has."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import httpx
 from encoder.card import EncoderCard
 from search.disk.closing import Closing
 from search.errors import NoSuchCollection, StoreDown, StoreError, WrongEncoder
-from search.index.contract import BuildReport
+from search.index.contract import BuildReport, scroll_all
 from search.library.collection import Collection
 from search.library.library import Library
 from search.library.shards import Entry, make_shard_bytes
+from search.schemas.filters import Filter
 from search.schemas.items import Item
 
 TRIES = 4
@@ -44,6 +45,14 @@ class Sink(Protocol):
 
     def update(self, items: Sequence[Item]) -> None:
         """New metadata for stored items; vectors and thumbnails stay. Durable when it returns."""
+        ...
+
+    def of_sources(self, dataset: str, sources: Sequence[str]) -> list[Item]:
+        """Every stored item of some sources of a dataset."""
+        ...
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove items; `Collection.bring_back` undoes it. Durable when it returns."""
         ...
 
     def build(self) -> BuildReport:
@@ -76,7 +85,7 @@ class LibrarySink(Closing):
 
         Raises:
             WrongEncoder: it is there and belongs to another encoder.
-            StoreBusy: another process holds it; write through that one (`ServiceSink`).
+            StoreBusy: another process has it open; write through that one (`ServiceSink`).
         """
         return cls(library.create(collection, card, encoder))
 
@@ -91,6 +100,15 @@ class LibrarySink(Closing):
     def update(self, items: Sequence[Item]) -> None:
         """See `Sink.update`."""
         self._collection.update(items)
+
+    def of_sources(self, dataset: str, sources: Sequence[str]) -> list[Item]:
+        """See `Sink.of_sources`."""
+        where = Filter(dataset=(dataset,), source=tuple(sources))
+        return [one.item for one in scroll_all(self._collection.store, where)]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """See `Sink.remove`."""
+        self._collection.remove(ids)
 
     def build(self) -> BuildReport:
         """See `Sink.build`."""
@@ -156,6 +174,21 @@ class ServiceSink(Closing):
         if items:
             rows = [item.model_dump(mode="json") for item in items]
             self._send("PATCH", "/items", json={"items": rows})
+
+    def of_sources(self, dataset: str, sources: Sequence[str]) -> list[Item]:
+        """See `Sink.of_sources`."""
+        found: list[Item] = []
+        wanted: dict[str, object] = {"where": {"dataset": [dataset], "source": list(sources)}}
+        while True:
+            page = self._send("POST", "/items/page", json=wanted | {"limit": 1000})
+            found += [Item.model_validate(one) for one in page["items"]]
+            if page["next"] is None:
+                return found
+            wanted["after"] = page["next"]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """See `Sink.remove`."""
+        self._send("POST", "/items/remove", json={"ids": list(ids)})
 
     def build(self) -> BuildReport:
         """See `Sink.build`; waits as long as the service needs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,6 +48,8 @@ class States:
     ) -> None:
         rows = [] if ledger is None else ledger.rows()
         self._before = {(row.path, row.dataset): row for row in rows}
+        self._holders = Counter(row.source for row in rows)
+        """How many paths named each source."""
         self._report = report
         self._finished = finished
         self._under_way: dict[str, State] = {}
@@ -54,6 +57,13 @@ class States:
     def before(self, task: Task) -> Row | None:
         """What the ledger knew of a source when the run began; safe in any thread."""
         return self._before.get((absolute(task.path), task.dataset))
+
+    def replaced_source(self, task: Task, source: str) -> str | None:
+        """The source that a path named before, where it was another and no other path has it."""
+        before = self.before(task)
+        if before is None or before.source in {"", source}:
+            return None
+        return None if self._holders[before.source] > 1 else before.source
 
     def of(self, task: Task) -> State:
         """The state of a source, begun if it is new."""

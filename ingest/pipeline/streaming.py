@@ -25,7 +25,7 @@ TRIES = 2
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells whether a file is still the one that was read."""
+    """By what a file is known to be the one that was read."""
 
     size: int = 0
     mtime_ns: int = 0
@@ -142,7 +142,7 @@ class Stream:
         opened.items += len(taken.planned)
         fresh = self.choose(opened, taken.planned)
         if fresh:
-            # The child's memory is lent until its next answer.
+            # The child reuses this memory for its next answer.
             images = [np.array(taken.images[at]) for at in fresh]
             planned = [taken.planned[at] for at in fresh]
             work = self.threads.submit(_pictures, str(opened.task.path), planned, images)
@@ -153,7 +153,7 @@ def opened_in_order(
     threads: ThreadPoolExecutor,
     open_one: Callable[[Task], Opened | Failure | None],
     tasks: Iterable[Task],
-    tell: Callable[[Task, Failure | None], None],
+    not_read: Callable[[Task, Failure | None], None],
 ) -> Iterator[Opened]:
     """Look at sources ahead of the children: their ids are hashes of whole files.
 
@@ -161,13 +161,13 @@ def opened_in_order(
         threads: Where that is done.
         open_one: A failure for a source that cannot be read, `None` for one that is done.
         tasks: The sources.
-        tell: Told of sources that give nothing to read.
+        not_read: Called with each source that gives nothing to read.
     """
     for task, opened in in_order(threads, open_one, tasks, lambda _: 1 / 8):
         if isinstance(opened, Opened):
             yield opened
         else:
-            tell(task, opened)
+            not_read(task, opened)
 
 
 def _pictures(path: str, planned: Sequence[Planned], images: Sequence[RGB]) -> list[Picture]:

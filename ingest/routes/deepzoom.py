@@ -52,12 +52,12 @@ def deepzoom_router(stop: Callable[[], None], folders: SourceFolders) -> APIRout
     @router.get("/sources/{id}")
     def source(id: SourceId, access: Reads, collection: Name = None) -> SourceFacts:
         """What a stored source is: a slide or an image, its size and its scale."""
-        item, path, held = _found(access, id, collection, folders)
+        item, path, opened = _found(access, id, collection, folders)
         pyramid = zoom.describe(path, id)
         return SourceFacts(
             source=id,
-            collection=held.name,
-            items=held.store.count(Filter(source=(id,))),
+            collection=opened.name,
+            items=opened.store.count(Filter(source=(id,))),
             dataset=item.dataset,
             case=item.case,
             width=pyramid.width,
@@ -111,15 +111,15 @@ def _found(
     Raises:
         SourceUnreadable: no item of it is stored, or its file may not be read or is not there.
     """
-    held = access.context(name).collection
-    page = held.store.scroll(Filter(source=(id,)), 1).items
+    collection = access.context(name).collection
+    page = collection.store.scroll(Filter(source=(id,)), 1).items
     if not page:
-        raise SourceUnreadable(f"no item of source {id} is in collection {held.name!r}")
-    entry = held.rows.entry(page[0].item.id)
+        raise SourceUnreadable(f"no item of source {id} is in collection {collection.name!r}")
+    entry = collection.rows.entry(page[0].item.id)
     path = None if entry is None else entry.path
     if path is None or not folders.allow(FilePath(path)):
         raise SourceUnreadable(
             "the file of this source is not to be had: it is gone, was stored without a path, or "
             "lies in no folder that HEMASEEK_SOURCE_FOLDERS names"
         )
-    return page[0].item, FilePath(path), held
+    return page[0].item, FilePath(path), collection

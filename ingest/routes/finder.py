@@ -22,7 +22,7 @@ from search.schemas.items import Box, ScaleOrigin
 PROBLEMS: Sequence[Expected] = ((FinderError, 422, "Cells cannot be found in this picture"),)
 """What this route raises, for the service's table of refusals."""
 MOST = 500
-"""Cells that are told at most unless another number is asked for."""
+"""Cells in the answer at most, unless another number is given."""
 
 
 MODELS: tuple[type[BaseModel], ...] = (Field,)
@@ -39,12 +39,12 @@ async def field(request: Request, access: Lists) -> tuple[Field, list[bytes]]:
 
 @router.post("/cells", openapi_extra=BODY)
 async def cells(
-    asked: Annotated[tuple[Field, list[bytes]], Depends(field)],
+    sent: Annotated[tuple[Field, list[bytes]], Depends(field)],
     access: Lists,
-    most: Annotated[int, Query(ge=1, le=5000, description="Cells that are told.")] = MOST,
+    most: Annotated[int, Query(ge=1, le=5000, description="Cells in the answer.")] = MOST,
 ) -> FoundCells:
     """Find the cells of a smear field; nothing is stored, and no collection is looked at."""
-    known, images = asked
+    known, images = sent
     if not images:
         raise FinderError("send the field as a picture, in the form field 'image'")
     return await run_in_threadpool(find_cells, images[0], known.um_per_px, most, access.pictures)
@@ -63,7 +63,7 @@ def find_cells(
         found = finder(DEFAULT).find(pixels, um_per_px)
     rule = FieldOfView(kinds=("white", "red", "platelet"))
     origin: ScaleOrigin | None = None if found.scale is None else found.scale.origin
-    told = tuple(
+    cells = tuple(
         FoundCell(
             kind=cell.kind,
             bbox=_box(cell.bbox),
@@ -74,13 +74,13 @@ def find_cells(
         for cell in found.cells[:most]
     )
     return FoundCells(
-        cells=told,
+        cells=cells,
         width=found.size[0],
         height=found.size[1],
         um_per_px=None if found.scale is None else found.scale.um_per_px,
         um_per_px_origin=origin,
         finder=found.finder,
-        left_out=len(found.cells) - len(told),
+        left_out=len(found.cells) - len(cells),
     )
 
 

@@ -78,7 +78,7 @@ def add_ledger_routes(router: APIRouter, zoom: DeepZoom) -> None:
         if not rows:
             return Released(released=0)
         with Ledger(ledger_path(access.settings.library), name) as ledger:
-            released = ledger.release([row.path for row in rows])
+            released = ledger.retry([row.path for row in rows])
         access.note(written=released)
         return Released(released=released)
 

@@ -1,6 +1,6 @@
 """Expendable child processes: every file from outside is opened in one, never in the service.
 
-A damaged slide can make OpenSlide abort its process, and a bomb can ask for a terabyte. So
+A damaged slide can make OpenSlide abort its process, and a forged header can demand a terabyte. So
 opening and reading happen in children that may die. A child has an address-space limit, no core
 dumps (they would hold patient pixels), silent stdout and stderr (libraries quote metadata there),
 and answers in JSON and pixels alone, never in pickles.
@@ -10,7 +10,7 @@ In use, one file at a time::
     with ReaderPool(workers=2) as pool:
         for batch in pool.read(Task(reader="ingest.sandbox.images:read", source="a.png",
         args={...})):
-            batch.facts                    # what the reader says, JSON
+            batch.facts                    # what the reader found, JSON
             batch.images                   # arrays, valid until the next batch: copy what stays
         # raises SourceDied or SourceRefused, for this file alone; the pool goes on
 
@@ -18,7 +18,7 @@ and for a run, over many files with every child busy::
 
     for event in pool.read_all(tasks):     # `tasks` is taken lazily, a few ahead
         match event:
-            case Batch():      ...         # event.task says whose it is
+            case Batch():      ...         # event.task is the task
             case Finished():   ...         # the task is done
             case Failed():     ...         # event.error.reason, event.error.note
 
@@ -121,7 +121,7 @@ class _Desk:
             self.free.append(message["slot"])
 
     def serve(self, task: Task) -> None:
-        """Run one reader to its end, and say how it ended."""
+        """Run one reader to its end, and report how it ended."""
         self.free.extend(self.lent.values())  # of a reader that stopped half-way
         self.lent.clear()
         self.threads = max(1, task.threads)
@@ -229,7 +229,7 @@ def reader_of(name: str) -> Any:
 def drill(
     source: str, what: Literal["echo", "abort", "hang", "exit", "hoard"] = "echo", n: int = 1
 ) -> Iterator[Piece]:
-    """A fire drill: read nothing, and misbehave as asked, to prove that the pool survives it."""
+    """A fire drill: misbehave in the named way, to prove that the pool survives it."""
     yield Piece(note=what)
     for number in range(n):
         images = [np.full((4 + number, 5, 3), number, np.uint8)]

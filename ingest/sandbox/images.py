@@ -50,7 +50,7 @@ def read_images(
 
     Yields:
         The number of the file in `paths`, and its image (height x width x 3, valid until the
-        next one is asked for) or why there is none.
+        next one is requested) or why there is none.
     """
     queue = _Queue()
     for first in range(0, len(paths), bundle):

@@ -32,14 +32,14 @@ class Block:
             have = -(-size // 2**20) * 2**20
             os.ftruncate(self.fd, have)
         if have < size:
-            raise EOFError("the block is shorter than was said")
+            raise EOFError("the block is shorter than the message")
         if self._map is None or len(self._map) < size:
             access = mmap.ACCESS_WRITE if write else mmap.ACCESS_READ
             self._map = mmap.mmap(self.fd, have, access=access)  # the old one lives by its views
         return memoryview(self._map)[:size]
 
     def close(self) -> None:
-        """Let go; views that are still held keep their memory."""
+        """Close it; views that are still used keep their memory."""
         self._map = None
         if self.fd >= 0:
             os.close(self.fd)

@@ -1,4 +1,4 @@
-"""What a reader process is asked for and what it sends back."""
+"""The messages between a run and the processes that read its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SourceError(Exception):
         self.reason = reason
         """One sentence without names from the file."""
         self.note = note
-        """What the reader was at, if it said so."""
+        """What the reader was doing, if it sent a note."""
 
 
 class SourceDied(SourceError):

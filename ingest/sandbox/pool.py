@@ -99,7 +99,7 @@ class _Child:
             self.pipe.send_bytes(json.dumps({"slot": slot}).encode())
 
     def images(self, slot: int, shapes: Sequence[Sequence[int]]) -> Sequence[RGB]:
-        """The arrays of a slot, checked against what was said about them."""
+        """The arrays of a slot, checked against the sizes that the child sent."""
         sizes = [prod(shape) for shape in shapes]
         if any(side < 0 for shape in shapes for side in shape):
             raise ValueError("a shape with a negative side")
@@ -120,7 +120,7 @@ class _Child:
         return 0
 
     def stop(self) -> int:
-        """Kill, reap, let go of everything; returns the exit status."""
+        """Kill, reap, close everything; returns the exit status."""
         with contextlib.suppress(OSError):
             self.process.kill()
         status = self.process.wait()
@@ -148,7 +148,7 @@ class ReaderPool(Closing):
         self.timeout_s = timeout_s
         self.slots = slots
         self.peak_bytes = 0
-        """Largest resident size of any child when it had ended a task; 0 where it is not told."""
+        """Largest resident size of any child when it had ended a task; 0 where it is not known."""
         self.deaths = 0
         """Children that died or were stopped over a file, so far."""
         self._idle: list[_Child] = []
@@ -204,7 +204,7 @@ class ReaderPool(Closing):
         return _Child(self.limit_bytes, self.slots)
 
     def _step(self) -> Iterator[Event]:
-        """Wait for one or more children, and pass on what they say."""
+        """Wait for one or more children, and pass on their messages."""
         by_pipe = {child.pipe: child for child in self._busy}
         left = min(child.since for child in self._busy) + self.timeout_s - time.monotonic()
         spoke = wait(list(by_pipe), timeout=max(0.0, left))

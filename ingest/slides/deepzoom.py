@@ -126,13 +126,13 @@ class DeepZoom:
         """
         stamp = self._stamp(path, source)
         with self._turn:
-            held = self._pyramids.get(stamp)
-        if held is None:
+            known = self._pyramids.get(stamp)
+        if known is None:
             facts, _ = self._ask(Task(reader="ingest.slides.deepzoom:describe", source=str(path)))
-            held = Pyramid(**facts)
+            known = Pyramid(**facts)
             with self._turn:
-                self._pyramids[stamp] = held
-        return held
+                self._pyramids[stamp] = known
+        return known
 
     def tile(self, path: Path, source: str, level: int, column: int, row: int) -> bytes:
         """One tile as JPEG; places that are damaged are shown in one flat colour.
@@ -192,16 +192,16 @@ class DeepZoom:
         """The file's size and time of change, once its bytes were found to be the source's."""
         stamp = self._of(path)
         with self._turn:
-            held = self._verified.get(stamp)
-        if held is None:
+            known = self._verified.get(stamp)
+        if known is None:
             try:
                 with path.open("rb") as handle:
-                    held = hashlib.file_digest(handle, "sha256").hexdigest()[:32]
+                    known = hashlib.file_digest(handle, "sha256").hexdigest()[:32]
             except OSError as error:
                 raise SourceUnreadable("the file of this source may not be read") from error
             with self._turn:
-                self._verified[stamp] = held
-        if held != source:
+                self._verified[stamp] = known
+        if known != source:
             raise SourceUnreadable("the file of this source was changed since it was ingested")
         return stamp
 

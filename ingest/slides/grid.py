@@ -19,7 +19,7 @@ SlidePixels = NewType("SlidePixels", int)
 TilePixels = NewType("TilePixels", int)
 """A length in pixels of a tile, as an encoder sees it."""
 MicronsPerPixel = NewType("MicronsPerPixel", float)
-"""Micrometres per pixel; of level 0 unless something else is said."""
+"""Micrometres per pixel; of level 0 unless stated otherwise."""
 Boxes = NDArray[np.int64]
 """n x 4: left, top, width, height in SlidePixels."""
 
@@ -29,18 +29,18 @@ COARSEST = MicronsPerPixel(1000.0)
 MAX_TILES = 4_000_000
 """A slide with more tiles than this is refused: its header lies, or its plan does."""
 SAME_SCALE = 0.02
-"""Levels within this share of the asked scale are cut as they are, without resampling."""
+"""Levels within this share of the wanted scale are cut as they are, without resampling."""
 MAX_ENLARGED = 1.2
-"""A slide whose finest level is coarser than asked by more than this factor is refused."""
+"""A slide whose finest level is coarser than wanted by more than this factor is refused."""
 
 
 class TooCoarse(Refusal):
-    """Tiles were asked at a finer scale than the slide has."""
+    """Tiles are wanted at a finer scale than the slide has."""
 
-    def __init__(self, finest: MicronsPerPixel, asked: MicronsPerPixel) -> None:
+    def __init__(self, finest: MicronsPerPixel, wanted: MicronsPerPixel) -> None:
         super().__init__(
             f"the finest level has {finest:.4g} um per pixel, far too coarse for tiles at "
-            f"{asked:.4g} um per pixel: enlarging would invent detail. Ask for "
+            f"{wanted:.4g} um per pixel: enlarging would invent detail. Ask for "
             f"{finest / MAX_ENLARGED:.4g} um per pixel or more (--tile-um-per-px), or scan at a "
             "higher power"
         )
@@ -61,12 +61,12 @@ class TilePlan:
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 4096:
-            raise Refusal(f"a tile has 16 to 4096 pixels a side; {self.size} were asked")
-        check_scale(self.um_per_px, "the asked scale")
+            raise Refusal(f"a tile has 16 to 4096 pixels a side; got {self.size}")
+        check_scale(self.um_per_px, "the scale of the tiles")
         if not 0 <= self.overlap <= 0.9:
-            raise Refusal(f"overlap is a share from 0 to 0.9; {self.overlap} was asked")
+            raise Refusal(f"overlap is a share from 0 to 0.9; got {self.overlap}")
         if not 0 <= self.min_tissue <= 1:
-            raise Refusal(f"min_tissue is a share from 0 to 1; {self.min_tissue} was asked")
+            raise Refusal(f"min_tissue is a share from 0 to 1; got {self.min_tissue}")
 
     @property
     def side(self) -> Microns:
@@ -111,7 +111,7 @@ def choose_level(
         downsamples: Of each level, finest first.
 
     Raises:
-        TooCoarse: the finest level is coarser than asked by more than `MAX_ENLARGED`.
+        TooCoarse: the finest level is coarser than wanted by more than `MAX_ENLARGED`.
     """
     finest = MicronsPerPixel(max(um_per_px))
     if finest > plan.um_per_px * MAX_ENLARGED:

@@ -137,9 +137,9 @@ class DirectLevel:
             height, width, colour, _ = simplejpeg.decode_jpeg_header(self.stream(0, 0))
         except (ValueError, Damaged):
             return False
-        said = "YCbCr" if self.level.head[len(ADOBE) + 2] else "RGB"
+        declared = "YCbCr" if self.level.head[len(ADOBE) + 2] else "RGB"
         sides = (self.level.tile_height, self.level.tile_width)
-        return (height, width) == sides and colour == said
+        return (height, width) == sides and colour == declared
 
     def stream(self, row: int, column: int) -> bytes:
         """A tile as a complete JPEG stream.
@@ -150,7 +150,7 @@ class DirectLevel:
         at = row * self.level.columns + column
         count, offset = int(self.level.counts[at]), int(self.level.offsets[at])
         if count > MAX_TILE_BYTES or offset >= 2**62:
-            raise Damaged("a tile is said to lie where no tile can be")
+            raise Damaged("a tile lies outside of the file")
         body = os.pread(self.fd, count, offset)
         if len(body) != count or body[:2] != b"\xff\xd8":
             raise Damaged("a tile is cut off or is no JPEG")
@@ -240,7 +240,7 @@ class DirectLevel:
                 tile = np.empty((high, wide, 3), np.uint8)
             try:
                 self.decode(*key, tile)
-            except Damaged:  # whoever reads it is told
+            except Damaged:  # raised again by whoever reads it
                 return None
             return tile
 

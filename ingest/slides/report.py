@@ -49,7 +49,7 @@ class SlideReport:
     level: int
     """The level that tiles were cut from."""
     resampled: bool
-    """Whether tiles were resampled to the asked scale."""
+    """Whether tiles were resampled to the scale of the plan."""
     tissue_mm2: float
     """Area of the tissue mask."""
     pen_share: float
@@ -171,26 +171,28 @@ def _warnings(
     um_per_px: tuple[float, float],
     rest: Mapping[str, Any],
 ) -> list[str]:
-    said = []
+    warnings = []
     own = facts["um_per_px"]
     if rest["um_per_px_origin"] == "manifest" and own is not None:
         ratio = um_per_px[0] / own[0]
         if not 0.95 <= ratio <= 1.05:
-            said.append(
+            warnings.append(
                 f"the manifest's {um_per_px[0]:g} um per pixel was used; the file says {own[0]:g}"
             )
     if counts.get("damaged"):
-        said.append(f"{counts['damaged']:,} tiles are damaged in the file and were left out")
+        warnings.append(f"{counts['damaged']:,} tiles are damaged in the file and were left out")
     read = sum(
         counts.get(r, 0) for r in REASONS if r not in {"outside the region", "little tissue"}
     )
     if read and counts.get("out of focus", 0) > 0.3 * read:
-        said.append("more than 30 % of the tiles with tissue are out of focus; scan it again?")
+        warnings.append("more than 30 % of the tiles with tissue are out of focus; scan it again?")
     if rest["pen_share"] > 0.005:
-        said.append(f"{rest['pen_share']:.1%} of the slide is taken for pen marks")
+        warnings.append(f"{rest['pen_share']:.1%} of the slide is taken for pen marks")
     if rest["unstained"]:
-        said.append(f"{rest['unstained']:,} tiles could not be stain-normalised and are as scanned")
-    return said
+        warnings.append(
+            f"{rest['unstained']:,} tiles could not be stain-normalised and are as scanned"
+        )
+    return warnings
 
 
 def draw(overview: RGB, boxes: Boxes, reasons: Sequence[Reason], size: tuple[int, int]) -> RGB:

@@ -1,4 +1,4 @@
-"""Whole slides as sources of a run: what a child is asked, and its tiles as items."""
+"""Whole slides as sources of a run: the task of a child, and its tiles as items."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class SlideReader(ChildReader):
         """See `ChildReader.job`.
 
         Raises:
-            StainError: normalisation was asked for a Romanowsky stain.
+            StainError: normalisation of a Romanowsky stain.
         """
         tile_bytes = 3 * self.tiles.size**2
         return tile_task(
@@ -105,7 +105,7 @@ class SlideReader(ChildReader):
 
 
 def _summary(result: SlideResult) -> Summary:
-    report, picture = result.report, result.picture.copy()  # the child's memory is lent
+    report, picture = result.report, result.picture.copy()  # the child reuses this memory
     counts = ", ".join(f"{count:,} {why}" for why, count in report.counts.items()) or "no tile"
     return Summary(
         text=f"{counts}; tissue {report.tissue_mm2:g} mm2",

@@ -1,6 +1,6 @@
 """Slides to tiles: scale, grid, tissue, quality, stain, and a report, all inside of a child.
 
-`tile_task` says what is wanted, a `ReaderPool` runs it, `as_tiles` turns what comes back into
+`tile_task` makes the task, a `ReaderPool` runs it, `as_tiles` turns what comes back into
 `TileBatch`es and, last of all, one `SlideResult`::
 
     task = tile_task(path, TilePlan(), um_per_px=None)

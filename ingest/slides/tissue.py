@@ -55,7 +55,7 @@ class Tissue:
 def find_tissue(overview: RGB, um_per_px: float) -> Tissue:
     """Saturation above Otsu's threshold (Otsu 1979), cleaned by morphology.
 
-    The threshold is held between `FAINTEST` and `BOLDEST`, because Otsu always splits: an empty
+    The threshold is kept between `FAINTEST` and `BOLDEST`, because Otsu always splits: an empty
     slide would give noise, and a slide of two stains its darker one only. Ink, grey and thin
     strips along the border are taken out, specks dropped, small holes filled. Folds and regions
     out of focus cannot be seen at this scale; tile quality sees the latter.
@@ -121,7 +121,7 @@ def ink(image: RGB) -> Mask:
         image: ... x 3 uint8: an overview, a tile, or a stack of tiles.
     """
     red, green, blue = (np.ascontiguousarray(image[..., channel]) for channel in range(3))
-    # What no rule can hold for is left out in bytes first; that is most of a slide.
+    # What no rule can apply to is left out in bytes first; that is most of a slide.
     dark = np.maximum(np.maximum(red, green), blue) < 75
     chance = ((green > red) & (green - red > 15)) | dark | ((red > 150) & (green < 75))
     found = np.zeros(red.shape, bool)

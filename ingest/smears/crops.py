@@ -131,8 +131,8 @@ class Smear:
     def plan(self, source: Source, facts: Facts) -> Plan:
         """One item per cell; the image is decoded and searched.
 
-        A scale from the source goes to the finder; without one, items carry the estimate, said
-        to be one. A field in which nothing is found is a failure with a reason.
+        A scale from the source goes to the finder; without one, items carry the estimate, marked
+        as one. A field in which nothing is found is a failure with a reason.
         """
         found = self.finder.find(
             source.image, facts.um_per_px, facts.um_per_px_origin or "manifest"

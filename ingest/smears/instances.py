@@ -26,7 +26,7 @@ def package(name: str, needs: str, called: str) -> Any:
     """The package of an optional finder.
 
     Raises:
-        FinderError: it is not installed; says how to install it and what works without.
+        FinderError: it is not installed; the message names what to do and what works without.
     """
     if importlib.util.find_spec(name) is None:
         raise FinderError(

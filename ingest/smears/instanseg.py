@@ -15,7 +15,7 @@ from search.schemas.items import ScaleOrigin
 
 
 class InstanSeg:
-    """InstanSeg works at a physical scale; without one, it is told the classical estimate."""
+    """InstanSeg works at a physical scale; without one, it gets the classical estimate."""
 
     id = "instanseg"
 
@@ -28,7 +28,7 @@ class InstanSeg:
         """Find the cells of a field; see `ingest.smears.finders.Finder.find`.
 
         Raises:
-            FinderError: no scale is known and no red cell tells one.
+            FinderError: no scale is known and no red cell gives one.
         """
         scale = um_per_px or self._estimate(image)
         found = self._network.eval_small_image(
@@ -46,7 +46,7 @@ class InstanSeg:
         diameter = usual_diameter(image, Background.of(image))
         if diameter is None:
             raise FinderError(
-                "the finder 'instanseg' needs um_per_px, and no red cell in the field tells it; "
+                "the finder 'instanseg' needs um_per_px, and no red cell in the field gives it; "
                 "give the scale"
             )
         return RED_CELL_UM / diameter

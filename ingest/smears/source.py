@@ -60,18 +60,18 @@ class FieldReader(ChildReader):
 
     def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
         """See `ChildReader.take`."""
-        told = batch.facts
-        if told["um_per_px"] is not None:
+        found = batch.facts
+        if found["um_per_px"] is not None:
             facts = replace(
-                facts, um_per_px=told["um_per_px"], um_per_px_origin=told["um_per_px_origin"]
+                facts, um_per_px=found["um_per_px"], um_per_px_origin=found["um_per_px_origin"]
             )
         planned = [
             Planned(
-                make_item(source, facts, None if box is None else Box(**box), told["kind"]), notes
+                make_item(source, facts, None if box is None else Box(**box), found["kind"]), notes
             )
-            for box, notes in told["cells"]
+            for box, notes in found["cells"]
         ]
-        return Taken(planned=planned, images=batch.images, remark=told["remark"])
+        return Taken(planned=planned, images=batch.images, remark=found["remark"])
 
 
 def field_args(finder: str, facts: Facts) -> dict[str, Any]:

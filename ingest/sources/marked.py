@@ -67,7 +67,7 @@ class CropRule:
             side = self.px
         elif self.um is not None:
             raise CropError(
-                f"a crop of {self.um:g} um was asked, but the scale is not known; give "
+                f"a crop of {self.um:g} um was wanted, but the scale is not known; give "
                 "um_per_px, or a size in pixels beside it"
             )
         elif longest is not None:

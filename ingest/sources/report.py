@@ -38,7 +38,7 @@ class Progress:
     rate: float
     """Items per second since the start."""
     eta: float | None
-    """Seconds left at the pace so far; `None` where it cannot be said."""
+    """Seconds left at the pace so far; `None` where it is not known."""
 
     def __str__(self) -> str:
         of = "" if self.total is None else f" of {self.total:,}"
@@ -62,6 +62,8 @@ class Report:
     """Items whose metadata changed; their vectors stayed."""
     duplicates: int = 0
     """Items met again in the same run: the same bytes, box and kind under one dataset."""
+    removed: int = 0
+    """Items of sources that were ingested again and no longer give them."""
     padded: int = 0
     """New items whose crop hung over the border of the image and was filled up."""
     sources: int = 0
@@ -136,37 +138,38 @@ class Report:
     def __str__(self) -> str:
         parts = [f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]
         parts += [f"{self.updated:,} updated", f"{self.duplicates:,} duplicates"]
+        parts += [f"{self.removed:,} removed"] if self.removed else []
         parts += [f"{self.failed:,} failed"]
         return f"{', '.join(parts)} in {self.seconds:.1f} s ({self.items_per_second:.1f} items/s)"
 
 
 class Clock:
-    """Times a run and tells its progress, not more often than `every` seconds."""
+    """Times a run and calls back with its progress, not more often than `every` seconds."""
 
     def __init__(
-        self, report: Report, total: int | None, tell: OnProgress | None, every: float = 0.1
+        self, report: Report, total: int | None, callback: OnProgress | None, every: float = 0.1
     ) -> None:
         self._report = report
         self._total = total
-        self._tell = tell
+        self._callback = callback
         self._every = every
         self._started = time.perf_counter()
-        self._told = 0.0
+        self._called = 0.0
 
     def tick(self, items: int, *, last: bool = False) -> None:
-        """Bring the duration up to date, and tell the progress if it is time.
+        """Bring the duration up to date, and call back if it is time.
 
         Args:
             items: Items finished; a few of them may not be durable yet.
-            last: Tell it in any case.
+            last: Call back in any case.
         """
         report = self._report
         seconds = report.seconds = time.perf_counter() - self._started
-        if self._tell is None or not (last or seconds - self._told >= self._every):
+        if self._callback is None or not (last or seconds - self._called >= self._every):
             return
-        self._told = seconds
+        self._called = seconds
         left: float | None = None
         if self._total is not None and report.sources:
             left = max(self._total - report.sources, 0) * seconds / report.sources
         rate = items / seconds if seconds > 0 else 0.0
-        self._tell(Progress(report.sources, self._total, items, rate, left))
+        self._callback(Progress(report.sources, self._total, items, rate, left))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
@@ -21,7 +20,7 @@ from encoder.contract import RGB
 from encoder.image import Frame, NotAnImage, decode, frame_of
 from ingest.sandbox import messages
 from ingest.sources.report import Failure
-from ingest.sources.text import control_characters
+from ingest.sources.text import composed, control_characters
 from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
 
 
@@ -41,10 +40,10 @@ class Facts:
 
     def over(self, other: Facts) -> Facts:
         """These facts, and those of `other` where these say nothing."""
-        said = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
-        if "um_per_px" in said:  # a scale and its origin belong together
-            said["um_per_px_origin"] = self.um_per_px_origin
-        return replace(other, **said)
+        known = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        if "um_per_px" in known:  # a scale and its origin belong together
+            known["um_per_px_origin"] = self.um_per_px_origin
+        return replace(other, **known)
 
 
 NOTHING = Facts()
@@ -94,7 +93,7 @@ class Source:
 
     @property
     def image(self) -> RGB:
-        """The decoded image; decoded once, whichever thread asks first.
+        """The decoded image; decoded once, whichever thread needs it first.
 
         Raises:
             ImageError: no image, damaged, or too many pixels.
@@ -108,7 +107,7 @@ class Source:
             return self._image
 
     def forget(self) -> None:
-        """Drop the decoded image; asked for again, it is decoded again."""
+        """Drop the decoded image; when it is needed again, it is decoded again."""
         with self._decoding:
             self._image = None
 
@@ -186,7 +185,7 @@ class ChildReader:
         raise NotImplementedError
 
     def job(self, path: Path, facts: Facts) -> messages.Task:
-        """What the child is asked."""
+        """The task of the child."""
         raise NotImplementedError
 
     def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
@@ -204,8 +203,8 @@ class ChildReader:
 
 def recipe_of(*parts: Any) -> str:
     """A digest of parameters and facts."""
-    told = [_plain(asdict(part)) if isinstance(part, Facts) else part for part in parts]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    plain = [_plain(asdict(part)) if isinstance(part, Facts) else part for part in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _plain(facts: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +254,7 @@ class BadFacts(ValueError):
 def make_item(source: Source, facts: Facts, bbox: Box | None, kind: Kind) -> Item:
     """The record of an item.
 
-    Words are kept in composed form (NFC), so that one label in two spellings is one label.
+    Words are kept in one spelling (`composed`), so that one label in two spellings is one label.
 
     Raises:
         BadFacts: a fact of the wrong type, length or range, or with control characters; the
@@ -266,8 +265,8 @@ def make_item(source: Source, facts: Facts, bbox: Box | None, kind: Kind) -> Ite
     for name, value in words.items():
         if found := control_characters(value):
             raise BadFacts(f"{name}: it holds control characters ({found})")
-    known |= {name: unicodedata.normalize("NFC", value) for name, value in words.items()}
-    dataset = unicodedata.normalize("NFC", source.dataset)
+    known |= {name: composed(value) for name, value in words.items()}
+    dataset = composed(source.dataset)
     try:
         return Item(
             id=item_id(dataset, source.id, bbox, kind),

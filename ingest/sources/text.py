@@ -12,6 +12,8 @@ MISSING = frozenset(
 """What programs and people write where nothing is known; compared in lower case."""
 PUNCTUATION = frozenset("‘’‚“”„–—…•°µ±²³¹½¼¾×·§€£™©«»‹›ªº¿¡\N{NO-BREAK SPACE}")
 """Signs beyond ASCII that tables of a laboratory hold."""
+UNSEEN = {ord(sign): None for sign in "\u00ad\u200b\u2060\ufeff"} | {0xA0: " ", 0x202F: " "}
+"""Signs without width that come along with copied text, and blanks that do not break."""
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """What a file begins with that says its own encoding."""
 
@@ -36,7 +38,7 @@ def decode_text(content: bytes) -> tuple[str, str]:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if found := control_characters(text.replace("\n", "").replace("\t", "")):
         raise TextError(f"it holds control characters ({found}); save it as UTF-8 text")
-    return unicodedata.normalize("NFC", text), encoding
+    return composed(text), encoding
 
 
 def _of_old_program(content: bytes) -> tuple[str, str]:
@@ -93,8 +95,11 @@ def is_missing(text: str) -> bool:
 
 
 def composed(text: str) -> str:
-    """A text in composed form (NFC): the one spelling in which texts are compared."""
-    return unicodedata.normalize("NFC", text)
+    """A text in the one spelling in which texts are compared.
+
+    In composed form (NFC), without signs that nobody sees, and with plain blanks.
+    """
+    return unicodedata.normalize("NFC", text.translate(UNSEEN))
 
 
 def on_disk(path: Path) -> Path | None:

@@ -155,6 +155,25 @@ class Collection(Closing):
             self.bury(there)
         return len(there)
 
+    def bring_back(self, ids: Sequence[str]) -> int:
+        """Undo a removal: items as they were, from the shards that still hold them.
+
+        Returns:
+            How many came back; an item that is there, or that no shard holds any more, does not.
+        """
+        with self._writing:
+            gone = {UUID(id).bytes for id in ids if is_id(id)}
+            gone -= {UUID(id).bytes for id in self.known([str(UUID(bytes=id)) for id in gone])}
+            found: list[Entry] = []
+            for name in reversed(shard_files(self.folder / "shards")):
+                shard = Shard(self.folder / "shards" / name, self.card)
+                here = [] if shard.tombstone else [id for id, _ in shard.digests()]
+                rows = [row for row, id in enumerate(here) if id in gone]
+                found += shard.entries(rows) if rows else []
+                gone -= set(here)
+            self.add(found)
+        return len(found)
+
     def bury(self, ids: Sequence[str]) -> None:
         """Write a tombstone, also for items that are not here: an older version may have them."""
         with self._writing:

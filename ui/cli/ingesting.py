@@ -315,7 +315,7 @@ def recorded(show: OnProgress, ledger: Ledger) -> OnProgress:
         nonlocal written
         show(progress)
         if monotonic() - written >= NOTED_S:
-            ledger.tell(str(progress))
+            ledger.note(str(progress))
             written = monotonic()
 
     return update

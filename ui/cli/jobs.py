@@ -83,7 +83,7 @@ def retry_quarantined(settings: Settings, paths: Sequence[str]) -> None:
         found = [row for row in ledger.rows("quarantined") if not paths or row.path in paths]
         numbers = {row.run for row in found}
         requests = [run.request for run in ledger.runs(10_000) if run.id in numbers and run.request]
-        ledger.release(paths)
+        ledger.retry(paths)
     different: list[dict[str, object]] = []
     for request in requests:
         if request not in different:

@@ -118,6 +118,23 @@ def reconcile(
         raise typer.Exit(1)
 
 
+def undo(library: LibraryOption = None, collection: CollectionOption = None) -> None:
+    """Bring back the items that the last ingest removed because their sources changed.
+
+    What that ingest stored in their place stays.
+    """
+    from ingest.pipeline.ledger import Ledger, ledger_path
+
+    held, name, _ = opened(library, collection)
+    with Ledger(ledger_path(held.folder), name) as ledger:
+        run, ids = ledger.replaced()
+    with held.collection(name) as one:
+        back = one.bring_back(ids)
+        if back:
+            one.build()
+    show({"run": run, "removed": len(ids), "back": back})
+
+
 def snapshot(
     out: Annotated[Path, typer.Argument(help="A folder, or a file that ends in .tar.")],
     library: LibraryOption = None,
@@ -198,6 +215,7 @@ VERBS = (
     rollback,
     prune,
     reconcile,
+    undo,
     snapshot,
     restore,
     capacity,

@@ -260,7 +260,7 @@ def test_a_real_crowd_stays_out_and_is_counted(tmp_path: Path) -> None:
     found = scan(make(tmp_path / "set", files | {"sub/c.json": coco(one)}))
     assert boxes(found) == [("WBC", (10, 20, 30, 40))]
     assert any("are crowds" in warning for warning in found.report.warnings)
-    assert found.report.left_out == {"no cell is marked in it": 1}
+    assert [len(task.reader.marks) for task in found.tasks] == [0, 1]  # type: ignore[attr-defined]
 
 
 def test_runs_that_do_not_add_up_are_refused(tmp_path: Path) -> None:

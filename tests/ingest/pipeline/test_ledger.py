@@ -35,9 +35,9 @@ def test_a_quarantined_source_can_be_released(tmp_path: Path) -> None:
         rows = [Row(path=f"/{n}", dataset="d", state="quarantined", reason="no") for n in "ab"]
         ledger.write(rows)
 
-        assert ledger.release(["/a"]) == 1
+        assert ledger.retry(["/a"]) == 1
         assert ledger.counts() == {"done": 0, "pending": 1, "quarantined": 1}
-        assert ledger.release() == 1
+        assert ledger.retry() == 1
 
 
 def test_an_index_that_was_not_built_is_remembered(tmp_path: Path) -> None:
@@ -71,14 +71,14 @@ def test_a_run_tells_how_far_it_is_and_one_whose_process_is_gone_has_failed(
     path = tmp_path / "l.sqlite"
     begin = (
         "import sys; from pathlib import Path; from ingest.pipeline.ledger import Ledger;"
-        "ledger = Ledger(Path(sys.argv[1]), 'cells', 'f'); ledger.begin({}); ledger.tell('3 of 9')"
+        "ledger = Ledger(Path(sys.argv[1]), 'cells', 'f'); ledger.begin({}); ledger.note('3 of 9')"
     )
     subprocess.run([sys.executable, "-c", begin, str(path)], check=True)
 
     with Ledger(path, "cells", "f") as ledger:
         (gone,) = ledger.runs()
         ledger.begin({})
-        ledger.tell("1 of 9 files")
+        ledger.note("1 of 9 files")
         mine = ledger.runs()[0]
 
     assert (gone.state, gone.summary) == ("failed", "its process is gone, after: 3 of 9")

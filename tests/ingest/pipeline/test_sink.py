@@ -104,11 +104,15 @@ def test_a_service_takes_what_a_library_takes(
             sink.put(made[8:])  # four of them again
             sink.update([changed])
             seen.append(sink.known([*ids, item_id("d", "nothing")]))
+            sources = [entry.item.source for entry in made[:2]]
+            assert sorted(one.id for one in sink.of_sources("d", sources)) == sorted(ids[:2])
+            assert sink.of_sources("other", sources) == []
+            sink.remove([ids[19]])
         points = [sink.build().points for sink in (here, there)]
 
     assert seen[0] == seen[1]
     assert seen[0][changed.id] == payload_digest(changed) != payload_digest(made[3].item)
-    assert points == [20, 20]
+    assert points == [19, 19]
     held = service.collection("both").rows.entry(ids[0])
     assert held is not None
     assert (held.vector == made[0].vector).all()

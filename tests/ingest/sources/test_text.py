@@ -48,6 +48,7 @@ def test_what_is_no_text_is_refused(content: bytes, told: str) -> None:
 def test_text_is_composed_so_that_one_label_is_one_label() -> None:
     apart = unicodedata.normalize("NFD", "Érythroblaste")
     assert decode_text(apart.encode())[0] == "Érythroblaste"
+    assert decode_text("EO\u200b,\u00a0MO".encode())[0] == "EO, MO"
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "NA", "n/a", "NULL", "<NA>", " null ", "-"])
