@@ -88,8 +88,11 @@ def parse_xml(text: str) -> ElementTree.Element:
 
 def parse_json(scan: Scan, table: Path) -> Any | None:
     """What a JSON file holds; a failure in the report and `None` if it is not JSON."""
+    text = scan.table(table)
+    if not text and scan.has_failed(table):
+        return None
     try:
-        return json.loads(scan.table(table))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         scan.fail(table, f"it is not JSON: {error}")
         return None
@@ -97,7 +100,7 @@ def parse_json(scan: Scan, table: Path) -> Any | None:
 
 def heads(files: Files, ending: str) -> Iterable[str]:
     """The beginnings of some files with an ending."""
-    tables = [path for path in files.others if path.suffix.lower() == ending]
+    tables = files.near(ending)
     for path in tables[:: max(1, len(tables) // LOOKED_AT)]:
         try:
             with path.open("rb") as handle:
@@ -106,7 +109,7 @@ def heads(files: Files, ending: str) -> Iterable[str]:
             continue
 
 
-def bodies(files: Files, known: Sequence[Path]) -> Iterable[Any]:
+def bodies(known: Sequence[Path]) -> Iterable[Any]:
     """What some JSON files hold; those that are no JSON are passed over."""
     for path in known[:: max(1, len(known) // LOOKED_AT)]:
         try:

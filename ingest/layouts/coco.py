@@ -84,13 +84,9 @@ class _Table:
 
 def is_coco(files: Files) -> bool:
     """Whether a folder holds a COCO file near its top."""
-    near = [
-        path
-        for path in files.others
-        if path.suffix.lower() == ".json" and len(path.relative_to(files.root).parts) <= 3
-    ]
     stems = {path.stem for path in files.images}
-    return any(coco_body(path) is not None for path in near if path.stem not in stems)
+    near = (path for path in files.near(".json") if path.stem not in stems)
+    return any(coco_body(path) is not None for path in near)
 
 
 def coco(scan: Scan) -> None:

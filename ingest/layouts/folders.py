@@ -86,6 +86,15 @@ def _refuse_other_trees(scan: Scan, images: list[Path], others: list[Path]) -> N
             f"the folder {unclear[0]!r} in {root} may be a label or say that there is none; rename "
             "it, or name --layout labels if it is a label"
         )
+    _refuse_unknown_annotations(root, images, others)
+
+
+def _refuse_unknown_annotations(root: Path, images: list[Path], others: list[Path]) -> None:
+    """Refuse a tree in which most images have a file beside them that no layout reads.
+
+    Raises:
+        LayoutError: names the first of them.
+    """
     stems = {path.with_suffix("") for path in images}
     beside = [
         path

@@ -49,10 +49,7 @@ class _Object:
 
 def is_qupath(files: Files) -> bool:
     """Whether a folder, or one directly in it, holds GeoJSON."""
-    return any(
-        path.suffix.lower() == ".geojson" and len(path.relative_to(files.root).parts) <= 2
-        for path in files.others
-    )
+    return bool(files.near(".geojson"))
 
 
 def qupath(scan: Scan) -> None:

@@ -119,27 +119,38 @@ class Scan:
         self.report.failures.append(Failure(printable(path), reason, where))
         self._known.add(path)
 
+    def has_failed(self, path: Path) -> bool:
+        """Whether something about a file is among the failures."""
+        return any(failure.path == printable(path) for failure in self.report.failures)
+
     def warn(self, text: str) -> None:
         """One more thing that a person should know."""
         self.report.warnings.append(printable(text))
 
     def text(self, path: Path) -> str:
-        """The text of a file that may turn out to be no table.
-
-        Raises:
-            LayoutError: it cannot be read, or is no text.
-        """
-        return text_of(path)[0]
+        """The text of a file that may turn out to be no table; empty if it is no text."""
+        try:
+            return read_text(path)
+        except LayoutError:
+            return ""
 
     def table(self, path: Path) -> str:
         """The text of an annotation file; a warning where its encoding was guessed.
 
+        One that cannot be read, or is no text, is a failure in the report and empty.
+
         Raises:
-            LayoutError: it cannot be read, or is no text.
+            LayoutError: it is the root of the scan, and cannot be read.
         """
+        try:
+            text, encoding = text_of(path)
+        except LayoutError as error:
+            if path == self.root:
+                raise
+            self.fail(path, str(error))
+            return ""
         self._known.add(path)
         self.report.tables += 1
-        text, encoding = text_of(path)
         if not encoding.startswith("utf"):
             named = {"cp1252": "Windows-1252", "mac_roman": "Mac Roman"}[encoding]
             self.warn(f"{printable(path)} is not UTF-8; it was read as {named}")
@@ -230,6 +241,17 @@ class Files:
         self._walk(root, (root.resolve(),))
         self.images.sort()
         self.others.sort()
+
+    def near(self, ending: str, depth: int = 2) -> list[Path]:
+        """Other files with an ending that lie in the folder itself or, with depth 2, just below.
+
+        A set is recognised at its own root: what lies deeper belongs to a set within the tree.
+        """
+        return [
+            path
+            for path in self.others
+            if path.suffix.lower() == ending and len(path.relative_to(self.root).parts) <= depth
+        ]
 
     def _walk(self, folder: Path, above: tuple[Path, ...]) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import cast, get_args
 
 from ingest.layouts.scan import LayoutError, Scan
 from ingest.slides.source import SLIDES
-from ingest.smears.source import SINGLE_PX, FieldReader, is_field
+from ingest.smears.source import FieldReader, is_field
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.source import NOTHING, Facts, Reader, Whole
 from ingest.sources.text import is_missing, on_disk
@@ -188,8 +188,8 @@ class _Manifest:
             )
         if self.searched:
             scan.warn(
-                f"{self.searched} images of {root} are {SINGLE_PX} px and larger and have no label "
-                "and no kind, so their cells are found; write kind 'field' to keep them whole"
+                f"{self.searched} images of {root} are as large as fields and have no label and no "
+                "kind, so their cells are found; write kind 'field' to keep them whole"
             )
 
 

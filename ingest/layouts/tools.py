@@ -70,8 +70,7 @@ def _scanned(scan: Scan) -> tuple[list[Path], list[Path], _Images]:
 
 def is_csv(files: Files) -> bool:
     """Whether a folder holds a CSV table of boxes or classes as Roboflow writes them."""
-    names = {path.name for path in files.others}
-    if CLASSES in names:
+    if any(path.name == CLASSES for path in files.near(".csv")):
         return True
     return any(_columns(head.partition("\n")[0]) is not None for head in heads(files, ".csv"))
 
@@ -156,9 +155,9 @@ def _classes(
 
 def is_labelstudio(files: Files) -> bool:
     """Whether a folder holds a list of Label Studio's tasks."""
-    near = [path for path in files.others if path.suffix.lower() == ".json"]
     stems = {path.stem for path in files.images}
-    return any(_is_tasks(body) for body in bodies(files, [p for p in near if p.stem not in stems]))
+    near = [path for path in files.near(".json") if path.stem not in stems]
+    return any(_is_tasks(body) for body in bodies(near))
 
 
 def labelstudio(scan: Scan) -> None:
@@ -340,8 +339,7 @@ def _cvat_marks(shape: ElementTree.Element, where: str) -> list[Mark]:
 def is_labelme(files: Files) -> bool:
     """Whether JSON files beside images hold LabelMe's shapes."""
     stems = {path.with_suffix("") for path in files.images}
-    beside = [p for p in files.others if p.suffix.lower() == ".json" and p.with_suffix("") in stems]
-    found = bodies(files, beside)
+    found = bodies([path for path in files.near(".json") if path.with_suffix("") in stems])
     return any(isinstance(one, dict) and isinstance(one.get("shapes"), list) for one in found)
 
 

@@ -35,8 +35,9 @@ def is_yolo(files: Files) -> bool:
     swapped = {_swapped(path) for path in images}
     tables = [
         path
-        for path in files.others
-        if path.suffix.lower() == ".txt" and path.with_suffix("") in images | swapped
+        for path in files.near(".txt", 3)
+        if path.with_suffix("") in images | swapped
+        and ("labels" in path.parts or len(path.relative_to(files.root).parts) <= 2)
     ]
     named = any(_names_classes(path) for path in files.others)
     boxed = 0
@@ -133,7 +134,7 @@ def declaration(scan: Scan, others: Sequence[Path]) -> Declared:
     found: list[tuple[Path, Declared]] = []
     for path in others:
         if path.suffix.lower() in {".yaml", ".yml"}:
-            text = read_text(path)
+            text = scan.text(path)
             if "names" in text and (names := parse_names(text, path.name)):
                 scan.table(path)
                 body = _yaml(text, path.name)

@@ -28,16 +28,17 @@ BATCH = 64
 """Cells sent at once."""
 
 
-SINGLE_PX = 400
-"""An image whose shorter side is smaller shows one cell, a larger one a field, unless a person says
-otherwise: the published sets of single cells have up to 400 pixels, fields from cameras 480 and
-more."""
+SINGLE_PX, LONG_PX = 400, 600
+"""An image with a shorter or a longer side of so many pixels shows a field, a smaller one a cell,
+unless a person says otherwise: single cells of published sets have up to 400 x 400 pixels, fields
+from cameras 640 x 386 and more."""
 
 
 def is_field(path: Path) -> bool:
     """Whether an image is as large as a field; one that cannot be opened is not."""
     try:
-        return min(frame_of(path).size) >= SINGLE_PX
+        size = frame_of(path).size
+        return min(size) >= SINGLE_PX or max(size) >= LONG_PX
     except (ImageError, OSError):
         return False
 

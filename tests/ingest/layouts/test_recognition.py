@@ -13,6 +13,7 @@ from PIL import Image
 from ingest.layouts.coco import bounds, decode_rle
 from ingest.layouts.folders import is_role
 from ingest.layouts.known import recognise, scan, scan_all
+from ingest.layouts.mixed import MixedReader
 from ingest.layouts.qupath import class_name
 from ingest.layouts.scan import LayoutError, Options, Scan
 from ingest.slides.grid import TilePixels, TilePlan
@@ -426,23 +427,22 @@ def test_an_option_that_can_apply_to_nothing_is_refused(
         scan_all([make(tmp_path / "set", files)], None, options)
 
 
-def large(path: Path) -> None:
-    Image.new("RGB", (640, 480), (220, 210, 215)).save(path)
-
-
 @pytest.mark.parametrize(
-    ("find", "label", "reader"),
+    ("find", "label", "size", "reader"),
     [
-        (None, "", FieldReader),
-        (True, "", FieldReader),
-        (False, "", Whole),
-        (None, "EO", Whole),
+        (None, "", (640, 480), FieldReader),
+        (None, "", (640, 386), FieldReader),
+        (None, "", (400, 400), FieldReader),
+        (None, "", (360, 363), Whole),
+        (True, "", (360, 363), FieldReader),
+        (False, "", (640, 480), Whole),
+        (None, "EO", (640, 480), Whole),
     ],
 )
 def test_fields_of_a_table_without_kinds_are_searched_for_cells(
-    tmp_path: Path, find: bool | None, label: str, reader: type
+    tmp_path: Path, find: bool | None, label: str, size: tuple[int, int], reader: type
 ) -> None:
-    large(tmp_path / "a.png")
+    Image.new("RGB", size, (220, 210, 215)).save(tmp_path / "a.png")
     Image.new("RGB", (64, 64)).save(tmp_path / "b.png")
     (tmp_path / "t.csv").write_text(f"path,patient,label\na.png,P1,{label}\nb.png,P2,\n")
 
@@ -452,7 +452,7 @@ def test_fields_of_a_table_without_kinds_are_searched_for_cells(
     assert found.tasks[0].facts.patient == "P1"
     assert isinstance(found.tasks[1].reader, FieldReader if find else Whole)
     told = any("cells are found" in warning for warning in found.report.warnings)
-    assert told == (find is None and not label)
+    assert told == (find is None and reader is FieldReader)
 
 
 @pytest.mark.parametrize("words", [("nan", "None", "NA"), ("NULL", "n/a", "-")])
@@ -475,3 +475,35 @@ def test_a_point_keeps_its_place(tmp_path: Path) -> None:
     body = json.dumps(LABELME | {"shapes": shapes})
     found = scan(make(tmp_path / "set", {"a.png": None, "a.json": body}))
     assert boxes(found) == [("PLT", (7, 9))]
+
+
+def test_a_set_within_a_tree_of_other_things_is_read_as_itself(tmp_path: Path) -> None:
+    files = {"b/JPEGImages/a.png": None, "b/Annotations/a.xml": VOC, "photo.png": None, "s.svs": ""}
+    root = make(tmp_path / "lab", files)
+
+    found = scan(root)
+
+    assert recognise(root) == "mixed"
+    assert [(task.path.name, type(task.reader)) for task in found.tasks] == [
+        ("a.png", Marked),
+        ("photo.png", MixedReader),
+        ("s.svs", MixedReader),
+    ]
+    assert found.report.ok
+
+
+@pytest.mark.parametrize(
+    ("files", "broken"),
+    [
+        ({"a.png": None, "a.xml": VOC, "b.png": None}, "b.xml"),
+        ({"images/a.png": None, "labels/a.txt": YOLO, "classes.txt": "WBC"}, "labels/b.txt"),
+        ({"a.png": None, "_annotations.csv": CSV}, "other.csv"),
+        ({"a.png": None, "a.json": json.dumps(LABELME), "b.png": None}, "b.json"),
+    ],
+)
+def test_a_file_of_annotations_that_is_no_text_takes_no_other_with_it(
+    tmp_path: Path, files: dict[str, str | None], broken: str
+) -> None:
+    root = make(tmp_path / "set", files)
+    (root / broken).write_bytes(b"\xff\x81\x8d\x00\x01")
+    assert boxes(scan(root)) == [("WBC", (10, 20, 30, 40))]
