@@ -27,6 +27,7 @@ from encoder.samples import (
     to_8_bits,
     upright,
 )
+from encoder.tiff import read_tiff, shape_of
 
 __all__ = [
     "FORMATS",
@@ -110,23 +111,23 @@ def decode(source: bytes | Path, *, name: str = "", max_pixels: int = MAX_PIXELS
         TooManyPixels: over the cap.
     """
     called = name or (source.name if isinstance(source, Path) else "the image")
-    with _in_words(called), _opened(source) as image:
-        if image.width * image.height > max_pixels:
+    with _in_words(called):
+        kind, frame = _header(source)
+        if frame.width * frame.height > max_pixels:
             raise TooManyPixels(
-                f"{called} has {image.width} x {image.height} pixels; at most "
+                f"{called} has {frame.width} x {frame.height} pixels; at most "
                 f"{max_pixels / 1e6:g} million are accepted. Crop or shrink it first"
             )
-        if image.format == "TIFF" and (found := _tiff(source)) is not None:
-            return found
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":
-            raise UnclearImage(f"holds {frames} pictures; save each as a file of its own")
-        if image.format == "PNG" and _is_deep(image):
-            return _deep_png(source, _orientation(image))
-        turn = _orientation(image)
-        if image.format == "TIFF":  # Pillow turns these by itself
-            turn = 1
-        return _by_pillow(image, turn)
+        if kind == "TIFF" and (found := read_tiff(_handle(source))) is not None:
+            return Decoded(found.pixels, found.remark)
+        with Image.open(_handle(source), formats=FORMATS) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and kind != "MPO":
+                raise UnclearImage(f"holds {frames} pictures; save each as a file of its own")
+            if kind == "PNG" and _is_deep(image):
+                return _deep_png(source, frame.orientation)
+            # Pillow turns a TIFF by itself.
+            return _by_pillow(image, 1 if kind == "TIFF" else frame.orientation)
 
 
 def frame_of(source: bytes | Path) -> Frame:
@@ -135,25 +136,27 @@ def frame_of(source: bytes | Path) -> Frame:
     Raises:
         NotAnImage: no accepted format.
     """
-    with _in_words("the image"), _opened(source) as image:
-        turn, (width, height) = _orientation(image), image.size
-        if turn >= 5 and image.format != "TIFF":  # of a TIFF, Pillow gives the upright size
-            width, height = height, width
-        return Frame(width, height, turn)
+    with _in_words("the image"):
+        return _header(source)[1]
 
 
-@contextmanager
-def _opened(source: bytes | Path) -> Iterator[Image.Image]:
-    handle = BytesIO(source) if isinstance(source, bytes) else source
+def _header(source: bytes | Path) -> tuple[str, Frame]:
+    """Format and frame of a picture; of a TIFF with samples that Pillow does not know, too."""
     try:
-        image: Image.Image = Image.open(handle, formats=FORMATS)
+        with Image.open(_handle(source), formats=FORMATS) as image:
+            turn, (width, height) = _orientation(image), image.size
+            if turn >= 5 and image.format != "TIFF":  # of a TIFF, Pillow gives the upright size
+                width, height = height, width
+            return str(image.format), Frame(width, height, turn)
     except UnidentifiedImageError:
-        stand_in = _tiff_size(source)  # of samples that Pillow does not know
-        if stand_in is None:
+        found = shape_of(_handle(source))
+        if found is None:
             raise
-        image = stand_in
-    with image:
-        yield image
+        return "TIFF", Frame(found.width, found.height, found.orientation)
+
+
+def _handle(source: bytes | Path) -> BytesIO | Path:
+    return BytesIO(source) if isinstance(source, bytes) else source
 
 
 @contextmanager
@@ -178,29 +181,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # a damaged EXIF block says nothing
         return 1
     return turn if turn in range(1, 9) else 1
-
-
-def _tiff(source: bytes | Path) -> Decoded | None:
-    """A TIFF by its tags; `None` where Pillow reads it as well."""
-    from encoder.tiff import read_tiff
-
-    found = read_tiff(BytesIO(source) if isinstance(source, bytes) else source)
-    return None if found is None else Decoded(found.pixels, found.remark)
-
-
-def _tiff_size(source: bytes | Path) -> Image.Image | None:
-    """An empty picture of the size of a TIFF, for the cap; `None` for no TIFF."""
-    from encoder.tiff import shape_of
-
-    try:
-        found = shape_of(BytesIO(source) if isinstance(source, bytes) else source)
-    except Exception:  # tifffile raises as many kinds as Pillow
-        return None
-    blank = Image.new("1", (1, 1))
-    blank._size = (found.width, found.height)
-    blank.format = "TIFF"
-    blank.getexif()[ORIENTATION] = found.orientation
-    return blank
 
 
 def _is_deep(image: Image.Image) -> bool:

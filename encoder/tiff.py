@@ -51,14 +51,17 @@ class Shape:
     orientation: int
 
 
-def shape_of(handle: IO[bytes] | Path) -> Shape:
-    """Size and orientation of the first picture of a TIFF file, from its tags alone."""
+def shape_of(handle: IO[bytes] | Path) -> Shape | None:
+    """Size and orientation of the first picture of a TIFF by its tags; `None` for no TIFF."""
     from tifffile import TiffFile
 
-    with TiffFile(handle) as file:
-        page = file.pages.first
-        turn = _orientation(page)
-        sides = (int(page.imagewidth), int(page.imagelength))
+    try:
+        with TiffFile(handle) as file:
+            page = file.pages.first
+            turn = _orientation(page)
+            sides = (int(page.imagewidth), int(page.imagelength))
+    except Exception:  # tifffile raises a dozen kinds on what is no TIFF
+        return None
     width, height = sides[::-1] if turn >= 5 else sides
     return Shape(width, height, turn)
 
@@ -93,14 +96,35 @@ def read_tiff(handle: IO[bytes] | Path) -> Found | None:
             raise UnclearImage("has CIE L*a*b* colours; save it as RGB")
         if photometric not in {WHITE_IS_ZERO, BLACK_IS_ZERO, COLOUR} or page.bitspersample == 1:
             return None
-        samples = main.asarray() if planes is not None else page.asarray()
-        if planes is not None:
-            samples = np.moveaxis(samples.squeeze(), 0, -1)[..., list(planes)]
-        elif samples.ndim == 3 and page.planarconfig == 2:
-            samples = np.moveaxis(samples, 0, -1)
+        samples = _samples(main, planes)
+        if samples is None:
+            return None
         turn = _orientation(page)
         pixels, remark = _colours(np.atleast_3d(samples), page, planes is not None)
     return Found(upright(pixels, turn), turn, remark)
+
+
+def _samples(main: Any, planes: tuple[int, ...] | None) -> NDArray[Any] | None:
+    """The samples of a series, channels last; `None` where only Pillow has the codec.
+
+    Raises:
+        UnclearImage: deep samples in a compression that nobody here reads.
+    """
+    page = main.keyframe
+    try:
+        found = main.asarray() if planes is not None else page.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        shallow = page.dtype == np.uint8 and int(page.photometric) != WHITE_IS_ZERO
+        if planes is None and shallow:
+            return None
+        raise UnclearImage("has a compression that is not read here; save it without") from error
+    samples: NDArray[Any] = np.asarray(found)
+    if planes is not None:
+        return np.moveaxis(samples.squeeze(), 0, -1)[..., list(planes)]
+    separate = samples.ndim == 3 and page.planarconfig == 2
+    return np.moveaxis(samples, 0, -1) if separate else samples
 
 
 def planes_of(file: Any, main: Any) -> tuple[int, ...] | None:

@@ -75,6 +75,8 @@ class Scan:
     tasks: list[Task] = field(default_factory=list)
     report: Report = field(default_factory=Report)
     """Hand it to `ingest`, so that one report holds all."""
+    _files: dict[Path, Files] = field(default_factory=dict)
+    """What was found below each folder."""
     _seen: set[Path] = field(default_factory=set)
     """Files that are there."""
     _known: set[Path] = field(default_factory=set)
@@ -185,7 +187,8 @@ class Scan:
         Raises:
             LayoutError: not a folder, or it cannot be read.
         """
-        found = Files(root or self.root)
+        folder = root or self.root
+        found = self._files[folder] = self._files.get(folder) or Files(folder)
         for path, reason in found.unusable.items():
             if path not in self._known:
                 self.fail(path, reason)

@@ -228,6 +228,21 @@ def test_an_unused_alpha_channel_does_not_make_a_picture_white(format: str, alph
     assert agree(read_rgb(out.getvalue()), PURPLE)
 
 
+def test_without_more_codecs_eight_bits_are_read_by_pillow_and_deeper_ones_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    shallow = tiff(PURPLE, photometric="rgb", compression="lzw")
+    deep = tiff(PURPLE.astype(np.uint16) * 257, photometric="rgb", compression="lzw")
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+
+    assert agree(read_rgb(shallow), PURPLE)
+    with pytest.raises(UnclearImage, match="compression that is not read here"):
+        read_rgb(deep)
+
+
 def test_white_is_zero_is_inverted_at_every_depth() -> None:
     grey = PURPLE[..., 0]
     expected = np.repeat(grey[..., None], 3, axis=2)

@@ -313,6 +313,20 @@ def test_a_source_may_have_no_items_at_all(
     assert (report.ok, report.stored, report.sources) == (True, 0, 1)
 
 
+def test_what_was_remarked_of_pictures_is_told_once_for_all_of_them(
+    cells: Path, encoder: Encoder, sink: LibrarySink
+) -> None:
+    for at in range(3):
+        deep = np.linspace(0, 4095, 400).reshape(20, 20).astype(np.uint16) - np.uint16(at)
+        Image.fromarray(deep.clip(0, 4095)).save(cells / "EO" / f"deep{at}.png")
+
+    report = run(cells, encoder, sink)
+
+    (warning,) = report.warnings
+    assert warning.startswith("3 pictures, the first ")
+    assert warning.endswith("its 16-bit values were taken as 12-bit ones")
+
+
 def test_padded_crops_are_counted_and_flagged(
     tmp_path: Path, encoder: Encoder, sink: LibrarySink
 ) -> None:
