@@ -19,8 +19,9 @@ from ingest.slides.source import SLIDES
 from ingest.smears.source import FieldReader, is_field
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.source import NOTHING, Facts, Reader, Whole
-from ingest.sources.text import is_missing, on_disk
+from ingest.sources.text import on_disk
 from search.schemas.items import Kind
+from search.schemas.text import is_missing
 
 WORDS = ("label", "case", "patient", "site", "stain", "scanner")
 CORNER_AND_SIZE = ("x", "y", "w", "h")

@@ -32,10 +32,10 @@ from ingest.pipeline.streaming import Came, Ended, Opened, Stamp, Stream, opened
 from ingest.sandbox.pool import TIMEOUT_S
 from ingest.sources.report import Clock, Failure, OnProgress, Report
 from ingest.sources.source import Planned, Source, Task, child_reader
-from ingest.sources.text import composed
 from search.index.contract import need_same_encoder
 from search.library.shards import Entry
 from search.schemas.items import Item
+from search.schemas.text import composed
 
 NO_CELL = "no cell is marked in it"
 """Why an image that was read gives no item."""

@@ -20,8 +20,9 @@ from encoder.contract import RGB
 from encoder.image import Frame, NotAnImage, decode, frame_of
 from ingest.sandbox import messages
 from ingest.sources.report import Failure
-from ingest.sources.text import composed, control_characters
+from ingest.sources.text import control_characters
 from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
+from search.schemas.text import composed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,10 @@ import unicodedata
 from itertools import takewhile
 from pathlib import Path
 
-MISSING = frozenset(
-    {"nan", "none", "na", "n/a", "#n/a", "<na>", "null", "nil", "nat", "-", "--", "?", "n.a."}
-)
-"""What programs and people write where nothing is known; compared in lower case."""
+from search.schemas.text import composed
+
 PUNCTUATION = frozenset("‘’‚“”„–—…•°µ±²³¹½¼¾×·§€£™©«»‹›ªº¿¡\N{NO-BREAK SPACE}")
 """Signs beyond ASCII that tables of a laboratory hold."""
-UNSEEN = {ord(sign): None for sign in "\u00ad\u200b\u2060\ufeff"} | {0xA0: " ", 0x202F: " "}
-"""Signs without width that come along with copied text, and blanks that do not break."""
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """What a file begins with that says its own encoding."""
 
@@ -87,19 +83,6 @@ def control_characters(text: str) -> str:
     """The control characters of a text by their numbers; empty if there are none."""
     found = sorted({sign for sign in text if unicodedata.category(sign) == "Cc"})
     return ", ".join(f"U+{ord(sign):04X}" for sign in found[:3])
-
-
-def is_missing(text: str) -> bool:
-    """Whether a word stands where nothing is known."""
-    return text.strip().lower() in MISSING
-
-
-def composed(text: str) -> str:
-    """A text in the one spelling in which texts are compared.
-
-    In composed form (NFC), without signs that nobody sees, and with plain blanks.
-    """
-    return unicodedata.normalize("NFC", text.translate(UNSEEN))
 
 
 def on_disk(path: Path) -> Path | None:

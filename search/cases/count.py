@@ -50,13 +50,12 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         _counted(cell.item, hits, reviewed.get(cell.item.id))
         for cell, hits in zip(cells, lists, strict=True)
     )
-    exclusion, warning = patient_exclusion(
+    exclusion, warnings = patient_exclusion(
         EXCLUDED,
         all(cell.item.patient is not None for cell in cells),
         [hit.item for hits in lists for hit in hits],
         "cells that voted",
     )
-    warnings = [warning] if warning else []
     if len(cells) < items:
         warnings.append(f"Only the first {len(cells):,} of {items:,} cells are counted.")
     return CaseCount(

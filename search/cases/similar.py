@@ -32,7 +32,13 @@ from search.library.collection import Collection
 from search.neighbours.duplicates import IDENTICAL
 from search.query.caveats import image_warnings
 from search.query.context import Context
-from search.query.exclusion import exclusion_filter, own_groups, patient_exclusion
+from search.query.exclusion import (
+    exclusion_filter,
+    own_groups,
+    patient_exclusion,
+    strangers,
+    understood,
+)
 from search.schemas.answers import Hit
 from search.schemas.cases import (
     CaseAnswer,
@@ -85,6 +91,9 @@ def similar_cases(
     collection, card, store = context.collection, context.collection.card, context.collection.store
     need_fingerprint(collection.name, card, question.fingerprint)
     started = perf_counter()
+    about, misread = understood(question.about)
+    question = question.model_copy(update={"about": about})
+    misread += [one.words for one in strangers(store, question.not_these)]
     bag = _query(context, question, images)
     embedded_at = perf_counter()
     exclude = exclusion_filter(bag.own, question.exclude, question.not_these)
@@ -100,13 +109,14 @@ def similar_cases(
             matches.append((measure(rows), value, theirs, whole))
     best = sorted(matches, key=lambda match: (match[0], match[1]))[: question.k]
     shown = tuple(_match(question, bag, *match) for match in best)
-    exclusion, note = patient_exclusion(
+    exclusion, notes = patient_exclusion(
         question.exclude,
         bag.patient_known,
         [one.item for match in best for one in match[2]],
         "compared cells",
+        strangers(store, question.about),
     )
-    warnings = [*bag.warnings, *([note] if note else [])]
+    warnings = [*misread, *bag.warnings, *notes]
     if len(shown) < question.k:
         warnings.append(f"Only {len(shown)} of the {question.k} cases asked for exist.")
     return CaseAnswer(

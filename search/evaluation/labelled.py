@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from search.neighbours.duplicates import PictureHash, same_pairs
 from search.neighbours.groups import Rows, groups
 from search.schemas.filters import Filter, days
 from search.schemas.items import Item
+from search.schemas.text import composed
 
 COMPARED = 40_000
 """Most pictures of which all are compared with all, to find those that are one."""
@@ -126,22 +128,28 @@ def table(
         key=lambda pair: pair[0].id,
     )
     items = [item for item, _ in kept]
-    patients = tuple(item.patient for item in items)
-    cases = tuple(item.case for item in items)
-    sources = tuple(item.source for item in items)
+    patients, cases, sources, sites = (
+        _words(items, name) for name in ("patient", "case", "source", "site")
+    )
     return Cells(
         ids=tuple(item.id for item in items),
-        labels=np.array([str(item.label) for item in items], np.str_),
+        labels=np.array([composed(str(item.label)) for item in items], np.str_),
         vectors=np.array([vector for _, vector in kept], np.float32).reshape(len(kept), dim),
         patients=patients,
         cases=cases,
         sources=sources,
-        sites=tuple(item.site for item in items),
+        sites=sites,
         days=np.array([_day(item.acquired) for item in items], np.int64),
         own=np.full(len(items), own),
         group=groups(patients, cases, sources),
         hashes=tuple((hashes or {}).get(item.id) for item in items),
     )
+
+
+def _words(items: Iterable[Item], name: str) -> tuple[Any, ...]:
+    """A field of each item in one Unicode form, so that two forms are one group."""
+    values = (getattr(item, name) for item in items)
+    return tuple(None if value is None else composed(value) for value in values)
 
 
 def read_labelled(

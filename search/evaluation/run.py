@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from search.schemas.evaluations import (
     EncoderFacts,
     EvaluationPlan,
     EvaluationResult,
+    MethodResult,
     SetFacts,
     SplitFacts,
     SplitName,
@@ -65,6 +67,8 @@ CODE = (
     "search.neighbours.site_bias",
 )
 """The modules whose text is the version of an evaluation."""
+MEANS = {"balanced accuracy": "balanced_accuracy", "weighted F1": "weighted_f1"}
+"""What is told with and without the queries that cannot be answered."""
 BIAS_QUERIES = 2000
 """Most items whose neighbours are compared by site."""
 WORDS = {
@@ -220,6 +224,7 @@ def evaluate(
         for one in predictions:
             methods.append(scored(one, cells, truth, names, clusters, plan))
             steps.look(0)
+        notes += unanswerable(predictions, methods, cells)
     steps.add(steps.total)
     result = EvaluationResult(
         data=DataFacts(
@@ -250,6 +255,32 @@ def evaluate(
         seconds=steps.seconds,
     )
     return Outcome(result, cells, predictions, clusters)
+
+
+def unanswerable(
+    predictions: Sequence[Predictions], methods: Sequence[MethodResult], cells: Cells
+) -> list[str]:
+    """Which labels cannot be answered right, and the means with and without their queries."""
+    notes = []
+    for made, method in zip(predictions, methods, strict=True):
+        lost = Counter(map(str, cells.labels[made.rows[made.references == 0]]))
+        if not lost:
+            continue
+        words = ", ".join(f"{label} ({count})" for label, count in sorted(lost.items()))
+        told = (
+            f"{method.method}: {lost.total()} of {len(made.rows)} queries cannot be answered "
+            "right, since no reference outside their own patient, case and source has their "
+            f"label: {words}"
+        )
+        if (without := method.answerable) is not None:
+            means = (
+                f"{name} {100 * getattr(method.scores, key):.1f} % with them counted as wrong, "
+                f"{100 * getattr(without, key):.1f} % without them"
+                for name, key in MEANS.items()
+            )
+            told += f"; {'; '.join(means)}"
+        notes.append(told)
+    return notes
 
 
 def _data(
@@ -488,6 +519,7 @@ def _by_neighbours(
                 margin=one.margin,
                 tied=one.tied,
                 precision=average_precision_at_k(relevant[:, :k], there),
+                references=there,
                 folds=()
                 if split.in_turn
                 else tuple((fold.name, len(fold.train), len(part)) for fold, part, _, _ in parts),
@@ -539,7 +571,7 @@ def _by_probe(
 ) -> Predictions:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    rows, shares, folds, notes = [], [], [], []
+    rows, shares, there, folds, notes = [], [], [], [], []
     each = max(1, len(queries) // 4)
     for fold in split.probe:
         test = np.intersect1d(fold.test, queries)
@@ -558,6 +590,7 @@ def _by_probe(
             part[:, fitted.classes] = fitted.shares
             rows.append(test)
             shares.append(part)
+            there.append(_relevant(cells, truth, Fold(fold.name, train, test), test))
             folds.append((fold.name, len(train), len(test)))
             if not fitted.converged:
                 notes.append(f"fold {fold.name}: not converged after {fitted.iterations} steps")
@@ -578,6 +611,7 @@ def _by_probe(
         margin=margin,
         tied=margin <= 0,
         precision=None,
+        references=np.concatenate(there),
         folds=tuple(folds),
         notes=tuple(notes),
     )

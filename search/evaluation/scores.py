@@ -36,6 +36,7 @@ from search.schemas.evaluations import (
     Span,
 )
 from search.schemas.filters import Filter
+from search.schemas.text import composed
 from search.votes.knn import votes
 from search.votes.lineage import is_dangerous
 from search.votes.reliability import coverage_curve, ece, reliability
@@ -62,6 +63,8 @@ class Predictions:
     tied: NDArray[np.bool_]
     precision: NDArray[np.float64] | None
     """m average precisions of the neighbours."""
+    references: Rows
+    """m counts of references that have the query's label, its own group left out."""
     folds: Sequence[tuple[str, int, int]] = ()
     """Name, number of train and of test rows of each fold, in the order of `rows`."""
     notes: tuple[str, ...] = ()
@@ -101,6 +104,7 @@ def scored(
     top = made.shares.max(axis=1)
     curve = reliability(top, right)
     kept = matrix[:, :classes].astype(np.int64)
+    can = made.references > 0
     table = _classes(made, cells, matrix, matrices, names, right_label, auroc[0], auprc[0])
     tested = [one for one in table if one.recall is not None]
     return MethodResult(
@@ -129,6 +133,9 @@ def scored(
         ece=ece(curve),
         by_margin=coverage_curve(made.margin, right),
         notes=made.notes,
+        answerable=None
+        if can.all() or not can.any()
+        else Scores(**scores(confusion(right_label[can], predicted[can], classes, silent=True))),
     )
 
 
@@ -171,6 +178,7 @@ def _classes(
     found = []
     for at, name in enumerate(names):
         hits = matrix[at, at]
+        answerable = int((made.references[truth == at] > 0).sum())
         drawn = np.divide(
             matrices[:, at, at],
             supports[:, at],
@@ -185,12 +193,13 @@ def _classes(
                 asked=int(support[at]),
                 known=int((cells.labels == name).sum()),
                 precision=float(hits / called[at]) if called[at] else None,
-                recall=float(hits / support[at]) if support[at] else None,
-                recall_span=_span(drawn),
+                recall=float(hits / support[at]) if answerable else None,
+                recall_span=_span(drawn) if answerable else None,
                 f1=float(2 * hits / both) if both else 0.0,
                 auroc=_known(float(auroc[at])),
                 auprc=_known(float(auprc[at])),
                 map_at_k=None if of_class is None else _known(_mean(of_class)),
+                answerable=answerable,
             )
         )
     return tuple(found)
@@ -306,7 +315,7 @@ def _called(
     cosines = np.full((len(lists), k), -np.inf)
     for at, hits in enumerate(lists):
         for rank, hit in enumerate(hits):
-            near_labels[at, rank] = number.get(str(hit.item.label), -1)
+            near_labels[at, rank] = number.get(composed(str(hit.item.label)), -1)
             cosines[at, rank] = hit.score
     found = votes(near_labels, cosines, len(number), plan.weighting, plan.temperature)
     return np.where(found.tied, -1, found.first)

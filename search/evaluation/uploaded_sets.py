@@ -24,6 +24,7 @@ from search.neighbours.duplicates import PictureHash, hashes_of, perceptual_hash
 from search.query.pictures import Pictures
 from search.schemas.evaluations import SetFacts
 from search.schemas.items import Item, item_id, source_id
+from search.schemas.text import composed, is_missing
 
 MANIFEST = "manifest.csv"
 FACTS = ("label", "patient", "case", "site", "source", "acquired")
@@ -122,8 +123,17 @@ def _pictures(content: bytes, max_file: int, items: list[Item]) -> Iterator[tupl
 
 def _item(row: Mapping[str, str], data: bytes, called: str) -> Item:
     source = source_id(data)
-    facts: dict[str, Any] = {name: row.get(name) or None for name in FACTS}
-    facts["source"] = facts["source"] or source
+    facts: dict[str, Any] = {
+        name: None if is_missing(value) else composed(value)
+        for name in FACTS
+        if (value := row.get(name))
+    }
+    if "label" in facts and facts["label"] is None:
+        raise BadSet(
+            f"{called} has the word {row['label']!r} as its label, which stands for none; "
+            "leave the picture out, or give its label"
+        )
+    facts["source"] = facts.get("source") or source
     try:
         return Item(id=item_id("uploaded", source), dataset="uploaded", **facts)
     except ValidationError as error:
@@ -134,7 +144,7 @@ def _item(row: Mapping[str, str], data: bytes, called: str) -> Item:
 def _files(archive: zipfile.ZipFile, size: int, max_file: int) -> dict[str, zipfile.ZipInfo]:
     """The files of an archive by path, hidden ones left out."""
     files = {
-        info.filename: info
+        composed(info.filename): info
         for info in archive.infolist()
         if not info.is_dir()
         and not any(
@@ -160,7 +170,13 @@ def _facts(
     manifests = [name for name in files if PurePosixPath(name).name == MANIFEST]
     if manifests:
         path = min(manifests, key=lambda name: (name.count("/"), name))
-        text = archive.read(files[path]).decode("utf-8-sig", errors="replace")
+        try:
+            text = archive.read(files[path]).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise BadSet(
+                f"{MANIFEST} is no UTF-8 (byte {error.start}); save it as CSV UTF-8, so that no "
+                "letter of a label is lost"
+            ) from error
         return _told(list(csv.DictReader(StringIO(text))), PurePosixPath(path).parent, files)
     found = {
         name: {"label": PurePosixPath(name).parent.name}
@@ -182,7 +198,7 @@ def _told(
         raise BadSet(f"{MANIFEST} needs the columns path and label, and at least one row")
     found = {}
     for at, line in enumerate(lines, 2):
-        name = str(folder / str(line["path"]))
+        name = composed(str(folder / str(line["path"])))
         if name not in files:
             raise BadSet(f"{MANIFEST}, line {at}: no such file in the ZIP")
         row = {key: str(line.get(key) or "").strip() for key in FACTS}

@@ -83,7 +83,7 @@ def conditions(filter: Filter | None) -> list[Any]:
     found: list[Any] = [engine.HasIdCondition(set(filter.ids))] if filter.ids else []
     found += [
         engine.FieldCondition(name, match=engine.MatchAny(list(values)))
-        for name, values in filter.words.items()
+        for name, values in filter.stored_words.items()
     ]
     found += [
         engine.FieldCondition(name, range=engine.RangeFloat(gte=low, lte=high))

@@ -479,7 +479,7 @@ def _conditions(filter: Filter | None) -> list[Any]:
     found: list[Any] = [models.HasIdCondition(has_id=list(filter.ids))] if filter.ids else []
     found += [
         models.FieldCondition(key=name, match=models.MatchAny(any=list(values)))
-        for name, values in filter.words.items()
+        for name, values in filter.stored_words.items()
     ]
     found += [
         models.FieldCondition(key=name, range=models.Range(gte=low, lte=high))

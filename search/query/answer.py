@@ -54,8 +54,12 @@ def answer(context: Context, question: Question, image: bytes | None = None) -> 
         for name in question.facets
     }
     searched_at = perf_counter()
-    exclusion, note = patient_exclusion(
-        question.exclude, query.patient_known, [hit.item for hit in hits], "neighbours"
+    exclusion, notes = patient_exclusion(
+        question.exclude,
+        query.patient_known,
+        [hit.item for hit in hits],
+        "neighbours",
+        query.strangers,
     )
     return Answer(
         hits=tuple(hits),
@@ -73,7 +77,7 @@ def answer(context: Context, question: Question, image: bytes | None = None) -> 
         warnings=tuple(
             query.warnings
             + scale_warnings(query.span_um, hits)
-            + ([note] if note else [])
+            + notes
             + shortage(question, hits, groups)
         ),
         seconds={"embed": embedded_at - started, "search": searched_at - embedded_at},

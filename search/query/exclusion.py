@@ -3,13 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
+from search.index.contract import Store
 from search.schemas.answers import Exclusion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
+from search.schemas.questions import About
+from search.schemas.text import is_missing, spelling
 
+MOST_NAMES = 100_000
+"""Stored names that are compared with one that nobody has."""
 Groups = Mapping[str, Collection[str]]
 """For each relation (item, source, case, patient) the values that the query has."""
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A patient or case that is to be left out and of which no item is stored."""
+
+    field: Literal["patient", "case"]
+    name: str
+    near: tuple[str, ...]
+    """Stored names that differ in case, signs, leading zeros or a `.0` alone."""
+
+    @property
+    def words(self) -> str:
+        """The sentence for the answer."""
+        told = f"No stored item is of {self.field} '{self.name}'"
+        if not self.near:
+            return f"{told}, so none had to be left out."
+        names = " or ".join(f"'{name}'" for name in self.near[:3])
+        return (
+            f"{told}, so none was left out; stored is {names}. If that is the same "
+            f"{self.field}, search again with that name."
+        )
+
+
+def understood(about: About) -> tuple[About, list[str]]:
+    """What is known of a query, words such as `nan` taken as not known, and a warning for each."""
+    words = {
+        name: value
+        for name in ("source", "case", "patient", "site")
+        if (value := getattr(about, name)) is not None and is_missing(value)
+    }
+    warnings = [f"'{value}' was read as: the {name} is not known." for name, value in words.items()]
+    return about.model_copy(update=dict.fromkeys(words)), warnings
+
+
+def strangers(store: Store, named: About | Filter) -> list[Stranger]:
+    """The patients and cases that a query or an exclusion names and that no stored item has."""
+    found = []
+    fields: tuple[Literal["patient", "case"], ...] = ("patient", "case")
+    for field in fields:
+        value = getattr(named, field)
+        for name in [value] if isinstance(value, str) else value or ():
+            if store.count(Filter.model_validate({field: (name,)})):
+                continue
+            stored = store.facet(field, None, MOST_NAMES)
+            near = sorted(one for one in stored if spelling(one) == spelling(name))
+            found.append(Stranger(field, name, tuple(near)))
+    return found
 
 
 def own_groups(items: Sequence[Item]) -> dict[str, set[str]]:
@@ -35,23 +90,32 @@ def exclusion_filter(own: Groups, relations: Collection[str], more: Filter | Non
 
 
 def patient_exclusion(
-    relations: Collection[str], patient_known: bool, found: Sequence[Item], called: str
-) -> tuple[Exclusion, str | None]:
-    """Whether the query's own patient was excluded, and a warning unless it certainly was.
+    relations: Collection[str],
+    patient_known: bool,
+    found: Sequence[Item],
+    called: str,
+    unknown_names: Sequence[Stranger] = (),
+) -> tuple[Exclusion, list[str]]:
+    """Whether the query's own patient was excluded, and warnings unless it certainly was.
 
     Args:
         relations: What the question excludes.
         patient_known: Whether the patient of the whole query is known.
         found: The items that were found.
         called: What these items are to the question, in the plural: `neighbours`.
+        unknown_names: Names of the query that no stored item has.
     """
+    told = [one.words for one in unknown_names if one.field in relations]
     if "patient" not in relations:
-        return "off", "The query's own patient was not left out, as asked."
+        return "off", [*told, "The query's own patient was not left out, as asked."]
     if not patient_known:
-        return "impossible", f"The query's patient is unknown: {called} may be of the same patient."
+        note = f"The query's patient is unknown: {called} may be of the same patient."
+        return "impossible", [*told, note]
     unknown = sum(item.patient is None for item in found)
     if found and unknown == len(found):
-        return "impossible", f"The library has no patient ids for these {called}."
+        return "impossible", [*told, f"The library has no patient ids for these {called}."]
+    if any(one.near for one in unknown_names if one.field == "patient"):
+        return "impossible", told
     if unknown:
-        return "partial", f"{unknown} of {len(found)} {called} have no patient id."
-    return "applied", None
+        return "partial", [*told, f"{unknown} of {len(found)} {called} have no patient id."]
+    return "applied", told

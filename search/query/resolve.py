@@ -16,7 +16,7 @@ from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
 from search.query.caveats import image_warnings, span_um
 from search.query.context import Context
-from search.query.exclusion import exclusion_filter
+from search.query.exclusion import Stranger, exclusion_filter, strangers, understood
 from search.query.refine import BestScore, average_vector, joined, region_vector, silent_part
 from search.query.searcher import Rank, Searcher
 from search.query.stored import stored
@@ -37,6 +37,8 @@ class Query:
     """For each relation (item, source, case, patient) the values that the query has."""
     patient_known: bool = False
     """Whether the patient of everything that the query is made of is known."""
+    strangers: list[Stranger] = field(default_factory=list)
+    """The patient or case that it names and that no stored item has."""
     site: str | None = None
     warnings: list[str] = field(default_factory=list)
     span_um: float | None = None
@@ -66,7 +68,11 @@ def resolve(context: Context, question: Question, image: bytes | None) -> Query:
             one); a vector without the fingerprint of its encoder; a region without an image.
         NoSuchItem: an item or an example that is not there.
     """
-    query = Query(like=[])
+    about, warnings = understood(question.about)
+    question = question.model_copy(update={"about": about})
+    store = context.collection.store
+    warnings += [one.words for one in strangers(store, question.not_these)]
+    query = Query(like=[], strangers=strangers(store, about), warnings=warnings)
     given = [image is not None, question.item is not None, question.vector is not None]
     examples = isinstance(question, Refinement) and bool(question.like)
     if sum(given) > 1 or (not any(given) and not examples):

@@ -125,12 +125,15 @@ class ClassScores(Record):
     precision: float | None
     """`None` where nothing was predicted as this class."""
     recall: float | None
-    """`None` where it has no test item."""
+    """`None` where it has no test item, or none that could be answered."""
     recall_span: Span | None
     f1: float
     auroc: float | None
     auprc: float | None
     map_at_k: float | None
+    answerable: int | None = None
+    """Test items whose label has a reference outside their own patient, case and source; only
+    these can be answered right. `None` in results of before this was counted."""
 
 
 class ConfusionMatrix(Record):
@@ -149,6 +152,7 @@ class MethodResult(Record):
     """`20-NN`, `linear probe`."""
     k: int | None
     scores: Scores
+    """Of all test items; one that cannot be answered counts as wrong."""
     intervals: dict[str, Span]
     """By the names of `scores`, where there is one."""
     per_fold: tuple[FoldScores, ...]
@@ -169,6 +173,8 @@ class MethodResult(Record):
     by_margin: tuple[CoveragePoint, ...]
     """What is right of the answers that remain, where those of small margin are not given."""
     notes: tuple[str, ...] = ()
+    answerable: Scores | None = None
+    """Of the test items that can be answered (`ClassScores.answerable`); `None` where all can."""
 
 
 class IndexAtK(Record):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from search.schemas.items import KEYWORDS, Item, ItemId, Kind, Record
+from search.schemas.text import forms
 
 RANGE_FIELDS = (("um_per_px_min", "um_per_px_max"), ("acquired_from", "acquired_to"))
 """The fields of `Filter` that are the two ends of a range."""
@@ -58,6 +59,14 @@ class Filter(Record):
     def words(self) -> dict[str, tuple[str, ...]]:
         """The keyword fields that carry a condition."""
         return {name: values for name in KEYWORDS if (values := getattr(self, name))}
+
+    @property
+    def stored_words(self) -> dict[str, tuple[str, ...]]:
+        """`words` in every Unicode form in which they may be stored."""
+        return {
+            name: tuple(form for value in values for form in forms(value))
+            for name, values in self.words.items()
+        }
 
     @property
     def ranges(self) -> dict[str, tuple[float | None, float | None]]:
@@ -131,7 +140,7 @@ class Filter(Record):
 
     def _tests(self, item: Item) -> list[bool]:
         tests = [item.id in self.ids] if self.ids else []
-        tests += [getattr(item, name) in values for name, values in self.words.items()]
+        tests += [getattr(item, name) in values for name, values in self.stored_words.items()]
         for name, (low, high) in self.ranges.items():
             value = getattr(item, name)
             number = days(value) if isinstance(value, date) else value

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from search.schemas.filters import Filter
-from search.schemas.items import KEYWORDS, Box, ItemId, Keyword, Record, Text
+from search.schemas.items import KEYWORDS, Box, ItemId, Keyword, Record
+from search.schemas.text import Name
 
 Relation = Literal["item", "source", "case", "patient", "duplicate"]
 
@@ -27,13 +28,13 @@ BalanceField = Literal["site", "source", "patient", "dataset", "scanner"]
 class About(Record):
     """What is known of an uploaded image, so that its patient, case and source can be excluded."""
 
-    source: Text | None = None
+    source: Name | None = None
     """Id of the source; taken from the bytes where an image is uploaded."""
-    case: Text | None = None
+    case: Name | None = None
     """Case that the image belongs to."""
-    patient: Text | None = None
+    patient: Name | None = None
     """Pseudonym of the patient, as the library has it."""
-    site: Text | None = None
+    site: Name | None = None
     """Laboratory or hospital; its share among the hits is shown against what is to be expected."""
     um_per_px: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
     """Micrometres per pixel of an uploaded image; without them sizes are not compared."""

@@ -528,7 +528,7 @@ def _effects(place: Place, drawn: MapAnswer) -> None:
 
 
 def _verdict(found: BatchEffects, field: str) -> str:
-    if found.share is None or found.expected is None:
+    if found.share is None or not found.expected:  # nobody could have a neighbour of the own origin
         return ""
     excess = found.share - found.expected
     if excess > 0.1:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ingest.sources.source import BadFacts, Facts, Source, make_item
-from ingest.sources.text import TextError, decode_text, is_missing, on_disk, printable
+from ingest.sources.text import TextError, decode_text, on_disk, printable
+from search.schemas.text import is_missing
 
 TABLE = (
     "path,label,site,stain\n"

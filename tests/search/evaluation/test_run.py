@@ -285,6 +285,45 @@ def test_the_unit_of_the_intervals_is_named(service: Service) -> None:
             assert span.low <= span.high
 
 
+def test_a_class_that_cannot_be_answered_is_told_and_both_means_are_given(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """A class of one cell, and one of three cells of a single patient."""
+    entries = [
+        Entry(e.item.model_copy(update=changed), e.vector, e.thumbnail)
+        for at, e in enumerate(random_entries(rng, 80, 12))
+        for changed in [
+            {"label": "mast cell"} if at == 0
+            else {"label": "hairy cell", "patient": "only", "case": None} if at < 4
+            else {}
+        ]
+    ]  # fmt: skip
+    service = random_service(tmp_path, entries)
+    result = run(service, PLAN).result
+    service.close()
+
+    for method in result.methods:
+        assert method.answerable is not None
+        share = 76 / 80
+        assert method.scores.accuracy == pytest.approx(share * method.answerable.accuracy)
+        assert method.answerable.balanced_accuracy > method.scores.balanced_accuracy
+        classes = {one.label: one for one in method.classes}
+        assert [classes[n].answerable for n in ("mast cell", "hairy cell")] == [0, 0]
+        assert [classes[n].recall for n in ("mast cell", "hairy cell")] == [None, None]
+        assert method.worst not in ("mast cell", "hairy cell")
+        (note,) = [n for n in result.notes if n.startswith(f"{method.method}: 4 of 80")]
+        assert "hairy cell (3), mast cell (1)" in note
+        assert f"{100 * method.scores.balanced_accuracy:.1f} % with them counted as wrong" in note
+        assert f"{100 * method.answerable.balanced_accuracy:.1f} % without them" in note
+
+
+def test_where_every_class_can_be_answered_one_mean_is_enough(service: Service) -> None:
+    result = run(service, PLAN).result
+
+    assert all(method.answerable is None for method in result.methods)
+    assert not any("cannot be answered" in note for note in result.notes)
+
+
 def test_a_part_can_be_asked_while_all_teach(service: Service) -> None:
     result = run(service, PLAN.model_copy(update={"ask": 50})).result
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +307,88 @@ def test_what_is_told_of_a_stored_item_is_left_out_too(
 
     assert "P1" not in {hit.item.patient for hit in answer.hits}
     assert answer.patient_exclusion == "partial"
+
+
+@pytest.fixture(name="numbered")
+def _numbered(tmp_path: Path, rng: np.random.Generator) -> Iterator[Service]:
+    """Patients with leading zeros, as registries write them."""
+    names = ("007", "P-08", "Müller 9")
+    entries = [
+        replace(e, item=e.item.model_copy(update={"patient": names[at % 3]}))
+        for at, e in enumerate(random_entries(rng, 30))
+    ]
+    service = random_service(tmp_path / "numbered", entries)
+    yield service
+    service.close()
+
+
+def asked(service: Service, **about: Any) -> Any:
+    question = Question(
+        vector=(1.0,) * CARD.dim, fingerprint=CARD.fingerprint, about=About(**about), k=5
+    )
+    return search(service.context(), question)
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"), [("7", "007"), ("7.0", "007"), ("p08", "P-08"), ("MÜLLER-9", "Müller 9")]
+)
+def test_a_patient_in_another_spelling_is_never_said_to_be_left_out(
+    numbered: Service, typed: str, stored: str
+) -> None:
+    answer = asked(numbered, patient=typed)
+
+    assert answer.patient_exclusion == "impossible"
+    assert any(
+        f"No stored item is of patient '{typed}'" in warning and f"'{stored}'" in warning
+        for warning in answer.warnings
+    )
+
+
+@pytest.mark.parametrize("typed", ["007", "007 ", unicodedata.normalize("NFD", "Müller 9")])
+def test_blanks_and_unicode_forms_are_no_other_spelling(numbered: Service, typed: str) -> None:
+    answer = asked(numbered, patient=typed)
+
+    assert answer.patient_exclusion == "applied"
+    assert {hit.item.patient for hit in answer.hits}.isdisjoint(
+        {"007"} if "7" in typed else {"Müller 9"}
+    )
+
+
+def test_a_patient_whom_nobody_has_is_said_to_be_so(numbered: Service) -> None:
+    answer = asked(numbered, patient="Q1")
+
+    assert answer.patient_exclusion == "applied"
+    assert "No stored item is of patient 'Q1', so none had to be left out." in answer.warnings
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "NA", "n/a"])
+def test_a_word_for_nothing_is_no_patient(numbered: Service, word: str) -> None:
+    answer = asked(numbered, patient=word)
+
+    assert answer.patient_exclusion == "impossible"
+    assert f"'{word}' was read as: the patient is not known." in answer.warnings
+
+
+def test_what_is_excluded_by_hand_and_is_not_there_is_told(numbered: Service) -> None:
+    question = Question(
+        vector=(1.0,) * CARD.dim,
+        fingerprint=CARD.fingerprint,
+        not_these=Filter(patient=("p8", "007")),
+    )
+    answer = search(numbered.context(), question)
+
+    assert [w for w in answer.warnings if "'p8'" in w and "'P-08'" in w]
+    assert not [w for w in answer.warnings if "'007'" in w]
+
+
+def test_cases_are_compared_under_the_same_rule(numbered: Service) -> None:
+    question = CaseQuestion(
+        vectors=((1.0,) * CARD.dim,), fingerprint=CARD.fingerprint, about=About(patient="7")
+    )
+    answer = similar_cases(numbered.context(), question)
+
+    assert answer.patient_exclusion == "impossible"
+    assert any("'007'" in warning for warning in answer.warnings)
 
 
 def test_an_item_that_is_not_there_is_named(service: Service) -> None:

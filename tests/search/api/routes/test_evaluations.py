@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,6 +226,27 @@ def test_a_manifest_tells_patients_and_a_set_can_be_split_in_itself(squares: Con
     assert record.result.index is None
 
 
+def test_a_set_in_two_unicode_forms_and_with_words_for_nothing_is_read_as_meant(
+    squares: Connected,
+) -> None:
+    decomposed = unicodedata.normalize("NFD", "Prömyelozyt")
+    labels = ("blast", "Prömyelozyt", decomposed)
+    lines, files = ["path,label,patient"], {}
+    for at in range(30):
+        label = labels[at % 3]
+        name = f"{unicodedata.normalize('NFD', 'ü')}{at}.png"
+        files[name] = png(LABELS[list(LABELS)[min(at % 3, 1)]], 700 + at)
+        patient = ("nan", "None")[at % 2] if at < 6 else f"{label[:1]}{at // 6}"
+        lines.append(f"{unicodedata.normalize('NFC', name)},{label},{patient}")
+    files["manifest.csv"] = "\n".join(lines).encode()
+    record = done(squares, PLAN.model_copy(update={"teach": "set"}), zipped(files))
+
+    assert record.result is not None, record.error
+    assert record.result.labels == ("Prömyelozyt", "blast")
+    assert (record.result.data.without_patient, record.result.data.patients) == (6, 8)
+    assert record.result.methods[0].scores.accuracy > 0.9
+
+
 def test_a_shard_is_a_set_too_and_must_be_of_the_same_encoder(
     client: Connected, squares: Connected, rng: np.random.Generator
 ) -> None:
@@ -247,6 +269,9 @@ def test_a_shard_is_a_set_too_and_must_be_of_the_same_encoder(
         ({"manifest.csv": b"path\nx.png"}, "needs the columns path and label"),
         ({"manifest.csv": b"path,label\nx.png,a"}, "line 2: no such file"),
         ({"manifest.csv": b"path,label\nx.png,", "x.png": b""}, "line 2: the label is empty"),
+        ({"manifest.csv": "path,label\nx.png,Grün".encode("cp1252")}, "no UTF-8 (byte 19)"),
+        ({"manifest.csv": b"path,label\nx.png,nan", "x.png": b"x"}, "stands for none"),
+        ({"NA/a.png": b"x"}, "stands for none"),
         ({"blue/a.png": b"\0" * 10_000_000}, "times its own size"),
     ],
 )

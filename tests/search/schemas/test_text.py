@@ -1,0 +1,52 @@
+"""Words from outside: forms, spellings, and what is not known."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from pydantic import ValidationError
+
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id
+from search.schemas.questions import About
+from search.schemas.text import forms, is_missing, spelling
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("7", "007"), ("7.0", "007"), ("007 ", "7"), ("P-07", "p 7"), ("a_1", "A1"), ("10", "0010")],
+)
+def test_spellings_of_one_name_agree(one: str, other: str) -> None:
+    assert spelling(one) == spelling(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("7", "70"), ("7", "17"), ("7.5", "7"), ("P1", "Q1"), ("1.10", "1.1")]
+)
+def test_spellings_of_two_names_differ(one: str, other: str) -> None:
+    assert spelling(one) != spelling(other)
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", " None", "NA", "n/a", "<NA>", "null", "-", "?"])
+def test_words_for_nothing_are_known(word: str) -> None:
+    assert is_missing(word)
+    assert not is_missing(f"{word}1")
+
+
+def test_what_is_told_of_a_query_is_composed_and_without_blanks() -> None:
+    decomposed = unicodedata.normalize("NFD", "Müller")
+
+    assert About(patient=f" {decomposed} ").patient == "Müller"
+    with pytest.raises(ValidationError, match="is blank"):
+        About(patient="  ")
+
+
+def test_a_filter_meets_a_label_in_either_unicode_form() -> None:
+    both = forms("Prömyelozyt")
+    assert len(both) == 2
+    for stored in both:
+        item = Item(id=item_id("d", "s"), dataset="d", source="s", label=stored)
+        for asked in both:
+            assert Filter(label=(asked,)).meets(item)
+            assert Filter(label=(asked,)).hits(item)
