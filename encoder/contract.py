@@ -23,7 +23,7 @@ class EncoderError(RuntimeError):
 
 
 class NoPatchTokens(EncoderError):
-    """Patch tokens were asked of an encoder that has none."""
+    """Patch tokens of an encoder that has none."""
 
     def __init__(self, id: str) -> None:
         super().__init__(

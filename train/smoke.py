@@ -117,13 +117,13 @@ def smoke(out: Path, say: Callable[[str], None] | None = None) -> SmokeReport:
 
     Args:
         out: A new or empty folder.
-        say: Told about each stage.
+        say: Callback with a line about each stage.
 
     Raises:
         RuntimeError: a stage did not do what it should.
     """
     begun = monotonic()
-    tell = say or (lambda text: None)
+    report = say or (lambda text: None)
     draw_cells(out / "cells", 24, 40, seed=1)
     run = out / "run"
     settings = {
@@ -137,13 +137,13 @@ def smoke(out: Path, say: Callable[[str], None] | None = None) -> SmokeReport:
     record.write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-m", "train", "resume", "--config", str(record)]
     killed_at = _start_and_kill(command, run)
-    tell(f"killed with -9; its last checkpoint is of step {killed_at}")
+    report(f"killed with -9; its last checkpoint is of step {killed_at}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
     if done.returncode or not (run / "card.json").is_file():
         raise RuntimeError(f"the resumed run failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    tell("resumed, finished and exported")
+    report("resumed, finished and exported")
     accuracy, fingerprint = _evaluate(run)
-    tell(f"loaded again: 1-NN accuracy {accuracy:.3f} on fresh cells, fingerprint {fingerprint}")
+    report(f"loaded again: 1-NN accuracy {accuracy:.3f} on fresh cells, fingerprint {fingerprint}")
     steps = int(SETTINGS["steps"])  # type: ignore[call-overload]
     return SmokeReport(killed_at, steps, accuracy, fingerprint, monotonic() - begun)
 
@@ -185,7 +185,7 @@ def _evaluate(run: Path) -> tuple[float, str]:
     )
     cosines = fresh @ known.T
     nearest = cosines.argmax(axis=1)[:, None]
-    said = votes(
+    predicted = votes(
         labels[nearest], np.take_along_axis(cosines, nearest, 1), len(kinds), "uniform"
     ).first
-    return float((said == labels).mean()), encoder.card.fingerprint
+    return float((predicted == labels).mean()), encoder.card.fingerprint

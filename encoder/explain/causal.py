@@ -4,7 +4,7 @@ The score is whatever is made of the vector: the cosine to a hit, or the share o
 clusters of patch features, as in ViT-CX (Xie, Li, Cao and Zhang, IJCAI 2023, "ViT-CX: Causal
 Explanation of Vision Transformers"); each is shown alone and hidden alone, and the map is the mean
 effect of the masks over a place, divided by how much of them lies there (their correction for
-coverage). Works on any encoder and on a CPU: nothing but embedding is asked of it.
+coverage). Works on any encoder and on a CPU: it only has to embed.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def matches(
         one: rows x columns x dim patch tokens.
         other: The same of another image.
         inside: Of each image, which patches may be matched; all if `None`.
-        most: Pairs that are told at most.
+        most: Most pairs that are returned.
     """
     cosines = _units(one) @ _units(other).T
     if inside is not None:

@@ -42,8 +42,8 @@ def last_attention(forward: Forward, pixels: Tensor) -> NDArray[np.float32] | No
             heads = int(attention.num_heads)
             qkv = attention.qkv(x).reshape(n, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
             q, k = attention.q_norm(qkv[0]), attention.k_norm(qkv[1])
-            asked = q[:, :, :1] if forward.pool != "mean" and forward.prefix else q
-            weights = ((asked * attention.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+            queries = q[:, :, :1] if forward.pool != "mean" and forward.prefix else q
+            weights = ((queries * attention.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
             mean = weights.mean(dim=(1, 2))[:, forward.prefix :]
     finally:
         hook.remove()

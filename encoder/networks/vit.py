@@ -122,7 +122,7 @@ def pick_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """`auto` takes the GPU if there is one.
 
     Raises:
-        EncoderError: a GPU was asked for and there is none.
+        EncoderError: `cuda` where there is no GPU.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise EncoderError(f"device must be auto, cpu or cuda, got {device!r}")

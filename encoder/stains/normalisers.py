@@ -1,4 +1,4 @@
-"""Stain normalisation of H&E tiles: Macenko, Reinhard and Vahadane; off unless asked for."""
+"""Stain normalisation of H&E tiles: Macenko, Reinhard and Vahadane; off by default."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class StainError(Exception):
 
 
 class NotForBlood(StainError):
-    """A normaliser of two H&E stains was asked for a Romanowsky smear."""
+    """A normaliser of two H&E stains on a Romanowsky smear."""
 
     def __init__(self, stain: str) -> None:
         super().__init__(

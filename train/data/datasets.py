@@ -32,7 +32,7 @@ class BadDataset(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """One labelled set. The pictures stay on disk until they are asked for."""
+    """One labelled set. The pictures stay on disk until they are needed."""
 
     name: str
     paths: tuple[Path, ...]

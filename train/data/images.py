@@ -248,7 +248,7 @@ class Feed:
         return rows
 
     def expect(self, position: int, n: int) -> None:
-        """Begin to decode a batch that will be asked for."""
+        """Begin to decode a batch that will be needed."""
         if self._held is None and (position, n) not in self._ahead:
             wanted = self.order.take(position, n).tolist()
             self._ahead[position, n] = [self._pool.submit(self.images.decode, at) for at in wanted]

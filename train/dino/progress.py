@@ -49,7 +49,7 @@ class Progress:
                     self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def rate(self, step: int, images: int, waited: float) -> dict[str, float]:
-        """Images per second, share of time waiting for data, and minutes left, since last asked.
+        """Images per second, share of time waiting for data, and minutes left, since the last call.
 
         Args:
             step: Steps done.

@@ -194,7 +194,7 @@ def distillation(
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """bf16 where it was asked for, or by itself on a GPU."""
+    """bf16 where the config says so, and on a GPU unless it says otherwise."""
     wanted = config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
 

@@ -90,8 +90,10 @@ def knn_probe(
         top = cosines.topk(k, dim=1)
         near.append(top.indices.cpu().numpy())
         scores.append(top.values.cpu().numpy())
-    said = votes(labels[np.concatenate(near)], np.concatenate(scores), classes, "uniform").first
-    right = said == labels
+    predicted = votes(
+        labels[np.concatenate(near)], np.concatenate(scores), classes, "uniform"
+    ).first
+    right = predicted == labels
     balanced = [float(right[labels == c].mean()) for c in range(classes) if (labels == c).any()]
     return float(np.mean(balanced)), float(right.mean())
 

@@ -24,7 +24,7 @@ class MilConfig:
     folds: int = 5
     """Cross-validation folds by patient (DinoBloom, Table 2)."""
     epochs: int = 150
-    """Passes over the patients that teach (the paper's code)."""
+    """Passes over the training patients (the paper's code)."""
     lr: float = 1e-3
     """Of Adam (the paper's code)."""
     attention: int = 128
@@ -32,7 +32,7 @@ class MilConfig:
     hidden: int = 64
     """Width between the two linear layers of the head (the paper's code)."""
     held_back: float = 0.2
-    """Share of the patients that teach on which the best epoch is chosen."""
+    """Share of the training patients on which the best epoch is chosen."""
     seed: int = 0
     """Of folds, weights and order."""
 
@@ -42,7 +42,7 @@ class MilResult:
     """Cross-validated predictions of patients."""
 
     predicted: NDArray[np.int64]
-    """One class number per bag, from the fold in which its patient was asked."""
+    """One class number per bag, from the fold in which its patient was held out."""
     probabilities: NDArray[np.float32]
     """Bags x classes."""
     attention: list[NDArray[np.float32]]
@@ -80,7 +80,7 @@ def cross_validate(
     patients: NDArray[np.str_],
     config: MilConfig | None = None,
 ) -> MilResult:
-    """Train and ask the aggregator, patient by patient never on both sides.
+    """Train and test the aggregator; no patient is on both sides.
 
     Deterministic for one seed on one machine; the caller's random state is left as it was.
 
@@ -112,8 +112,8 @@ def cross_validate(
                     logits, weights = model(tensors[bag])
                 probabilities[bag] = torch.softmax(logits, dim=0).numpy()
                 attention[bag] = weights.numpy()
-            asked = probabilities[fold.test].argmax(axis=1)
-            per_fold.append(scores(confusion(labels[fold.test], asked, classes)))
+            predicted = probabilities[fold.test].argmax(axis=1)
+            per_fold.append(scores(confusion(labels[fold.test], predicted, classes)))
     spread = {name: [fold[name] for fold in per_fold] for name in METRICS}
     return MilResult(
         predicted=probabilities.argmax(axis=1),
@@ -133,23 +133,23 @@ def _fit(
     classes: int,
     config: MilConfig,
 ) -> GatedABMIL:
-    """The aggregator after its best epoch on patients held back from the fold's teachers."""
+    """The aggregator after its best epoch on training patients that are held out for it."""
     most = int(np.bincount(labels[fold.train]).max())
     parts = max(2, min(round(1 / config.held_back), most, len(np.unique(patients[fold.train]))))
     inner = grouped(labels[fold.train].astype(str), patients[fold.train], parts, config.seed)[0]
-    teach, judge = fold.train[inner.train], fold.train[inner.test]
+    train, validation = fold.train[inner.train], fold.train[inner.test]
     model = GatedABMIL(bags[0].shape[1], classes, config.attention, config.hidden)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
     truth = torch.from_numpy(labels)
     best, kept = float("inf"), {k: v.clone() for k, v in model.state_dict().items()}
     for _ in range(config.epochs):
-        for at in teach[torch.randperm(len(teach)).numpy()]:
+        for at in train[torch.randperm(len(train)).numpy()]:
             optimiser.zero_grad()
             torch.autograd.backward(nn.functional.cross_entropy(model(bags[at])[0], truth[at]))
             optimiser.step()
         with torch.no_grad():
-            logits = torch.stack([model(bags[at])[0] for at in judge])
-            loss = float(nn.functional.cross_entropy(logits, truth[judge]))
+            logits = torch.stack([model(bags[at])[0] for at in validation])
+            loss = float(nn.functional.cross_entropy(logits, truth[validation]))
         if loss < best:
             best, kept = loss, {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict(kept)

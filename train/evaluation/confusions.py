@@ -33,46 +33,49 @@ class Confusion:
     """One kind of error."""
 
     truth: str
-    said: str
+    predicted: str
     count: int
     of: int
-    """Cells of the true class that were asked."""
+    """Queries of the true class."""
 
     def words(self, names: Mapping[str, str] = PBC_WORDS) -> str:
         """`metamyelocyte taken for myelocyte: 41 of 193 (21 %)`."""
-        truth, said = names.get(self.truth, self.truth), names.get(self.said, self.said)
+        truth, predicted = (
+            names.get(self.truth, self.truth),
+            names.get(self.predicted, self.predicted),
+        )
         share = 100 * self.count / self.of
-        return f"{truth} taken for {said}: {self.count} of {self.of} ({share:.0f} %)"
+        return f"{truth} taken for {predicted}: {self.count} of {self.of} ({share:.0f} %)"
 
 
 def commonest(
-    truth: NDArray[np.integer], said: NDArray[np.integer], names: Sequence[str], top: int = 10
+    truth: NDArray[np.integer], predicted: NDArray[np.integer], names: Sequence[str], top: int = 10
 ) -> list[Confusion]:
     """The commonest errors, the most frequent first; equal ones by name.
 
     Args:
         truth: n class numbers.
-        said: n class numbers.
+        predicted: n class numbers.
         names: Of the classes.
         top: At most so many; kinds that never occur are left out.
     """
     matrix = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(matrix, (truth, said), 1)
-    asked = matrix.sum(axis=1)
+    np.add.at(matrix, (truth, predicted), 1)
+    support = matrix.sum(axis=1)
     kinds = [
-        Confusion(names[a], names[b], int(matrix[a, b]), int(asked[a]))
+        Confusion(names[a], names[b], int(matrix[a, b]), int(support[a]))
         for a in range(len(names))
         for b in range(len(names))
         if a != b and matrix[a, b]
     ]
-    return sorted(kinds, key=lambda kind: (-kind.count, kind.truth, kind.said))[:top]
+    return sorted(kinds, key=lambda kind: (-kind.count, kind.truth, kind.predicted))[:top]
 
 
 def sheets(
     folder: Path,
     labelled: Labelled,
-    asked: Rows,
-    said: NDArray[np.str_],
+    queries: Rows,
+    predicted: NDArray[np.str_],
     near: NDArray[np.integer],
     kinds: Sequence[Confusion],
     *,
@@ -86,8 +89,8 @@ def sheets(
     Args:
         folder: Made if missing.
         labelled: The set.
-        asked: m rows of the queries.
-        said: m labels that were voted.
+        queries: m rows.
+        predicted: m labels.
         near: m x k rows of their neighbours, nearest first.
         kinds: Which errors.
         each: Queries per picture.
@@ -100,14 +103,16 @@ def sheets(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in kinds:
-        wrong = np.flatnonzero((labelled.labels[asked] == kind.truth) & (said == kind.said))[:each]
+        wrong = np.flatnonzero(
+            (labelled.labels[queries] == kind.truth) & (predicted == kind.predicted)
+        )[:each]
         lines = []
         for at in wrong.tolist():
-            rows = [int(asked[at]), *near[at].tolist()]
+            rows = [int(queries[at]), *near[at].tolist()]
             cells = [resize(image, px, "bilinear") for image in labelled.images(rows)]
             gap = np.full((px, 8, 3), 255, np.uint8)
             lines.append(np.concatenate([cells[0], gap, *cells[1:]], axis=1))
         if lines:
-            written.append(folder / f"{kind.truth}-as-{kind.said}.png")
+            written.append(folder / f"{kind.truth}-as-{kind.predicted}.png")
             Image.fromarray(np.concatenate(lines)).save(written[-1])
     return written

@@ -96,19 +96,19 @@ def robustness(
         encoder: Embeds the shifted queries.
         labelled: The set.
         library: Vectors of the whole set, unshifted, in its order.
-        train: Rows that teach.
-        test: Rows that are asked.
+        train: References.
+        test: Queries.
         k: Neighbours that vote.
         shifts: Which.
-        progress: Told the name of each shift before it is embedded.
+        progress: Callback with the name of each shift before it is embedded.
     """
     names, truth = np.unique(labelled.labels, return_inverse=True)
-    teach = library[train]
+    references = library[train]
 
     def scored(queries: NDArray[np.float32]) -> dict[str, float]:
-        near, near_scores = exact.search(queries, teach, k)
-        said = votes(truth[train][near], near_scores, len(names), "uniform").first
-        return scores(confusion(truth[test], said, len(names)))
+        near, near_scores = exact.search(queries, references, k)
+        predicted = votes(truth[train][near], near_scores, len(names), "uniform").first
+        return scores(confusion(truth[test], predicted, len(names)))
 
     before = scored(library[test])
     losses = []

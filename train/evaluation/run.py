@@ -121,6 +121,9 @@ class Result:
     recall: dict[str, float]
     """Recall of each class over all answers."""
     notes: list[str]
+    answerable: dict[str, float] | None = None
+    """`pooled` without cells whose class has no training cell in their fold, which no method can
+    get right; `None` where there are none."""
 
 
 def evaluate(
@@ -134,31 +137,31 @@ def evaluate(
     Args:
         vectors: n x dim, in the order of the set.
         labelled: The set.
-        folds: Which cells teach and which are asked.
+        folds: Which cells are train and which test.
         config: Methods, metric, seed.
     """
     names, truth = np.unique(labelled.labels, return_inverse=True)
-    told: dict[str, tuple[list[NDArray[np.int64]], list[str]]] = {}
+    made: dict[str, tuple[list[NDArray[np.int64]], list[str]]] = {}
     for fold in folds:
         train, test, known = vectors[fold.train], vectors[fold.test], truth[fold.train]
         k = min(max(config.k), len(train))
         near, near_scores = exact.search(test, train, k, metric=config.metric)
         for count in config.k:
             method = f"{count}-NN"
-            answers, notes = told.setdefault(method, ([], []))
+            answers, notes = made.setdefault(method, ([], []))
             if count > k:
-                notes.append(f"fold {fold.name}: only {k} cells teach, so {k} voted")
+                notes.append(f"fold {fold.name}: only {k} training cells, so {k} voted")
             labels, cosines = known[near[:, :count]], near_scores[:, :count]
             answers.append(votes(labels, cosines, len(names), "uniform").first)
         if config.probe:
-            answers, notes = told.setdefault("linear probe", ([], []))
+            answers, notes = made.setdefault("linear probe", ([], []))
             fitted = linear_probe(train, known, test, rule=config.probe_rule)
             answers.append(fitted.predicted)
             if not fitted.converged:
                 notes.append(f"fold {fold.name}: not converged after {fitted.iterations} steps")
     return [
         _result(method, answers, notes, truth, names, labelled, folds, config)
-        for method, (answers, notes) in told.items()
+        for method, (answers, notes) in made.items()
     ]
 
 
@@ -182,14 +185,15 @@ def _result(
         }
         for fold, answer in zip(folds, answers, strict=True)
     ]
-    asked = np.concatenate([fold.test for fold in folds])
-    said = np.concatenate(answers)
-    matrix = confusion(truth[asked], said, classes)
+    rows = np.concatenate([fold.test for fold in folds])
+    predicted = np.concatenate(answers)
+    matrix = confusion(truth[rows], predicted, classes)
     support = matrix.sum(axis=1)
+    can = np.concatenate([np.isin(truth[fold.test], truth[fold.train]) for fold in folds])
     intervals = bootstrap(
-        truth[asked],
-        said,
-        labelled.groups[asked],
+        truth[rows],
+        predicted,
+        labelled.groups[rows],
         classes,
         resamples=config.resamples,
         seed=config.seed,
@@ -207,11 +211,14 @@ def _result(
             if support[at]
         },
         notes=notes,
+        answerable=scores(confusion(truth[rows][can], predicted[can], classes))
+        if can.any() and not can.all()
+        else None,
     )
 
 
 def make_folds(labelled: Labelled, config: EvaluateConfig) -> tuple[str, list[splits.Fold]]:
-    """The split that was asked for, and its name with its unit.
+    """The split that the config names, and its name with its unit.
 
     Raises:
         splits.BadSplit: a split by cell of a set whose groups are larger, or one source.
@@ -234,7 +241,7 @@ def make_folds(labelled: Labelled, config: EvaluateConfig) -> tuple[str, list[sp
 
 
 def run(config: EvaluateConfig, console: Console) -> dict[str, Any]:
-    """Everything that the config asks for; prints as it goes and returns the record."""
+    """Everything that the config names; prints as it goes and returns the record."""
     if config.threads:
         limit_threads(config.threads)
     encoders = [open_encoder(id, config.seed, config.device) for id in config.encoders]
@@ -285,12 +292,12 @@ def _one_set(
     for encoder in encoders:
         started = time.monotonic()
 
-        def tell(done: int, total: int, id: str = encoder.card.id) -> None:
+        def report(done: int, total: int, id: str = encoder.card.id) -> None:
             sys.stderr.write(f"\r{labelled.name}: {id} embedded {done} of {total} crops ")
             sys.stderr.flush()
 
         vectors = vectors_of(
-            encoder, labelled, config.cache, raw=config.features == "raw", progress=tell
+            encoder, labelled, config.cache, raw=config.features == "raw", progress=report
         )
         embedded = time.monotonic()
         results = evaluate(vectors, labelled, folds, config)
@@ -312,13 +319,13 @@ def _one_set(
 
 
 def _fold_notes(labelled: Labelled, folds: Sequence[splits.Fold]) -> list[str]:
-    """Classes that are asked but never taught in a fold: no method can get them right."""
+    """Classes of test cells without a training cell in their fold: no method can get them right."""
     lost = {
         fold.name: sorted(set(labelled.labels[fold.test]) - set(labelled.labels[fold.train]))
         for fold in folds
     }
     return [
-        f"fold {name}: asked but not taught: {', '.join(classes)}"
+        f"fold {name}: in test but not in train: {', '.join(classes)}"
         for name, classes in lost.items()
         if classes
     ]
@@ -337,16 +344,16 @@ def _bags(
         raise datasets.BadDataset(f"{len(mixed)} patients have several labels, first {mixed[0]}")
     _, truth = np.unique([labels[0] for labels in names], return_inverse=True)
     bags = [vectors[member == at] for at in range(len(patients))]
-    told = cross_validate(bags, truth, patients, MilConfig(folds=config.folds, seed=config.seed))
+    crossed = cross_validate(bags, truth, patients, MilConfig(folds=config.folds, seed=config.seed))
     return {
         "unit": "patient",
         "n": len(bags),
-        "mean": told.mean,
-        "sd": told.sd,
-        "per_fold": told.per_fold,
+        "mean": crossed.mean,
+        "sd": crossed.sd,
+        "per_fold": crossed.per_fold,
         "attention": {
             str(name): [round(float(w), 6) for w in weights]
-            for name, weights in zip(patients, told.attention, strict=True)
+            for name, weights in zip(patients, crossed.attention, strict=True)
         },
     }
 

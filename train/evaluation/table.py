@@ -15,8 +15,8 @@ def markdown(entry: dict[str, Any]) -> str:
     """One set of `train.evaluation.run.run`'s record: fold means, then pooled scores with
     intervals.
 
-    Whatever limits the scores is told below the tables: the unit, missing patients, what was
-    left out, classes that were never taught, fits that did not converge.
+    Whatever limits the scores is listed below the tables: the unit, missing patients, what was
+    left out, classes without a training cell, fits that did not converge.
     """
     encoders = entry["encoders"]
     methods = [result["method"] for result in encoders[0]["results"]]
@@ -53,9 +53,15 @@ def notes(entry: dict[str, Any]) -> list[str]:
     for one in entry["encoders"]:
         for result in one["results"]:
             found += [f"{one['id']}, {result['method']}: {note}" for note in result["notes"]]
+            if without := result.get("answerable"):
+                both, part = (100 * s["balanced_accuracy"] for s in (result["pooled"], without))
+                found.append(
+                    f"{one['id']}, {result['method']}: bAcc {both:.1f} with, {part:.1f} without "
+                    "the cells whose class has no training cell in their fold"
+                )
         if one["abmil"]:
-            told = _mean(one["abmil"])
-            found.append(f"{one['id']}, ABMIL by patient, wF1 / bAcc / Acc: {told}")
+            means = _mean(one["abmil"])
+            found.append(f"{one['id']}, ABMIL by patient, wF1 / bAcc / Acc: {means}")
     return found
 
 
@@ -70,8 +76,8 @@ def _mean(result: dict[str, Any]) -> str:
 
 
 def _pooled(result: dict[str, Any]) -> str:
-    told = []
+    shown = []
     for name in SURE:
         low, high = (100 * result["intervals"][name][end] for end in ("low", "high"))
-        told.append(f"{100 * result['pooled'][name]:.1f} [{low:.1f}, {high:.1f}]")
-    return " / ".join(told)
+        shown.append(f"{100 * result['pooled'][name]:.1f} [{low:.1f}, {high:.1f}]")
+    return " / ".join(shown)

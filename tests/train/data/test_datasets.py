@@ -19,13 +19,13 @@ def test_a_folder_per_label_is_read_in_order(tmp_path):
         _picture(tmp_path / name, 40 * at)
     _picture(tmp_path / "loose.png", 9)
 
-    told = folder(tmp_path)
+    labelled = folder(tmp_path)
 
-    assert told.labels.tolist() == ["band", "blast", "blast"]
-    assert told.unit == "image"
-    assert not told.patients
-    assert [int(image[0, 0, 0]) for image in told.images()] == [80, 40, 0]
-    assert [int(image[0, 0, 0]) for image in told.images([2, 0])] == [0, 80]
+    assert labelled.labels.tolist() == ["band", "blast", "blast"]
+    assert labelled.unit == "image"
+    assert not labelled.patients
+    assert [int(image[0, 0, 0]) for image in labelled.images()] == [80, 40, 0]
+    assert [int(image[0, 0, 0]) for image in labelled.images([2, 0])] == [0, 80]
 
 
 def test_patients_of_a_manifest_are_the_groups(tmp_path):
@@ -35,12 +35,12 @@ def test_patients_of_a_manifest_are_the_groups(tmp_path):
         "path,label,patient,source\na.png,x,p1,m\nb.png,y,p2,n\n"
     )
 
-    told = folder(tmp_path)
+    labelled = folder(tmp_path)
 
-    assert told.patients
-    assert told.unit == "patient"
-    assert told.groups.tolist() == ["p1", "p2"]
-    assert told.sources.tolist() == ["m", "n"]
+    assert labelled.patients
+    assert labelled.unit == "patient"
+    assert labelled.groups.tolist() == ["p1", "p2"]
+    assert labelled.sources.tolist() == ["m", "n"]
 
 
 def test_patients_for_some_rows_only_are_refused(tmp_path):
@@ -89,77 +89,79 @@ def test_an_unknown_set_names_the_known_ones(tmp_path):
 
 @pytest.mark.data
 def test_pbc_joins_its_near_duplicates(data_dir):
-    told = read("pbc", data_dir)
+    labelled = read("pbc", data_dir)
 
-    assert len(told) == 12_141
-    assert Counter(told.labels.tolist())["PMY"] == 444
-    sizes = Counter(told.groups.tolist())
+    assert len(labelled) == 12_141
+    assert Counter(labelled.labels.tolist())["PMY"] == 444
+    sizes = Counter(labelled.groups.tolist())
     assert [name for name, size in sizes.items() if size > 1] == [
         "EO_246684+EO_409717",
         "MO_231316+MO_415531",
     ]
-    assert next(told.images()).shape == (224, 224, 3)
+    assert next(labelled.images()).shape == (224, 224, 3)
 
 
 @pytest.mark.data
 def test_chula_leaves_out_borders_and_marks_and_joins_near_duplicate_fields(data_dir):
-    told = read("chula", data_dir)
+    labelled = read("chula", data_dir)
 
-    left_out = sum(int(note.split()[0]) for note in told.notes if "left out" in note)
-    assert len(told) + left_out == 10_361
-    assert "1545 points left out: closer than half a crop to the border" in told.notes
-    assert len(set(told.groups)) == 300 - 4
+    left_out = sum(int(note.split()[0]) for note in labelled.notes if "left out" in note)
+    assert len(labelled) + left_out == 10_361
+    assert "1545 points left out: closer than half a crop to the border" in labelled.notes
+    assert len(set(labelled.groups)) == 300 - 4
     for pair in ("233+234", "262+263", "270+276", "271+277"):
-        assert len({p for p, g in zip(told.paths, told.groups, strict=True) if g == pair}) == 2
-    assert sorted(set(told.sources)) == ["2-48", "232-675", "51-222", "676-706", "707-732"]
-    assert set(told.sources[told.labels == "elliptocyte"]) == {"707-732"}
-    rows = [0, 4000, len(told) - 1]
-    assert {image.shape for image in told.images(rows)} == {(70, 70, 3)}
+        assert (
+            len({p for p, g in zip(labelled.paths, labelled.groups, strict=True) if g == pair}) == 2
+        )
+    assert sorted(set(labelled.sources)) == ["2-48", "232-675", "51-222", "676-706", "707-732"]
+    assert set(labelled.sources[labelled.labels == "elliptocyte"]) == {"707-732"}
+    rows = [0, 4000, len(labelled) - 1]
+    assert {image.shape for image in labelled.images(rows)} == {(70, 70, 3)}
 
 
 @pytest.mark.data
 def test_no_crop_of_the_green_bars_batch_shows_green(data_dir):
-    told = read("chula", data_dir)
-    rows = np.flatnonzero(told.sources == "51-222")
+    labelled = read("chula", data_dir)
+    rows = np.flatnonzero(labelled.sources == "51-222")
 
-    for image in told.images(rows):
+    for image in labelled.images(rows):
         wide = image.astype(int)
         assert (wide[..., 1] - np.maximum(wide[..., 0], wide[..., 2])).max() < 60
 
 
 @pytest.mark.data
 def test_chula_without_class_12_has_no_elliptocytes(data_dir):
-    told = read("chula-no-12", data_dir)
+    labelled = read("chula-no-12", data_dir)
 
-    assert "elliptocyte" not in set(told.labels)
-    assert "395 points left out: elliptocytes (class 12, a batch of their own)" in told.notes
+    assert "elliptocyte" not in set(labelled.labels)
+    assert "395 points left out: elliptocytes (class 12, a batch of their own)" in labelled.notes
 
 
 @pytest.mark.data
 def test_lc25000_groups_are_source_tiles_of_six(data_dir):
-    told = read("lc25000", data_dir)
+    labelled = read("lc25000", data_dir)
 
-    assert set(Counter(told.groups.tolist()).values()) == {6}
-    assert len(set(told.groups)) == 240
+    assert set(Counter(labelled.groups.tolist()).values()) == {6}
+    assert len(set(labelled.groups)) == 240
 
 
 @pytest.mark.data
 def test_bccd_gives_single_white_cells_of_four_classes(data_dir):
-    told = read("bccd", data_dir)
+    labelled = read("bccd", data_dir)
 
-    assert Counter(told.labels.tolist()) == {
+    assert Counter(labelled.labels.tolist()) == {
         "neutrophil": 202,
         "eosinophil": 84,
         "lymphocyte": 33,
         "monocyte": 20,
     }
-    assert all(image.shape[0] == image.shape[1] for image in told.images(range(0, 339, 30)))
+    assert all(image.shape[0] == image.shape[1] for image in labelled.images(range(0, 339, 30)))
 
 
 @pytest.mark.data
 def test_two_laboratories_share_four_classes(data_dir):
-    told = read("pbc-bccd", data_dir)
+    labelled = read("pbc-bccd", data_dir)
 
-    assert set(told.labels) == {"neutrophil", "eosinophil", "lymphocyte", "monocyte"}
-    assert set(told.sources) == {"pbc", "bccd"}
-    assert told.source_unit == "laboratory"
+    assert set(labelled.labels) == {"neutrophil", "eosinophil", "lymphocyte", "monocyte"}
+    assert set(labelled.sources) == {"pbc", "bccd"}
+    assert labelled.source_unit == "laboratory"

@@ -31,11 +31,11 @@ def test_attention_solves_what_the_mean_cannot():
     bags, labels, patients, telling = _patients()
     means = np.stack([bag.mean(axis=0) for bag in bags])
 
-    told = cross_validate(bags, labels, patients, QUICK)
+    crossed = cross_validate(bags, labels, patients, QUICK)
 
     assert np.abs(means).max() < 1e-6  # nothing is left to the mean
-    assert told.mean["balanced_accuracy"] > 0.9
-    seen = [int(w.argmax()) in cells for w, cells in zip(told.attention, telling, strict=True)]
+    assert crossed.mean["balanced_accuracy"] > 0.9
+    seen = [int(w.argmax()) in cells for w, cells in zip(crossed.attention, telling, strict=True)]
     assert np.mean(seen) > 0.9
 
 
@@ -43,13 +43,15 @@ def test_attention_comes_back_for_every_cell_and_sums_to_one():
     bags, labels, patients, _ = _patients(20)
     bags[3] = bags[3][:1]
 
-    told = cross_validate(bags, labels, patients, MilConfig(epochs=1))
+    crossed = cross_validate(bags, labels, patients, MilConfig(epochs=1))
 
-    assert [len(weights) for weights in told.attention] == [len(bag) for bag in bags]
-    assert all(weights.sum() == pytest.approx(1, abs=1e-5) for weights in told.attention)
-    assert told.probabilities.sum(axis=1) == pytest.approx(np.ones(20), abs=1e-5)
-    assert len(told.per_fold) == 5
-    assert told.sd["accuracy"] == pytest.approx(np.std([f["accuracy"] for f in told.per_fold]))
+    assert [len(weights) for weights in crossed.attention] == [len(bag) for bag in bags]
+    assert all(weights.sum() == pytest.approx(1, abs=1e-5) for weights in crossed.attention)
+    assert crossed.probabilities.sum(axis=1) == pytest.approx(np.ones(20), abs=1e-5)
+    assert len(crossed.per_fold) == 5
+    assert crossed.sd["accuracy"] == pytest.approx(
+        np.std([f["accuracy"] for f in crossed.per_fold])
+    )
 
 
 def test_one_seed_gives_one_answer_and_leaves_the_random_state_alone():
@@ -88,9 +90,9 @@ def test_bags_of_one_patient_stay_on_one_side():
     patients = (np.arange(40) // 2 % 20).astype(str)
     labels = (np.arange(40) // 2) % 2
 
-    told = cross_validate(bags, labels, patients, MilConfig(epochs=1))
+    crossed = cross_validate(bags, labels, patients, MilConfig(epochs=1))
 
-    assert len(told.predicted) == 40
+    assert len(crossed.predicted) == 40
     for fold in grouped(labels.astype(str), patients, 5, 0):
         assert not set(patients[fold.train]) & set(patients[fold.test])
 

@@ -11,11 +11,11 @@ from train.evaluation.confusions import commonest, sheets
 
 def test_errors_are_counted_by_kind_and_right_answers_are_not_listed() -> None:
     truth = np.array([0, 0, 0, 0, 1, 1, 2])
-    said = np.array([1, 1, 2, 0, 0, 1, 2])
+    predicted = np.array([1, 1, 2, 0, 0, 1, 2])
 
-    found = commonest(truth, said, ["MMY", "MY", "SNE"])
+    found = commonest(truth, predicted, ["MMY", "MY", "SNE"])
 
-    assert [(kind.truth, kind.said, kind.count, kind.of) for kind in found] == [
+    assert [(kind.truth, kind.predicted, kind.count, kind.of) for kind in found] == [
         ("MMY", "MY", 2, 4),
         ("MMY", "SNE", 1, 4),
         ("MY", "MMY", 1, 2),
@@ -41,11 +41,11 @@ def test_a_sheet_shows_each_wrong_query_beside_its_neighbours(tmp_path: Path) ->
         groups=np.arange(4).astype(str),
         unit="image",
     )
-    asked, said = np.array([0, 1]), np.array(["b", "a"])
+    queries, predicted = np.array([0, 1]), np.array(["b", "a"])
     near = np.array([[2, 3], [3, 2]])
     kinds = commonest(np.array([0, 0]), np.array([1, 0]), ["a", "b"])
 
-    (sheet,) = sheets(tmp_path / "out", cells, asked, said, near, kinds, px=8)
+    (sheet,) = sheets(tmp_path / "out", cells, queries, predicted, near, kinds, px=8)
 
     assert sheet.name == "a-as-b.png"
     shown = np.asarray(Image.open(sheet))

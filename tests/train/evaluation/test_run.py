@@ -13,6 +13,7 @@ from encoder.registry import load
 from search.evaluation.run import code_digest
 from search.evaluation.splits import BadSplit
 from train.data.datasets import BadDataset, folder
+from train.evaluation import table
 from train.evaluation.run import (
     CODE,
     EvaluateConfig,
@@ -98,18 +99,21 @@ def test_a_split_by_cell_is_refused_where_cells_share_a_patient(tmp_path):
         make_folds(labelled, _config(tmp_path / "set", split="stratified"))
 
 
-def test_classes_that_are_asked_but_not_taught_are_told(tmp_path):
+def test_classes_without_a_training_cell_are_told_and_both_means_given(tmp_path):
     root = _drawn(tmp_path / "set")
-    table = (root / "manifest.csv").read_text().replace("red,p9", "late,p9")
-    (root / "manifest.csv").write_text(table)
+    lines = (root / "manifest.csv").read_text().replace("red,p9", "late,p9")
+    (root / "manifest.csv").write_text(lines)
 
     record = run(
         _config(root, split="leave-one-source-out", probe=False),
         Console(file=StringIO()),
     )
 
-    assert "fold batch1: asked but not taught: late" in record["sets"][0]["notes"]
-    assert record["sets"][0]["encoders"][0]["results"][0]["recall"]["late"] == 0.0
+    assert "fold batch1: in test but not in train: late" in record["sets"][0]["notes"]
+    (result, *_) = record["sets"][0]["encoders"][0]["results"]
+    assert result["recall"]["late"] == 0.0
+    assert result["answerable"]["balanced_accuracy"] > result["pooled"]["balanced_accuracy"]
+    assert any("without the cells whose class" in note for note in table.notes(record["sets"][0]))
 
 
 def test_fewer_cells_than_neighbours_is_told(tmp_path):
@@ -119,7 +123,7 @@ def test_fewer_cells_than_neighbours_is_told(tmp_path):
 
     (result,) = evaluate(vectors, labelled, make_folds(labelled, config)[1], config)
 
-    assert "fold 1: only 8 cells teach, so 8 voted" in result.notes
+    assert "fold 1: only 8 training cells, so 8 voted" in result.notes
 
 
 def test_a_limit_is_stated(tmp_path):
