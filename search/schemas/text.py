@@ -14,7 +14,6 @@ MISSING = frozenset(
     {"nan", "none", "na", "n/a", "#n/a", "<na>", "null", "nil", "nat", "-", "--", "?", "n.a."}
 )
 """What programs and people write where nothing is known; compared in lower case."""
-
 UNSEEN = {ord(sign): None for sign in "\u00ad\u200b\u2060\ufeff"} | {0xA0: " ", 0x202F: " "}
 """Signs without width that come along with copied text, and blanks that do not break."""
 
