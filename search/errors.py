@@ -43,9 +43,9 @@ class StoreError(RuntimeError):
 class WrongEncoder(StoreError):
     """Vectors of one encoder met a collection of another."""
 
-    def __init__(self, collection: str, held: str, came: str) -> None:
+    def __init__(self, collection: str, stored: str, came: str) -> None:
         super().__init__(
-            f"collection {collection!r} holds vectors of encoder {held}, not of {came}; "
+            f"collection {collection!r} holds vectors of encoder {stored}, not of {came}; "
             "vectors of two encoders cannot be compared. "
             "Use the first encoder, or ingest into a new collection"
         )

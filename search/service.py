@@ -21,7 +21,7 @@ from search.library.collection import Collection
 from search.library.indexes import embedded, on_server
 from search.library.jobs import Jobs
 from search.library.library import Library
-from search.library.served import Holding
+from search.library.served import OpenCollections
 from search.library.sources import PlainImages, ReadPixels
 from search.query.context import Context, Memory
 from search.query.pictures import MemoryBudget, Pictures
@@ -89,7 +89,7 @@ class Service:
         self.evaluations.sweep()
         sweep(library.folder)
         self._memory, self._prototypes = Memory(), Memory(PROTOTYPES)
-        self._collections = Holding(library, self.encoders.prepare)
+        self._collections = OpenCollections(library, self.encoders.prepare)
         self._opening = threading.RLock()
         self.set_aside: dict[str, str] = {}
         """Collections that cannot be opened, and why; the others answer."""

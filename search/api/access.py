@@ -12,7 +12,7 @@ above this one, it is handed to `create_app(routers=...)`::
 `Reads`, `Writes`, `Admins` and `Lists` are one dependency: it finds the caller, checks the role on
 the collection that the path (`{name}`) or the query (`collection`) names, and begins the audit
 line, before the body is read. A collection that the body names is checked when
-`search.api.bodies.asked` has read it, before the route runs. Whatever a route reaches later goes
+`search.api.bodies.posted` has read it, before the route runs. Whatever a route reaches later goes
 through `Access` too, which refuses (403) every collection on which the caller lacks the role.
 `Lists` is for routes that name no collection and show what the caller may see. A route under
 `/v1` that states no role stops the application from starting.
@@ -185,7 +185,7 @@ def whole_service(request: Request) -> Service:
     Raises:
         StoreDown: it still is.
     """
-    service: Service = request.app.state.parts.service()
+    service: Service = request.app.state.parts.opened()
     return service
 
 
@@ -203,7 +203,7 @@ def needs(role: Role, *, listing: bool = False) -> Callable[..., Awaitable[Acces
         _token: Annotated[Any, Security(_bearer)] = None,
     ) -> Access:
         caller: Caller = request.state.caller
-        service = request.app.state.parts.held or await run_in_threadpool(whole_service, request)
+        service = request.app.state.parts.service or await run_in_threadpool(whole_service, request)
         found = Access(caller, role, request.state.facts, service)
         named = request.path_params.get("name") or request.query_params.get("collection")
         if named is not None:

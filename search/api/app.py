@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Lists, stated, whole_service
-from search.api.middleware import Gate, Parts
+from search.api.middleware import Guard, Parts
 from search.api.problems import PROBLEMS, Expected, Problem, add_handlers
 from search.api.routes import (
     atlas,
@@ -124,17 +124,17 @@ def create_app(
             last.callback(parts.audit.close)
             app.state.parts = parts
             if service is not None:
-                parts.held = service
+                parts.service = service
             else:
                 try:
-                    await run_in_threadpool(parts.service)
+                    await run_in_threadpool(parts.opened)
                 except StoreDown as error:
                     parts.log.warning("store down", error=type(error).__name__)
-                last.callback(lambda: parts.held.close() if parts.held else None)
-                if chosen.preload and parts.held:
-                    ahead = Thread(target=_preload, args=(parts, parts.held), name="preload")
-                    ahead.start()
-                    last.callback(ahead.join)
+                last.callback(lambda: parts.service.close() if parts.service else None)
+                if chosen.preload and parts.service:
+                    loading = Thread(target=_preload, args=(parts, parts.service), name="preload")
+                    loading.start()
+                    last.callback(loading.join)
                 announced = announce(chosen, os.getpid())
                 last.callback(lambda: announced.unlink(missing_ok=True))
             yield
@@ -159,7 +159,7 @@ def create_app(
         },
         openapi_extra={ROLE: "read", LISTING: True},
     )(metrics)
-    app.add_middleware(Gate)
+    app.add_middleware(Guard)
     add_handlers(app, problems)
     _complete_openapi(app, (*MODELS, *models))
     return app

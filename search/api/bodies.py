@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Asked(Generic[Model]):
+class Posted(Generic[Model]):
     """A question as it came over HTTP, on a collection that the caller may ask."""
 
     context: Context
@@ -42,12 +42,12 @@ class Asked(Generic[Model]):
         return self.images[0] if self.images else None
 
 
-def asked(
+def posted(
     model: type[Model],
     field: str = "image",
     most: int = 1,
     access: Callable[..., Awaitable[Access]] = reads,
-) -> Callable[..., Awaitable[Asked[Model]]]:
+) -> Callable[..., Awaitable[Posted[Model]]]:
     """A dependency that reads a question, begins its audit line, and opens its collection.
 
     Args:
@@ -59,7 +59,7 @@ def asked(
     """
     checked = Security(access)
 
-    async def read(request: Request, access: Access = checked) -> Asked[Model]:
+    async def read(request: Request, access: Access = checked) -> Posted[Model]:
         settings = access.settings
         cap = settings.max_upload_mb if field == "image" else settings.max_shard_mb
         question, images = await read_question(request, model, field, most, cap)
@@ -68,7 +68,7 @@ def asked(
         if hasattr(question, "exclude"):
             note_filters(access, question)
         name = request.path_params.get("name") or getattr(question, "collection", None)
-        return Asked(await run_in_threadpool(access.context, name), question, images)
+        return Posted(await run_in_threadpool(access.context, name), question, images)
 
     return read
 

@@ -58,7 +58,7 @@ class Parts:
     open_service: Callable[[], Service]
     bodies: MemoryBudget
     health_threads: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
-    held: Service | None = None
+    service: Service | None = None
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _closed_until: float = 0.0
     _why: str = ""
@@ -81,26 +81,26 @@ class Parts:
             bodies=MemoryBudget(settings.body_bytes),
         )
 
-    def service(self) -> Service:
+    def opened(self) -> Service:
         """The service; opened when its store answers, tried at most every few seconds.
 
         Raises:
             StoreDown: its store does not answer.
         """
         with self._opening:
-            if self.held is None:
+            if self.service is None:
                 if time.monotonic() < self._closed_until:
                     raise StoreDown(self._why)
                 try:
-                    self.held = self.open_service()
+                    self.service = self.open_service()
                 except StoreDown as error:
                     self._why, self._closed_until = str(error), time.monotonic() + 2
                     raise
-            return self.held
+            return self.service
 
 
-class Gate:
-    """ASGI middleware; `app.state.parts` holds what it works with."""
+class Guard:
+    """ASGI middleware: admits, answers for and logs every call, by means of `app.state.parts`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -47,14 +47,14 @@ def paired(
     alike = pc.equal(both["truth"], both["truth of the second"])
     relabelled = both.num_rows - int(pc.sum(alike).as_py() or 0)
     both = both.filter(alike).sort_by("item")
-    asked = both.num_rows
-    if asked < FEWEST:
+    shared = both.num_rows
+    if shared < FEWEST:
         raise BadQuestion(
-            f"a paired comparison needs at least {FEWEST} items that both tested, got {asked} of "
+            f"a paired comparison needs at least {FEWEST} items that both tested, got {shared} of "
             f"{first.num_rows} and {second.num_rows}; evaluate both on the same items"
         )
     sides = [
-        _side(record, result, name, table.num_rows - asked - relabelled)
+        _side(record, result, name, table.num_rows - shared - relabelled)
         for (record, result), name, table in (
             (one, method, first),
             (two, other_method, second),
@@ -78,21 +78,23 @@ def compared(
     """
     names = np.unique(
         [
-            word
+            label
             for column in ("truth", "said", "said of the second")
-            for word in both[column].to_pylist()
-            if word is not None
+            for label in both[column].to_pylist()
+            if label is not None
         ]
     )
     number = {str(name): at for at, name in enumerate(names)}
     truth, a, b = (
-        np.array([-1 if word is None else number[word] for word in both[column].to_pylist()])
+        np.array([-1 if label is None else number[label] for label in both[column].to_pylist()])
         for column in ("truth", "said", "said of the second")
     )
     groups = both["cluster"].to_numpy()
     drawn = draws(groups, RESAMPLES)
-    values = [_values(truth, said, len(names)) for said in (a, b)]
-    many = [drawn_matrices(truth, said, len(names), drawn, silent=True) for said in (a, b)]
+    values = [_values(truth, predicted, len(names)) for predicted in (a, b)]
+    many = [
+        drawn_matrices(truth, predicted, len(names), drawn, silent=True) for predicted in (a, b)
+    ]
     spread = [scores_of_many(one) for one in many]
     rows = tuple(
         _score(name, values[0][name], values[1][name], spread[0][name] - spread[1][name], len(a))
@@ -169,12 +171,14 @@ def _words(verdict: Verdict, f1: PairedScore, first: PairedSide, second: PairedS
     )
 
 
-def _values(truth: NDArray[np.int64], said: NDArray[np.int64], classes: int) -> dict[str, float]:
-    return scores(confusion(truth, said, classes, silent=True))
+def _values(
+    truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> dict[str, float]:
+    return scores(confusion(truth, predicted, classes, silent=True))
 
 
 def _score(
-    name: str, first: float, second: float, drawn: NDArray[np.float64], asked: int
+    name: str, first: float, second: float, drawn: NDArray[np.float64], items: int
 ) -> PairedScore:
     low, high = ends(drawn)
     return PairedScore(
@@ -183,14 +187,14 @@ def _score(
         second=second,
         difference=first - second,
         span=Span(low=low, high=high),
-        asked=asked,
+        asked=items,
     )
 
 
 def _recalls(
     names: NDArray[np.str_],
     truth: NDArray[np.int64],
-    said: tuple[NDArray[np.int64], NDArray[np.int64]],
+    predicted: tuple[NDArray[np.int64], NDArray[np.int64]],
     many: list[NDArray[np.float64]],
 ) -> list[PairedScore]:
     """The recall of each label with a test item; draws without one of its items are left out."""
@@ -202,7 +206,7 @@ def _recalls(
         support = many[0][:, at].sum(axis=1)
         there = support > 0
         recalls = [one[there, at, at] / support[there] for one in many]
-        first, second = (float((one[of_label] == at).mean()) for one in said)
+        first, second = (float((one[of_label] == at).mean()) for one in predicted)
         drawn = recalls[0] - recalls[1]
         found.append(_score(str(name), first, second, drawn, int(of_label.sum())))
     return found

@@ -145,14 +145,14 @@ class Evaluations:
         if record is None:
             raise NoSuchEvaluation(id)
         try:
-            held = self.open_context(record.collection).collection
+            collection = self.open_context(record.collection).collection
         except (NoSuchCollection, Forbidden):
             raise NoSuchEvaluation(id) from None
         if record.state not in ENDED:
             record = self._running(folder, record)
         if record.state != "done":
             return record
-        current = (held.version.id, content_digest(held.folder))
+        current = (collection.version.id, content_digest(collection.folder))
         changes: dict[str, Any] = {"stale": (record.version, record.content) != current}
         if whole:
             content = (folder / RESULT).read_bytes()
@@ -261,8 +261,8 @@ def answers(table: pa.Table, method: str, conditions: Conditions) -> ItemAnswers
         if value is not None:
             table = table.filter(pc.fill_null(pc.equal(table[column], value), False))
     if conditions.unanswered is not None:
-        silent = pc.is_null(table["said"])
-        table = table.filter(silent if conditions.unanswered else pc.invert(silent))
+        unanswered = pc.is_null(table["said"])
+        table = table.filter(unanswered if conditions.unanswered else pc.invert(unanswered))
     page = table.select(list(ItemAnswer.model_fields)).slice(conditions.offset, conditions.limit)
     return ItemAnswers(
         method=method,
@@ -290,15 +290,15 @@ def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run:
         run.check()
         run.progress(done, total)
 
-    held = context.collection
+    collection = context.collection
     whole = Whole(
-        held.name,
-        held.version.id,
-        held.store.count(),
-        content_digest(held.folder),
-        held.rows.picture_hashes,
+        collection.name,
+        collection.version.id,
+        collection.store.count(),
+        content_digest(collection.folder),
+        collection.rows.picture_hashes,
     )
-    return evaluate(held.store, held.card, whole, plan, uploaded, progress)
+    return evaluate(collection.store, collection.card, whole, plan, uploaded, progress)
 
 
 def _keep(folder: Path, record: EvaluationRecord, outcome: Outcome) -> Headline:

@@ -24,24 +24,24 @@ ENOUGH_RECALL = 0.98
 """Recall at 10 below which an index is not fit to serve."""
 
 
-def need_same_encoder(collection: str, held: EncoderCard, came: EncoderCard) -> None:
+def need_same_encoder(collection: str, stored: EncoderCard, came: EncoderCard) -> None:
     """Compare the encoder of vectors that came with that of a collection.
 
     Raises:
         WrongEncoder: they are two.
     """
-    if held.fingerprint != came.fingerprint:
-        raise WrongEncoder(collection, held.title, came.title)
+    if stored.fingerprint != came.fingerprint:
+        raise WrongEncoder(collection, stored.title, came.title)
 
 
-def need_fingerprint(collection: str, held: EncoderCard, came: str | None) -> None:
+def need_fingerprint(collection: str, stored: EncoderCard, came: str | None) -> None:
     """Compare the fingerprint that a question names, if any, with that of a collection.
 
     Raises:
         WrongEncoder: they are two.
     """
-    if came is not None and came != held.fingerprint:
-        raise WrongEncoder(collection, held.title, came)
+    if came is not None and came != stored.fingerprint:
+        raise WrongEncoder(collection, stored.title, came)
 
 
 MOST_OVERSAMPLING = 100

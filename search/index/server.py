@@ -155,8 +155,8 @@ class ServerStore(Closing):
             StoreError: something else made it, or it lacks a payload index.
             StoreDown: the server does not answer.
         """
-        held, settings = described(client, name)
-        need_same_encoder(name, held, card)
+        stored, settings = described(client, name)
+        need_same_encoder(name, stored, card)
         with _answers(name):
             info = client.get_collection(name)
         missing = set(INDEXES) - set(info.payload_schema)
@@ -165,7 +165,7 @@ class ServerStore(Closing):
                 f"collection {name!r} has no payload index on {', '.join(sorted(missing))}; "
                 "filters would miss neighbours. Ingest again into a new collection"
             )
-        return cls(client, name, held, settings)
+        return cls(client, name, stored, settings)
 
     def upsert(self, items: Sequence[Item], vectors: Vectors) -> None:
         """See `Store.upsert`."""
@@ -369,8 +369,8 @@ def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
         StoreDown: the server does not answer.
     """
     with _answers(alias):
-        held = {one.alias_name: one.collection_name for one in client.get_aliases().aliases}
-        if held.get(alias) == collection:
+        aliases = {one.alias_name: one.collection_name for one in client.get_aliases().aliases}
+        if aliases.get(alias) == collection:
             return
         there = {one.name for one in client.get_collections().collections}
         if alias in there:
@@ -378,7 +378,7 @@ def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
             client.delete_collection(alias)
         create = models.CreateAlias(collection_name=collection, alias_name=alias)
         changes: list[Any] = [models.CreateAliasOperation(create_alias=create)]
-        if alias in held:
+        if alias in aliases:
             delete = models.DeleteAlias(alias_name=alias)
             changes.insert(0, models.DeleteAliasOperation(delete_alias=delete))
         client.update_collection_aliases(changes)
@@ -407,15 +407,15 @@ def _answers(what: str) -> Iterator[None]:
             "address right?"
         ) from error
     except UnexpectedResponse as error:
-        said = error.content.decode(errors="replace")[:300]
+        reason = error.content.decode(errors="replace")[:300]
         if error.status_code in (401, 403):
-            raise StoreError(f"the vector server refuses the API key ({what}): {said}") from error
+            raise StoreError(f"the vector server refuses the API key ({what}): {reason}") from error
         if error.status_code is not None and error.status_code >= 500:
             raise StoreDown(
-                f"the vector server failed with {error.status_code} ({what}): {said}"
+                f"the vector server failed with {error.status_code} ({what}): {reason}"
             ) from error
         raise StoreError(
-            f"the vector server refused with {error.status_code} ({what}): {said}"
+            f"the vector server refused with {error.status_code} ({what}): {reason}"
         ) from error
 
 

@@ -93,11 +93,11 @@ class OpenShard(Closing):
             if bare < index.graph_from_kb * 1024:
                 return
             shard.flush()
-            held = self.folder / self.manifest.shard
+            folder = self.folder / self.manifest.shard
             copy = self.folder / new_shard_name()
-            size = sum(file.stat().st_size for file in held.rglob("*") if file.is_file())
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             need_room(self.folder, 2 * size)  # the copy, and what is made in it
-            shutil.copytree(held, copy)
+            shutil.copytree(folder, copy)
             self.touched = set()
         try:
             done = subprocess.run(  # noqa: S603 - our own text, our own folder

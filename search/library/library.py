@@ -101,11 +101,11 @@ class Library:
     def collection(self, name: str, card: EncoderCard | None = None) -> Collection:
         """Open the served version of a collection; with a card, only if it is that encoder's."""
         versions = self.versions(name)
-        held = versions.current()
+        served = versions.current()
         if card is not None:
-            need_same_encoder(name, held.card, card)
+            need_same_encoder(name, served.card, card)
         versions.finish_interrupted()
-        return Collection(versions, held, self.stores)
+        return Collection(versions, served, self.stores)
 
     def served(self, name: str, id: str) -> Collection:
         """Open a version that was the served one a moment ago: it is written to only if it is."""

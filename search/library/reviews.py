@@ -86,7 +86,7 @@ class Reviews:
         self._versions = versions
         self._turn = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
-        self._held: dict[str, list[Review]] = {}
+        self._reviews: dict[str, list[Review]] = {}
 
     def add(
         self,
@@ -108,7 +108,7 @@ class Reviews:
             self._read()
             new = []
             for item, label, note in labels:
-                mine = [r for r in self._held.get(item.id, []) if r.by == (caller, reviewer)]
+                mine = [r for r in self._reviews.get(item.id, []) if r.by == (caller, reviewer)]
                 if (mine[-1].label if mine else None) == label:
                     continue
                 new.append(
@@ -132,9 +132,9 @@ class Reviews:
         with self._turn:
             self._read()
             return {
-                id: Reviewed(item=id, history=tuple(self._held[id]))
+                id: Reviewed(item=id, history=tuple(self._reviews[id]))
                 for id in dict.fromkeys(ids)
-                if id in self._held
+                if id in self._reviews
             }
 
     def all(self) -> list[Reviewed]:
@@ -142,7 +142,8 @@ class Reviews:
         with self._turn:
             self._read()
             return [
-                Reviewed(item=id, history=tuple(said)) for id, said in sorted(self._held.items())
+                Reviewed(item=id, history=tuple(reviews))
+                for id, reviews in sorted(self._reviews.items())
             ]
 
     def _append(self, text: str) -> None:
@@ -164,14 +165,14 @@ class Reviews:
         try:
             facts = self.path.stat()
         except FileNotFoundError:
-            self._seen, self._held = None, {}
+            self._seen, self._reviews = None, {}
             return
         seen = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
         if seen == self._seen:
             return
-        self._held = {}
+        self._reviews = {}
         for review in read(self.path):
-            self._held.setdefault(review.item, []).append(review)
+            self._reviews.setdefault(review.item, []).append(review)
         self._seen = seen
 
 
@@ -199,8 +200,8 @@ def bring_back(content: bytes, folder: Path) -> None:
     """
     path = folder / FILE
     have = whole_lines(path)
-    held = set(have.splitlines())
-    lacking = [line for line in content.splitlines() if line not in held]
+    known = set(have.splitlines())
+    lacking = [line for line in content.splitlines() if line not in known]
     if lacking:
         write_durably(path, b"".join(line + b"\n" for line in lacking) + have)
 

@@ -17,7 +17,7 @@ AGAIN_S = 1.0
 """After a change that failed, the next try."""
 
 
-class Holding:
+class OpenCollections:
     """The collections of a library that one service has open.
 
     A change of `current.json`, whoever made it, is seen at the next question. The new version
@@ -32,7 +32,7 @@ class Holding:
         """`prepare` is called with a newly opened version before it is served."""
         self._library = library
         self._prepare = prepare
-        self._held: dict[str, Collection] = {}
+        self._open: dict[str, Collection] = {}
         self._stamps: dict[str, tuple[int, int, int]] = {}
         self._handles: WeakValueDictionary[str, Collection] = WeakValueDictionary()
         self._changing: dict[str, threading.Thread] = {}
@@ -44,21 +44,21 @@ class Holding:
 
     def get(self, name: str) -> Collection | None:
         """The handle that answers now; `None` if the collection is not open."""
-        held = self._held.get(name)
-        if held is not None and held.versions.stamp() != self._stamps[name]:
+        collection = self._open.get(name)
+        if collection is not None and collection.versions.stamp() != self._stamps[name]:
             self._follow(name)
-        return held
+        return collection
 
     def __setitem__(self, name: str, collection: Collection) -> None:
         """Keep a collection open."""
         with self._lock:
             self._stamps[name] = (0, 0, 0)  # looked at again at the next question
-            self._held[name] = collection
+            self._open[name] = collection
             self._handles[collection.key] = collection
 
     def values(self) -> Iterator[Collection]:
         """Every handle that answers now."""
-        return iter(list(self._held.values()))
+        return iter(list(self._open.values()))
 
     def clear(self) -> None:
         """Close everything, and change over no more."""
@@ -67,7 +67,7 @@ class Holding:
             under_way = list(self._changing.values())
         for thread in under_way:
             thread.join()
-        self._held.clear()
+        self._open.clear()
         for collection in list(self._handles.values()):
             collection.close()
 
@@ -79,10 +79,10 @@ class Holding:
             StoreError: it cannot be opened; the old one answers on.
         """
         self._change_over(name, wait=True)
-        held = self._held.get(name)
-        if held is None:
-            raise NoSuchCollection(name, list(self._held))
-        return held
+        collection = self._open.get(name)
+        if collection is None:
+            raise NoSuchCollection(name, list(self._open))
+        return collection
 
     def _follow(self, name: str) -> None:
         with self._lock:
@@ -110,17 +110,17 @@ class Holding:
     def _change_over(self, name: str, *, wait: bool) -> None:
         if wait and (thread := self._changing.get(name)) is not None:
             thread.join()
-        held = self._held.get(name)
-        if held is None:
+        collection = self._open.get(name)
+        if collection is None:
             return
-        stamp = held.versions.stamp()
-        served = held.versions.pointer().version
-        if served != held.version.id:
+        stamp = collection.versions.stamp()
+        served = collection.versions.pointer().version
+        if served != collection.version.id:
             new = self._handle(name, served)
             if self._prepare is not None:
                 self._prepare(new)
             with self._lock:
-                self._held[name] = new
+                self._open[name] = new
         self._stamps[name] = stamp
 
     def _handle(self, name: str, id: str) -> Collection:

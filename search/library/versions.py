@@ -256,8 +256,8 @@ class Versions:
     def point(self, id: str, why: str) -> Pointer:
         """Serve a version from now on; the caller is inside `writing`, or made the folder."""
         self.get(id)
-        held = self.pointer() if self.pointer_file.exists() else Pointer(id, ())
-        turned = held.turned(id, why)
+        pointer = self.pointer() if self.pointer_file.exists() else Pointer(id, ())
+        turned = pointer.turned(id, why)
         write_durably(self.pointer_file, json.dumps(asdict(turned), indent=2).encode())
         return turned
 

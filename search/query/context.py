@@ -101,10 +101,10 @@ class Context:
         Raises:
             CannotCalibrate: too few labelled items.
         """
-        held = self.collection
-        digest = content_digest(held.folder)
-        fitted = calibrations.calibrate(held.store, held.card, digest, plan)
-        calibrations.write(held.folder, fitted)
+        collection = self.collection
+        digest = content_digest(collection.folder)
+        fitted = calibrations.calibrate(collection.store, collection.card, digest, plan)
+        calibrations.write(collection.folder, fitted)
         return fitted
 
     def calibration(self) -> tuple[Calibration | None, bool]:
@@ -128,11 +128,11 @@ class Context:
         return found, stale
 
     def _read_calibration(self) -> tuple[Calibration | None, bool]:
-        held = self.collection
-        found = calibrations.read(held.folder)
+        collection = self.collection
+        found = calibrations.read(collection.folder)
         stale = found is not None and (
-            found.fingerprint != held.card.fingerprint
+            found.fingerprint != collection.card.fingerprint
             or found.items != self.count()
-            or found.digest != content_digest(held.folder)
+            or found.digest != content_digest(collection.folder)
         )
         return found, stale

@@ -48,10 +48,10 @@ def need_free(folder: Path) -> None:
         StoreBusy: another process writes there.
     """
     if folder.is_dir():
-        _held(folder).close()
+        _locked(folder).close()
 
 
-def _held(folder: Path) -> IO[str]:
+def _locked(folder: Path) -> IO[str]:
     """The lock of a log, kept until it is closed."""
     return lock_or_refuse(
         folder / "held.lock",
@@ -81,14 +81,14 @@ class AuditLog:
         self.folder = folder
         self._now = now
         self._lock = threading.Lock()
-        self._held = _held(folder)
+        self._file_lock = _locked(folder)
         try:
             torn = mend(folder)
             self._seq, self._head = end(folder)
             missing = max(0, _read_head(folder)[0] - self._seq)
             self._noted = os.open(folder / HEAD, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except BaseException:
-            self._held.close()
+            self._file_lock.close()
             raise
         self._file = -1
         self._day = ""
@@ -132,7 +132,7 @@ class AuditLog:
 
     def close(self) -> None:
         """Write what is left to the disk, and close; idempotent."""
-        if self._held.closed:
+        if self._file_lock.closed:
             return
         self.add({"event": "closed"})
         self._stop.set()
@@ -143,7 +143,7 @@ class AuditLog:
                 os.close(self._file)
                 self._file = -1
             os.close(self._noted)
-            self._held.close()
+            self._file_lock.close()
 
     def _turn_to(self, day: str) -> None:
         """Go to the file of a day; never back to an earlier one, whatever the clock says."""

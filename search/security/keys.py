@@ -55,8 +55,8 @@ class Caller:
 
     def may(self, role: Role, collection: str) -> bool:
         """Whether the caller has at least this role on a collection."""
-        held = [self.roles[name] for name in (EVERY, collection) if name in self.roles]
-        return any(ROLES.index(one) >= ROLES.index(role) for one in held)
+        roles = [self.roles[name] for name in (EVERY, collection) if name in self.roles]
+        return any(ROLES.index(one) >= ROLES.index(role) for one in roles)
 
     def may_anywhere(self, role: Role) -> bool:
         """Whether the caller has at least this role on any collection."""
@@ -110,7 +110,7 @@ class Keys:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seen: tuple[int, int, int] | None = None
-        self._held: dict[str, Key] = {}
+        self._keys: dict[str, Key] = {}
 
     def all(self) -> list[Key]:
         """Every key, revoked ones included, oldest first.
@@ -125,8 +125,8 @@ class Keys:
         id, secret = secrets.token_hex(4), secrets.token_urlsafe(32)
         made = datetime.now(UTC).isoformat(timespec="seconds")
         key = Key(id, name, _hash(secret), dict(roles), made)
-        with self._changing() as held:
-            held[id] = key
+        with self._changing() as keys:
+            keys[id] = key
         return key, f"{PREFIX}_{id}_{secret}"
 
     def revoke(self, id: str) -> Key:
@@ -135,13 +135,13 @@ class Keys:
         Raises:
             KeysError: no such key.
         """
-        with self._changing() as held:
-            if id not in held:
+        with self._changing() as keys:
+            if id not in keys:
                 raise KeysError(f"no key {id!r} in {self.path}; `hemaseek keys list` shows them")
-            if held[id].revoked is None:
+            if keys[id].revoked is None:
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                held[id] = replace(held[id], revoked=now)
-            return held[id]
+                keys[id] = replace(keys[id], revoked=now)
+            return keys[id]
 
     def find(self, text: str) -> Key | None:
         """The key that a text is; `None` if it is none of them, or was revoked."""
@@ -155,27 +155,27 @@ class Keys:
         try:
             facts = self.path.stat()
         except FileNotFoundError:
-            self._seen, self._held = None, {}
-            return self._held
+            self._seen, self._keys = None, {}
+            return self._keys
         seen = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
         if seen != self._seen:
             try:
                 found = json.loads(self.path.read_bytes())["keys"]
-                held = {one["id"]: Key(**one) for one in found}
+                keys = {one["id"]: Key(**one) for one in found}
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise KeysError(
                     f"the keys in {self.path} cannot be read ({error}); restore the file"
                 ) from error
-            self._held, self._seen = held, seen
-        return self._held
+            self._keys, self._seen = keys, seen
+        return self._keys
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Key]]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with wait_for_lock(self.path.with_suffix(".lock")):
-            held = dict(self._read())
-            yield held
-            text = {"format": 1, "keys": [asdict(key) for key in held.values()]}
+            keys = dict(self._read())
+            yield keys
+            text = {"format": 1, "keys": [asdict(key) for key in keys.values()]}
             write_durably(self.path, json.dumps(text, indent=2).encode())
             self.path.chmod(0o600)
 

@@ -120,10 +120,10 @@ def _fit(
         raise CannotCalibrate("no item of the sample has a labelled neighbour of another patient")
     right = np.array([sample.right for sample in samples])
     top = np.array([sample.shares[0] for sample in samples])
-    held = {method: _held_out(samples, method) for method in ("isotonic", "temperature")}
-    losses = {method: log_loss(p, right) for method, p in held.items()}
+    held_out = {method: _held_out(samples, method) for method in ("isotonic", "temperature")}
+    losses = {method: log_loss(p, right) for method, p in held_out.items()}
     method = min(losses, key=lambda name: (losses[name], name))
-    curve = reliability(held[method], right)
+    curve = reliability(held_out[method], right)
     before = reliability(top, right)
     kth = np.array([sample.kth for sample in samples])
     return CalibrationFit(
@@ -137,7 +137,7 @@ def _fit(
         reliability=curve,
         reliability_before=before,
         by_margin=coverage_curve(np.array([sample.margin for sample in samples]), right),
-        by_probability=coverage_curve(held[method], right),
+        by_probability=coverage_curve(held_out[method], right),
         by_distance=coverage_curve(1 - kth, right),
         far=float(np.quantile(kth, plan.quantile)),
     )

@@ -143,25 +143,25 @@ STAGES: tuple[Stage, ...] = (
 label that is not here is not guessed at."""
 
 
-def plain(word: str) -> str:
+def plain(label: str) -> str:
     """A label in lower case, with anything but letters and digits as one space."""
-    return re.sub(r"[^a-z0-9]+", " ", word.lower()).strip()
+    return re.sub(r"[^a-z0-9]+", " ", label.lower()).strip()
 
 
 @lru_cache(maxsize=1)
 def _words() -> dict[str, Stage]:
     words: dict[str, Stage] = {}
     for stage in STAGES:
-        for word in (stage.name, *stage.words):
-            words[plain(word)] = stage
+        for label in (stage.name, *stage.words):
+            words[plain(label)] = stage
     return words
 
 
 def stage_of(label: str) -> Stage | None:
     """The stage that a label means, also in the plural; `None` if it is not on the graph."""
-    word = plain(label)
+    label = plain(label)
     words = _words()
-    return words.get(word) or words.get(word.removesuffix("s"))
+    return words.get(label) or words.get(label.removesuffix("s"))
 
 
 @lru_cache(maxsize=1)

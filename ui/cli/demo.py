@@ -97,7 +97,7 @@ def find_cells(settings: Settings, out: Path) -> Cells:
 
     if settings.data is not None:
         if not settings.data.is_dir():
-            raise FileNotFoundErrorInWords(f"there is no folder {settings.data}; mend --data")
+            raise NoSuchFolder(f"there is no folder {settings.data}; mend --data")
         return from_real(settings.data, f"Real cells from {settings.data}")
     folder = default_folder()
     if not is_complete(folder, ("bccd",)):
@@ -107,7 +107,7 @@ def find_cells(settings: Settings, out: Path) -> Cells:
     return drawn(out / "synthetic")
 
 
-class FileNotFoundErrorInWords(FileNotFoundError):
+class NoSuchFolder(FileNotFoundError):
     """A folder that was named and is not there."""
 
 
@@ -117,8 +117,8 @@ def fetch_samples(folder: Path | None, sets: list[str] | None) -> bool:
 
     target = folder or default_folder()
     try:
-        with counting("samples") as tell:
-            report = download(target, sets=sets, on_progress=tell)
+        with counting("samples") as progress:
+            report = download(target, sets=sets, on_progress=progress)
     except SampleError as error:
         complain(str(error))
         return False
@@ -152,9 +152,7 @@ def from_real(folder: Path, origin: str) -> Cells:
         if (folder / name).is_dir():
             scans.append(a_few(scan(folder / name, None, Options(dataset=name))))
     if not scans:
-        raise FileNotFoundErrorInWords(
-            f"{folder} has none of the sets pbc, bccd, chula, aslan; mend --data"
-        )
+        raise NoSuchFolder(f"{folder} has none of the sets pbc, bccd, chula, aslan; mend --data")
     if not pbc.is_dir():
         query, truth = cut_query(scans[0])
     return Cells(scans, query, truth, True, origin)

@@ -100,7 +100,7 @@ def evaluate(
     if report is not None:
         from ui.exports.evaluation_report import write_report
 
-        command = " ".join(["hemaseek", *(word for word in sys.argv[1:])])
+        command = " ".join(["hemaseek", *(argument for argument in sys.argv[1:])])
         for path in write_report(report, record.result, calibration, [command]):
             typer.echo(f"wrote {path}", err=True)
     if for_people():

@@ -41,8 +41,8 @@ def add(
     """
     from search.security.keys import parse_roles
 
-    held = _held(library)
-    key, text = held.add(name, parse_roles(role))
+    stored = _key_file(library)
+    key, text = stored.add(name, parse_roles(role))
     typer.echo(text)
     typer.echo(f"key {key.id} for {name}: this is the only time it is shown", err=True)
 
@@ -55,7 +55,7 @@ def show(library: LibraryOption = None) -> None:
 
     from ui.cli.output import for_people, table
 
-    found = _held(library).all()
+    found = _key_file(library).all()
     if not for_people():
         for key in found:
             facts = asdict(key)
@@ -81,7 +81,7 @@ def revoke(
     library: LibraryOption = None,
 ) -> None:
     """Revoke a key; a running service refuses it from its next request on."""
-    key = _held(library).revoke(id)
+    key = _key_file(library).revoke(id)
     typer.echo(f"revoked {key.id} ({key.name}) at {key.revoked}")
 
 
@@ -109,7 +109,7 @@ def check(
         )
 
 
-def _held(library: Path | None) -> Keys:
+def _key_file(library: Path | None) -> Keys:
     from search.security.keys import Keys
     from ui.cli.options import settings_for
 

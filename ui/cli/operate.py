@@ -26,8 +26,8 @@ def versions(library: LibraryOption = None, collection: CollectionOption = None)
     """List the versions of a collection: which one is active, and the results of its checks."""
     from search.maintenance.rollback import list_versions
 
-    held, name, _ = opened(library, collection)
-    show(list_versions(held, name))
+    lib, name, _ = opened(library, collection)
+    show(list_versions(lib, name))
 
 
 def reindex(
@@ -50,10 +50,10 @@ def reindex(
     from search.maintenance.reindex import ReindexPlan
     from search.maintenance.reindex import reindex as run
 
-    held, name, settings = opened(library, collection)
+    lib, name, settings = opened(library, collection)
     with Rereader() as reader:
         done = run(
-            held,
+            lib,
             name,
             load(encoder, device=settings.device),
             reference=encoder,
@@ -74,8 +74,8 @@ def rollback(
     """Serve the version that was served before; a second time, it goes back."""
     from search.maintenance.rollback import rollback as run
 
-    held, name, _ = opened(library, collection)
-    show(run(held, name, to, force=force))
+    lib, name, _ = opened(library, collection)
+    show(run(lib, name, to, force=force))
 
 
 def prune(
@@ -88,17 +88,17 @@ def prune(
     from search.maintenance.rollback import prune as run
     from ui.cli.backend import running_service
 
-    held, name, settings = opened(library, collection)
-    before = {version.id for version in held.versions(name).all()}
+    lib, name, settings = opened(library, collection)
+    before = {version.id for version in lib.versions(name).all()}
     try:
-        run(held, name, keep)
+        run(lib, name, keep)
     except StoreBusy:  # a service holds what it served before a switch until its next request
         client = running_service(settings)
         if client is None:
             raise
         with client:
             client.prune(name, keep)
-    gone = before - {version.id for version in held.versions(name).all()}
+    gone = before - {version.id for version in lib.versions(name).all()}
     show({"pruned": sorted(gone, key=int)})
 
 
@@ -110,8 +110,8 @@ def reconcile(
     """Prove that the index equals the shards, and mend it where it does not."""
     from search.maintenance.reconcile import reconcile as run
 
-    held, name, _ = opened(library, collection)
-    with held.collection(name) as one:
+    lib, name, _ = opened(library, collection)
+    with lib.collection(name) as one:
         found = run(one, mend=not check)
     show(found)
     if not found.equal:
@@ -143,8 +143,8 @@ def snapshot(
     """Write a backup of a collection's shards, with the digest of every file."""
     from search.maintenance.snapshots import snapshot as run
 
-    held, name, _ = opened(library, collection)
-    show(run(held, name, out))
+    lib, name, _ = opened(library, collection)
+    show(run(lib, name, out))
 
 
 def restore(
@@ -155,8 +155,8 @@ def restore(
     """Verify a backup and make its collection again."""
     from search.maintenance.snapshots import restore as run
 
-    held, _, _ = opened(library, collection)
-    show(run(held, source, collection))
+    lib, _, _ = opened(library, collection)
+    show(run(lib, source, collection))
 
 
 def capacity(
@@ -202,10 +202,10 @@ def cases(
     from ui.cli.backend import serving
 
     _, _, settings = opened(library, collection)
-    asked = {"case": case, "by": by, "k": k, "distance": distance}
-    asked["collection"] = settings.collection
+    question = {"case": case, "by": by, "k": k, "distance": distance}
+    question["collection"] = settings.collection
     with serving(settings) as backend:
-        found = backend.similar_cases(CaseQuestion.model_validate(asked))
+        found = backend.similar_cases(CaseQuestion.model_validate(question))
     typer.echo(found.model_dump_json())
 
 

@@ -173,14 +173,14 @@ def _classes(one: MethodResult) -> str:
 
 
 def _confusion(result: EvaluationResult, one: MethodResult) -> str:
-    silent = any(one.confusion.unanswered)
+    unanswered = any(one.confusion.unanswered)
     rows: list[list[object]] = [
-        [f"**{label}**", *(n or "·" for n in row), *([none] if silent else [])]
+        [f"**{label}**", *(n or "·" for n in row), *([none] if unanswered else [])]
         for label, row, none in zip(
             result.labels, one.confusion.matrix, one.confusion.unanswered, strict=True
         )
     ]
-    return _table(["", *result.labels, *(["no answer"] if silent else [])], rows)
+    return _table(["", *result.labels, *(["no answer"] if unanswered else [])], rows)
 
 
 def _index(result: EvaluationResult) -> str:

@@ -262,9 +262,9 @@ def _patient(place: Place, found: MapAnswer) -> dict[str, Any] | None:
         }
     column = next(name for name in kinds if COLUMNS[name] == how)
     values = found.columns[column].values
-    asked = st.query_params.get(column, "")
+    wanted = st.query_params.get(column, "")
     value = st.selectbox(
-        how, values, index=values.index(asked) if asked in values else 0, key=f"atlas-{column}"
+        how, values, index=values.index(wanted) if wanted in values else 0, key=f"atlas-{column}"
     )
     mine = np.array(found.columns[column].codes) == values.index(value)
     return {

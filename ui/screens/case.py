@@ -82,14 +82,14 @@ def show() -> None:
 
 
 def _choose(place: Place) -> tuple[BagField, str] | None:
-    asked_by = st.query_params.get("by", "case")
+    wanted_by = st.query_params.get("by", "case")
     bys = list(BY)
     left, middle, right = st.columns([1, 2, 1], vertical_alignment="bottom")
     with left:
         by = st.selectbox(
             "Group by",
             bys,
-            index=bys.index(asked_by) if asked_by in bys else 0,
+            index=bys.index(wanted_by) if wanted_by in bys else 0,
             format_func=BY.__getitem__,
             key="case-by",
         )
@@ -104,19 +104,19 @@ def _choose(place: Place) -> tuple[BagField, str] | None:
         return None
     # Names of sources are digests, which no one looks for: the one with most cells comes first.
     names = sorted(counts, key=lambda one: (-counts[one] if by == "source" else 0, one))
-    asked = st.query_params.get("case", "")
-    if asked and asked not in counts:  # beyond those that are listed, or not there any more
-        where = Filter.model_validate({by: (asked,)})
+    wanted = st.query_params.get("case", "")
+    if wanted and wanted not in counts:  # beyond those that are listed, or not there any more
+        where = Filter.model_validate({by: (wanted,)})
         counts = {**place.client.facet(by, where, place.name, 1), **counts}
-        names = [asked, *names] if asked in counts else names
-        if asked not in counts:
-            words = f"There is no {BY[by].lower()} {asked[:60]} here; it may have been deleted."
+        names = [wanted, *names] if wanted in counts else names
+        if wanted not in counts:
+            words = f"There is no {BY[by].lower()} {wanted[:60]} here; it may have been deleted."
             st.html(states.notes([f"{words} Choose another."], "bad"))
     with middle:
         value = st.selectbox(
             BY[by],
             names,
-            index=names.index(asked) if asked in names else 0,
+            index=names.index(wanted) if wanted in names else 0,
             format_func=lambda one: f"{one}  ({count(counts[one], 'item')})",
             key=f"case-value-{by}",
             help="Type to search. Beyond a thousand, the most frequent are listed.",
@@ -130,15 +130,15 @@ def _count(place: Place, by: BagField, value: str) -> CaseCount:
     """The differential count; computed again after each review."""
     k = int(st.session_state.get("case-k", 20))
     seen = (place.name, by, value, k, st.session_state.get("case-reviews", 0))
-    held = st.session_state.get("case-count")
-    if held is None or held[0] != seen:
+    counted = st.session_state.get("case-count")
+    if counted is None or counted[0] != seen:
         with st.spinner("Counting the cells"):
-            held = (
+            counted = (
                 seen,
                 place.client.count_case(place.name, CountQuestion(case=value, by=by, k=k)),
             )
-        st.session_state["case-count"] = held
-    found: CaseCount = held[1]
+        st.session_state["case-count"] = counted
+    found: CaseCount = counted[1]
     return found
 
 

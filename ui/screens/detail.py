@@ -34,12 +34,12 @@ def detail(place: Place, search: Searching, item: Item) -> None:
                 change(search, item=item.id, upload=None, crop=None, like=(), unlike=())
             if item.case and st.button("Open this case", icon=":material/assignment_ind:"):
                 goto("case", {"case": item.case, "collection": place.name})
-            held = compared()
-            marked = item.id in held
+            chosen = compared()
+            marked = item.id in chosen
             if st.button(
                 "Unmark" if marked else "Mark for comparison",
                 icon=":material/view_column:",
-                disabled=not marked and len(held) >= MOST_COMPARED,
+                disabled=not marked and len(chosen) >= MOST_COMPARED,
                 help=f"Up to {MOST_COMPARED} beside the query.",
             ):
                 mark(item.id)

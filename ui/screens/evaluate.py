@@ -379,8 +379,8 @@ def _confusions(
     place: Place, record: EvaluationRecord, result: EvaluationResult, method: MethodResult
 ) -> None:
     of = (record.id, method.method)
-    held = st.session_state.get("evaluate-cell", (("", ""), "", ""))
-    truth, predicted = held[1:] if held[0] == of else ("", "")
+    chosen = st.session_state.get("evaluate-cell", (("", ""), "", ""))
+    truth, predicted = chosen[1:] if chosen[0] == of else ("", "")
     facts = []
     if method.dangerous:
         facts.append(f"{count(method.dangerous, 'answer')} confusing a blast with a mature cell")

@@ -85,11 +85,11 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
         finally:
             waiting.empty()
     with left:
-        asked = query_jpeg(place, search, upload)
-        pinned.html(query_picture(place, search, upload, asked) + vote_panel(found.voted))
+        query = query_jpeg(place, search, upload)
+        pinned.html(query_picture(place, search, upload, query) + vote_panel(found.voted))
         query_actions(search, upload)
     with right:
-        neighbours(place, search, found, shown, asked)
+        neighbours(place, search, found, shown, query)
 
 
 def _pictured(found: Results) -> list[str]:
@@ -192,7 +192,7 @@ def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: 
 
 
 def neighbours(
-    place: Place, search: Searching, found: Results, shown: dict[str, bytes], asked: bytes
+    place: Place, search: Searching, found: Results, shown: dict[str, bytes], query: bytes
 ) -> None:
     """The gallery, and what can be done with it."""
     answer = found.answer
@@ -222,7 +222,7 @@ def neighbours(
                 goto("compare")
             if search.refined and st.button("Remove examples", icon=":material/undo:"):
                 change(search, like=(), unlike=())
-            downloads(search, found, shown, asked)
+            downloads(search, found, shown, query)
     if pressed is None:
         return
     if pressed.act in {"like", "unlike"}:
@@ -238,11 +238,11 @@ def neighbours(
             detail(place, search, items[pressed.id])
 
 
-def downloads(search: Searching, found: Results, shown: dict[str, bytes], asked: bytes) -> None:
+def downloads(search: Searching, found: Results, shown: dict[str, bytes], query: bytes) -> None:
     """The answer as files, and the link that reproduces it."""
     st.download_button(
         "PDF",
-        partial(_report, search, found, shown, asked),
+        partial(_report, search, found, shown, query),
         "similar-cells.pdf",
         "application/pdf",
         on_click="ignore",
@@ -273,7 +273,7 @@ def downloads(search: Searching, found: Results, shown: dict[str, bytes], asked:
         st.code(f"{base}?{urlencode(search.address())}", language=None, wrap_lines=True)
 
 
-def _report(search: Searching, found: Results, shown: dict[str, bytes], asked: bytes) -> bytes:
+def _report(search: Searching, found: Results, shown: dict[str, bytes], query: bytes) -> bytes:
     """The PDF, made on download."""
     from ui.exports.pdf import search_report
 
@@ -284,7 +284,7 @@ def _report(search: Searching, found: Results, shown: dict[str, bytes], asked: b
     return search_report(
         found.voted.model_copy(update={"answer": answer}),
         [shown[hit.item.id] for hit in answer.hits],
-        asked,
+        query,
         f"{what}, {search.item or str(search.upload)[:16]}",
         found.made,
     )

@@ -80,14 +80,14 @@ def _note() -> None:
 def _overview(place: Place) -> None:
     rows = [
         [
-            escape(held.name),
-            plain(held.items),
-            escape(held.encoder),
-            f"<code>{escape(held.fingerprint)}</code>",
-            plain(held.dim),
-            badge("default", "good") if held.default else "",
+            escape(collection.name),
+            plain(collection.items),
+            escape(collection.encoder),
+            f"<code>{escape(collection.fingerprint)}</code>",
+            plain(collection.dim),
+            badge("default", "good") if collection.default else "",
         ]
-        for held in place.collections
+        for collection in place.collections
     ]
     heads = ["Collection", "Items", "Encoder", "Fingerprint", "Dimensions", ""]
     st.html(table(heads, rows, text=[2, 3, 5]))
@@ -188,10 +188,12 @@ def _passed(gates: Sequence[GateFacts]) -> str:
     if not gates:
         return plain(None)
     bad = [gate.name for gate in gates if gate.passed is False]
-    blind = sum(gate.passed is None for gate in gates)
+    unmeasured = sum(gate.passed is None for gate in gates)
     if bad:
         return badge(f"failed: {', '.join(bad)}", "bad")
-    text = f"{len(gates) - blind} passed" + (f", {blind} not measured" if blind else "")
+    text = f"{len(gates) - unmeasured} passed" + (
+        f", {unmeasured} not measured" if unmeasured else ""
+    )
     return badge(text, "good")
 
 

@@ -18,21 +18,21 @@ PICKING = "hs-picking"
 
 def current(place: Place) -> Searching:
     """The search of this session, or the one that the address names."""
-    held: Searching = st.session_state.get(SEARCH, Searching())
+    search: Searching = st.session_state.get(SEARCH, Searching())
     params = st.query_params.to_dict()
     if params and params != st.session_state.get(WRITTEN):
         try:
-            held = Searching.of_address(params)
+            search = Searching.of_address(params)
         except BadAddress as error:
             words = str(error)
             st.html(states.notes([f"{words[:1].upper()}{words[1:]}."], "bad"))
-            held = Searching()
+            search = Searching()
         renew()
-    if held.collection != place.name:
-        if held.collection is not None and (held.item or held.refined):
-            held = Searching()  # items belong to their collection
-        held = held.model_copy(update={"collection": place.name})
-    return keep(held)
+    if search.collection != place.name:
+        if search.collection is not None and (search.item or search.refined):
+            search = Searching()  # items belong to their collection
+        search = search.model_copy(update={"collection": place.name})
+    return keep(search)
 
 
 def keep(search: Searching) -> Searching:

@@ -31,7 +31,7 @@ class Place:
     @property
     def facts(self) -> CollectionFacts:
         """Of the collection that is looked at."""
-        return next(held for held in self.collections if held.name == self.name)
+        return next(collection for collection in self.collections if collection.name == self.name)
 
 
 @st.cache_resource
@@ -75,7 +75,7 @@ def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
         except (ServiceDown, ServiceError) as error:
             refused(error)
             return None
-        filled = [held for held in collections if held.items]
+        filled = [collection for collection in collections if collection.items]
         if filled or (collections and not needs_items):
             return Place(client, collections, _choose(filled if needs_items else collections))
     if not needs_items:
@@ -91,14 +91,14 @@ def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
 
 
 def _choose(collections: list[CollectionFacts]) -> str:
-    names = [str(held.name) for held in collections]
-    default = next((held.name for held in collections if held.default), names[0])
-    asked = st.query_params.get("collection", st.session_state.get(CHOSEN, default))
-    at = names.index(asked) if asked in names else names.index(default)
+    names = [str(collection.name) for collection in collections]
+    default = next((collection.name for collection in collections if collection.default), names[0])
+    wanted = st.query_params.get("collection", st.session_state.get(CHOSEN, default))
+    at = names.index(wanted) if wanted in names else names.index(default)
     name = names[at]
     if len(names) > 1:
         name = st.selectbox("Collection", names, index=at, width=240)
-        if name != asked and "collection" in st.query_params:
+        if name != wanted and "collection" in st.query_params:
             del st.query_params["collection"]
     st.session_state[CHOSEN] = name
     return name

@@ -159,12 +159,12 @@ def compared() -> list[str]:
 
 def mark(id: str) -> bool:
     """Mark an item for comparison, or unmark it; `False` where too many are marked already."""
-    held = compared()
-    if id in held:
-        held.remove(id)
-    elif len(held) >= MOST_COMPARED:
+    items = compared()
+    if id in items:
+        items.remove(id)
+    elif len(items) >= MOST_COMPARED:
         return False
     else:
-        held.append(id)
-    st.session_state[COMPARED] = held
+        items.append(id)
+    st.session_state[COMPARED] = items
     return True

@@ -67,24 +67,24 @@ class Uploads:
     """
 
     def __init__(self) -> None:
-        self._held: OrderedDict[str, Upload] = OrderedDict()
+        self._uploads: OrderedDict[str, Upload] = OrderedDict()
         self._turn = threading.Lock()
 
     def keep(self, content: bytes, name: str, now: float | None = None) -> Upload:
         """Keep a picture; the same bytes are one picture."""
         made = Upload(source_id(content), name, content, time.time() if now is None else now)
         with self._turn:
-            self._held.pop(made.id, None)
-            self._held[made.id] = made
-            size = sum(len(one.content) for one in self._held.values())
-            while len(self._held) > 1 and (len(self._held) > KEPT or size > KEPT_MB << 20):
-                size -= len(self._held.popitem(last=False)[1].content)
+            self._uploads.pop(made.id, None)
+            self._uploads[made.id] = made
+            size = sum(len(one.content) for one in self._uploads.values())
+            while len(self._uploads) > 1 and (len(self._uploads) > KEPT or size > KEPT_MB << 20):
+                size -= len(self._uploads.popitem(last=False)[1].content)
         return made
 
     def get(self, id: str, now: float | None = None) -> Upload | None:
         """A picture; `None` if it was forgotten."""
         now = time.time() if now is None else now
         with self._turn:
-            for old in [one.id for one in self._held.values() if now - one.since > KEPT_S]:
-                del self._held[old]
-            return self._held.get(id)
+            for old in [one.id for one in self._uploads.values() if now - one.since > KEPT_S]:
+                del self._uploads[old]
+            return self._uploads.get(id)

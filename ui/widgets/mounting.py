@@ -32,12 +32,12 @@ def mount(
     Returns:
         The reports that came, by name; those that did not are left out.
     """
-    heard = {f"on_{report}_change": partial(_keep, key, report) for report in reports}
-    _made(name)(data=dict(data), key=key, **layout, **heard)
-    held = {report: st.session_state.pop(_place(key, report), None) for report in reports}
+    callbacks = {f"on_{report}_change": partial(_keep, key, report) for report in reports}
+    _made(name)(data=dict(data), key=key, **layout, **callbacks)
+    reported = {report: st.session_state.pop(_place(key, report), None) for report in reports}
     return {
         report: found[1]
-        for report, found in held.items()
+        for report, found in reported.items()
         if found is not None and found[1] and monotonic() - found[0] <= STALE_S
     }
 
@@ -60,4 +60,4 @@ def _keep(key: str, report: str) -> None:
 
 
 def _place(key: str, report: str) -> str:
-    return f"{key}-{report}-held"
+    return f"{key}-{report}-reported"

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Reads, Writes, api_router
-from search.api.bodies import Asked, asked, body_of
+from search.api.bodies import Posted, body_of, posted
 from search.api.routes.versions import job_record
 from search.atlas.batch_effects import batch_effects
 from search.atlas.maps import (
@@ -164,11 +164,11 @@ def start_map(name: str, wanted: MapWanted, access: Writes, response: Response) 
 )
 async def place(
     name: str,
-    asked: Annotated[Asked[PlaceQuestion], Depends(asked(PlaceQuestion, "images", MOST_IMAGES))],
+    posted: Annotated[Posted[PlaceQuestion], Depends(posted(PlaceQuestion, "images", MOST_IMAGES))],
     access: Reads,
 ) -> PlaceAnswer:
     """Where cells lie on a map that stays as it is: of a new patient, or stored ones."""
-    return await run_in_threadpool(_place, asked.context, asked.question, asked.images)
+    return await run_in_threadpool(_place, posted.context, posted.question, posted.images)
 
 
 @router.get("/collections/{name}/batch-effects")

@@ -8,7 +8,7 @@ from fastapi import Depends, Path, Query
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Reads, api_router
-from search.api.bodies import Asked, asked, body_of
+from search.api.bodies import Posted, body_of, posted
 from search.api.routes.collections import CollectionName
 from search.cases import similar
 from search.schemas.cases import CaseAnswer, CaseFacts, CaseQuestion
@@ -26,12 +26,12 @@ router = api_router()
     ),
 )
 async def similar_cases(
-    asked: Annotated[Asked[CaseQuestion], Depends(asked(CaseQuestion, "images", MOST_IMAGES))],
+    posted: Annotated[Posted[CaseQuestion], Depends(posted(CaseQuestion, "images", MOST_IMAGES))],
     access: Reads,
 ) -> CaseAnswer:
     """The cases (or slides, or patients) whose cells look like the cells of the query."""
     answer = await run_in_threadpool(
-        similar.similar_cases, asked.context, asked.question, asked.images
+        similar.similar_cases, posted.context, posted.question, posted.images
     )
     access.note(items=[pair.item.id for case in answer.cases for pair in case.pairs])
     return answer

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Lists, Reads, Writes, api_router, writes
-from search.api.bodies import Asked, asked, body_of
+from search.api.bodies import Posted, body_of, posted
 from search.api.problems import TooMany
 from search.api.routes.collections import CollectionName
 from search.evaluation.comparison import paired
@@ -24,7 +24,7 @@ WAITING = 50
 """Most evaluations that have not ended."""
 EXAMPLE = {"ks": [1, 5, 20], "split": "leave-one-patient-out", "ask": 2000, "seed": 0}
 Id = Annotated[str, "Id of an evaluation."]
-Word = Annotated[str | None, Query(max_length=200)]
+LabelName = Annotated[str | None, Query(max_length=200)]
 router = api_router()
 
 
@@ -41,7 +41,9 @@ router = api_router()
     responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
 )
 async def start_evaluation(
-    asked: Annotated[Asked[EvaluationPlan], Depends(asked(EvaluationPlan, "set", access=writes))],
+    posted: Annotated[
+        Posted[EvaluationPlan], Depends(posted(EvaluationPlan, "set", access=writes))
+    ],
     access: Writes,
     response: Response,
 ) -> EvaluationRecord:
@@ -50,7 +52,7 @@ async def start_evaluation(
     if waiting >= WAITING:
         raise TooMany(f"{waiting} evaluations wait already; cancel some, or come back later")
     record = await run_in_threadpool(
-        access.evaluations.start, asked.context, asked.question, asked.image
+        access.evaluations.start, posted.context, posted.question, posted.image
     )
     response.headers["Location"] = f"/v1/evaluations/{record.id}"
     return record
@@ -92,8 +94,8 @@ def evaluation_answers(
     id: Id,
     access: Reads,
     method: Annotated[str, Query(max_length=50, examples=["20-NN"])],
-    truth: Word = None,
-    said: Word = None,
+    truth: LabelName = None,
+    said: LabelName = None,
     right: bool | None = None,
     unanswered: bool | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,

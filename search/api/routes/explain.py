@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Reads, api_router
-from search.api.bodies import Asked, asked, body_of
+from search.api.bodies import Posted, body_of, posted
 from search.query.explain import explain
 from search.schemas.explanations import ExplainQuestion, Explanation
 
@@ -26,11 +26,11 @@ router = api_router()
     openapi_extra=body_of(ExplainQuestion, {"item": ITEM, "hits": [OTHER], "maps": ["causal"]}),
 )
 async def explain_hits(
-    asked: Annotated[Asked[ExplainQuestion], Depends(asked(ExplainQuestion))], access: Reads
+    posted: Annotated[Posted[ExplainQuestion], Depends(posted(ExplainQuestion))], access: Reads
 ) -> Explanation:
     """Why some stored items are near a query: maps that were compared with chance."""
-    access.note(items=sorted(set(asked.question.hits)))
-    return await run_in_threadpool(explain, asked.context, asked.question, asked.image)
+    access.note(items=sorted(set(posted.question.hits)))
+    return await run_in_threadpool(explain, posted.context, posted.question, posted.image)
 
 
 __all__: Sequence[str] = ["MODELS", "router"]

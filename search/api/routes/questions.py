@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Access, Reads, api_router
-from search.api.bodies import Asked, asked, body_of
+from search.api.bodies import Posted, body_of, posted
 from search.query.answer import answer, answer_with_vote
 from search.query.facets import facet
 from search.schemas.answers import Answer, VoteAnswer
@@ -29,14 +29,14 @@ QUESTION = body_of(
     {"item": ITEM, "k": 10},
     words="A crop of one cell: JPEG, PNG, TIFF, BMP, WebP, GIF.",
 )
-Searched = Annotated[Asked[Question], Depends(asked(Question))]
+Searched = Annotated[Posted[Question], Depends(posted(Question))]
 router = api_router()
 
 
 @router.post("/search", openapi_extra=QUESTION)
-async def search(asked: Searched, access: Reads) -> Answer:
+async def search(posted: Searched, access: Reads) -> Answer:
     """The stored items most similar to an image, a stored item, or a vector."""
-    return await _answered(access, asked)
+    return await _answered(access, posted)
 
 
 @router.post(
@@ -46,15 +46,15 @@ async def search(asked: Searched, access: Reads) -> Answer:
     ),
 )
 async def refine(
-    asked: Annotated[Asked[Refinement], Depends(asked(Refinement))], access: Reads
+    posted: Annotated[Posted[Refinement], Depends(posted(Refinement))], access: Reads
 ) -> Answer:
     """More like these, less like those, or by a region of the uploaded image."""
-    return await _answered(access, asked)
+    return await _answered(access, posted)
 
 
 @router.post("/vote", openapi_extra=QUESTION)
 async def vote(
-    asked: Searched,
+    posted: Searched,
     access: Reads,
     weighting: Annotated[Weighting, Query(description="Weight of each neighbour.")] = "similarity",
     temperature: Annotated[
@@ -63,7 +63,7 @@ async def vote(
 ) -> VoteAnswer:
     """The label that the neighbours carry, and whether it is clear enough to be shown."""
     found = await run_in_threadpool(
-        answer_with_vote, asked.context, asked.question, asked.image, weighting, temperature
+        answer_with_vote, posted.context, posted.question, posted.image, weighting, temperature
     )
     access.note(items=[hit.item.id for hit in found.answer.hits])
     return found
@@ -82,8 +82,8 @@ def facets_under(
     return Facets(field=field, values=facet(store, field, where, Filter(), limit))
 
 
-async def _answered(access: Access, asked: Asked[Any]) -> Answer:
-    found = await run_in_threadpool(answer, asked.context, asked.question, asked.image)
+async def _answered(access: Access, posted: Posted[Any]) -> Answer:
+    found = await run_in_threadpool(answer, posted.context, posted.question, posted.image)
     access.note(items=[hit.item.id for hit in found.hits])
     return found
 

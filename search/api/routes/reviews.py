@@ -73,10 +73,10 @@ def item_reviews(
     ] = None,
 ) -> ReviewedRecord:
     """The reviewers' labels of one item; an empty history where there are none."""
-    held = access.context(collection).collection
-    item = stored(held, id).item
+    opened = access.context(collection).collection
+    item = stored(opened, id).item
     access.note(items=[id])
-    return _record(item, Reviews(held.versions).of([id]).get(id, Reviewed(item=id, history=())))
+    return _record(item, Reviews(opened.versions).of([id]).get(id, Reviewed(item=id, history=())))
 
 
 @router.post("/collections/{name}/cases/count")

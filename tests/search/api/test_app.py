@@ -156,7 +156,7 @@ def test_the_same_bytes_uploaded_again_do_not_find_themselves(
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "exclusion"),
     [
         ({}, "impossible"),
         ({"about": {"patient": "P1"}, "where": {"label": ["eosinophil"]}}, "applied"),
@@ -166,13 +166,13 @@ def test_the_same_bytes_uploaded_again_do_not_find_themselves(
     ],
 )
 def test_the_answer_says_whether_the_patient_was_kept_out(
-    client: TestClient, question: dict[str, Any], said: str
+    client: TestClient, question: dict[str, Any], exclusion: str
 ) -> None:
     answer = upload(client, png(square(COLOURS["eosinophil"], 99)), k=24, **question).json()
 
-    assert answer["patient_exclusion"] == said
-    assert bool(answer["warnings"]) == (said != "applied") or "Only" in answer["warnings"][0]
-    if said == "partial":
+    assert answer["patient_exclusion"] == exclusion
+    assert bool(answer["warnings"]) == (exclusion != "applied") or "Only" in answer["warnings"][0]
+    if exclusion == "partial":
         assert "P1" not in [hit["item"]["patient"] for hit in answer["hits"]]
 
 
@@ -427,7 +427,7 @@ def test_the_encoder_is_there_before_the_first_question(
         ahead = [one for one in enumerate_threads() if one.name == "preload"]
         for thread in ahead:
             thread.join()
-        assert bool(app.state.parts.held.encoders._loaded) == preload
+        assert bool(app.state.parts.service.encoders._loaded) == preload
 
 
 def test_an_encoder_that_cannot_be_loaded_does_not_stop_the_start(tmp_path: Path) -> None:

@@ -76,11 +76,11 @@ def test_a_plain_request_is_answered_and_its_connection_is_kept(port: int) -> No
     kept = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     kept.request("POST", "/", b"abc")
     assert kept.getresponse().read() == b"3"
-    held = kept.sock
+    connection = kept.sock
     time.sleep(0.8)  # longer than a header may take: nothing is owed between two requests
     kept.request("POST", "/", b"abcd")
     assert kept.getresponse().read() == b"4"
-    assert kept.sock is held
+    assert kept.sock is connection
     kept.close()
 
 

@@ -79,8 +79,8 @@ def test_every_answer_has_the_headers_of_safety_and_nothing_is_shared_across_ori
         assert headers["content-security-policy"].startswith("default-src 'none'")
         assert headers["cache-control"] == "no-store"
         assert not [name for name in headers if name.startswith("access-control")]
-    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "PUT"}
-    assert client.options("/v1/collections/cells", headers=asked).status_code == 401
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "PUT"}
+    assert client.options("/v1/collections/cells", headers=headers).status_code == 401
 
 
 def test_an_answer_that_cannot_be_audited_is_not_given(
@@ -144,14 +144,14 @@ def test_a_store_that_dies_under_the_service_is_a_503_with_retry_after(
     dead = QdrantClient(url=url, check_compatibility=False, timeout=2)
     cells.store = ServerStore(dead, "cells", cells.card, IndexSettings())
     with TestClient(create_app(service)) as client:
-        asked = client.post("/v1/search", json={"item": stored.ids[0]})
+        refused = client.post("/v1/search", json={"item": stored.ids[0]})
         facets = client.get("/v1/collections/cells/facets/label")
         cells.store = embedded
         again = client.post("/v1/search", json={"item": stored.ids[0]})
     dead.close()
     service.close()
 
-    for answer in (asked, facets):
+    for answer in (refused, facets):
         assert answer.status_code == 503, answer.text
         assert answer.headers["retry-after"] == "5"
     assert again.status_code == 200
@@ -168,7 +168,7 @@ def test_a_store_that_is_down_is_not_asked_by_every_call(settings: Settings) -> 
     try:
         for _ in range(5):
             with pytest.raises(StoreDown, match="nobody answers"):
-                parts.service()
+                parts.opened()
     finally:
         parts.audit.close()
 

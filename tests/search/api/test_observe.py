@@ -73,12 +73,14 @@ def test_nothing_of_a_patient_is_logged_audited_or_counted(
     service.close()
     audited = "".join(path.read_text() for path in (folder / "audit").glob("*.jsonl"))
 
-    said = {"log": "\n".join(kept.lines), "audit": audited, "metrics": metrics}
-    found = [(name, word) for name, text in said.items() for word in CANARIES if word in text]
+    written = {"log": "\n".join(kept.lines), "audit": audited, "metrics": metrics}
+    found = [
+        (name, canary) for name, text in written.items() for canary in CANARIES if canary in text
+    ]
     assert found == []
     assert fault.status_code == 500
     assert "scan_of_jane" not in fault.text
-    assert known.ids[31] not in metrics + said["log"]
+    assert known.ids[31] not in metrics + written["log"]
     lines = [json.loads(line) for line in kept.lines]
     (error,) = (line for line in lines if line["event"] == "failed")
     assert (error["error"], error["level"]) == ("RuntimeError", "error")
@@ -92,8 +94,8 @@ def test_the_audit_log_says_who_asked_what_and_what_was_shown(
     folder, known = stored
     app, service = application(folder)
     with TestClient(app) as client:
-        asked = {"item": known.ids[0], "k": 4, "where": {"label": ["EO"]}}
-        answer = client.post("/v1/search", json=asked)
+        question = {"item": known.ids[0], "k": 4, "where": {"label": ["EO"]}}
+        answer = client.post("/v1/search", json=question)
         client.put("/v1/collections/cells/shards", content=known.shard)
     service.close()
 

@@ -69,8 +69,8 @@ def test_two_ways_to_answer_are_compared_over_the_same_items_and_patients(
     assert found.asked == record.result.data.asked
     assert found.clusters == record.result.clusters < found.asked
     assert found.mcnemar is None  # several items of one patient are no fair coins
-    told = found.both_right + found.only_first + found.only_second + found.neither
-    assert told == found.asked
+    counted = found.both_right + found.only_first + found.only_second + found.neither
+    assert counted == found.asked
     (method,) = [one for one in record.result.methods if one.method == "1-NN"]
     f1 = found.scores[0]
     assert (f1.name, f1.first) == ("weighted_f1", pytest.approx(method.scores.weighted_f1))
@@ -96,7 +96,7 @@ def test_a_difference_that_the_items_share_is_found_and_named() -> None:
     truth = ["a", "b"] * 40
     wrong = {at for at in range(80) if at % 5 == 0}
     other = [
-        ("b" if word == "a" else "a") if at in wrong else word for at, word in enumerate(truth)
+        ("b" if label == "a" else "a") if at in wrong else label for at, label in enumerate(truth)
     ]
     unanswered: list[str | None] = list(other)
     unanswered[1] = None

@@ -14,21 +14,21 @@ def test_scores_equal_scikit_learns(seed):
     truth = rng.integers(0, classes, 200)
     predicted = np.where(rng.random(200) < 0.6, truth, rng.integers(0, classes, 200))
 
-    told = scores(confusion(truth, predicted, classes))
+    found = scores(confusion(truth, predicted, classes))
 
-    assert told["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
-    assert told["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, predicted))
-    assert told["weighted_f1"] == pytest.approx(f1_score(truth, predicted, average="weighted"))
-    assert told["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert found["accuracy"] == pytest.approx(accuracy_score(truth, predicted))
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert found["weighted_f1"] == pytest.approx(f1_score(truth, predicted, average="weighted"))
+    assert found["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
 
 
 def test_a_class_without_truth_counts_as_scikit_learn_counts_it():
     truth, predicted = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])
 
-    told = scores(confusion(truth, predicted, 5))
+    found = scores(confusion(truth, predicted, 5))
 
-    assert told["balanced_accuracy"] == pytest.approx(0.75)
-    assert told["macro_f1"] == pytest.approx(
+    assert found["balanced_accuracy"] == pytest.approx(0.75)
+    assert found["macro_f1"] == pytest.approx(
         f1_score(truth, predicted, average="macro", zero_division=0)
     )
 
@@ -71,6 +71,6 @@ def test_drawing_whole_patients_widens_the_interval_when_their_cells_agree(rng):
 
 
 def test_one_cluster_has_no_spread():
-    told = bootstrap(np.array([0, 1, 1]), np.array([0, 1, 0]), ["p", "p", "p"], 2, resamples=5)
+    found = bootstrap(np.array([0, 1, 1]), np.array([0, 1, 0]), ["p", "p", "p"], 2, resamples=5)
 
-    assert told["accuracy"].low == told["accuracy"].high == pytest.approx(2 / 3)
+    assert found["accuracy"].low == found["accuracy"].high == pytest.approx(2 / 3)

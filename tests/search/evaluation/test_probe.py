@@ -16,31 +16,31 @@ def test_the_probe_is_scikit_learns_with_that_strength(rng):
     train, test = rng.standard_normal((120, 6)), rng.standard_normal((40, 6))
     labels = train[:, :3].argmax(axis=1)
 
-    told = linear_probe(train, labels, test)
+    found = linear_probe(train, labels, test)
 
     plain = LogisticRegression(C=3 * 120 / 100, max_iter=1000).fit(train, labels)
-    assert np.array_equal(told.predicted, plain.predict(test))
-    assert told.C == 3.6
-    assert told.converged
-    assert 0 < told.iterations < 1000
+    assert np.array_equal(found.predicted, plain.predict(test))
+    assert found.C == 3.6
+    assert found.converged
+    assert 0 < found.iterations < 1000
 
 
 def test_a_fit_that_did_not_converge_is_told_and_not_warned(rng):
     train = rng.standard_normal((60, 5))
 
-    told = linear_probe(train, (train[:, 0] > 0).astype(int), train, max_iter=1)
+    found = linear_probe(train, (train[:, 0] > 0).astype(int), train, max_iter=1)
 
-    assert not told.converged
-    assert told.iterations == 1
+    assert not found.converged
+    assert found.iterations == 1
 
 
 def test_classes_that_are_not_taught_keep_their_numbers(rng):
     train = rng.standard_normal((60, 5))
     labels = np.where(train[:, 0] > 0, 7, 2)
 
-    told = linear_probe(train, labels, train)
+    found = linear_probe(train, labels, train)
 
-    assert set(told.predicted) == {2, 7}
+    assert set(found.predicted) == {2, 7}
 
 
 def test_one_class_cannot_be_probed(rng):

@@ -59,8 +59,8 @@ def _plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def run(service: Service, plan: EvaluationPlan) -> Outcome:
-    held = service.collection("cells")
-    return evaluate(held.store, held.card, Whole("cells", "1", 240, "x"), plan)
+    collection = service.collection("cells")
+    return evaluate(collection.store, collection.card, Whole("cells", "1", 240, "x"), plan)
 
 
 def cells_of(service: Service) -> Cells:

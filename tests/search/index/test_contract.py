@@ -299,7 +299,7 @@ def test_deleting_says_how_many_were_there(full: Store, library: Library) -> Non
     assert not set(gone) & set(ids(full.nearest(library.vectors[0], SIZE)))
 
 
-# What cannot be stored or asked is refused
+# What cannot be stored or searched is refused
 
 
 @pytest.mark.parametrize(
@@ -576,10 +576,12 @@ def random_questions(
         yield Question(where, queries, excludes, truths)
 
 
-def equal_answers(shelf: Store, library: Library, asked: Question) -> list[int]:
-    """Hold the answers of a store against the oracle; how many hits each query had."""
-    answers = shelf.nearest_batch(asked.queries, 10, asked.where, asked.excludes, exact=True)
-    for hits, truth, query in zip(answers, asked.truths, asked.queries, strict=True):
+def equal_answers(shelf: Store, library: Library, question: Question) -> list[int]:
+    """Compare the answers of a store with the oracle; how many hits each query had."""
+    answers = shelf.nearest_batch(
+        question.queries, 10, question.where, question.excludes, exact=True
+    )
+    for hits, truth, query in zip(answers, question.truths, question.queries, strict=True):
         check_equal(hits, truth, library, query)
     return [len(hits) for hits in answers]
 
@@ -588,8 +590,8 @@ def test_2000_random_filtered_queries_equal_the_oracle(
     shelf: Store, library: Library, questions: list[Question]
 ) -> None:
     sizes = []
-    for asked in questions:
-        sizes += equal_answers(shelf, library, asked)
+    for question in questions:
+        sizes += equal_answers(shelf, library, question)
     assert len(sizes) == 2000
     assert sizes.count(0) < 1000  # the filters leave something to compare
 
@@ -597,13 +599,15 @@ def test_2000_random_filtered_queries_equal_the_oracle(
 def test_counts_and_scrolls_under_random_filters_equal_the_oracle(
     shelf: Store, library: Library, questions: list[Question]
 ) -> None:
-    for asked in questions[:40]:
+    for question in questions[:40]:
         met = sorted(
-            item.id for item in library.items if asked.where is None or asked.where.meets(item)
+            item.id
+            for item in library.items
+            if question.where is None or question.where.meets(item)
         )
 
-        assert shelf.count(asked.where) == len(met)
-        assert [stored.item.id for stored in scroll_all(shelf, asked.where, limit=37)] == met
+        assert shelf.count(question.where) == len(met)
+        assert [stored.item.id for stored in scroll_all(shelf, question.where, limit=37)] == met
 
 
 # Scrolling and facets
@@ -754,18 +758,18 @@ def test_vectors_of_length_one_are_left_bit_for_bit(rng: np.random.Generator) ->
     assert np.array_equal(checked_vectors(once, DIM), once)
 
 
-def test_ties_over_the_last_place_are_asked_for_until_they_end(library: Library) -> None:
+def test_ties_over_the_last_place_are_fetched_until_they_end(library: Library) -> None:
     tied = [Hit(item=item, score=0.5) for item in library.items[:30]]
-    asked = []
+    limits = []
 
     def fetch(limit: int) -> list[Hit]:
-        asked.append(limit)
+        limits.append(limit)
         return tied[:limit]
 
     hits = first_in_order(tied[:4], 3, fetch)
 
     assert ids(hits) == sorted(ids(tied))[:3]
-    assert asked == [16, 64]
+    assert limits == [16, 64]
 
 
 @pytest.mark.parametrize("facts", [{"m": 1}, {"ef": 0}, {"m": 32, "ef_construct": 16}])

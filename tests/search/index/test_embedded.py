@@ -78,9 +78,9 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
 def test_the_folder_says_what_it_holds_without_being_opened(folder: Path) -> None:
     settings = IndexSettings(m=24)
     with EdgeStore.create(folder, "cells", CARD, settings):
-        held = Manifest.read(folder)
+        manifest = Manifest.read(folder)
 
-    assert (held.name, held.card, held.index) == ("cells", CARD, settings)
+    assert (manifest.name, manifest.card, manifest.index) == ("cells", CARD, settings)
     assert json.loads((folder / "index.json").read_text())["card"]["fingerprint"] == (
         CARD.fingerprint
     )

@@ -117,12 +117,12 @@ def test_under_a_set_of_values_few_are_all_compared_and_many_walked_past(
 
 
 class Recorder(BaseHTTPRequestHandler):
-    asked: list[tuple[str, str, Any]]
+    requests: list[tuple[str, str, Any]]
 
     def answer(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        self.asked.append((self.command, self.path, body))
+        self.requests.append((self.command, self.path, body))
         text = b'{"result": {"exists": false, "points": []}, "status": "ok", "time": 0}'
         self.send_response(200)
         self.send_header("content-type", "application/json")
@@ -138,7 +138,7 @@ class Recorder(BaseHTTPRequestHandler):
 
 @contextmanager
 def recorded() -> Iterator[tuple[str, type[Recorder]]]:
-    handler = type("Handler", (Recorder,), {"asked": []})
+    handler = type("Handler", (Recorder,), {"requests": []})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
@@ -154,7 +154,7 @@ def test_a_server_is_asked_for_the_same_settings() -> None:
             clustered = replace(SETTINGS["all on disk"], shards=6, replicas=2)
             ServerStore.create(client, "cells", CARD, clustered)
         client.close()
-    (body,) = [body for how, path, body in handler.asked if (how, path[:18]) == CREATED]
+    (body,) = [body for how, path, body in handler.requests if (how, path[:18]) == CREATED]
 
     assert (body["shard_number"], body["replication_factor"]) == (6, 2)
     assert body["write_consistency_factor"] == 2

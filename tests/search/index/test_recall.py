@@ -94,7 +94,7 @@ def test_where_nothing_sets_items_apart_there_is_no_filter(facets: dict[str, Any
 )
 def test_a_search_is_widened_no_further_than_it_needs(needed: int, kept: int) -> None:
     """`ef` doubles until the recall is enough, then goes half of the way back, twice."""
-    asked = {"ef": 64}
+    searched = {"ef": 64}
 
     class Walk(Counts):
         """Finds everything once it looks at enough candidates, else nothing."""
@@ -102,12 +102,12 @@ def test_a_search_is_widened_no_further_than_it_needs(needed: int, kept: int) ->
         card = EncoderCard(id="none", architecture="none", dim=2)
 
         def nearest_batch(self, *question: Any, exact: bool = False) -> list[list[Hit]]:
-            return [hits((1, 0.5)) if exact or asked["ef"] >= needed else []]
+            return [hits((1, 0.5)) if exact or searched["ef"] >= needed else []]
 
         def scroll(self, limit: int = 1, cursor: str | None = None) -> Page:
             return Page([Stored(hits((2, 1.0))[0].item, np.ones(2, np.float32))], None)
 
-    report = gauge(cast(Store, Walk(1000)), 64, lambda ef: asked.update(ef=ef), 0.0)
+    report = gauge(cast(Store, Walk(1000)), 64, lambda ef: searched.update(ef=ef), 0.0)
 
     assert report.ef == kept
-    assert asked["ef"] == kept
+    assert searched["ef"] == kept

@@ -40,12 +40,12 @@ class Stub(BaseHTTPRequestHandler):
     """A server that answers every request alike, and remembers what it was asked."""
 
     status, answer = 200, "{}"
-    asked: list[tuple[str, str, Any]]
+    requests: list[tuple[str, str, Any]]
 
     def answer_alike(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
-        self.asked.append((self.command, self.path, body))
+        self.requests.append((self.command, self.path, body))
         self.send_response(self.status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(self.answer)))
@@ -60,7 +60,7 @@ class Stub(BaseHTTPRequestHandler):
 
 @pytest.fixture(name="stub")
 def _stub() -> Iterator[tuple[str, type[Stub]]]:
-    handler = type("Handler", (Stub,), {"asked": []})
+    handler = type("Handler", (Stub,), {"requests": []})
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
@@ -203,7 +203,7 @@ def test_writes_wait_until_they_are_applied(stub: tuple[str, type[Stub]]) -> Non
     store.upsert([item], np.eye(16, dtype=np.float32)[:1])
     client.close()
 
-    ((method, path, body),) = handler.asked
+    ((method, path, body),) = handler.requests
     assert (method, path) == ("PUT", "/collections/cells/points?wait=true")
     assert body["batch"]["ids"] == [item.id]
     assert body["batch"]["payloads"][0]["label"] == "好中球"

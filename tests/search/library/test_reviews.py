@@ -44,29 +44,29 @@ def test_every_word_is_kept_beside_the_label_of_the_source(
     reviews.add([(first, "blast", None)], "key1", "Ada")
     reviews.add([(first, "monocyte", "folded nucleus")], "key2")
     reviews.add([(first, "promonocyte", None)], "key1", "Ada")
-    said = reviews.of([first.id])[first.id]
+    reviewed = reviews.of([first.id])[first.id]
 
-    assert [one.label for one in said.history] == ["blast", "monocyte", "promonocyte"]
-    assert {one.source_label for one in said.history} == {first.label}
-    assert [(one.caller, one.reviewer) for one in said.history][:2] == [
+    assert [one.label for one in reviewed.history] == ["blast", "monocyte", "promonocyte"]
+    assert {one.source_label for one in reviewed.history} == {first.label}
+    assert [(one.caller, one.reviewer) for one in reviewed.history][:2] == [
         ("key1", "Ada"),
         ("key2", None),
     ]
-    assert said.label == "promonocyte"
-    assert said.disputed
-    assert [one.label for one in said.standing] == ["monocyte", "promonocyte"]
+    assert reviewed.label == "promonocyte"
+    assert reviewed.disputed
+    assert [one.label for one in reviewed.standing] == ["monocyte", "promonocyte"]
 
 
 def test_the_same_word_of_the_same_reviewer_changes_nothing(
     reviews: Reviews, items: list[Item]
 ) -> None:
-    said = [(item, "blast", None) for item in items[:3]]
+    reviewed = [(item, "blast", None) for item in items[:3]]
 
-    assert reviews.add(said, "key1") == 3
+    assert reviews.add(reviewed, "key1") == 3
     before = reviews.path.read_bytes()
-    assert reviews.add(said, "key1") == 0
+    assert reviews.add(reviewed, "key1") == 0
     assert reviews.path.read_bytes() == before
-    assert reviews.add(said, "key2") == 3
+    assert reviews.add(reviewed, "key2") == 3
 
 
 def test_a_word_can_be_taken_back_and_stays_in_the_history(
@@ -74,10 +74,10 @@ def test_a_word_can_be_taken_back_and_stays_in_the_history(
 ) -> None:
     reviews.add([(items[0], "blast", None)], "key1")
     reviews.add([(items[0], None, None)], "key1")
-    said = reviews.of([items[0].id])[items[0].id]
+    reviewed = reviews.of([items[0].id])[items[0].id]
 
-    assert said.label is None
-    assert len(said.history) == 2
+    assert reviewed.label is None
+    assert len(reviewed.history) == 2
     assert reviews.add([(items[1], None, None)], "key1") == 0  # nothing was said before
 
 

@@ -64,9 +64,9 @@ def test_every_kind_of_harm_is_counted_and_mended(tmp_path: Path, library: Libra
         cells.store.upsert([wrong], stored[2].vector[None])
         cells.store.upsert([stored[3].item], -stored[3].vector[None])
 
-        told = reconcile(cells, mend=False)
-        assert (told.missing, told.phantom, told.payload, told.vector) == (2, 6, 1, 1)
-        assert not told.equal
+        found = reconcile(cells, mend=False)
+        assert (found.missing, found.phantom, found.payload, found.vector) == (2, 6, 1, 1)
+        assert not found.equal
         assert cells.store.count() == 22 - 2 + 6
 
         mended = reconcile(cells)

@@ -239,21 +239,21 @@ def test_a_collection_that_has_grown_large_gets_more_links(
     versions = library.versions("cells")
     assert versions.get(grown.version).index == IndexSettings(m=32, ef_construct=256)
 
-    asked = reindex(library, "cells", load("colour"), plan=ReindexPlan(index=chosen))
+    done = reindex(library, "cells", load("colour"), plan=ReindexPlan(index=chosen))
     again = reindex(library, "cells", load("colour"))
-    assert versions.get(asked.version).index == chosen
+    assert versions.get(done.version).index == chosen
     assert versions.get(again.version).index == chosen, "what was chosen by hand stays"
 
 
 def test_a_reader_of_slides_can_be_passed_in(tmp_path: Path, library: Library) -> None:
-    plain, asked = PlainImages(), []
+    plain, read = PlainImages(), []
 
     def reader(path: Path, item: Item, notes: Mapping[str, str]) -> np.ndarray:
-        asked.append(item.id)
+        read.append(item.id)
         return plain(path, item, notes)
 
     reindex(library, "cells", mixed(1), plan=PLAN, read_pixels=reader)
-    assert set(asked) == set(vectors(library))
+    assert set(read) == set(vectors(library))
 
 
 @pytest.fixture(name="client")

@@ -142,13 +142,13 @@ def test_votes_equal_scikit_learns_where_no_vote_is_tied(rng):
     known = rng.integers(0, 4, 800)
 
     places, scores = search(queries, library, 20)
-    said = votes(known[places], scores, 4, "uniform").first
+    predicted = votes(known[places], scores, 4, "uniform").first
 
     counts = np.sort([np.bincount(row, minlength=4) for row in known[places]], axis=1)
     tied = counts[:, -1] == counts[:, -2]
     other = KNeighborsClassifier(20).fit(library, known).predict(queries)
     assert (~tied).sum() > 100
-    assert np.array_equal(said[~tied], other[~tied])
+    assert np.array_equal(predicted[~tied], other[~tied])
 
 
 def test_what_cannot_be_searched_is_refused(rng):

@@ -200,38 +200,38 @@ def test_two_orders_at_once_are_refused(service: Service, entries: list[Entry]) 
 def random_question(rng: np.random.Generator, entries: list[Entry]) -> Question:
     """Any question about an item, by every way there is to ask."""
     item = entries[int(rng.integers(len(entries)))].item
-    asked: dict[str, Any] = {"item": item.id, "k": int(rng.integers(1, 12))}
+    question: dict[str, Any] = {"item": item.id, "k": int(rng.integers(1, 12))}
     way = int(rng.integers(6))
     if way == 1:
-        asked |= {"group_by": ("patient", "case", "source")[int(rng.integers(3))]}
-        asked |= {"per_group": int(rng.integers(1, 3))}
+        question |= {"group_by": ("patient", "case", "source")[int(rng.integers(3))]}
+        question |= {"per_group": int(rng.integers(1, 3))}
     if way == 2:
-        asked |= {"balance": ("site", "patient")[int(rng.integers(2))]}
+        question |= {"balance": ("site", "patient")[int(rng.integers(2))]}
     if way == 3 and rng.random() < 0.3:
-        asked |= {"mmr": float(rng.random())}
+        question |= {"mmr": float(rng.random())}
     if rng.random() < 0.3:
-        asked |= {"where": Filter(label=("MY", "SNE")), "exact": bool(rng.integers(2))}
+        question |= {"where": Filter(label=("MY", "SNE")), "exact": bool(rng.integers(2))}
     if rng.random() < 0.2:
-        asked |= {"exclude": ("patient",)}
+        question |= {"exclude": ("patient",)}
     if way >= 4:
         like, unlike = (
             tuple(entries[int(at)].item.id for at in rng.integers(len(entries), size=2))
             for _ in range(2)
         )
-        asked |= {"like": like, "show_examples": bool(rng.integers(2))}
-        asked |= {"unlike": unlike} if rng.random() < 0.5 else {}
+        question |= {"like": like, "show_examples": bool(rng.integers(2))}
+        question |= {"unlike": unlike} if rng.random() < 0.5 else {}
         if rng.random() < 0.2:
-            asked |= {"strategy": "best_score"}
+            question |= {"strategy": "best_score"}
         if rng.random() < 0.3:
-            asked |= {"item": None}
-        return Refinement(**asked)
-    return Question(**asked)
+            question |= {"item": None}
+        return Refinement(**question)
+    return Question(**question)
 
 
 def test_no_answer_ever_has_the_own_patient_in_10_000_random_cases(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    asked = 0
+    count = 0
     for library in range(20):
         entries = random_entries(rng, 50)
         items = {entry.item.id: entry.item for entry in entries}
@@ -251,7 +251,7 @@ def test_no_answer_ever_has_the_own_patient_in_10_000_random_cases(
                 assert question.item not in {hit.item.id for hit in answer.hits} or (
                     question.exclude == ("patient",) and not patients
                 )
-                asked += 1
+                count += 1
             for _ in range(20):
                 case, answer_of = random_case(rng, entries)
                 found = similar_cases(service.context(), case)
@@ -259,25 +259,25 @@ def test_no_answer_ever_has_the_own_patient_in_10_000_random_cases(
                 shown = {p for match in found.cases for p in match.patients}
                 paired = {pair.item.patient for match in found.cases for pair in match.pairs}
                 assert not answer_of & (shown | paired)
-                asked += 1
+                count += 1
         finally:
             service.close()
-    assert asked == 10_000
+    assert count == 10_000
 
 
 def random_case(rng: np.random.Generator, entries: list[Entry]) -> tuple[CaseQuestion, set[str]]:
     distance = ("mean", "max_sim", "prototypes", "transport")[int(rng.integers(4))]
-    asked: dict[str, Any] = {"distance": distance, "k": 3, "candidates": int(rng.integers(1, 9))}
+    question: dict[str, Any] = {"distance": distance, "k": 3, "candidates": int(rng.integers(1, 9))}
     by = ("case", "patient", "source")[int(rng.integers(3))]
     if rng.random() < 0.5:
         bags = sorted({v for e in entries if (v := getattr(e.item, by)) is not None})
         value = bags[int(rng.integers(len(bags)))]
         members = [e.item for e in entries if getattr(e.item, by) == value]
-        asked |= {"case": value}
+        question |= {"case": value}
     else:
         members = [entries[int(at)].item for at in rng.integers(len(entries), size=4)]
-        asked |= {"items": tuple(item.id for item in members)}
-    return CaseQuestion(by=by, **asked), {item.patient for item in members if item.patient}
+        question |= {"items": tuple(item.id for item in members)}
+    return CaseQuestion(by=by, **question), {item.patient for item in members if item.patient}
 
 
 def test_equal_questions_have_equal_answers(

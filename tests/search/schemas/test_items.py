@@ -144,7 +144,7 @@ def test_an_item_without_the_value_is_in_no_range() -> None:
 
 
 def test_ranges_are_numbers_with_dates_as_days() -> None:
-    asked = Filter(um_per_px_max=0.5, acquired_from=date(1970, 1, 11))
+    where = Filter(um_per_px_max=0.5, acquired_from=date(1970, 1, 11))
 
-    assert asked.ranges == {"um_per_px": (None, 0.5), "acquired": (10, None)}
-    assert asked.words == {}
+    assert where.ranges == {"um_per_px": (None, 0.5), "acquired": (10, None)}
+    assert where.words == {}

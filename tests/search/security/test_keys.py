@@ -155,7 +155,7 @@ def test_every_collection_that_a_body_can_name_is_checked(
 ) -> None:
     schemas = application(Settings()).openapi()["components"]["schemas"]
     ids, headers = library[1].ids, {"X-API-Key": texts["other"]}
-    asked = {
+    questions = {
         "/v1/cases/similar": {"items": ids[:3]},
         "/v1/evaluations": {},
         "/v1/explain": {"item": ids[0], "hits": ids[1:2]},
@@ -163,13 +163,13 @@ def test_every_collection_that_a_body_can_name_is_checked(
     named = [path for _, path, one in operations() if names_a_collection(one, schemas)]
 
     for path in named:
-        body = {**asked.get(path, {"item": ids[0]}), "collection": "cells"}
+        body = {**questions.get(path, {"item": ids[0]}), "collection": "cells"}
         form = {"data": {"question": json.dumps(body)}}
         field = {"/v1/cases/similar": "images", "/v1/evaluations": "set"}.get(path, "image")
         files = {field: ("a", library[1].image, "image/png")}
         assert client.post(path, json=body, headers=headers).status_code == 403, path
         assert client.post(path, headers=headers, files=files, **form).status_code == 403, path
-    assert set(named) >= {*asked, "/v1/search", "/v1/vote", "/v1/refine"}
+    assert set(named) >= {*questions, "/v1/search", "/v1/vote", "/v1/refine"}
 
 
 @pytest.mark.parametrize("where", ["cells", None])
@@ -177,11 +177,11 @@ def test_a_collection_that_a_body_names_is_guarded_too(
     client: TestClient, library: tuple[Path, Stored], texts: dict[str, str], where: str | None
 ) -> None:
     headers = {"X-API-Key": texts["other"]}
-    asked = {"item": library[1].ids[0], "collection": where}
+    questions = {"item": library[1].ids[0], "collection": where}
 
     for path in ("/v1/search", "/v1/vote", "/v1/refine"):
-        assert client.post(path, json=asked, headers=headers).status_code == 403
-        own = client.post(path, json={**asked, "collection": "other"}, headers=headers)
+        assert client.post(path, json=questions, headers=headers).status_code == 403
+        own = client.post(path, json={**questions, "collection": "other"}, headers=headers)
         assert own.status_code == 200, own.text
 
 

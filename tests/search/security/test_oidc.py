@@ -159,10 +159,10 @@ class Keys(http.server.BaseHTTPRequestHandler):
     """Serves the keys of an issuer, and counts how often."""
 
     content = ""
-    asked = 0
+    requests = 0
 
     def do_GET(self) -> None:
-        type(self).asked += 1
+        type(self).requests += 1
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.content.encode())
@@ -172,7 +172,7 @@ class Keys(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(name="address")
 def _address(key: rsa.RSAPrivateKey) -> Iterator[str]:
-    Keys.content, Keys.asked = jwks(("one", key)), 0
+    Keys.content, Keys.requests = jwks(("one", key)), 0
     with http.server.HTTPServer(("127.0.0.1", 0), Keys) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -191,7 +191,7 @@ def test_keys_are_fetched_once_and_not_for_every_unknown_id(
         with pytest.raises(NotAllowed, match="does not list"):
             issuer.caller(token(key, kid="invented"))
 
-    assert Keys.asked == 1
+    assert Keys.requests == 1
 
 
 def test_a_new_key_of_the_issuer_is_found_after_a_while(

@@ -14,7 +14,7 @@ def vote_of(**shares: float) -> Vote:
 
 
 @pytest.mark.parametrize(
-    ("word", "stage"),
+    ("label", "stage"),
     [
         ("BNE", "band neutrophil"),
         ("SNE", "segmented neutrophil"),
@@ -31,8 +31,8 @@ def vote_of(**shares: float) -> Vote:
         ("platelets", "platelet"),
     ],
 )
-def test_the_words_of_published_sets_find_their_stage(word: str, stage: str) -> None:
-    found = stage_of(word)
+def test_the_words_of_published_sets_find_their_stage(label: str, stage: str) -> None:
+    found = stage_of(label)
 
     assert found is not None
     assert found.name == stage
@@ -45,14 +45,14 @@ def test_a_word_that_is_not_on_the_graph_is_not_guessed_at() -> None:
 
 
 def test_no_word_means_two_stages_and_every_stage_has_a_known_one_before_it() -> None:
-    words = [plain(word) for stage in STAGES for word in (stage.name, *stage.words)]
-    repeated = {word for word in words if words.count(word) > 1}
+    words = [plain(label) for stage in STAGES for label in (stage.name, *stage.words)]
+    repeated = {label for label in words if words.count(label) > 1}
     own = {plain(stage.name) for stage in STAGES}
 
     assert repeated <= own, "only a stage's own name may be written in capitals again"
     for stage in STAGES:
         assert stage.after is None or stage.after in {other.name for other in STAGES}
-        assert {stage_of(word) for word in (stage.name, *stage.words)} == {stage}
+        assert {stage_of(label) for label in (stage.name, *stage.words)} == {stage}
 
 
 @pytest.mark.parametrize(

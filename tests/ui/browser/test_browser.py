@@ -161,14 +161,14 @@ def test_the_answer_can_be_downloaded(page: Page) -> None:
 
     with page.expect_download() as waited:
         page.get_by_role("button", name="PDF").click()
-    said = words(Path(waited.value.path()).read_bytes())
+    text = words(Path(waited.value.path()).read_bytes())
     item = page.url.partition("item=")[2].partition("&")[0]
     for part in ("Research use only", "encoder", "colour", item, "UTC", "cells of each"):
-        assert part in said.lower() or part in said
+        assert part in text.lower() or part in text
     for line in text.splitlines()[1:]:
         rank, score, id, *_ = line.split(",")
-        assert f"{float(score):.3f}" in said, rank
-        assert id in said
+        assert f"{float(score):.3f}" in text, rank
+        assert id in text
 
 
 def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:

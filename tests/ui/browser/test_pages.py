@@ -53,9 +53,9 @@ def test_a_reviewer_reclassifies_a_cell_and_the_recorded_label_stays(
     page.get_by_text("1 review saved").wait_for()
 
     with Client(live.url) as client:
-        said = client.item_reviews(id, "cells")
-        assert (said.label, said.history[0].reviewer) == ("smudge cell", "Ada")
-        assert client.item(id).label == said.history[0].source_label != "smudge cell"
+        reviewed = client.item_reviews(id, "cells")
+        assert (reviewed.label, reviewed.history[0].reviewer) == ("smudge cell", "Ada")
+        assert client.item(id).label == reviewed.history[0].source_label != "smudge cell"
     page.locator(".hs-table").get_by_text("smudge cell").wait_for()
 
 

@@ -23,7 +23,7 @@ def _library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_verb_prints_the_record_and_writes_a_report_with_its_curves(
     library: Path, tmp_path: Path
 ) -> None:
-    report = tmp_path / "told.md"
+    report = tmp_path / "report.md"
     words = ["--library", str(library), "-k", "1", "-k", "5", "--resamples", "20"]
     words += ["--split", "stratified", "--folds", "3", "--report", str(report)]
 
@@ -39,9 +39,9 @@ def test_the_verb_prints_the_record_and_writes_a_report_with_its_curves(
     best = max(record.result.methods[:2], key=lambda one: one.scores.weighted_f1)
     assert f"{100 * best.scores.weighted_f1:.1f}" in text
     for name in ("reliability", "abstention"):
-        drawn = report.with_name(f"told-{name}.svg").read_text()
+        drawn = report.with_name(f"report-{name}.svg").read_text()
         assert drawn.startswith("<svg")
-        assert f"told-{name}.svg" in text
+        assert f"report-{name}.svg" in text
 
 
 def test_what_the_data_does_not_allow_exits_1_in_words(library: Path) -> None:

@@ -143,8 +143,8 @@ def cells(folder: Path, n: int, seed: int) -> Path:
 
 def state(settings: Settings) -> tuple[int, str]:
     """How many items, and a digest of all that the index holds; the index equals the shards."""
-    with Library.open(settings.library).collection("cells") as held:
-        found = reconcile(held, mend=False)
+    with Library.open(settings.library).collection("cells") as collection:
+        found = reconcile(collection, mend=False)
     assert found.equal
     return found.points, found.index
 
@@ -301,9 +301,9 @@ def test_a_run_whose_vector_server_is_killed_says_so_and_goes_on_where_it_was(
     with standin(port, tmp_path / "server"):
         done = perform(request, settings).report
         again = perform(request, settings).report
-        with Library.open(settings.library, on_server(url)).collection("cells") as held:
-            found = reconcile(held, mend=False)
-            stored = held.store.count()
+        with Library.open(settings.library, on_server(url)).collection("cells") as collection:
+            found = reconcile(collection, mend=False)
+            stored = collection.store.count()
 
     assert done.stored + done.unchanged == stored == 1100
     assert (again.stored, again.unchanged) == (0, 1100)

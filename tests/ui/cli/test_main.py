@@ -49,9 +49,9 @@ def test_encoders_are_listed_as_json_lines_when_piped() -> None:
 def test_ingesting_again_changes_nothing(live: Live, library: Path) -> None:
     again = hemaseek("ingest", str(live.folder / "manifest.csv"), "--library", str(library))
 
-    told = json.loads(again.stdout)
+    summary = json.loads(again.stdout)
     assert again.returncode == 0
-    assert (told["stored"], told["updated"], told["index"]) == (0, 0, None)
+    assert (summary["stored"], summary["updated"], summary["index"]) == (0, 0, None)
 
 
 def test_a_search_prints_a_json_line_for_each_neighbour(live: Live, library: Path) -> None:
@@ -91,15 +91,15 @@ def test_the_service_answers_when_it_owns_the_library(live: Live) -> None:
     image = next((live.folder / "cells" / "eosinophil").glob("*.png"))
     owned = str(live.settings.library)
 
-    asked = hemaseek("search", str(image), "-k", "3", "--library", owned)
+    found = hemaseek("search", str(image), "-k", "3", "--library", owned)
     written = hemaseek("ingest", str(live.folder / "manifest.csv"), "--library", owned)
 
-    assert len(asked.stdout.splitlines()) == 3
+    assert len(found.stdout.splitlines()) == 3
     assert json.loads(written.stdout)["stored"] == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("search", "nosuch.png"), "neither an image file nor the id of an item"),
         (("search", __file__), "not an image"),
@@ -112,7 +112,7 @@ def test_the_service_answers_when_it_owns_the_library(live: Live) -> None:
     ],
 )
 def test_a_mistake_is_answered_in_words(
-    live: Live, library: Path, words: tuple[str, ...], said: str
+    live: Live, library: Path, words: tuple[str, ...], message: str
 ) -> None:
     manifest = str(live.folder / "manifest.csv")
     named = [word.replace("{manifest}", manifest) for word in words]
@@ -120,7 +120,7 @@ def test_a_mistake_is_answered_in_words(
     done = hemaseek(*named, "--library", str(library))
 
     assert done.returncode in {1, 2}
-    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
 
 
@@ -145,12 +145,12 @@ def test_a_failure_is_reported_and_the_exit_status_says_so(live: Live, tmp_path:
         *("ingest", str(tmp_path / "cells"), "--library", str(tmp_path / "library")),
         *("--report", str(report)),
     )
-    told = json.loads(report.read_text())
+    summary = json.loads(report.read_text())
 
     assert done.returncode == 1
-    assert told["stored"] == 1
-    assert [Path(failure["path"]).name for failure in told["failures"]] == ["cut.png"]
-    assert "damaged" in told["failures"][0]["reason"]
+    assert summary["stored"] == 1
+    assert [Path(failure["path"]).name for failure in summary["failures"]] == ["cut.png"]
+    assert "damaged" in summary["failures"][0]["reason"]
 
 
 def test_the_doctor_finds_a_collection_of_another_encoder(library: Path) -> None:

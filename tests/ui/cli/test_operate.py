@@ -23,14 +23,14 @@ def _library(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "library"))
 
 
-def told(library: Path, *words: str, status: int = 0) -> list[Any]:
+def printed(library: Path, *words: str, status: int = 0) -> list[Any]:
     done = hemaseek(*words, "--library", str(library))
     assert done.returncode == status, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_versions_say_which_one_is_active(library: Path) -> None:
-    (version,) = told(library, "versions")
+    (version,) = printed(library, "versions")
 
     assert version["served"] is True
     assert version["encoder"] == "colour"
@@ -38,23 +38,23 @@ def test_versions_say_which_one_is_active(library: Path) -> None:
 
 
 def test_a_library_reconciles_with_its_shards(library: Path) -> None:
-    (found,) = told(library, "reconcile")
+    (found,) = printed(library, "reconcile")
 
     assert found["shards"] == found["index"]
     assert (found["missing"], found["phantom"]) == (0, 0)
 
 
 def test_a_snapshot_restores_to_the_same_points(library: Path, tmp_path: Path) -> None:
-    (saved,) = told(library, "snapshot", str(tmp_path / "backup.tar"))
+    (saved,) = printed(library, "snapshot", str(tmp_path / "backup.tar"))
 
-    (back,) = told(tmp_path / "other", "restore", str(tmp_path / "backup.tar"))
+    (back,) = printed(tmp_path / "other", "restore", str(tmp_path / "backup.tar"))
 
     assert back["points"] == saved["points"]
     assert back["point_hash"] == saved["point_hash"]
 
 
 def test_a_damaged_snapshot_is_refused(library: Path, tmp_path: Path) -> None:
-    told(library, "snapshot", str(tmp_path / "backup"))
+    printed(library, "snapshot", str(tmp_path / "backup"))
     shard = next((tmp_path / "backup").rglob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-10])
 
@@ -75,7 +75,7 @@ def test_going_back_without_a_version_before_is_refused_in_words(library: Path) 
 def test_a_key_that_the_command_makes_is_not_kept_in_the_library(library: Path) -> None:
     made = hemaseek("keys", "add", "lab", "--role", "cells:read", "--library", str(library))
 
-    (listed,) = told(library, "keys", "list")
+    (listed,) = printed(library, "keys", "list")
     kept = "".join(path.read_text() for path in library.glob("*.json"))
 
     assert listed["roles"] == {"cells": "read"}
@@ -90,7 +90,7 @@ def test_capacity_is_a_table() -> None:
 
 
 def test_cases_alike_are_found_and_never_the_own_patient(library: Path) -> None:
-    (found,) = told(library, "cases", "synthetic-patient-00-case-1", "-k", "3")
+    (found,) = printed(library, "cases", "synthetic-patient-00-case-1", "-k", "3")
 
     assert len(found["cases"]) == 3
     for match in found["cases"]:

@@ -50,10 +50,10 @@ def test_the_own_group_is_found_only_if_allowed(library: Path, entries: list[Ite
     item = next(item for item in entries if item.patient is not None)
     without = lines(library, "search", item.id, "-k", "40")
     everyone = ["--allow", "item", "--allow", "patient", "--allow", "case", "--allow", "source"]
-    with_kin = lines(library, "search", item.id, "-k", "40", *everyone, "--allow", "duplicate")
+    with_group = lines(library, "search", item.id, "-k", "40", *everyone, "--allow", "duplicate")
 
     assert item.patient not in {one["item"]["patient"] for one in without}
-    assert with_kin[0]["item"]["id"] == item.id
+    assert with_group[0]["item"]["id"] == item.id
 
 
 def test_a_search_is_refined_by_examples(library: Path, entries: list[Item]) -> None:
@@ -71,7 +71,7 @@ def test_a_mistake_is_answered_in_words() -> None:
         ("refine", "--region", "1,2,3"): "expected X,Y,W,H",
         ("vote", "x", "--weighting", "loud"): "expected uniform, similarity, softmax",
     }
-    for words, said in slips.items():
+    for words, message in slips.items():
         done = hemaseek(*words)
         assert done.returncode == 2
-        assert said in " ".join(done.stderr.replace("│", " ").split())
+        assert message in " ".join(done.stderr.replace("│", " ").split())

@@ -47,14 +47,14 @@ def test_a_label_is_never_run_as_a_formula() -> None:
 
 
 def test_the_whole_answer_can_be_read_again() -> None:
-    held = json.loads(as_json(answer("blast"), None, {"item": "x"}))
+    downloaded = json.loads(as_json(answer("blast"), None, {"item": "x"}))
 
-    assert Answer.model_validate(held["answer"]) == answer("blast")
-    assert held["search"] == {"item": "x"}
+    assert Answer.model_validate(downloaded["answer"]) == answer("blast")
+    assert downloaded["search"] == {"item": "x"}
 
 
 def test_the_csv_of_reviews_has_every_label_and_no_formula() -> None:
-    word = {
+    review = {
         "label": "=1+1",
         "source_label": "monocyte",
         "caller": "open",
@@ -62,7 +62,7 @@ def test_the_csv_of_reviews_has_every_label_and_no_formula() -> None:
         "at": "2026-11-26T12:00:00+00:00",
         "note": None,
     }
-    history = (ReviewRecord(**word), ReviewRecord(**{**word, "label": "blast"}))
+    history = (ReviewRecord(**review), ReviewRecord(**{**review, "label": "blast"}))
     item = Item(id=item_id("made", "0" * 32), dataset="made", source="0" * 32)
     text = reviews_csv([ReviewedRecord(item=item, label="blast", disputed=False, history=history)])
     rows = list(csv.DictReader(io.StringIO(text)))

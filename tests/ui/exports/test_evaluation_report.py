@@ -24,7 +24,7 @@ def test_scores_curves_and_confusion_are_those_of_the_result(tmp_path: Path) -> 
     service.close()
     assert record.result is not None
 
-    files = write_report(tmp_path / "told.md", record.result, calibration, ["one", "two"])
+    files = write_report(tmp_path / "report.md", record.result, calibration, ["one", "two"])
 
     text = files[0].read_text()
     assert "    one\n    two" in text

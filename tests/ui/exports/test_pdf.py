@@ -66,15 +66,15 @@ def report(found: VoteAnswer, **more: bool) -> str:
 
 
 def test_a_report_names_query_collection_encoder_and_date() -> None:
-    said = report(answered())
+    text = report(answered())
 
     for part in ("a cell", "2026-11-26 09:30 UTC", "1,234 items", "colour", "0123456789abcdef"):
-        assert part in said
+        assert part in text
     for part in ("monocyte", "0.900", "0.880", "site: site A", "The scale is unknown.", "100%"):
-        assert part in said
-    assert "some patients unknown" in said
-    assert said.count("Research use only") >= 2
-    assert "diagnos" not in said.lower()
+        assert part in text
+    assert "some patients unknown" in text
+    assert text.count("Research use only") >= 2
+    assert "diagnos" not in text.lower()
 
 
 def test_pseudonyms_are_printed_only_on_request() -> None:
@@ -83,9 +83,9 @@ def test_pseudonyms_are_printed_only_on_request() -> None:
 
 
 def test_doubt_is_printed_as_doubt() -> None:
-    said = report(answered(sure=False))
+    text = report(answered(sure=False))
 
-    assert "Not sure" in said
+    assert "Not sure" in text
 
 
 def test_a_long_answer_runs_over_pages_and_equal_input_gives_equal_bytes() -> None:
@@ -99,9 +99,9 @@ def test_a_long_answer_runs_over_pages_and_equal_input_gives_equal_bytes() -> No
 
 
 def test_letters_that_the_font_lacks_are_replaced_not_fatal() -> None:
-    said = report(answered(label="limfocyt \u0142agodny <b>\u8840"))
+    text = report(answered(label="limfocyt \u0142agodny <b>\u8840"))
 
-    assert "limfocyt?agodny<b>?" in said.replace(" ", "")
+    assert "limfocyt?agodny<b>?" in text.replace(" ", "")
 
 
 def test_a_report_without_hits_says_so() -> None:

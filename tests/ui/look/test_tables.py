@@ -21,10 +21,10 @@ def test_every_text_in_a_table_is_escaped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"), [(12345, "12,345"), (0.12345, "0.123"), (True, "yes"), (None, "none")]
+    ("value", "shown"), [(12345, "12,345"), (0.12345, "0.123"), (True, "yes"), (None, "none")]
 )
-def test_values_are_formatted_for_people(value: object, said: str) -> None:
-    assert said in plain(value)
+def test_values_are_formatted_for_people(value: object, shown: str) -> None:
+    assert shown in plain(value)
 
 
 def test_a_bar_is_as_long_as_its_share_of_the_largest() -> None:

@@ -42,7 +42,7 @@ def test_every_confusion_is_a_button_with_its_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "told"), [(20, 20), (400, 400), (512, 476), (1024, 1024), (1500, 1430), (4096, 4096)]
+    ("limit", "shown"), [(20, 20), (400, 400), (512, 476), (1024, 1024), (1500, 1430), (4096, 4096)]
 )
-def test_the_page_offers_no_larger_upload_than_the_service_takes(limit: float, told: int) -> None:
-    assert upload_limit(limit) == told
+def test_the_page_offers_no_larger_upload_than_the_service_takes(limit: float, shown: int) -> None:
+    assert upload_limit(limit) == shown

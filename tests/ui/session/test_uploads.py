@@ -17,34 +17,34 @@ def png(size: tuple[int, int] = (40, 30)) -> bytes:
 
 
 def test_a_picture_is_known_again_by_its_bytes() -> None:
-    held = Uploads()
+    uploads = Uploads()
 
-    kept = held.keep(png(), "cell.png", now=0)
+    kept = uploads.keep(png(), "cell.png", now=0)
 
     assert kept.id == source_id(png())
-    assert held.get(kept.id, now=1) == kept
+    assert uploads.get(kept.id, now=1) == kept
 
 
 def test_a_picture_is_forgotten_after_a_day() -> None:
-    held = Uploads()
-    kept = held.keep(png(), "cell.png", now=0)
+    uploads = Uploads()
+    kept = uploads.keep(png(), "cell.png", now=0)
 
-    assert held.get(kept.id, now=KEPT_S + 1) is None
+    assert uploads.get(kept.id, now=KEPT_S + 1) is None
 
 
 def test_the_oldest_gives_way_where_there_are_many() -> None:
-    held = Uploads()
-    ids = [held.keep(f"{at}".encode(), "x", now=0).id for at in range(KEPT + 1)]
+    uploads = Uploads()
+    ids = [uploads.keep(f"{at}".encode(), "x", now=0).id for at in range(KEPT + 1)]
 
-    assert held.get(ids[0], now=0) is None
-    assert held.get(ids[-1], now=0) is not None
+    assert uploads.get(ids[0], now=0) is None
+    assert uploads.get(ids[-1], now=0) is not None
 
 
 def test_the_size_is_read_without_decoding_and_a_damaged_file_has_none() -> None:
-    held = Uploads()
+    uploads = Uploads()
 
-    assert held.keep(png((70, 20)), "a", now=0).size == (70, 20)
-    assert held.keep(b"%PDF", "b", now=0).size is None
+    assert uploads.keep(png((70, 20)), "a", now=0).size == (70, 20)
+    assert uploads.keep(b"%PDF", "b", now=0).size is None
 
 
 def test_a_part_is_cut_at_the_border() -> None:

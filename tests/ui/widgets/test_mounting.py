@@ -15,35 +15,35 @@ def script() -> None:
 
     from ui.widgets.mounting import mount
 
-    st.session_state["told"] = mount("board", {"html": ""}, "one", "act", "pick")
+    st.session_state["reports"] = mount("board", {"html": ""}, "one", "act", "pick")
 
 
 def app(seconds_ago: float, value: object) -> AppTest:
     made = AppTest.from_function(script)
-    made.session_state["one-act-held"] = (monotonic() - seconds_ago, value)
+    made.session_state["one-act-reported"] = (monotonic() - seconds_ago, value)
     return made
 
 
 def test_a_report_whose_run_was_ended_is_taken_by_the_next_and_only_by_it() -> None:
     page = app(1, {"id": "a"})
 
-    assert page.run().session_state["told"] == {"act": {"id": "a"}}
-    assert page.run().session_state["told"] == {}
+    assert page.run().session_state["reports"] == {"act": {"id": "a"}}
+    assert page.run().session_state["reports"] == {}
 
 
 def test_a_report_that_nobody_took_for_long_is_forgotten() -> None:
-    assert app(mounting.STALE_S + 1, {"id": "a"}).run().session_state["told"] == {}
+    assert app(mounting.STALE_S + 1, {"id": "a"}).run().session_state["reports"] == {}
 
 
 @pytest.mark.parametrize("value", [{"id": "b"}, None])
 def test_reports_of_a_component_are_kept_and_empty_ones_are_not(
     value: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Said:
+    class Reported:
         act = value
 
-    held: dict[str, object] = {"one": Said()}
-    monkeypatch.setattr(mounting.st, "session_state", held)
+    state: dict[str, object] = {"one": Reported()}
+    monkeypatch.setattr(mounting.st, "session_state", state)
     mounting._keep("one", "act")
 
-    assert [kept[1] for name, kept in held.items() if name != "one"] == ([value] if value else [])  # type: ignore[index]
+    assert [kept[1] for name, kept in state.items() if name != "one"] == ([value] if value else [])  # type: ignore[index]

@@ -123,16 +123,16 @@ def test_every_cell_of_a_confusion_can_be_opened(client: Connected) -> None:
 
     total = 0
     for row, truth in zip(method.confusion.matrix, record.result.labels, strict=True):
-        for count, said in zip(row, record.result.labels, strict=True):
-            found = client.evaluation_answers(record.id, "5-NN", truth=truth, said=said)
+        for count, predicted in zip(row, record.result.labels, strict=True):
+            found = client.evaluation_answers(record.id, "5-NN", truth=truth, said=predicted)
             assert found.total == count == len(found.answers)
-            assert all((one.truth, one.said) == (truth, said) for one in found.answers)
-            assert all(one.right == (truth == said) for one in found.answers)
+            assert all((one.truth, one.said) == (truth, predicted) for one in found.answers)
+            assert all(one.right == (truth == predicted) for one in found.answers)
             margins = [one.margin for one in found.answers]
             assert margins == sorted(margins, reverse=True)
             total += count
-    silent = client.evaluation_answers(record.id, "5-NN", unanswered=True)
-    assert total + silent.total == record.result.data.asked
+    unanswered = client.evaluation_answers(record.id, "5-NN", unanswered=True)
+    assert total + unanswered.total == record.result.data.asked
     wrong = client.evaluation_answers(record.id, "5-NN", right=False, limit=3, offset=1)
     assert len(wrong.answers) == 3
     item = wrong.answers[0]

@@ -64,13 +64,13 @@ def test_a_review_never_changes_the_label_of_the_source(client: TestClient) -> N
 
     assert client.post(f"{CELLS}/reviews", json=body).json() == {"written": 1, "unchanged": 0}
     assert client.post(f"{CELLS}/reviews", json=body).json() == {"written": 0, "unchanged": 1}
-    said = client.get(f"/v1/items/{item['id']}/reviews").json()
+    reviewed = client.get(f"/v1/items/{item['id']}/reviews").json()
 
-    assert said["item"] == client.get(f"/v1/items/{item['id']}").json() == item
-    assert said["label"] == "blast"
-    assert said["history"][0]["source_label"] == item["label"]
-    assert (said["history"][0]["caller"], said["history"][0]["reviewer"]) == ("open", "Ada")
-    assert client.get(f"{CELLS}/reviews").json()["reviewed"] == [said]
+    assert reviewed["item"] == client.get(f"/v1/items/{item['id']}").json() == item
+    assert reviewed["label"] == "blast"
+    assert reviewed["history"][0]["source_label"] == item["label"]
+    assert (reviewed["history"][0]["caller"], reviewed["history"][0]["reviewer"]) == ("open", "Ada")
+    assert client.get(f"{CELLS}/reviews").json()["reviewed"] == [reviewed]
 
 
 def test_a_review_of_an_item_that_is_not_there_writes_none_of_them(client: TestClient) -> None:
