@@ -31,8 +31,9 @@ from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder
 from encoder.image import read_rgb
 from encoder.registry import load
-from ingest.pipeline.run import How, ingest
+from ingest.pipeline.run import ingest
 from ingest.pipeline.sink import LibrarySink
+from ingest.pipeline.work import How
 from ingest.sources.source import Task, Whole
 from search.library.library import Library
 

@@ -196,7 +196,8 @@ def work(
     from encoder.contract import EncoderError
     from encoder.registry import load
     from encoder.stains.stained import as_carded
-    from ingest.pipeline.run import How, ingest
+    from ingest.pipeline.run import ingest
+    from ingest.pipeline.work import How
 
     encoder = as_carded(load(reference), card, done=True)
     if encoder.card.fingerprint != card.fingerprint:

@@ -253,7 +253,8 @@ def _go(
     reference: str,
     request: Request | None,
 ) -> None:
-    from ingest.pipeline.run import How, ingest
+    from ingest.pipeline.run import ingest
+    from ingest.pipeline.work import How
 
     reports = settings.library / "reports"
     with progress_bar() as show:

@@ -18,8 +18,9 @@ from ingest.layouts.known import recognise, scan
 from ingest.layouts.mixed import series
 from ingest.layouts.scan import Options
 from ingest.pipeline.ledger import Ledger
-from ingest.pipeline.run import How, ingest
+from ingest.pipeline.run import ingest
 from ingest.pipeline.sink import LibrarySink
+from ingest.pipeline.work import How
 from ingest.samples.synthetic import draw_field
 from ingest.sandbox import messages
 from ingest.slides.grid import TilePixels, TilePlan

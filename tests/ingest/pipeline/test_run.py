@@ -27,8 +27,9 @@ from encoder.registry import load
 from ingest.layouts.known import scan
 from ingest.layouts.scan import Options
 from ingest.pipeline.reading import in_order
-from ingest.pipeline.run import How, ingest
+from ingest.pipeline.run import ingest
 from ingest.pipeline.sink import LibrarySink, Sink
+from ingest.pipeline.work import How
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.report import Progress, Report
 from ingest.sources.source import Facts, Planned, Source, Task, Whole, make_item
@@ -396,7 +397,8 @@ from pathlib import Path
 import pyarrow.parquet, search.index.embedded
 from encoder.registry import load
 from ingest.layouts.known import scan
-from ingest.pipeline.run import How, ingest
+from ingest.pipeline.run import ingest
+from ingest.pipeline.work import How
 from ingest.pipeline.sink import LibrarySink
 from search.library.library import Library
 
