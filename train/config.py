@@ -166,7 +166,7 @@ class TrainConfig(BaseModel):
     """Its temperature."""
     guide: Path | None = None
     """Numbers that the mean of the patch tokens is to predict, whatever the view: an .npy of one
-    row per image of all sources, in their order (`train.descriptors`)."""
+    row per image of all sources, in their order."""
     guide_weight: float = Field(default=1.0, gt=0)
     """Weight of that mean squared error, over the rows' own mean square."""
     koleo_weight: float = Field(default=0.1, ge=0)

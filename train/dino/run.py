@@ -47,18 +47,10 @@ def prepare(config: TrainConfig) -> Run:
         CheckpointError: the checkpoint in `config.out` belongs to other settings.
     """
     device, rank = machine(config)
-    config.out.mkdir(parents=True, exist_ok=True)
-    record = config.out / "config.json"
-    state = checkpoint.load(config.out)
-    if state is not None:
-        differs = config.same_run(read_config(record))
-        if differs:
-            raise checkpoint.CheckpointError(
-                f"{config.out} holds a run with other {', '.join(differs)}; resume with its "
-                "config.json, or choose another folder"
-            )
+    state = last_state(config)
     if rank == 0:
-        checkpoint.write_text(record, config.model_dump_json(indent=2) + "\n")
+        record = config.model_dump_json(indent=2) + "\n"
+        checkpoint.write_text(config.out / "config.json", record)
     images = Images(
         [open_source(path) for path in config.data],
         config.decoded_px, config.resample, config.max_corrupt,
@@ -92,6 +84,24 @@ def prepare(config: TrainConfig) -> Run:
     if state is not None:
         restore(run, state)
     return run
+
+
+def last_state(config: TrainConfig) -> dict[str, Any] | None:
+    """The checkpoint in `config.out`, a folder that is made where it is missing.
+
+    Raises:
+        CheckpointError: it belongs to other settings, or is damaged.
+    """
+    config.out.mkdir(parents=True, exist_ok=True)
+    state = checkpoint.load(config.out)
+    if state is not None:
+        differs = config.same_run(read_config(config.out / "config.json"))
+        if differs:
+            raise checkpoint.CheckpointError(
+                f"{config.out} holds a run with other {', '.join(differs)}; resume with its "
+                "config.json, or choose another folder"
+            )
+    return state
 
 
 def load_guide(config: TrainConfig, images: int) -> Tensor | None:

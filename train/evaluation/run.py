@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -126,6 +126,15 @@ class Result:
     get right; `None` where there are none."""
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """What one method predicted, fold after fold."""
+
+    predicted: list[NDArray[np.int64]] = field(default_factory=list)
+    """Class numbers of each fold's test cells."""
+    notes: list[str] = field(default_factory=list)
+
+
 def evaluate(
     vectors: NDArray[np.float32],
     labelled: Labelled,
@@ -141,78 +150,68 @@ def evaluate(
         config: Methods, metric, seed.
     """
     names, truth = np.unique(labelled.labels, return_inverse=True)
-    made: dict[str, tuple[list[NDArray[np.int64]], list[str]]] = {}
+    by_method: dict[str, _Answers] = {}
     for fold in folds:
         train, test, known = vectors[fold.train], vectors[fold.test], truth[fold.train]
         k = min(max(config.k), len(train))
         near, near_scores = exact.search(test, train, k, metric=config.metric)
         for count in config.k:
-            method = f"{count}-NN"
-            answers, notes = made.setdefault(method, ([], []))
+            made = by_method.setdefault(f"{count}-NN", _Answers())
             if count > k:
-                notes.append(f"fold {fold.name}: only {k} training cells, so {k} voted")
-            labels, cosines = known[near[:, :count]], near_scores[:, :count]
-            answers.append(votes(labels, cosines, len(names), "uniform").first)
+                made.notes.append(f"fold {fold.name}: only {k} training cells, so {k} voted")
+            near_labels, cosines = known[near[:, :count]], near_scores[:, :count]
+            made.predicted.append(votes(near_labels, cosines, len(names), "uniform").first)
         if config.probe:
-            answers, notes = made.setdefault("linear probe", ([], []))
+            made = by_method.setdefault("linear probe", _Answers())
             fitted = linear_probe(train, known, test, rule=config.probe_rule)
-            answers.append(fitted.predicted)
+            made.predicted.append(fitted.predicted)
             if not fitted.converged:
-                notes.append(f"fold {fold.name}: not converged after {fitted.iterations} steps")
-    return [
-        _result(method, answers, notes, truth, names, labelled, folds, config)
-        for method, (answers, notes) in made.items()
-    ]
+                words = f"not converged after {fitted.iterations} steps"
+                made.notes.append(f"fold {fold.name}: {words}")
+    return [_result(name, made, labelled, folds, config) for name, made in by_method.items()]
 
 
 def _result(
     method: str,
-    answers: list[NDArray[np.int64]],
-    notes: list[str],
-    truth: NDArray[np.int64],
-    names: NDArray[np.str_],
+    made: _Answers,
     labelled: Labelled,
     folds: Sequence[splits.Fold],
     config: EvaluateConfig,
 ) -> Result:
+    names, truth = np.unique(labelled.labels, return_inverse=True)
     classes = len(names)
     per_fold: list[dict[str, Any]] = [
         {
             "fold": fold.name,
             "train": len(fold.train),
             "test": len(fold.test),
-            **scores(confusion(truth[fold.test], answer, classes)),
+            **scores(confusion(truth[fold.test], predicted, classes)),
         }
-        for fold, answer in zip(folds, answers, strict=True)
+        for fold, predicted in zip(folds, made.predicted, strict=True)
     ]
-    rows = np.concatenate([fold.test for fold in folds])
-    predicted = np.concatenate(answers)
+    rows, predicted = np.concatenate([fold.test for fold in folds]), np.concatenate(made.predicted)
     matrix = confusion(truth[rows], predicted, classes)
     support = matrix.sum(axis=1)
     can = np.concatenate([np.isin(truth[fold.test], truth[fold.train]) for fold in folds])
+    without = can.any() and not can.all()
+    spread = {name: [fold[name] for fold in per_fold] for name in METRICS}
     intervals = bootstrap(
-        truth[rows],
-        predicted,
-        labelled.groups[rows],
-        classes,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+        truth[rows], predicted, labelled.groups[rows], classes,
+        resamples=config.resamples, seed=config.seed,
+    )  # fmt: skip
     return Result(
         method=method,
-        mean={name: float(np.mean([fold[name] for fold in per_fold])) for name in METRICS},
-        sd={name: float(np.std([fold[name] for fold in per_fold])) for name in METRICS},
+        mean={name: float(np.mean(values)) for name, values in spread.items()},
+        sd={name: float(np.std(values)) for name, values in spread.items()},
         per_fold=per_fold,
         pooled=scores(matrix),
         intervals={name: asdict(interval) for name, interval in intervals.items()},
         recall={
-            str(name): float(matrix[at, at] / support[at])
-            for at, name in enumerate(names)
-            if support[at]
+            str(names[at]): float(matrix[at, at] / support[at]) for at in np.flatnonzero(support)
         },
-        notes=notes,
+        notes=made.notes,
         answerable=scores(confusion(truth[rows][can], predicted[can], classes))
-        if can.any() and not can.all()
+        if without
         else None,
     )
 
