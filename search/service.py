@@ -26,6 +26,7 @@ from search.library.sources import PlainImages, ReadPixels
 from search.query.context import Context, Memory
 from search.query.pictures import MemoryBudget, Pictures
 from search.settings import Settings
+from search.transforms.encoder import AdaptedEncoder
 
 PROTOTYPES = 16
 """Sets of prototypes that are kept in memory."""
@@ -40,7 +41,7 @@ class Encoders:
         self._turn = threading.Lock()
 
     def of(self, collection: Collection) -> Encoder:
-        """What makes the vectors of a collection: its encoder, after its stain normalisation.
+        """What makes the vectors of a collection: normalisation, encoder, adaptation.
 
         Raises:
             WrongEncoder: the one installed here under that name makes other vectors.
@@ -50,7 +51,7 @@ class Encoders:
         with self._turn:  # takes seconds; questions that need no encoder go on meanwhile
             found = self._loaded.get(card.fingerprint)
             if found is None:
-                found = as_carded(self._load(collection.reference), card)
+                found = self._made(collection)
                 need_same_encoder("of this query", card, found.card)
                 self._loaded[card.fingerprint] = found
             return found
@@ -59,9 +60,14 @@ class Encoders:
         """Load the encoder of a version before it serves, if the version before needed one."""
         card = collection.card
         if self._loaded and card.fingerprint not in self._loaded:
-            found = as_carded(self._load(collection.reference), card)  # seconds; nobody waits
+            found = self._made(collection)  # seconds; nobody waits
             if found.card.fingerprint == card.fingerprint:
                 self._loaded[card.fingerprint] = found
+
+    def _made(self, collection: Collection) -> Encoder:
+        base = as_carded(self._load(collection.reference), collection.base)
+        adaptation = collection.adaptation
+        return base if adaptation is None else AdaptedEncoder(base, adaptation)
 
 
 class Service:
@@ -185,7 +191,7 @@ class Service:
             if found is None:
                 self._collections[name] = self.library.create(name, card, encoder)
             else:
-                need_same_encoder(name, found.card, card)
+                need_same_encoder(name, found.base, card)
         return self.context(name)
 
     def follow(self, name: str) -> None:

@@ -68,7 +68,7 @@ class LibrarySink(Closing):
     """A collection that this process opens itself."""
 
     def __init__(self, collection: Collection) -> None:
-        self.card = collection.card
+        self.card = collection.base
         self._collection = collection
 
     @classmethod

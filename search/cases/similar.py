@@ -30,6 +30,7 @@ from search.index.contract import (
 )
 from search.library.collection import Collection
 from search.neighbours.duplicates import IDENTICAL
+from search.query.alignment import adapted
 from search.query.caveats import image_warnings
 from search.query.context import Context
 from search.query.exclusion import (
@@ -39,7 +40,7 @@ from search.query.exclusion import (
     strangers,
     understood,
 )
-from search.schemas.answers import Hit
+from search.schemas.answers import Alignment, Hit
 from search.schemas.cases import (
     CaseAnswer,
     CaseFacts,
@@ -51,6 +52,7 @@ from search.schemas.cases import (
 from search.schemas.filters import Filter
 from search.schemas.items import Item, Keyword, source_id
 from search.schemas.questions import BagField
+from search.transforms.encoder import AdaptedEncoder
 from search.votes.knn import vote
 
 VOTING = 64
@@ -77,6 +79,8 @@ class Bag:
     """For each relation (item, source, case, patient) the values that the query has."""
     patient_known: bool = False
     warnings: list[str] = field(default_factory=list)
+    alignment: Alignment | None = None
+    """How uploaded cells were aligned."""
 
 
 def similar_cases(
@@ -134,6 +138,7 @@ def similar_cases(
         duplicates=duplicates,
         warnings=tuple(warnings),
         seconds={"embed": embedded_at - started, "search": perf_counter() - embedded_at},
+        alignment=bag.alignment,
     )
 
 
@@ -197,6 +202,7 @@ def _bag_of(collection: Collection, question: CaseQuestion) -> Bag:
 
 def _uploaded(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
     card, encoder = context.collection.card, context.encoder()
+    plain = encoder.base if isinstance(encoder, AdaptedEncoder) else encoder
     vectors: list[Vectors] = []
     warnings: list[str] = []
     named = [(f"image {at}", image) for at, image in enumerate(images)]
@@ -204,8 +210,11 @@ def _uploaded(context: Context, question: CaseQuestion, images: Sequence[bytes])
         if card.stain is not None:
             for at, one in enumerate(batch, sum(len(rows) for rows in vectors)):
                 warnings += [f"Image {at}: {words}" for words in image_warnings(one, card)]
-        vectors.append(encoder.embed(batch))
-    bag = _from_about(question, Bag(np.concatenate(vectors)))
+        vectors.append(plain.embed(batch))
+    rows, alignment = np.concatenate(vectors), None
+    if isinstance(encoder, AdaptedEncoder):
+        rows, alignment = adapted(encoder.adaptation, rows, question.about)
+    bag = _from_about(question, Bag(rows, alignment=alignment))
     bag.warnings += warnings
     bag.own.setdefault("source", set()).update(source_id(image) for image in images)
     return bag

@@ -38,6 +38,7 @@ from search.schemas.reviews import (
     Said,
 )
 from search.schemas.versions import (
+    AdaptWanted,
     Pruned,
     ReindexWanted,
     RollbackWanted,
@@ -169,6 +170,13 @@ class LibraryCalls(Transport):
     def versions(self, collection: str) -> list[VersionRecord]:
         """The versions of a collection with their checks, oldest first."""
         return self._list(VersionRecord, f"/v1/collections/{collection}/versions")
+
+    def adapt(
+        self, collection: str, kind: str, field: str = "site", *, force: bool = False
+    ) -> JobRecord:
+        """Fit a transform on the stored vectors and build a version with it; the job."""
+        wanted = AdaptWanted.model_validate({"kind": kind, "field": field, "force": force})
+        return self._post(JobRecord, f"/v1/collections/{collection}/adapt", wanted)
 
     def reindex(
         self, collection: str, encoder: str, *, allow_missing: bool = False, force: bool = False

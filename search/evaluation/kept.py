@@ -275,7 +275,7 @@ def _uploaded(context: Context, facts: SetFacts, content: bytes) -> Uploaded:
     def read(progress: Callable[[int], None]) -> Cells:
         return read_set(
             content,
-            context.collection.card,
+            context.collection,
             context.encoder,
             context.pictures,
             int(context.settings.max_upload_mb * MIB),

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from encoder.card import EncoderCard
 from encoder.contract import Encoder
 from encoder.image import ImageError
 from search.errors import BadQuestion
 from search.evaluation.labelled import Cells, table
+from search.library.collection import Collection
 from search.library.shards import Shard, make_thumbnail
 from search.library.uploads import check_shard
 from search.neighbours.duplicates import PictureHash, hashes_of, perceptual_hash
@@ -58,7 +58,7 @@ def kind_of(content: bytes) -> SetFacts:
 
 def read_set(
     content: bytes,
-    card: EncoderCard,
+    collection: Collection,
     encoder: Callable[[], Encoder],
     decoder: Pictures,
     max_file: int,
@@ -68,8 +68,8 @@ def read_set(
 
     Args:
         content: A ZIP or a shard.
-        card: Of the collection's encoder.
-        encoder: Gives that encoder, for pictures.
+        collection: Whose vectors they are to have.
+        encoder: Gives its encoder, for pictures.
         decoder: Decodes the pictures.
         max_file: Bytes of one file of a ZIP.
         progress: Callback with how many pictures were embedded; may raise to stop.
@@ -80,8 +80,8 @@ def read_set(
     """
     hashes: dict[str, PictureHash | None]
     if kind_of(content).kind == "shard":
-        check_shard(content, card.to_json())
-        shard = Shard(content, card)
+        check_shard(content, collection.base.to_json())
+        shard = Shard(content, collection.base, collection.adaptation)
         if shard.tombstone:
             raise BadSet("the uploaded shard is a tombstone; it holds no items")
         items = shard.items()
@@ -102,7 +102,7 @@ def read_set(
         except ImageError as error:
             raise BadSet(str(error)) from error
     once = {item.id: (item, np.asarray(vector)) for item, vector in reversed(rows)}
-    return table(once.values(), card.dim, own=False, hashes=hashes)
+    return table(once.values(), collection.card.dim, own=False, hashes=hashes)
 
 
 def _pictures(content: bytes, max_file: int, items: list[Item]) -> Iterator[tuple[str, bytes]]:

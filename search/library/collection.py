@@ -25,6 +25,7 @@ from search.library.shards import Entry, Shard, ShardError, make_shard_bytes, ma
 from search.library.versions import Version, Versions
 from search.neighbours.duplicates import hashes_of
 from search.schemas.items import Item
+from search.transforms.adaptation import Adaptation
 
 _revisions = count(1)
 
@@ -59,6 +60,9 @@ class Collection(Closing):
         self.folder = folder = versions.path(version.id)
         self.name = version.name
         self.card = version.card
+        self.adaptation = Adaptation.read(folder, version.card)
+        self.base = version.card if self.adaptation is None else self.adaptation.base
+        """Of the vectors that are written to it, and lie in its shards."""
         self.revision = next(_revisions)
         self._writing = threading.RLock()
         with in_disk_words(folder):
@@ -80,7 +84,7 @@ class Collection(Closing):
                 self.store.close()
             _release(catalogue, lock)
             raise
-        self.rows = ShardRows(folder / "shards", self.card, catalogue)
+        self.rows = ShardRows(folder / "shards", self.base, catalogue)
         # Nothing here refers back to the collection: once the last question that holds it is
         # answered, it goes, and this runs. The store goes with its own last question.
         self._finish = finalize(self, _release, catalogue, lock)
@@ -114,7 +118,7 @@ class Collection(Closing):
         Entries that are stored already and have not changed are left out, so adding twice
         changes nothing.
         """
-        return self.add_shard(make_shard_bytes(entries, self.card)) if entries else Added(0, 0, 0)
+        return self.add_shard(make_shard_bytes(entries, self.base)) if entries else Added(0, 0, 0)
 
     def add_shard(self, content: bytes) -> Added:
         """Store a shard made elsewhere by `make_shard_bytes`.
@@ -123,7 +127,7 @@ class Collection(Closing):
             ShardError: damaged, or with an id twice.
             WrongEncoder: made by another encoder.
         """
-        shard = Shard(content, self.card)
+        shard = Shard(content, self.base)
         if shard.tombstone:
             raise ShardError("the uploaded shard is a tombstone; items are removed by their ids")
         came = {str(UUID(bytes=id)): digest for id, digest in shard.digests()}
@@ -136,7 +140,7 @@ class Collection(Closing):
                 return Added(0, 0, len(came))
             if len(changed) < len(came):
                 kept = [entry for entry in shard.entries() if entry.item.id in changed]
-                content = make_shard_bytes(kept, self.card)
+                content = make_shard_bytes(kept, self.base)
             self._keep(content)
         new = sum(1 for id in changed if id not in known)
         return Added(new, len(changed) - new, len(came) - len(changed))
@@ -178,7 +182,7 @@ class Collection(Closing):
         """Write a tombstone, also for items that are not here: an older version may have them."""
         with self._writing:
             if ids:
-                self._keep(make_tombstone_bytes(ids, self.card))
+                self._keep(make_tombstone_bytes(ids, self.base))
 
     def update(self, items: Sequence[Item]) -> Added:
         """New metadata for stored items; vectors and thumbnails stay.
@@ -245,7 +249,7 @@ class Collection(Closing):
 
     def _index(self, name: str) -> None:
         """Put one shard into the index and then into the catalogue; idempotent."""
-        shard = Shard(self.folder / "shards" / name, self.card)
+        shard = Shard(self.folder / "shards" / name, self.base, self.adaptation)
         gone = shard.removed()
         if gone:
             self.store.delete([str(UUID(bytes=id)) for id in gone])

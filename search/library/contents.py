@@ -14,6 +14,7 @@ from encoder.card import EncoderCard
 from search.index.contract import Vectors
 from search.library.shards import Entry, Shard, ShardError
 from search.schemas.items import Item
+from search.transforms.adaptation import Adaptation
 
 
 class Row(NamedTuple):
@@ -34,9 +35,16 @@ class Truth:
     so it can follow a version that is written to.
     """
 
-    def __init__(self, folder: Path, card: EncoderCard) -> None:
+    def __init__(
+        self, folder: Path, card: EncoderCard, adaptation: Adaptation | None = None
+    ) -> None:
+        """Use `read`."""
         self.folder = folder
         self.card = card
+        """Of the vectors that `table` gives."""
+        self.base = card if adaptation is None else adaptation.base
+        """Of the vectors in the shards, which `entries` gives."""
+        self._adaptation = adaptation
         self.rows: dict[bytes, Row] = {}
         """Id (16 bytes) to place."""
         self.removed: set[bytes] = set()
@@ -46,7 +54,7 @@ class Truth:
     @classmethod
     def read(cls, version: Path, card: EncoderCard) -> Truth:
         """The living items of a version, from its folder."""
-        truth = cls(version / "shards", card)
+        truth = cls(version / "shards", card, Adaptation.read(version, card))
         truth.refresh()
         return truth
 
@@ -68,7 +76,7 @@ class Truth:
 
     def open(self, name: str) -> Shard:
         """One of its shards."""
-        return Shard(self.folder / name, self.card)
+        return Shard(self.folder / name, self.base, self._adaptation)
 
     def entries(self, ids: Sequence[bytes]) -> Iterator[Entry]:
         """Everything about some living items, shard by shard."""
@@ -82,18 +90,22 @@ class Truth:
             found[self.rows[id].shard].append(id)
         return dict(found)
 
-    def table(self) -> tuple[list[bytes], list[Item], Vectors]:
-        """Ids, items and vectors (n x dim) of everything that lives, in order of id."""
+    def table(self, *, stored: bool = False) -> tuple[list[bytes], list[Item], Vectors]:
+        """Ids, items and vectors (n x dim) of everything that lives, in order of id.
+
+        Args:
+            stored: Give the vectors as the encoder made them (n x `base.dim`), not adapted.
+        """
         ids: list[bytes] = []
         items: list[Item] = []
-        parts: list[Vectors] = [np.empty((0, self.card.dim), np.float32)]
+        parts: list[Vectors] = [np.empty((0, (self.base if stored else self.card).dim), np.float32)]
         for name, some in self.by_shard(list(self.rows)).items():
             shard = self.open(name)
             rows = [self.rows[id].row for id in some]
             all_items = shard.items()
             ids += some
             items += [all_items[row] for row in rows]
-            parts.append(shard.vectors()[rows])
+            parts.append((shard.stored_vectors() if stored else shard.vectors())[rows])
         order = sorted(range(len(ids)), key=ids.__getitem__)
         vectors = np.concatenate(parts)[order]
         return [ids[at] for at in order], [items[at] for at in order], vectors

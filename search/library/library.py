@@ -13,6 +13,7 @@ from search.index.contract import IndexSettings, need_same_encoder
 from search.library.collection import Collection
 from search.library.indexes import Stores, embedded
 from search.library.versions import Versions
+from search.transforms.adaptation import Adaptation
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 """What a collection may be called."""
@@ -63,6 +64,13 @@ class Library:
         """The encoder card of the served version of a collection, without opening its index."""
         return self.versions(name).current().card
 
+    def base(self, name: str) -> EncoderCard:
+        """The card of the encoder whose vectors its shards hold: that before an adaptation."""
+        versions = self.versions(name)
+        held = versions.current()
+        adaptation = Adaptation.read(versions.path(held.id), held.card)
+        return held.card if adaptation is None else adaptation.base
+
     def reference(self, name: str) -> str:
         """How the encoder of a collection is loaded: the name or folder given when it was made."""
         return self.versions(name).current().encoder
@@ -103,7 +111,7 @@ class Library:
         versions = self.versions(name)
         served = versions.current()
         if card is not None:
-            need_same_encoder(name, served.card, card)
+            need_same_encoder(name, self.base(name), card)
         versions.finish_interrupted()
         return Collection(versions, served, self.stores)
 

@@ -23,6 +23,7 @@ from encoder.card import EncoderCard
 from encoder.contract import RGB
 from search.index.contract import checked_vectors, need_same_encoder
 from search.schemas.items import Box, Item
+from search.transforms.adaptation import Adaptation
 
 ROW_GROUP = 128
 """Rows that are read together when one thumbnail is wanted."""
@@ -174,7 +175,21 @@ class Shard:
         WrongEncoder: of another encoder than `card`.
     """
 
-    def __init__(self, source: Path | bytes, card: EncoderCard | None = None) -> None:
+    def __init__(
+        self,
+        source: Path | bytes,
+        card: EncoderCard | None = None,
+        adaptation: Adaptation | None = None,
+    ) -> None:
+        """Open a shard.
+
+        Args:
+            source: A file, or its bytes.
+            card: Of the encoder whose vectors it must hold; `None` for any.
+            adaptation: What its vectors go through as `vectors` gives them; what is stored, and
+                what `entries` gives, are those of the encoder.
+        """
+        self._adaptation = adaptation
         self.name = source.name if isinstance(source, Path) else "the uploaded shard"
         self._turn = Lock()  # two reads of one open file at once kill the process
         try:
@@ -215,7 +230,16 @@ class Shard:
         return [item_of(row) for row in self._read(names).to_pylist()]
 
     def vectors(self) -> NDArray[np.float32]:
-        """Every vector, n x dim, in order."""
+        """Every vector, n x dim, in order, adapted where the shard has an adaptation."""
+        adaptation = self._adaptation
+        if adaptation is None:
+            return self.stored_vectors()
+        sites = self._read([adaptation.field])[adaptation.field].to_pylist()
+        words = np.array([site or "" for site in sites], np.str_)
+        return checked_vectors(adaptation.apply(self.stored_vectors(), words), adaptation.dim)
+
+    def stored_vectors(self) -> NDArray[np.float32]:
+        """Every vector as the encoder made it, n x dim, in order."""
         return vectors_of(self._read(["vector"])["vector"], self.card.dim)
 
     def thumbnails(self) -> list[bytes]:

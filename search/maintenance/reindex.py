@@ -13,6 +13,7 @@ from uuid import UUID
 
 import numpy as np
 
+from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder
 from encoder.stains.stained import as_carded
 from search.disk.atomic import write_durably
@@ -25,6 +26,7 @@ from search.library.shards import Entry
 from search.library.sources import PlainImages, ReadPixels, read_again
 from search.library.versions import Version, Versions
 from search.maintenance.checks import Check, Limits, Table, as_json, examine, failed, golden_vectors
+from search.transforms.adaptation import Adaptation
 
 PER_SHARD = 1024
 """Items in one shard of the new version; what a kill costs at most."""
@@ -66,6 +68,10 @@ class ReindexPlan:
     """Leave items out whose source is gone or changed; they are counted and listed."""
     force: bool = False
     """Serve it even if a check fails; that is kept with the version."""
+    adaptation: Adaptation | None = None
+    """What the vectors go through in the index; the shards keep those of the encoder."""
+    checked: tuple[Check, ...] = ()
+    """Checks that were made before, to be kept with the others; one that failed refuses too."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -149,7 +155,10 @@ def reindex(
     encoder = as_carded(encoder, served.card)  # behind the same stain normalisation
     old = Truth.read(versions.path(served.id), served.card)
     index = plan.index or served.index.for_points(len(old.rows))
-    new = _begin(versions, served, encoder, reference, index)
+    card = encoder.card if plan.adaptation is None else plan.adaptation.card
+    new = _begin(versions, served, card, reference, index)
+    if plan.adaptation is not None:
+        plan.adaptation.write(versions.path(new.id))
     with library.version(name, new.id) as target:
         run = _Run(target, served, old, encoder, plan, read_pixels or PlainImages(), progress, stop)
         run.carry_until_little_is_left()
@@ -161,14 +170,15 @@ def reindex(
         report = _facts(run, built, results, forced=switched and refused)
         versions.finish(new.id, "refused" if refused else "ready", report)
         if switched:
-            run.switch(library, "reindex, forced" if refused else "reindex")
+            why = "reindex" if plan.adaptation is None else "adapt"
+            run.switch(library, f"{why}, forced" if refused else why)
         items = len(run.there.rows)
     return Reindexed(
         collection=name,
         version=new.id,
         parent=served.id,
         encoder=encoder.card.id,
-        fingerprint=encoder.card.fingerprint,
+        fingerprint=card.fingerprint,
         items=items,
         embedded=run.embedded,
         copied=run.copied,
@@ -184,20 +194,20 @@ def reindex(
 
 
 def _begin(
-    versions: Versions, served: Version, encoder: Encoder, reference: str, index: IndexSettings
+    versions: Versions, served: Version, card: EncoderCard, reference: str, index: IndexSettings
 ) -> Version:
     """The version to build: one that was interrupted or refused, or a new one."""
     for version in reversed(versions.all()):
         if (
             version.state in ("building", "refused")
             and version.parent == served.id
-            and version.card.fingerprint == encoder.card.fingerprint
+            and version.card.fingerprint == card.fingerprint
             and version.index == index
         ):
             return versions.write(replace(version, state="building"))
     if os.sep in reference and Path(reference).is_dir():
         reference = str(Path(reference).resolve())  # the service may run elsewhere
-    return versions.begin(encoder.card, reference, index=index, parent=served.id)
+    return versions.begin(card, reference, index=index, parent=served.id)
 
 
 class _Run:
@@ -220,7 +230,7 @@ class _Run:
         self.embedded = self.copied = self.revised = self.removed = 0
         self._encoder, self._plan, self._read = encoder, plan, read_pixels
         self._progress, self._stop = progress, stop
-        same = encoder.card.fingerprint == served.card.fingerprint
+        same = encoder.card.fingerprint == old.base.fingerprint
         self._copies = same and not plan.embed_all
 
     def carry_until_little_is_left(self) -> None:
@@ -283,7 +293,7 @@ class _Run:
         entries = list(self.there.entries([ids[at] for at in drawn]))
         golden = golden_vectors(entries, self._encoder, self._read, limits)
         new, parent = Table(*self.there.table()), Table(*self.old.table())
-        return examine(new, parent, built, golden, limits)
+        return [*examine(new, parent, built, golden, limits), *self._plan.checked]
 
     def switch(self, library: Library, why: str) -> None:
         """Carry over the last writes while no other can come, and serve the new version.

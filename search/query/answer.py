@@ -9,6 +9,7 @@ import numpy as np
 
 from search.errors import BadQuestion
 from search.index.contract import Store, need_fingerprint
+from search.query.alignment import asked_card
 from search.query.balance import balanced, quotas, site_share
 from search.query.caveats import scale_warnings
 from search.query.context import Context
@@ -43,7 +44,8 @@ def answer(context: Context, question: Question, image: bytes | None = None) -> 
     """
     _one_order(question)
     collection, card = context.collection, context.collection.card
-    need_fingerprint(collection.name, card, question.fingerprint)
+    asked = asked_card(collection, question.fingerprint)
+    need_fingerprint(collection.name, asked, question.fingerprint)
     started = perf_counter()
     query = resolve(context, question, image)
     embedded_at = perf_counter()
@@ -86,6 +88,7 @@ def answer(context: Context, question: Question, image: bytes | None = None) -> 
         duplicates=len(searcher.left_out),
         facets=facets,
         own_site=_own_site(context, question, query, hits),
+        alignment=query.alignment,
     )
 
 

@@ -27,6 +27,7 @@ from search.schemas.explanations import (
     PairExplanation,
     PatchMatch,
 )
+from search.transforms.encoder import AdaptedEncoder
 from search.votes.knn import vote
 
 NEED_PATCHES = ("colours", "correspondence", "attention")
@@ -126,7 +127,7 @@ class _Explaining:
             (None, 0, _Toward(hit.vector)),
             (hit.item.id, at, _Toward(wanted)),
         )
-        hidings = {id: _Late(self.encoder, self.pixels[n], score) for id, n, score in sides}
+        hidings = {id: _Late(self._encoder_of(n), self.pixels[n], score) for id, n, score in sides}
         if self.tokens is not None and self.wants("correspondence"):
             started = perf_counter()
             both = correspondence(self.tokens[0], self.tokens[at])
@@ -159,6 +160,17 @@ class _Explaining:
                 maps.append(self._checked("attention", id, grid, hidings[id]))
         cosine = float(np.clip(wanted.astype(np.float64) @ hit.vector, -1, 1))
         return PairExplanation(item=hit.item.id, cosine=cosine, maps=tuple(maps), matches=pairs)
+
+    def _encoder_of(self, n: int) -> Encoder:
+        """The encoder of picture `n`, aligned as its whole picture was: parts hidden change
+        nothing of that."""
+        encoder = self.encoder
+        if not isinstance(encoder, AdaptedEncoder):
+            return encoder
+        if n:
+            return encoder.at(getattr(self.hits[n - 1].item, encoder.adaptation.field))
+        alignment = self.query.alignment
+        return encoder.at(alignment.site if alignment else self.query.site)
 
     def _masks(self, n: int, grid: tuple[int, int]) -> Masks:
         if self.tokens is None:
@@ -204,7 +216,7 @@ class _Explaining:
             return np.array([one.get(label, 0.0) for one in lists(vectors)])
 
         started = perf_counter()
-        late = _Late(self.encoder, self.pixels[0], score)
+        late = _Late(self._encoder_of(0), self.pixels[0], score)
         hiding = late.get()
         grid = hiding.causal(self._masks(0, hiding.grid))
         self._add("vote", started)

@@ -7,23 +7,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from encoder.card import EncoderCard
-from encoder.contract import RGB, NoPatchTokens, Vectors
+from encoder.contract import RGB, Encoder, NoPatchTokens, Vectors
 from search.errors import BadQuestion
 from search.index.contract import Stored, checked_vectors
+from search.library.collection import Collection
 from search.library.shards import make_thumbnail
 from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
+from search.query.alignment import adapted, asked_card
 from search.query.caveats import image_warnings, span_um
 from search.query.context import Context
 from search.query.exclusion import Stranger, exclusion_filter, strangers, understood
 from search.query.refine import BestScore, average_vector, joined, region_vector, silent_part
 from search.query.searcher import Rank, Searcher
 from search.query.stored import stored
-from search.schemas.answers import Hit
+from search.schemas.answers import Alignment, Hit
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, source_id
 from search.schemas.questions import About, Question, Refinement
+from search.transforms.encoder import AdaptedEncoder
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Query:
     """Micrometres that the longer side of its picture spans, where they are known."""
     pictured: bool = False
     """Whether it is made of pictures, uploaded or stored, and not of a bare vector."""
+    alignment: Alignment | None = None
+    """How its vector was aligned, where the index aligns sites and it is not stored."""
     hashes: set[PictureHash] = field(default_factory=set)
     """Perceptual hashes of the query's pictures."""
 
@@ -91,7 +95,7 @@ def resolve(context: Context, question: Question, image: bytes | None) -> Query:
         query.include(question.about)
         query.patient_known |= question.about.patient is not None
     elif question.vector is not None:
-        _from_vector(query, context.collection.card, question)
+        _from_vector(query, context.collection, question)
     if isinstance(question, Refinement):
         _with_examples(query, context, question, alone=not any(given))
     return query
@@ -107,14 +111,18 @@ def _from_item(query: Query, context: Context, found: Stored) -> None:
     _add_hash(query, context.picture_hash(found.item.id))
 
 
-def _from_vector(query: Query, card: EncoderCard, question: Question) -> None:
+def _from_vector(query: Query, collection: Collection, question: Question) -> None:
+    card = asked_card(collection, question.fingerprint)
     if question.fingerprint is None:
         raise BadQuestion(
             "a vector needs the fingerprint of the encoder that made it, so that vectors "
             f"of two encoders never meet; this one's is {card.fingerprint}"
         )
     row = np.asarray([question.vector], np.float64)
-    query.like.append(checked_vectors(row, card.dim, 1)[0])
+    rows = checked_vectors(row, card.dim, 1)
+    if collection.adaptation is not None and card == collection.base:
+        rows, query.alignment = adapted(collection.adaptation, rows, question.about)
+    query.like.append(rows[0])
     _from_about(query, question.about)
 
 
@@ -127,7 +135,8 @@ def _from_image(query: Query, context: Context, question: Question, image: bytes
 def _from_pixels(query: Query, context: Context, question: Question, pixels: RGB) -> None:
     if question.crop is not None:
         pixels = part_of(pixels, question.crop)
-    query.like.append(_embedded(context, question, pixels))
+    row, query.alignment = _embedded(context, question, pixels)
+    query.like.append(row)
     query.warnings += image_warnings(pixels, context.collection.card)
     if question.about.um_per_px is not None:
         query.span_um = max(pixels.shape[:2]) * question.about.um_per_px
@@ -151,9 +160,20 @@ def part_of(pixels: RGB, box: Box) -> RGB:
     return crop(pixels, box)
 
 
-def _embedded(context: Context, question: Question, pixels: RGB) -> Vectors:
-    region = question.region if isinstance(question, Refinement) else None
+def _embedded(
+    context: Context, question: Question, pixels: RGB
+) -> tuple[Vectors, Alignment | None]:
+    """The vector of an image or of its region, adapted as the collection is."""
     encoder = context.encoder()
+    if not isinstance(encoder, AdaptedEncoder):
+        return _of_pixels(encoder, question, pixels), None
+    row = _of_pixels(encoder.base, question, pixels)
+    rows, alignment = adapted(encoder.adaptation, row[None], question.about)
+    return rows[0], alignment
+
+
+def _of_pixels(encoder: Encoder, question: Question, pixels: RGB) -> Vectors:
+    region = question.region if isinstance(question, Refinement) else None
     if region is None:
         (vector,) = encoder.embed([pixels])
         return np.asarray(vector)

@@ -63,6 +63,16 @@ class SiteShare(Record):
     """Its share of the items that meet `where`."""
 
 
+class Alignment(Record):
+    """The site by whose mean and spread an uploaded query was aligned."""
+
+    site: str | None
+    """`None` where the query's own cells stood for a site that is not in the library."""
+    by: Literal["named", "own cells", "nearest"]
+    """`named`: the question says it; `own cells`: those of the uploaded case; `nearest`: the site
+    that the vector looks most like."""
+
+
 class Answer(Record):
     """Neighbours, with all that is needed to judge them."""
 
@@ -106,6 +116,9 @@ class Answer(Record):
     """For each field of `facets` its values with their counts: the most frequent, at most 100."""
     own_site: SiteShare | None = None
     """The query's own site among the hits; `None` where its site is not known."""
+    alignment: Alignment | None = None
+    """How an uploaded query was aligned; `None` where the index aligns no sites, and for stored
+    items, which were aligned with the index."""
     disclaimer: str = DISCLAIMER
     """What the answer is not."""
 

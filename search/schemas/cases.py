@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from search.schemas.answers import Exclusion
+from search.schemas.answers import Alignment, Exclusion
 from search.schemas.filters import Filter
 from search.schemas.items import DISCLAIMER, Item, ItemId, Record, Text
 from search.schemas.questions import RELATIONS, About, BagField, Relation
@@ -128,6 +128,8 @@ class CaseAnswer(Record):
     """Cells that were excluded because their vector is one of the query's own."""
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float]
+    alignment: Alignment | None = None
+    """As in `Answer`."""
     disclaimer: str = DISCLAIMER
 
 

@@ -73,6 +73,18 @@ class ReindexWanted(Record):
     """Serve it even if a check fails; that is recorded."""
 
 
+class AdaptWanted(Record):
+    """An adapted version to be built."""
+
+    kind: Annotated[str, Field(pattern=r"^[a-z]+(\+[a-z]+)*$", max_length=100)] = "metric"
+    """`align`: sites brought to one mean and spread, labels not read; `metric`: axes that labels
+    choose, so that they hold at sites not seen; `align+metric`: one after the other."""
+    field: Literal["site", "scanner", "stain", "dataset"] = "site"
+    """What tells sites apart."""
+    force: bool = False
+    """Serve it even if a check fails; that is recorded."""
+
+
 class RollbackWanted(Record):
     """Which version is to serve."""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
 from search.disk.atomic import write_durably
+from search.errors import StoreError
 from search.transforms.align import Align
 from search.transforms.contract import CannotFit, Sample, Transform, Vectors, Words
 from search.transforms.metric import Metric
@@ -27,7 +28,7 @@ TABLES = "adaptation.safetensors"
 FORMAT = 1
 
 
-class BadAdaptation(ValueError):
+class BadAdaptation(StoreError):
     """Files of an adaptation that are damaged or of another make."""
 
 
@@ -126,21 +127,20 @@ class Adaptation:
             "fitted_on": self.fitted_on,
             "steps": [{"kind": kind, **step.facts()} for kind, step in self.steps],
             "tables_sha256": sha256(tables).hexdigest(),
-            "fingerprint": self.card.fingerprint,
         }
         write_durably(folder / TABLES, tables)
         write_durably(folder / FACTS, json.dumps(facts, indent=1).encode())
 
     @classmethod
-    def read(cls, folder: Path) -> Adaptation | None:
-        """What `write` kept in a folder; `None` where there is nothing.
+    def read(cls, folder: Path, card: EncoderCard) -> Adaptation | None:
+        """What `write` kept in the folder of a version; `None` if its card names no adaptation.
 
         Raises:
-            BadAdaptation: it is damaged, or of a newer format.
+            BadAdaptation: it is missing, damaged, of a newer format, or not that of the card.
         """
         from safetensors.numpy import load
 
-        if not (folder / FACTS).exists():
+        if card.adapted is None:
             return None
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -151,8 +151,8 @@ class Adaptation:
             steps = tuple(_steps(facts["steps"], tables))
             base = EncoderCard.from_json(json.dumps(facts["base"]), str(folder / FACTS))
             made = cls(base, steps, facts["field"], facts["fitted_on"])
-            if made.card.fingerprint != facts["fingerprint"]:
-                raise ValueError("its fingerprint is not that of its numbers")
+            if made.card.fingerprint != card.fingerprint:
+                raise ValueError(f"it makes vectors of {made.card.title}, not of {card.title}")
             return made
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadAdaptation(

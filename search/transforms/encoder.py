@@ -7,13 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder
 from search.transforms.adaptation import Adaptation
 from search.transforms.contract import Vectors, Words
-
-OWN = "(own cells)"
-"""The site of images that are aligned by their own smear's cells."""
 
 
 class _Through:
@@ -42,32 +38,12 @@ class _Through:
 class AdaptedEncoder(Encoder):
     """An encoder, the adaptation behind it, and the site whose alignment its images get."""
 
-    def __init__(
-        self,
-        base: Encoder,
-        adaptation: Adaptation,
-        site: str = "",
-        card: EncoderCard | None = None,
-    ) -> None:
-        """Use an encoder through an adaptation.
-
-        Args:
-            base: What embeds.
-            adaptation: What its vectors go through.
-            site: By which all images are aligned; empty where each is aligned by the site that it
-                looks most like.
-            card: Of the version; that of the adaptation if left out.
-        """
-        super().__init__(card or adaptation.card, _Through(base, adaptation, site))
+    def __init__(self, base: Encoder, adaptation: Adaptation, site: str = "") -> None:
+        """`site` is empty where each image is aligned by the site that it looks most like."""
+        super().__init__(adaptation.card, _Through(base, adaptation, site))
         self.base = base
         self.adaptation = adaptation
-        self.site = site
 
-    def at(self, site: str) -> AdaptedEncoder:
-        """The same, with every image aligned by one fitted site."""
-        return AdaptedEncoder(self.base, self.adaptation, site, self.card)
-
-    def by_own_cells(self, vectors: Vectors) -> AdaptedEncoder:
-        """The same, with images aligned by the base vectors of the cells of their own smear."""
-        known = self.adaptation.with_site(OWN, vectors)
-        return AdaptedEncoder(self.base, known, OWN, self.card)
+    def at(self, site: str | None) -> AdaptedEncoder:
+        """The same, with every image aligned by one site, if that was fitted."""
+        return AdaptedEncoder(self.base, self.adaptation, site or "")

@@ -110,7 +110,7 @@ def _collections(settings: Settings) -> Iterator[Finding]:
     for name in names:
 
         def check(settings: Settings, name: str = name) -> str:
-            card = library.card(name)
+            card = library.base(name)
             here = load(library.reference(name), device=settings.device).card
             if here.fingerprint != card.fingerprint:
                 raise ValueError(

@@ -65,6 +65,37 @@ def reindex(
         raise typer.Exit(1)
 
 
+def adapt(
+    kind: Annotated[str, typer.Option("--kind", help="align, metric, or align+metric.")] = "metric",
+    field: Annotated[
+        str, typer.Option("--field", help="What tells sites apart: site, scanner, stain, dataset.")
+    ] = "site",
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Activate it even if a check fails; this is recorded.")
+    ] = False,
+) -> None:
+    """Fit a transform on the stored vectors and build a version with it; embeds nothing again.
+
+    align brings sites together without labels; metric lets labels choose what counts. It is scored
+    on sites (else patients, else sources) that it was not fitted on. Exits 1 if a check fails.
+    """
+    from encoder.registry import load
+    from ingest.slides.rereading import Rereader
+    from search.adaptation.run import AdaptPlan
+    from search.adaptation.run import adapt as run
+
+    held, name, settings = opened(library, collection)
+    encoder = load(held.reference(name), device=settings.device)
+    with Rereader() as reader:
+        plan = AdaptPlan(kind=kind, field=field, force=force)
+        done = run(held, name, encoder, plan, read_pixels=reader)
+    show(done)
+    if done.refused_by and not force:
+        raise typer.Exit(1)
+
+
 def rollback(
     library: LibraryOption = None,
     collection: CollectionOption = None,
@@ -212,6 +243,7 @@ def cases(
 VERBS = (
     versions,
     reindex,
+    adapt,
     rollback,
     prune,
     reconcile,

@@ -170,6 +170,7 @@ def _versions(place: Place) -> None:
         _gates(versions)
     with right:
         if not under_way:
+            _adapt(place)
             _reindex(place)
         _rollback(place, versions)
 
@@ -260,6 +261,37 @@ def _reindex(place: Place) -> None:
         if error.status != 403:
             raise
         st.html(states.notes([f"The re-index was not started: {error}. It needs the role admin."]))
+        return
+    st.session_state[JOB] = job.id
+    st.rerun()
+
+
+ADAPTATIONS = {
+    "metric": "Labels choose what counts",
+    "align": "Sites are aligned, without labels",
+    "align+metric": "Sites are aligned, then labels choose",
+}
+
+
+def _adapt(place: Place) -> None:
+    with st.form("library-adapt"):
+        st.html(
+            '<h2 class="hs-section">Adapt</h2><p class="hs-reason">The stored vectors are '
+            "transformed so that neighbours share labels rather than sites. Nothing is embedded "
+            "again. The new version becomes active only if it scores better on sites (or patients) "
+            "that it was not fitted on.</p>"
+        )
+        kind = st.selectbox("Kind", list(ADAPTATIONS), format_func=ADAPTATIONS.__getitem__)
+        field = st.selectbox("Sites are told apart by", ["site", "scanner", "stain", "dataset"])
+        sent = st.form_submit_button("Adapt the collection")
+    if not sent:
+        return
+    try:
+        job = place.client.adapt(place.name, kind, field)
+    except ServiceError as error:
+        if error.status != 403:
+            raise
+        st.html(states.notes([f"It was not started: {error}. It needs the role admin."]))
         return
     st.session_state[JOB] = job.id
     st.rerun()

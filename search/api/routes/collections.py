@@ -137,7 +137,7 @@ def build(name: str, access: Writes) -> Built:
 
 
 def _add_checked(collection: Collection, shard: bytes) -> Added:
-    check_shard(shard, collection.card.to_json())
+    check_shard(shard, collection.base.to_json())
     return collection.add_shard(shard)
 
 

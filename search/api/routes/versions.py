@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import Query, Response
 
 from encoder.registry import load
+from search.adaptation.run import AdaptPlan, adapt
 from search.api.access import Admins, Lists, Reads, Writes, api_router
 from search.api.problems import without_names
 from search.index.contract import IndexSettings
@@ -19,6 +20,7 @@ from search.maintenance.reindex import Reindexed, ReindexPlan, reindex
 from search.maintenance.rollback import list_versions, prune, rollback
 from search.schemas.jobs import JobRecord
 from search.schemas.versions import (
+    AdaptWanted,
     GateFacts,
     IndexWanted,
     Pruned,
@@ -93,6 +95,41 @@ def start_reindex(
         return as_result(done)
 
     job = access.start("reindex", called, work)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_record(job)
+
+
+@router.post(
+    "/collections/{name}/adapt",
+    status_code=202,
+    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+)
+def start_adapt(name: str, wanted: AdaptWanted, access: Admins, response: Response) -> JobRecord:
+    """Fit a transform on the stored vectors and build a version with it; a job.
+
+    Nothing is embedded again. It switches when its checks pass, among them scores on sites (else
+    patients, else sources) that the transform was not fitted on.
+    """
+    library, called = access.library(name)
+    read_pixels = access.context(name).read_pixels
+
+    def work(run: Run) -> dict[str, Any]:
+        encoder = load(library.reference(called), device=access.settings.device)
+        plan = AdaptPlan(kind=wanted.kind, field=wanted.field, force=wanted.force)
+        done = adapt(
+            library,
+            called,
+            encoder,
+            plan,
+            read_pixels=read_pixels,
+            progress=run.progress,
+            stop=run.stop,
+        )
+        if done.switched:
+            access.follow(called)
+        return as_result(done)
+
+    job = access.start("adapt", called, work)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job_record(job)
 

@@ -32,7 +32,7 @@ def test_a_fitted_chain_is_the_same_after_it_was_written_and_read(
     made = Adaptation.fit(kind, sample(), BASE)
     made.write(tmp_path)
 
-    read = Adaptation.read(tmp_path)
+    read = Adaptation.read(tmp_path, made.card)
 
     assert read is not None
     assert read.kind == kind
@@ -41,19 +41,27 @@ def test_a_fitted_chain_is_the_same_after_it_was_written_and_read(
     assert np.array_equal(read.apply(rows, sites), made.apply(rows, sites))
 
 
-def test_a_folder_without_an_adaptation_has_none(tmp_path: Path) -> None:
-    assert Adaptation.read(tmp_path) is None
+def test_a_version_whose_card_names_no_adaptation_has_none(tmp_path: Path) -> None:
+    assert Adaptation.read(tmp_path, BASE) is None
+
+
+def test_an_adaptation_that_is_not_that_of_the_card_is_refused(tmp_path: Path) -> None:
+    Adaptation.fit("align", sample(), BASE).write(tmp_path)
+
+    with pytest.raises(BadAdaptation, match="it makes vectors of base through align"):
+        Adaptation.read(tmp_path, Adaptation.fit("metric", sample(), BASE).card)
 
 
 @pytest.mark.parametrize("name", [FACTS, TABLES])
 def test_a_damaged_file_is_refused(name: str, tmp_path: Path) -> None:
-    Adaptation.fit("metric", sample(), BASE).write(tmp_path)
+    made = Adaptation.fit("metric", sample(), BASE)
+    made.write(tmp_path)
     content = bytearray((tmp_path / name).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(BadAdaptation, match="restore it from a backup"):
-        Adaptation.read(tmp_path)
+        Adaptation.read(tmp_path, made.card)
 
 
 def test_the_fingerprint_follows_the_kind_and_what_it_was_fitted_on() -> None:

@@ -42,12 +42,3 @@ def test_images_of_no_named_site_are_aligned_by_the_nearest() -> None:
     assert np.allclose(
         encoder.embed(images()), encoder.adaptation.apply(sample.vectors, sample.sites), atol=1e-5
     )
-
-
-def test_images_aligned_by_their_own_cells_keep_the_fingerprint_of_the_version() -> None:
-    encoder, sample = adapted()
-
-    own = encoder.by_own_cells(sample.vectors[60:])
-
-    assert own.card == encoder.card
-    assert np.abs(own.embed(images()[60:]).mean(axis=0)).max() < 0.2

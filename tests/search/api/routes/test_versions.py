@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adaptable import encoder_of, fill_sites
 from fastapi.testclient import TestClient
 from versioned import fill, mixed
 
@@ -239,3 +240,33 @@ def test_under_switches_every_answer_is_of_one_version(library: Library) -> None
 
     assert wrong == []
     assert seen == set(rows)
+
+
+def test_an_adapted_version_is_built_as_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = fill_sites(tmp_path / "sites")
+    monkeypatch.setattr("search.api.routes.versions.load", lambda id, device: encoder_of(id))
+    service = Service(library, Settings(library=library.folder), encoder_of)
+    with TestClient(create_app(service), base_url="http://localhost") as client:
+        sent = client.post("/v1/collections/cells/adapt", json={"kind": "metric"})
+        job = ended(client, sent.headers["location"])
+        first, second = client.get("/v1/collections/cells/versions").json()
+        card = client.get("/v1/collections/cells/card").json()
+    service.close()
+
+    assert (job["kind"], job["state"]) == ("adapt", "done"), job
+    assert (job["result"]["copied"], job["result"]["embedded"]) == (240, 0)
+    assert second["served"]
+    assert card["fingerprint"] == second["fingerprint"] != first["fingerprint"]
+    assert card["adapted"].startswith("metric ")
+
+
+def test_a_collection_that_cannot_be_adapted_ends_the_job_with_the_reason(
+    client: TestClient,
+) -> None:
+    sent = client.post("/v1/collections/cells/adapt", json={"kind": "align"})
+    job = ended(client, sent.headers["location"])
+
+    assert job["state"] == "failed"
+    assert "aligning needs 50 of each site" in job["error"]

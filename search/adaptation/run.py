@@ -1,0 +1,137 @@
+"""A version whose vectors are adapted to its own collection: fitted, compared, built, served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from encoder.contract import Encoder
+from search.adaptation.comparison import compare
+from search.errors import StoreError
+from search.library.contents import Truth
+from search.library.library import Library
+from search.library.sources import ReadPixels
+from search.maintenance.checks import Check
+from search.maintenance.reindex import Progress, Reindexed, ReindexPlan, Stopped, reindex
+from search.neighbours.groups import groups
+from search.schemas.items import Item
+from search.transforms.adaptation import Adaptation, kinds_in
+from search.transforms.contract import CannotFit, Sample, Vectors
+
+FIELDS = ("site", "scanner", "stain", "dataset")
+"""Fields of an item that can tell sites apart."""
+
+
+class CannotAdapt(StoreError):
+    """A collection that cannot be adapted as it is; says what is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptPlan:
+    """How a collection is adapted."""
+
+    kind: str = "metric"
+    """Names of `search.transforms.adaptation.KINDS`, joined by a plus."""
+    field: str = "site"
+    """One of `FIELDS`."""
+    force: bool = False
+    """Serve it even if a check fails; that is kept with the version."""
+
+
+def adapt(
+    library: Library,
+    name: str,
+    encoder: Encoder,
+    plan: AdaptPlan = AdaptPlan(),
+    *,
+    read_pixels: ReadPixels | None = None,
+    progress: Progress = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Reindexed:
+    """Fit a transform on a collection, and make a version whose index holds what it gives.
+
+    The shards of the version keep the encoder's vectors, so that any other version can be built
+    from it. A collection that is adapted already is adapted anew from those.
+
+    Args:
+        library: Where the collection is.
+        name: Of the collection.
+        encoder: Of the collection, before any adaptation; embeds a few stored images again as a
+            check, and nothing else.
+        plan: What is wanted.
+        read_pixels: Reads a stored item again; see `reindex`.
+        progress: Callback with steps done: folds of the comparison, then items.
+        stop: Called now and then; true ends the run with `Stopped`.
+
+    Raises:
+        CannotAdapt: too few sites, labels or patients, labels that say the site (with the table
+            that shows it), or another encoder than that of the stored vectors.
+        StoreError: as `reindex`.
+    """
+    versions = library.versions(name)
+    versions.finish_interrupted()
+    served = versions.current()
+    truth = Truth.read(versions.path(served.id), served.card)
+    if plan.field not in FIELDS:
+        raise CannotAdapt(f"sites are told apart by {', '.join(FIELDS)}, got {plan.field!r}")
+
+    def compared(done: int, total: int) -> None:
+        progress(done, total)
+        if stop():
+            raise Stopped("stopped before a version was begun; the same command begins again")
+
+    try:
+        kinds_in(plan.kind)
+        _, items, vectors = truth.table(stored=True)
+        sample = sample_of(items, vectors, plan.field)
+        found = compare(plan.kind, sample, truth.base, compared)
+        adaptation = Adaptation.fit(plan.kind, sample, truth.base, plan.field)
+    except CannotFit as error:
+        raise CannotAdapt(f"collection {name!r} cannot be adapted: {error}") from error
+    fitted_on = Check(
+        "fitted on",
+        None,
+        {
+            "items": float(len(sample)),
+            "labelled": float((sample.labels != "").sum()),
+            "sites": float(len(np.unique(sample.sites[sample.sites != ""]))),
+            "compared": float(found.rows),
+        },
+        note=f"{plan.kind} by {plan.field}; digest {adaptation.fitted_on}",
+    )
+    return reindex(
+        library,
+        name,
+        encoder,
+        reference=served.encoder,
+        plan=ReindexPlan(
+            force=plan.force,
+            adaptation=adaptation,
+            checked=(*found.checks, fitted_on),
+        ),
+        read_pixels=read_pixels,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def sample_of(items: Sequence[Item], vectors: Vectors, field: str) -> Sample:
+    """Stored items as a transform is fitted on them.
+
+    Args:
+        items: n of them.
+        vectors: n x dim, as the encoder made them.
+        field: What tells sites apart.
+    """
+    return Sample(
+        vectors,
+        np.array([getattr(item, field) or "" for item in items], np.str_),
+        np.array([item.label or "" for item in items], np.str_),
+        groups(
+            [item.patient for item in items],
+            [item.case for item in items],
+            [item.source for item in items],
+        ),
+    )

@@ -1,0 +1,50 @@
+"""Which site a query is aligned by, where an index aligns sites."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from encoder.card import EncoderCard
+from search.index.contract import Vectors
+from search.library.collection import Collection
+from search.schemas.answers import Alignment
+from search.schemas.questions import About
+from search.transforms.adaptation import Adaptation
+
+ENOUGH = 20
+"""Cells of one query from which its own cells may stand for its site."""
+OWN = "(own cells)"
+
+
+def asked_card(collection: Collection, fingerprint: str | None) -> EncoderCard:
+    """The card whose vectors a question with this fingerprint may bring.
+
+    Vectors of the encoder before the adaptation are taken too, and adapted.
+    """
+    return collection.base if fingerprint == collection.base.fingerprint else collection.card
+
+
+def adapted(
+    adaptation: Adaptation, rows: Vectors, about: About
+) -> tuple[Vectors, Alignment | None]:
+    """Base vectors of one query as the index holds vectors, and how they were aligned.
+
+    They are aligned by the site that the question names, if the index knows it; else by their own
+    cells, if they are many; else by the site that their mean looks most like.
+
+    Args:
+        adaptation: Of the collection.
+        rows: n x base dim, of one image, field or case.
+        about: What the question says of them.
+    """
+    if not adaptation.sites:
+        return adaptation.apply(rows, np.full(len(rows), "")), None
+    named = getattr(about, adaptation.field, None)
+    if named in adaptation.sites:
+        return adaptation.apply(rows, np.full(len(rows), named)), Alignment(site=named, by="named")
+    if len(rows) >= ENOUGH:
+        known = adaptation.with_site(OWN, rows)
+        found = known.apply(rows, np.full(len(rows), OWN))
+        return found, Alignment(site=None, by="own cells")
+    near = str(adaptation.nearest(rows.mean(axis=0, keepdims=True))[0])
+    return adaptation.apply(rows, np.full(len(rows), near)), Alignment(site=near, by="nearest")
