@@ -104,8 +104,8 @@ def test_tsne_keeps_neighbours_together_and_tells_how_far_it_is(cells: Collectio
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-def test_a_map_that_is_stopped_leaves_nothing(cells: Collection) -> None:
-    with pytest.raises(NoMap, match="stopped"):
+def test_a_map_that_is_cancelled_leaves_nothing(cells: Collection) -> None:
+    with pytest.raises(NoMap, match="cancelled"):
         compute_map(cells.folder, cells.card, "tsne", stop=lambda: True)
 
     assert not map_path(cells.folder, "tsne").exists()

@@ -135,7 +135,7 @@ def test_a_limit_on_the_size_of_files_is_said_in_words(tmp_path: Path) -> None:
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from encoder.registry import load; from search.library.library import Library\n"
-        "from search.index.contract import StoreError\n"
+        "from search.errors import StoreError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
         "try: Library.open(Path(sys.argv[1])).create('cells', load('colour').card)\n"
         "except StoreError as error: print(error)\n"

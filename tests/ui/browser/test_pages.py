@@ -142,7 +142,7 @@ def test_every_page_fits_and_is_legible_by_day_and_by_night(
     address, page = opened
     audit = (REPOSITORY / "tests" / "support" / "contrast.js").read_text()
     with Client(live.url) as client:
-        item = next(iter(client.items_page("cells", Filter(), 1)[0])).id
+        item = next(iter(client.items_page("cells", Filter(), 1).items)).id
         others = ",".join(hit.item.id for hit in client.search(Question(item=item, k=2)).hits)
     bad = []
     for path, there in {
