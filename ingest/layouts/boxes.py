@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from ingest.layouts.scan import Files, LayoutError, Scan, read_text
 from ingest.sources.marked import Mark
 from ingest.sources.source import Facts
-from search.schemas.text import composed
+from search.text import composed
 
 UNREAD = "its annotation cannot be read"
 LOOKED_AT = 8

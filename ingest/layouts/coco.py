@@ -16,7 +16,7 @@ from ingest.layouts.boxes import number
 from ingest.layouts.scan import Files, LayoutError, Scan, read_text
 from ingest.sources.marked import Mark
 from ingest.sources.source import Facts
-from search.schemas.text import composed
+from search.text import composed
 
 Rectangle = tuple[float, float, float, float]
 """Left, top, width, height."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ingest.layouts.scan import LayoutError, Scan
 from ingest.sources.source import Facts
-from search.schemas.text import is_missing
+from search.text import is_missing
 
 SLIDE = re.compile(r"^Slide (\d+)\b")
 CODE = re.compile(r"^([A-Za-z]{2,12})_\d+$")

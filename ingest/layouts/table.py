@@ -21,7 +21,7 @@ from ingest.sources.marked import Mark, Marked
 from ingest.sources.source import NOTHING, Facts, Reader, Whole
 from ingest.sources.text import on_disk
 from search.schemas.items import Kind
-from search.schemas.text import is_missing
+from search.text import is_missing
 
 WORDS = ("label", "case", "patient", "site", "stain", "scanner")
 CORNER_AND_SIZE = ("x", "y", "w", "h")

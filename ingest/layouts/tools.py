@@ -24,7 +24,7 @@ from ingest.layouts.boxes import (
 from ingest.layouts.scan import Files, LayoutError, Scan
 from ingest.sources.marked import Mark
 from ingest.sources.source import Facts
-from search.schemas.text import composed
+from search.text import composed
 
 BOX_COLUMNS = ("xmin", "ymin", "xmax", "ymax")
 CLASSES = "_classes.csv"

@@ -17,7 +17,7 @@ from ingest.pipeline.storing import Storing
 from ingest.sandbox.pool import TIMEOUT_S
 from ingest.sources.report import OnProgress, Report
 from ingest.sources.source import Planned, Source, Task
-from search.schemas.text import composed
+from search.text import composed
 
 
 @dataclass(frozen=True, kw_only=True)

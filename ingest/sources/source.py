@@ -22,7 +22,7 @@ from ingest.sandbox import messages
 from ingest.sources.report import Failure
 from ingest.sources.text import control_characters
 from search.schemas.items import Box, Item, Kind, ScaleOrigin, item_id, source_id
-from search.schemas.text import composed
+from search.text import composed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import unicodedata
 from itertools import takewhile
 from pathlib import Path
 
-from search.schemas.text import composed
+from search.text import composed
 
 PUNCTUATION = frozenset("‘’‚“”„–—…•°µ±²³¹½¼¾×·§€£™©«»‹›ªº¿¡\N{NO-BREAK SPACE}")
 """Signs beyond ASCII that tables of a laboratory hold."""

@@ -17,7 +17,7 @@ from search.neighbours.duplicates import PictureHash, same_pairs
 from search.neighbours.groups import Rows, groups
 from search.schemas.filters import Filter, days
 from search.schemas.items import Item
-from search.schemas.text import composed
+from search.text import composed
 
 COMPARED = 40_000
 """Most pictures of which all are compared with all, to find those that are one."""

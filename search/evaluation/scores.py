@@ -36,7 +36,7 @@ from search.schemas.evaluations import (
     Span,
 )
 from search.schemas.filters import Filter
-from search.schemas.text import composed
+from search.text import composed
 from search.votes.knn import votes
 from search.votes.lineage import is_dangerous
 from search.votes.reliability import coverage_curve, ece, reliability

@@ -24,7 +24,7 @@ from search.neighbours.duplicates import PictureHash, hashes_of, perceptual_hash
 from search.query.pictures import Pictures
 from search.schemas.evaluations import SetFacts
 from search.schemas.items import Item, item_id, source_id
-from search.schemas.text import composed, is_missing
+from search.text import composed, is_missing
 
 MANIFEST = "manifest.csv"
 FACTS = ("label", "patient", "case", "site", "source", "acquired")

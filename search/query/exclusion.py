@@ -11,7 +11,7 @@ from search.schemas.answers import Exclusion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.questions import About
-from search.schemas.text import is_missing, spelling
+from search.text import is_missing, spelling
 
 MOST_NAMES = 100_000
 """Stored names that are compared with one that nobody has."""

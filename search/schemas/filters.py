@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from search.schemas.items import KEYWORDS, Item, ItemId, Kind, Record
-from search.schemas.text import forms
+from search.text import forms
 
 RANGE_FIELDS = (("um_per_px_min", "um_per_px_max"), ("acquired_from", "acquired_to"))
 """The fields of `Filter` that are the two ends of a range."""

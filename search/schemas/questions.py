@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from search.schemas.filters import Filter
-from search.schemas.items import KEYWORDS, Box, ItemId, Keyword, Record
-from search.schemas.text import Name
+from search.schemas.items import KEYWORDS, Box, ItemId, Keyword, Record, Text
+from search.text import composed
+
+
+def _tidy(name: str) -> str:
+    tidy = composed(name).strip()
+    if not tidy:
+        raise ValueError("is blank; leave it out where it is not known")
+    return tidy
+
+
+Name = Annotated[Text, AfterValidator(_tidy)]
+"""A name that a person typed, composed and without blanks around it."""
+
 
 Relation = Literal["item", "source", "case", "patient", "duplicate"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from ingest.sources.source import BadFacts, Facts, Source, make_item
 from ingest.sources.text import TextError, decode_text, on_disk, printable
-from search.schemas.text import is_missing
+from search.text import is_missing
 
 TABLE = (
     "path,label,site,stain\n"

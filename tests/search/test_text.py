@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
 from search.schemas.questions import About
-from search.schemas.text import forms, is_missing, spelling
+from search.text import forms, is_missing, spelling
 
 
 @pytest.mark.parametrize(

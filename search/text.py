@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated
-
-from pydantic import AfterValidator
-
-from search.schemas.items import Text
 
 MISSING = frozenset(
     {"nan", "none", "na", "n/a", "#n/a", "<na>", "null", "nil", "nat", "-", "--", "?", "n.a."}
@@ -45,14 +40,3 @@ def spelling(name: str) -> str:
     letters = re.sub(r"(?<=\d)\.0+$", "", letters)
     letters = re.sub(r"\W|_", "", letters)
     return re.sub(r"(?<!\d)0+(?=\d)", "", letters)
-
-
-def _tidy(name: str) -> str:
-    tidy = composed(name).strip()
-    if not tidy:
-        raise ValueError("is blank; leave it out where it is not known")
-    return tidy
-
-
-Name = Annotated[Text, AfterValidator(_tidy)]
-"""A name that a person typed, composed and without blanks around it."""
