@@ -36,7 +36,7 @@ from ui.cli.ingesting import run_ingest
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 LONG = 180_000
 BESIDE = "colours"
-"""A second collection of the same cells with another encoder, to be held against the first."""
+"""A second collection of the same cells with another encoder, to be compared with the first."""
 
 
 def main() -> None:

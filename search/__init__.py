@@ -1,3 +1,3 @@
-"""The words the product speaks, the stores that hold vectors, and the service that answers."""
+"""The search service: stores of vectors, queries, votes, evaluation and maintenance."""
 
 import encoder  # noqa: F401 - before NumPy

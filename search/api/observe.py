@@ -41,7 +41,7 @@ FIELDS = {
 
 
 def callers_id(came: str | None) -> str | None:
-    """The id that a caller gave its request, where it is a short plain word; else `None`."""
+    """The id that a caller gave its request, where it is short and plain; else `None`."""
     return came if came and REQUEST_ID.fullmatch(came) else None
 
 
@@ -55,7 +55,7 @@ class _Stderr(logging.Handler):
 
 
 def make_log(level: str, handler: logging.Handler | None = None) -> structlog.stdlib.BoundLogger:
-    """A log of JSON lines, from a level on; to standard error unless told otherwise."""
+    """A log of JSON lines, from a level on; to standard error by default."""
     plain = logging.Logger("hemaseek.service", level.upper())
     plain.addHandler(handler or _Stderr())
     log: structlog.stdlib.BoundLogger = structlog.wrap_logger(

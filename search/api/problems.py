@@ -182,7 +182,7 @@ def without_names(text: str, path: str = "") -> str:
     """A reason without paths and names of files, which often are names of people.
 
     Args:
-        text: What was said to the operator.
+        text: The message for the operator.
         path: The file that it is about, if it is known: its name is taken out however it is spelt.
     """
     own = Path(path)

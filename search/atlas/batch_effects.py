@@ -100,7 +100,7 @@ def _notes(
 ) -> list[str]:
     unknown = int((origin < 0).sum())
     if not names:
-        return [f"No item says its {field}: nothing can be said of it."]
+        return [f"No item has a {field}; its effect cannot be measured."]
     notes = []
     if len(names) == 1:
         notes.append(f"Every item that says its {field} is of {names[0]!r}: nothing to compare.")

@@ -59,7 +59,7 @@ class Map:
     columns: dict[str, tuple[tuple[str, ...], NDArray[np.int32]]]
     """For each of `COLUMNS`: its values, and for each item the number of its own; -1 for none."""
     of: int
-    """Items that the version held."""
+    """Items of the version."""
     digest: str
     """Of its shards then; see `search.votes.calibration.content_digest`."""
     made: str

@@ -37,8 +37,8 @@ from search.query.exclusion import (
     exclusion_filter,
     own_groups,
     patient_exclusion,
-    strangers,
     understood,
+    unknown_names,
 )
 from search.schemas.answers import Alignment, Hit
 from search.schemas.cases import (
@@ -97,7 +97,7 @@ def similar_cases(
     started = perf_counter()
     about, misread = understood(question.about)
     question = question.model_copy(update={"about": about})
-    misread += [one.words for one in strangers(store, question.not_these)]
+    misread += [one.words for one in unknown_names(store, question.not_these)]
     bag = _query(context, question, images)
     embedded_at = perf_counter()
     exclude = exclusion_filter(bag.own, question.exclude, question.not_these)
@@ -118,7 +118,7 @@ def similar_cases(
         bag.patient_known,
         [one.item for match in best for one in match[2]],
         "compared cells",
-        strangers(store, question.about),
+        unknown_names(store, question.about),
     )
     warnings = [*misread, *bag.warnings, *notes]
     if len(shown) < question.k:

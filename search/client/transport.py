@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class ServiceError(RuntimeError):
-    """The service refused, and said why."""
+    """The service refused; the message is its reason."""
 
     def __init__(self, status: int, title: str, detail: str) -> None:
         super().__init__(detail or title)

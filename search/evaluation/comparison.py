@@ -72,8 +72,8 @@ def compared(
         both: A row for each item that both tested: `truth`, `said`, `said of the second` (null for
             no answer) and `cluster`.
         unit: What a cluster is.
-        first: Whose answers `said` holds.
-        second: Whose the other are.
+        first: Whose predictions are in `said`.
+        second: Whose predictions are in `said of the second`.
         relabelled: Items that were left out because their label had changed.
     """
     names = np.unique(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from search.evaluation.metrics import Draws, Labels
 
 AT_ONCE = 4_000_000
-"""Weights that are held at once."""
+"""Weights in memory at once."""
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def evaluate(
     uploaded: tuple[SetFacts, Callable[[Callable[[int], None]], Cells]] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Outcome:
-    """Evaluate what a collection holds, or an uploaded set against it.
+    """Evaluate a collection, or an uploaded set against it.
 
     Args:
         store: Of the collection.
@@ -267,7 +267,7 @@ def unanswerable(
         if not lost:
             continue
         words = ", ".join(f"{label} ({count})" for label, count in sorted(lost.items()))
-        told = (
+        sentence = (
             f"{method.method}: {lost.total()} of {len(made.rows)} queries cannot be answered "
             "right, since no reference outside their own patient, case and source has their "
             f"label: {words}"
@@ -278,8 +278,8 @@ def unanswerable(
                 f"{100 * getattr(without, key):.1f} % without them"
                 for name, key in MEANS.items()
             )
-            told += f"; {'; '.join(means)}"
-        notes.append(told)
+            sentence += f"; {'; '.join(means)}"
+        notes.append(sentence)
     return notes
 
 
@@ -324,7 +324,7 @@ def _checked(cells: Cells, queries: Rows, labelled: int) -> list[str]:
     if len(cells) < FEWEST or classes < 2 or not len(queries):
         raise CannotEvaluate(
             f"an evaluation needs at least {FEWEST} labelled items of two labels, got "
-            f"{len(cells)} of {classes}; ingest labelled items, or ask for more of them"
+            f"{len(cells)} of {classes}; ingest labelled items, or raise the limit"
         )
     notes = []
     if len(cells) < labelled and cells.own.any():

@@ -1,4 +1,4 @@
-"""From what items were called to scores, intervals, curves, and the index beside exact search."""
+"""Scores, intervals and curves of predictions, and the index compared with exact search."""
 
 from __future__ import annotations
 

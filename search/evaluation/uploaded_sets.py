@@ -177,7 +177,7 @@ def _facts(
                 f"{MANIFEST} is no UTF-8 (byte {error.start}); save it as CSV UTF-8, so that no "
                 "letter of a label is lost"
             ) from error
-        return _told(list(csv.DictReader(StringIO(text))), PurePosixPath(path).parent, files)
+        return _reported(list(csv.DictReader(StringIO(text))), PurePosixPath(path).parent, files)
     found = {
         name: {"label": PurePosixPath(name).parent.name}
         for name in sorted(files)
@@ -191,7 +191,7 @@ def _facts(
     return found
 
 
-def _told(
+def _reported(
     lines: list[dict[str, Any]], folder: PurePosixPath, files: Mapping[str, zipfile.ZipInfo]
 ) -> dict[str, dict[str, str]]:
     if not lines or not {"path", "label"} <= set(lines[0]):

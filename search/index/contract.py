@@ -111,7 +111,7 @@ class IndexSettings:
         """These, or with more links where they are the usual ones and the points are many.
 
         Args:
-            points: How many the index is going to hold.
+            points: How many the index will have.
         """
         usual = (self.m, self.ef_construct) == (IndexSettings.m, IndexSettings.ef_construct)
         return replace(self, m=32, ef_construct=256) if usual and points >= MANY_POINTS else self
@@ -150,7 +150,7 @@ class BuildReport:
     by_share: dict[float, float] = field(default_factory=dict)
     """Share of the points that each filter of the sample left, with the recall under it."""
     ef: int | None = None
-    """Candidates per search that the figures hold for; `None` where there is no graph."""
+    """Candidates per search at which the figures were measured; `None` where there is no graph."""
 
     @property
     def enough(self) -> bool:
@@ -270,7 +270,7 @@ def checked_vectors(vectors: NDArray[np.floating], dim: int, n: int | None = Non
 
 
 def checked_items(items: Sequence[Item]) -> None:
-    """Refuse items whose ids an engine cannot hold.
+    """Refuse items whose ids an engine cannot store.
 
     Raises:
         BadItem: an id that is not a UUID in its usual form.

@@ -1,4 +1,4 @@
-"""Items and filters as engines hold them: flat, with numbers that survive the way there."""
+"""Items and filters as engines store them: flat, with numbers that are not rounded on the way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXACT = "um_per_px_exact"
 
 
 def indexed(number: float) -> float:
-    """A number as engines can hold it: 15 significant digits.
+    """A number as engines can store it: 15 significant digits.
 
     The engine reads numbers of 16 and 17 digits back one unit in the last place off, so that
     a stored value would not meet a range that ends at it. Rounding keeps order and equality.
@@ -30,7 +30,7 @@ def range_ends(filter: Filter) -> dict[str, tuple[float | None, float | None]]:
 
 
 def to_payload(item: Item) -> dict[str, Any]:
-    """An item as an engine holds it: flat, without its id and without what is not known.
+    """An item as an engine stores it: flat, without its id and without what is not known.
 
     The box is four numbers and the date is days, so that both can be indexed.
     """

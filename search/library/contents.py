@@ -1,4 +1,4 @@
-"""What the shards of a version hold together: which items live, and where each lies."""
+"""The items that the shards of a version contain together, and where each lies."""
 
 from __future__ import annotations
 

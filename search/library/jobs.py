@@ -167,7 +167,7 @@ class Jobs:
             return
         self._change(id, state="running")
         try:
-            result = dict(work(Run(partial(self._told, id), stopping)))
+            result = dict(work(Run(partial(self._reported, id), stopping)))
             json.dumps(result, allow_nan=False)
         except Exception as error:  # a job must not take the others with it
             state: State = "stopped" if stopping.is_set() else "failed"
@@ -175,7 +175,7 @@ class Jobs:
         else:
             self._end(id, "done", result=result)
 
-    def _told(self, id: str, done: int, total: int) -> None:
+    def _reported(self, id: str, done: int, total: int) -> None:
         self._change(id, done=done, total=total)
 
     def _change(self, id: str, **changes: Any) -> Job:

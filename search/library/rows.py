@@ -1,4 +1,4 @@
-"""What the shards and the catalogue hold of single items."""
+"""Single items, as the shards and the catalogue have them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ AGAIN_S = 1.0
 
 
 class OpenCollections:
-    """The collections of a library that one service has open.
+    """The collections of a library that a service has open.
 
     A change of `current.json`, whoever made it, is seen at the next question. The new version
     is opened beside the old one, which answers until it is ready; then new questions get the
@@ -133,7 +133,9 @@ class OpenCollections:
                 return there
             try:
                 new = self._library.served(name, id)
-            except StoreBusy:  # the last question that held it is just going, or another process
+            except (
+                StoreBusy
+            ):  # the last query that uses it is ending, or another process has it open
                 if self._closed or time.monotonic() > end:
                     raise
                 time.sleep(0.02)

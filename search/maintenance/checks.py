@@ -65,7 +65,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Table:
-    """What a version holds, in order of id."""
+    """The items of a version, in order of id."""
 
     ids: Sequence[bytes]
     items: Sequence[Item]
@@ -247,7 +247,7 @@ def centre(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Chec
 
 
 def common(new: Table, parent: Table) -> tuple[Table, Table]:
-    """The items that both hold, with the facts of the new version, in one order."""
+    """The items of both versions, with the facts of the new version, in one order."""
     there = {id: at for at, id in enumerate(parent.ids)}
     mine = [at for at, id in enumerate(new.ids) if id in there]
     theirs = [there[new.ids[at]] for at in mine]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 from uuid import UUID
@@ -14,44 +13,15 @@ from search.index.contract import BATCH, Stored, Vectors, scroll_all
 from search.library.collection import Collection
 from search.library.contents import Truth
 from search.library.shards import Entry, ShardError, payload_digest
+from search.schemas.versions import ReconcileRecord
 
 Why = Literal["missing", "payload", "vector"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reconciled:
-    """What was found, and what was done about it."""
+def reconcile(collection: Collection, *, mend: bool = True) -> ReconcileRecord:
+    """Compare every point of the index with its shard, and mend what differs.
 
-    collection: str
-    version: str
-    points: int
-    """Items that live by the shards."""
-    shards: str
-    """Point hash of the shards."""
-    index: str
-    """Point hash of the index, after mending, where it was mended."""
-    missing: int
-    """Items that the index lacked."""
-    phantom: int
-    """Points of the index that no shard has."""
-    payload: int
-    """Points with other metadata than their shard."""
-    vector: int
-    """Points with another vector than their shard."""
-    catalogue: int
-    """Items that the catalogue placed wrongly, lacked, or had too many."""
-    mended: bool
-
-    @property
-    def equal(self) -> bool:
-        """Whether the index is the shards, point by point."""
-        return self.shards == self.index and (self.mended or not self.catalogue)
-
-
-def reconcile(collection: Collection, *, mend: bool = True) -> Reconciled:
-    """Compare every point of the index with its shard, and put right what differs.
-
-    Writers wait meanwhile. It holds about 350 bytes for each item.
+    Writers wait meanwhile. It takes about 350 bytes of memory for each item.
 
     Args:
         collection: Open.
@@ -86,18 +56,20 @@ def reconcile(collection: Collection, *, mend: bool = True) -> Reconciled:
             if wrong or phantom:
                 have = dict(index_points(collection))
     reasons = list(wrong.values())
-    return Reconciled(
+    shards, index = point_hash(want.items()), point_hash(have.items())
+    return ReconcileRecord(
         collection=collection.name,
         version=collection.version.id,
         points=len(want),
-        shards=point_hash(want.items()),
-        index=point_hash(have.items()),
+        shards=shards,
+        index=index,
         missing=reasons.count("missing"),
         phantom=len(phantom),
         payload=reasons.count("payload"),
         vector=reasons.count("vector"),
         catalogue=catalogue,
         mended=mend,
+        equal=shards == index and (mend or not catalogue),
     )
 
 

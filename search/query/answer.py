@@ -61,7 +61,7 @@ def answer(context: Context, question: Question, image: bytes | None = None) -> 
         query.patient_known,
         [hit.item for hit in hits],
         "neighbours",
-        query.strangers,
+        query.unknown_names,
     )
     return Answer(
         hits=tuple(hits),

@@ -76,7 +76,7 @@ def scale_warnings(query_um: float | None, hits: Sequence[Hit]) -> list[str]:
     """Whether the query shows another field of view than its neighbours, as sentences.
 
     Every encoder squashes a picture to one size, so a cell in a wide picture is embedded as a
-    small cell. Nothing is said where either scale is not known.
+    small cell. There is no warning where either scale is unknown.
     """
     spans = [span for hit in hits if (span := span_um(hit.item)) is not None]
     if query_um is None or len(spans) < 3:

@@ -20,7 +20,7 @@ Groups = Mapping[str, Collection[str]]
 
 
 @dataclass(frozen=True)
-class Stranger:
+class UnknownName:
     """A patient or case that is to be left out and of which no item is stored."""
 
     field: Literal["patient", "case"]
@@ -31,12 +31,12 @@ class Stranger:
     @property
     def words(self) -> str:
         """The sentence for the answer."""
-        told = f"No stored item is of {self.field} '{self.name}'"
+        sentence = f"No stored item is of {self.field} '{self.name}'"
         if not self.near:
-            return f"{told}, so none had to be left out."
+            return f"{sentence}, so none had to be left out."
         names = " or ".join(f"'{name}'" for name in self.near[:3])
         return (
-            f"{told}, so none was left out; stored is {names}. If that is the same "
+            f"{sentence}, so none was left out; stored is {names}. If that is the same "
             f"{self.field}, search again with that name."
         )
 
@@ -52,7 +52,7 @@ def understood(about: About) -> tuple[About, list[str]]:
     return about.model_copy(update=dict.fromkeys(words)), warnings
 
 
-def strangers(store: Store, named: About | Filter) -> list[Stranger]:
+def unknown_names(store: Store, named: About | Filter) -> list[UnknownName]:
     """The patients and cases that a query or an exclusion names and that no stored item has."""
     found = []
     fields: tuple[Literal["patient", "case"], ...] = ("patient", "case")
@@ -63,7 +63,7 @@ def strangers(store: Store, named: About | Filter) -> list[Stranger]:
                 continue
             stored = store.facet(field, None, MOST_NAMES)
             near = sorted(one for one in stored if spelling(one) == spelling(name))
-            found.append(Stranger(field, name, tuple(near)))
+            found.append(UnknownName(field, name, tuple(near)))
     return found
 
 
@@ -94,7 +94,7 @@ def patient_exclusion(
     patient_known: bool,
     found: Sequence[Item],
     called: str,
-    unknown_names: Sequence[Stranger] = (),
+    unknown_names: Sequence[UnknownName] = (),
 ) -> tuple[Exclusion, list[str]]:
     """Whether the query's own patient was excluded, and warnings unless it certainly was.
 
@@ -105,17 +105,17 @@ def patient_exclusion(
         called: What these items are to the question, in the plural: `neighbours`.
         unknown_names: Names of the query that no stored item has.
     """
-    told = [one.words for one in unknown_names if one.field in relations]
+    warnings = [one.words for one in unknown_names if one.field in relations]
     if "patient" not in relations:
-        return "off", [*told, "The query's own patient was not left out, as asked."]
+        return "off", [*warnings, "The query's own patient was not left out, as requested."]
     if not patient_known:
         note = f"The query's patient is unknown: {called} may be of the same patient."
-        return "impossible", [*told, note]
+        return "impossible", [*warnings, note]
     unknown = sum(item.patient is None for item in found)
     if found and unknown == len(found):
-        return "impossible", [*told, f"The library has no patient ids for these {called}."]
+        return "impossible", [*warnings, f"The library has no patient ids for these {called}."]
     if any(one.near for one in unknown_names if one.field == "patient"):
-        return "impossible", told
+        return "impossible", warnings
     if unknown:
-        return "partial", [*told, f"{unknown} of {len(found)} {called} have no patient id."]
-    return "applied", told
+        return "partial", [*warnings, f"{unknown} of {len(found)} {called} have no patient id."]
+    return "applied", warnings

@@ -26,7 +26,7 @@ BATCH = 32
 PATIENCE_S = 10.0
 """How long a call waits for others to finish."""
 WAITING = 8
-"""Calls that wait at once; each holds a thread, so more are refused."""
+"""Calls that wait at once; each occupies a thread, so more are refused."""
 
 
 class MemoryBudget:
@@ -119,7 +119,7 @@ class Pictures:
             yield read_rgb(content, name=name, max_pixels=self._max_pixels)
 
     def batches(self, contents: Iterable[tuple[str, bytes]]) -> Iterator[list[RGB]]:
-        """Many pictures, named for errors, in small batches; each counts until the next is asked.
+        """Many pictures, named for errors, in small batches; each counts until the next one.
 
         Raises:
             ImageError, Busy: as `opened`.

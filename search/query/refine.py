@@ -118,7 +118,7 @@ def region_vector(patches: Patches, region: Box, height: int, width: int) -> Vec
     return np.asarray(total / weights.sum(), np.float32)
 
 
-def silent_part(patches: Patches) -> NDArray[np.bool_]:
+def measured_part(patches: Patches) -> NDArray[np.bool_]:
     """Which numbers of a vector no patch token has: those measured beside a network.
 
     Args:
@@ -130,15 +130,15 @@ def silent_part(patches: Patches) -> NDArray[np.bool_]:
     return np.asarray(~patches.any(axis=(0, 1)))
 
 
-def joined(row: Vectors, measured: Vectors, silent: NDArray[np.bool_]) -> Vectors:
+def joined(row: Vectors, measured: Vectors, beside: NDArray[np.bool_]) -> Vectors:
     """The patches' part of one vector and the measured part of another, as an encoder joins them.
 
     Args:
         row: Length dim, of patch tokens.
         measured: Length dim, of an image as a whole.
-        silent: Which numbers are measured.
+        beside: Which numbers are measured.
     """
-    own = ~silent
+    own = ~beside
     length = float(np.linalg.norm(row[own]))
     share = float(np.linalg.norm(measured[own]))
     both = measured.copy()

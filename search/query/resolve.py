@@ -17,8 +17,8 @@ from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash
 from search.query.alignment import adapted, asked_card
 from search.query.caveats import image_warnings, span_um
 from search.query.context import Context
-from search.query.exclusion import Stranger, exclusion_filter, strangers, understood
-from search.query.refine import BestScore, average_vector, joined, region_vector, silent_part
+from search.query.exclusion import UnknownName, exclusion_filter, understood, unknown_names
+from search.query.refine import BestScore, average_vector, joined, measured_part, region_vector
 from search.query.searcher import Rank, Searcher
 from search.query.stored import stored
 from search.schemas.answers import Alignment, Hit
@@ -39,7 +39,7 @@ class Query:
     """For each relation (item, source, case, patient) the values that the query has."""
     patient_known: bool = False
     """Whether the patient of everything that the query is made of is known."""
-    strangers: list[Stranger] = field(default_factory=list)
+    unknown_names: list[UnknownName] = field(default_factory=list)
     """The patient or case that it names and that no stored item has."""
     site: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -75,8 +75,8 @@ def resolve(context: Context, question: Question, image: bytes | None) -> Query:
     about, warnings = understood(question.about)
     question = question.model_copy(update={"about": about})
     store = context.collection.store
-    warnings += [one.words for one in strangers(store, question.not_these)]
-    query = Query(like=[], strangers=strangers(store, about), warnings=warnings)
+    warnings += [one.words for one in unknown_names(store, question.not_these)]
+    query = Query(like=[], unknown_names=unknown_names(store, about), warnings=warnings)
     given = [image is not None, question.item is not None, question.vector is not None]
     examples = isinstance(question, Refinement) and bool(question.like)
     if sum(given) > 1 or (not any(given) and not examples):
@@ -180,9 +180,9 @@ def _of_pixels(encoder: Encoder, question: Question, pixels: RGB) -> Vectors:
     try:
         _, patches = encoder.tokens([pixels])
         row = region_vector(patches[0], region, *pixels.shape[:2])
-        silent = silent_part(patches[0])
-        if silent.any():  # what is measured beside a network is measured on the region alone
-            row = joined(row, encoder.embed([crop(pixels, region)])[0], silent)
+        beside = measured_part(patches[0])
+        if beside.any():  # what is measured beside a network is measured on the region alone
+            row = joined(row, encoder.embed([crop(pixels, region)])[0], beside)
     except (NoPatchTokens, ValueError) as error:
         raise BadQuestion(str(error)) from error
     return np.asarray(checked_vectors(row[None], encoder.card.dim, 1)[0])

@@ -101,7 +101,7 @@ class MapAnswer(Record):
     encoder: str
     method: Method
     of: int
-    """Items that the collection held; more than the points where the map shows a part."""
+    """Items of the collection; more than the points where the map shows a part."""
     stale: bool
     """Whether the collection was written to since."""
     made: str

@@ -116,15 +116,24 @@ class ReconcileRecord(Record):
     collection: str
     version: str
     points: int
+    """Items that live by the shards."""
     shards: str
+    """Point hash of the shards."""
     index: str
+    """Point hash of the index, after mending, where it was mended."""
     missing: int
+    """Items that the index lacked."""
     phantom: int
+    """Points of the index that no shard has."""
     payload: int
+    """Points with other metadata than their shard."""
     vector: int
+    """Points with another vector than their shard."""
     catalogue: int
+    """Items that the catalogue placed wrongly, lacked, or had too many."""
     mended: bool
     equal: bool
+    """Whether the index is the shards, point by point."""
 
 
 class Pruned(Record):

@@ -25,12 +25,12 @@ HEAD = "head"
 
 
 class AuditError(ValueError):
-    """A log whose chain does not hold."""
+    """A log whose chain of hashes is broken."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A chain that holds."""
+    """A chain of hashes that is whole."""
 
     lines: int
     files: int

@@ -26,7 +26,7 @@ class RateLimit:
 
     The calls of this window of the clock, and the share of those of the window before it that
     still lies within one length of now. (`limits` reads the text; its own counter in memory
-    starts a thread at nearly every call, which costs more than the rest of the gate.)
+    starts a thread at nearly every call, which costs more than the rest of the middleware.)
 
     Args:
         text: For instance `100/second` or `12000/minute`; empty for no limit.

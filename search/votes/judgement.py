@@ -108,7 +108,7 @@ def applicable(
     *,
     stale: bool,
 ) -> tuple[CalibrationState, CalibrationFit | None]:
-    """What of a calibration holds for a question: it was fitted for votes without a filter that
+    """What of a calibration applies to a query: it was fitted for votes without a filter that
     exclude every relation, with one weighting and a few k."""
     if calibration is None:
         return "none", None

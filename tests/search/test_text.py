@@ -28,13 +28,13 @@ def test_spellings_of_two_names_differ(one: str, other: str) -> None:
     assert spelling(one) != spelling(other)
 
 
-@pytest.mark.parametrize("word", ["nan", "NaN", " None", "NA", "n/a", "<NA>", "null", "-", "?"])
-def test_words_for_nothing_are_known(word: str) -> None:
-    assert is_missing(word)
-    assert not is_missing(f"{word}1")
+@pytest.mark.parametrize("text", ["nan", "NaN", " None", "NA", "n/a", "<NA>", "null", "-", "?"])
+def test_words_for_nothing_are_known(text: str) -> None:
+    assert is_missing(text)
+    assert not is_missing(f"{text}1")
 
 
-def test_what_is_told_of_a_query_is_composed_and_without_blanks() -> None:
+def test_text_of_a_query_is_composed_and_without_blanks() -> None:
     decomposed = unicodedata.normalize("NFD", "Müller")
 
     assert About(patient=f" {decomposed}\u200b ").patient == "Müller"
@@ -47,6 +47,6 @@ def test_a_filter_meets_a_label_in_either_unicode_form() -> None:
     assert len(both) == 2
     for stored in both:
         item = Item(id=item_id("d", "s"), dataset="d", source="s", label=stored)
-        for asked in both:
-            assert Filter(label=(asked,)).meets(item)
-            assert Filter(label=(asked,)).hits(item)
+        for where in both:
+            assert Filter(label=(where,)).meets(item)
+            assert Filter(label=(where,)).hits(item)

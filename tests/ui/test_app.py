@@ -116,7 +116,7 @@ def test_a_link_with_examples_shows_them_marked(
     assert 'class="hs-card hs-liked"' in shown
 
 
-def test_a_filter_holds_and_counts_of_the_others_follow(
+def test_a_filter_is_applied_and_counts_of_the_others_follow(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = page(monkeypatch, live.url, item=stored(live), grouped="no", k="50")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Local:
-    """A library that is opened in this process, with the client's names for what it is asked."""
+    """A library that is opened in this process, with the methods of the client."""
 
     def __init__(self, service: Service) -> None:
         self.service = service

@@ -18,8 +18,13 @@ def show(found: Any) -> None:
     import json
 
     for one in found if isinstance(found, list | tuple) else [found]:
-        facts = asdict(one) if is_dataclass(one) and not isinstance(one, type) else one
-        typer.echo(json.dumps(facts, default=str))
+        typer.echo(json.dumps(one, default=_facts))
+
+
+def _facts(one: Any) -> Any:
+    if hasattr(one, "model_dump"):
+        return one.model_dump()
+    return asdict(one) if is_dataclass(one) and not isinstance(one, type) else str(one)
 
 
 def versions(library: LibraryOption = None, collection: CollectionOption = None) -> None:
@@ -100,7 +105,7 @@ def rollback(
     library: LibraryOption = None,
     collection: CollectionOption = None,
     to: Annotated[str | None, typer.Option(help="Another version than the one before.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also one that a gate refused.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also one that failed a check.")] = False,
 ) -> None:
     """Serve the version that was served before; a second time, it goes back."""
     from search.maintenance.rollback import rollback as run
@@ -123,7 +128,7 @@ def prune(
     before = {version.id for version in lib.versions(name).all()}
     try:
         run(lib, name, keep)
-    except StoreBusy:  # a service holds what it served before a switch until its next request
+    except StoreBusy:  # a service keeps the version before a switch open until its next request
         client = running_service(settings)
         if client is None:
             raise
@@ -156,10 +161,10 @@ def undo(library: LibraryOption = None, collection: CollectionOption = None) -> 
     """
     from ingest.pipeline.ledger import Ledger, ledger_path
 
-    held, name, _ = opened(library, collection)
-    with Ledger(ledger_path(held.folder), name) as ledger:
+    lib, name, _ = opened(library, collection)
+    with Ledger(ledger_path(lib.folder), name) as ledger:
         run, ids = ledger.replaced()
-    with held.collection(name) as one:
+    with lib.collection(name) as one:
         back = one.bring_back(ids)
         if back:
             one.build()

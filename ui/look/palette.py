@@ -30,7 +30,7 @@ UNKNOWN = "#9a9a9a"
 def colours(names: Iterable[str | None]) -> dict[str | None, str]:
     """A colour for each name, the same on every page: by alphabetical place.
 
-    Beyond eight names the colours repeat; tell them apart by `shapes` or `lines` as well.
+    Beyond eight names the colours repeat; distinguish them by `shapes` or `lines` as well.
     """
     return {**_dealt(names, CATEGORIES), None: UNKNOWN}
 

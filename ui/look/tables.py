@@ -15,7 +15,7 @@ def table(
         heads: Of the columns.
         rows: Cells as HTML, escaped by whoever makes them; see `plain`.
         caption: One sentence above it.
-        text: Columns that hold words, and are set to the left.
+        text: Columns of text, which are set to the left.
     """
     above = f'<p class="hs-caption">{escape(caption)}</p>' if caption else ""
     head = "".join(

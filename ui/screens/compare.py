@@ -278,7 +278,7 @@ def differences(known: Item | None, search: Searching, items: list[Item]) -> str
     )
     rows = []
     for name in (*SHOWN, "scale"):
-        mine = _value(known, name) if known is not None else _told(search, name)
+        mine = _value(known, name) if known is not None else _described(search, name)
         cells = []
         for item in items:
             theirs = _value(item, name)
@@ -303,7 +303,7 @@ def _value(item: Item, name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _told(search: Searching, name: str) -> str | None:
+def _described(search: Searching, name: str) -> str | None:
     if name == "scale" and search.um_per_px is not None:
         return f"{search.um_per_px:.3g} µm per px"
     return search.patient if name == "patient" else None

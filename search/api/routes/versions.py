@@ -15,7 +15,7 @@ from search.api.problems import without_names
 from search.index.contract import IndexSettings
 from search.library.jobs import Job, Run
 from search.maintenance.checks import as_json
-from search.maintenance.reconcile import Reconciled, reconcile
+from search.maintenance.reconcile import reconcile
 from search.maintenance.reindex import Reindexed, ReindexPlan, reindex
 from search.maintenance.rollback import list_versions, prune, rollback
 from search.schemas.jobs import JobRecord
@@ -72,7 +72,7 @@ def start_reindex(
 
     It serves once its checks pass. Started again after an interruption, it resumes there.
     """
-    library, called = access.library(name)  # a job must not hold the version that it replaces
+    library, called = access.library(name)  # a job must not keep the version open that it replaces
     read_pixels = access.context(name).read_pixels
 
     def work(run: Run) -> dict[str, Any]:
@@ -164,8 +164,7 @@ def prune_versions(
 @router.post("/collections/{name}/reconcile")
 def reconcile_index(name: str, access: Admins, mend: bool = True) -> ReconcileRecord:
     """Compare the index with the shards, item by item, and mend it where they differ."""
-    found: Reconciled = reconcile(access.context(name).collection, mend=mend)
-    return ReconcileRecord(**vars(found), equal=found.equal)
+    return reconcile(access.context(name).collection, mend=mend)
 
 
 @router.post("/collections/{name}/items/remove")

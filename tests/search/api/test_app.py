@@ -176,7 +176,7 @@ def test_the_answer_says_whether_the_patient_was_kept_out(
         assert "P1" not in [hit["item"]["patient"] for hit in answer["hits"]]
 
 
-def test_a_filter_holds_for_every_hit_and_a_shortage_is_said(client: TestClient) -> None:
+def test_every_hit_meets_the_filter_and_a_shortage_is_reported(client: TestClient) -> None:
     where = {"label": ["eosinophil", "platelet"], "site": ["site 1"]}
 
     answer = upload(client, png(square(COLOURS["lymphocyte"], 9)), k=24, where=where).json()

@@ -61,7 +61,7 @@ def opened(port: int, sent: bytes, address: str = "127.0.0.1") -> socket.socket:
 
 
 def answered(one: socket.socket) -> bytes:
-    """Everything until the other side closes or has said its 200."""
+    """Everything until the other side closes or has sent its 200."""
     got = b""
     with contextlib.suppress(ConnectionResetError):
         while part := one.recv(4096):
@@ -123,7 +123,7 @@ def test_a_long_body_that_keeps_its_rate_is_taken(port: int) -> None:
     assert answered(one).endswith(b"80000")
 
 
-def test_one_address_holds_only_its_share_and_another_is_served(port: int) -> None:
+def test_one_address_gets_only_its_share_of_connections_and_another_is_served(port: int) -> None:
     posting = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"
     greedy = [opened(port, posting, "127.0.0.2") for _ in range(8)]
     time.sleep(0.2)  # until their headers are read

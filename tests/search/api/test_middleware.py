@@ -1,4 +1,4 @@
-"""The gate: limits, headers, faults, a store that is down, and a log that cannot be written."""
+"""The middleware: limits, headers, faults, a store that is down, an audit log that is full."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _client(settings: Settings, stored: Stored) -> Iterator[TestClient]:
         yield client
 
 
-def test_more_calls_than_the_limit_are_told_when_to_come_back(client: TestClient) -> None:
+def test_more_calls_than_the_limit_get_the_time_of_the_next_try(client: TestClient) -> None:
     answers = [client.get("/v1/collections") for _ in range(6)]
 
     assert [answer.status_code for answer in answers] == [200] * 5 + [429]
@@ -157,7 +157,7 @@ def test_a_store_that_dies_under_the_service_is_a_503_with_retry_after(
     assert again.status_code == 200
 
 
-def test_a_store_that_is_down_is_not_asked_by_every_call(settings: Settings) -> None:
+def test_a_store_that_is_down_is_not_tried_by_every_call(settings: Settings) -> None:
     tried = []
 
     def never() -> Service:
@@ -186,7 +186,7 @@ def test_damaged_keys_stop_the_start_in_words(settings: Settings) -> None:
         pass
 
 
-def test_a_folder_of_its_own_holds_the_audit_log(tmp_path: Path, settings: Settings) -> None:
+def test_the_audit_log_can_lie_in_a_folder_of_its_own(tmp_path: Path, settings: Settings) -> None:
     apart = Settings(library=settings.library, audit=tmp_path / "elsewhere")
     with TestClient(create_app(settings=apart)) as client:
         client.get("/v1/collections")

@@ -88,7 +88,7 @@ def test_nothing_of_a_patient_is_logged_audited_or_counted(
     assert any("test_observe.py" in frame for frame in error["where"])
 
 
-def test_the_audit_log_says_who_asked_what_and_what_was_shown(
+def test_the_audit_log_records_caller_query_and_what_was_shown(
     stored: tuple[Path, Stored],
 ) -> None:
     folder, known = stored
@@ -154,7 +154,7 @@ def test_two_applications_count_apart() -> None:
 
 
 @pytest.mark.parametrize("came", [None, "", "short", "a" * 65, "with space 123", "x\r\ny: z-123"])
-def test_an_id_of_a_caller_that_is_no_short_word_is_dropped(came: str | None) -> None:
+def test_a_request_id_that_is_not_short_and_plain_is_dropped(came: str | None) -> None:
     assert callers_id(came) is None
 
 

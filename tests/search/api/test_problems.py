@@ -42,7 +42,7 @@ def test_the_narrower_error_comes_before_the_wider() -> None:
         assert hidden == [], f"{kind.__name__} is never reached"
 
 
-def test_words_that_are_no_unicode_are_answered_all_the_same() -> None:
+def test_text_that_is_not_unicode_gets_an_answer() -> None:
     answer = problem(422, "The request does not fit", "a lone surrogate: \ud800")
 
     assert json.loads(answer.body)["detail"].endswith("\ud800")
@@ -72,5 +72,5 @@ def test_a_long_value_is_not_repeated_whole() -> None:
         ("only 3 of 4 boxes, 0.25 um/px", "/in/ab.png", "only 3 of 4 boxes, 0.25 um/px"),
     ],
 )
-def test_a_reason_is_told_without_names_of_files(text: str, path: str, kept: str) -> None:
+def test_a_reason_has_no_file_names(text: str, path: str, kept: str) -> None:
     assert without_names(text, path) == kept

@@ -1,4 +1,4 @@
-"""Effects of origin are told from effects of content."""
+"""Effects of origin are distinguished from effects of content."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_robustness_cannot_be_known_where_each_patient_has_one_picture(
     ("change", "words"),
     [({"site": None}, "No item says its site"), ({"site": "A"}, "is of 'A': nothing to compare")],
 )
-def test_what_cannot_be_measured_is_said(
+def test_what_cannot_be_measured_is_noted(
     rng: np.random.Generator, change: dict[str, str | None], words: str
 ) -> None:
     items, rows = library(rng, by_label=3, by_site=0)

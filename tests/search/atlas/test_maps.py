@@ -88,10 +88,10 @@ def test_a_map_of_a_part_is_the_same_part_every_time(cells: Collection) -> None:
     assert one.ids == other.ids
 
 
-def test_tsne_keeps_neighbours_together_and_tells_how_far_it_is(cells: Collection) -> None:
-    told: list[tuple[int, int]] = []
+def test_tsne_keeps_neighbours_together_and_reports_progress(cells: Collection) -> None:
+    reported: list[tuple[int, int]] = []
     made = compute_map(
-        cells.folder, cells.card, "tsne", perplexity=8, progress=lambda *at: told.append(at)
+        cells.folder, cells.card, "tsne", perplexity=8, progress=lambda *at: reported.append(at)
     )
     rows = reference(cells, made)
     near = np.argsort(-(rows @ rows.T), axis=1, kind="stable")[:, 1:4]
@@ -100,8 +100,8 @@ def test_tsne_keeps_neighbours_together_and_tells_how_far_it_is(cells: Collectio
     kept = np.take_along_axis(rank, near, axis=1).mean()
 
     assert kept < 10  # of 59; by chance it would be 30
-    assert told[-1] == (750, 750)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert reported[-1] == (750, 750)
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)
 
 
 def test_a_map_that_is_cancelled_leaves_nothing(cells: Collection) -> None:
@@ -111,7 +111,7 @@ def test_a_map_that_is_cancelled_leaves_nothing(cells: Collection) -> None:
     assert not map_path(cells.folder, "tsne").exists()
 
 
-def test_too_few_items_are_said_to_be(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_too_few_items_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     service = random_service(tmp_path, random_entries(rng, 2))
     cells = service.collection()
     with pytest.raises(CannotMap, match="at least 3 items, this collection has 2"):

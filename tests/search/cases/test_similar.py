@@ -154,7 +154,7 @@ def test_slides_are_bags_of_tiles(service: Service, entries: list[Entry]) -> Non
     assert source not in {case.value for case in answer.cases}
 
 
-def test_a_filter_holds_for_every_compared_cell(service: Service) -> None:
+def test_every_compared_cell_meets_the_filter(service: Service) -> None:
     answer = similar_cases(
         service.context(),
         CaseQuestion(case="P1-0", k=4, where=Filter(label=("SNE",), site=("site 0", "site 2"))),
@@ -165,7 +165,9 @@ def test_a_filter_holds_for_every_compared_cell(service: Service) -> None:
         assert set(case.sites) <= {"site 0", "site 2"}
 
 
-def test_what_is_told_of_uploaded_cells_is_left_out(service: Service, entries: list[Entry]) -> None:
+def test_the_patient_given_for_uploaded_cells_is_excluded(
+    service: Service, entries: list[Entry]
+) -> None:
     question = CaseQuestion(
         vectors=((1.0,) * CARD.dim,),
         fingerprint=CARD.fingerprint,

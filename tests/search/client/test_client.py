@@ -42,7 +42,7 @@ def test_what_is_served_is_listed(client: Client) -> None:
     assert sum(client.facets("cells", "kind").values()) == cells.items
 
 
-def test_a_refusal_says_what_the_service_said(client: Client) -> None:
+def test_a_refusal_has_the_message_of_the_service(client: Client) -> None:
     missing = "00000000-0000-5000-8000-000000000000"
 
     with pytest.raises(ServiceError, match=f"no item {missing}") as raised:
@@ -51,7 +51,7 @@ def test_a_refusal_says_what_the_service_said(client: Client) -> None:
     assert (raised.value.status, raised.value.title) == (404, "No such item")
 
 
-def test_nobody_there_is_said_with_what_to_do() -> None:
+def test_a_service_that_does_not_answer_is_an_error_with_what_to_do() -> None:
     with (
         Client(f"http://127.0.0.1:{free_port()}", timeout=2) as nobody,
         pytest.raises(ServiceDown, match="hemaseek serve"),

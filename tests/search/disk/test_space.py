@@ -131,7 +131,7 @@ def test_a_read_only_library_is_refused_in_words(disk: Disk) -> None:
         assert cells.store.count() == 2
 
 
-def test_a_limit_on_the_size_of_files_is_said_in_words(tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_refused_in_words(tmp_path: Path) -> None:
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from encoder.registry import load; from search.library.library import Library\n"

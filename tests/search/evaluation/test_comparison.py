@@ -1,4 +1,4 @@
-"""Two evaluations held against each other over the same items."""
+"""Two evaluations compared over the same items."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_mcnemar_is_a_fair_coin_for_each_item_that_one_alone_has_right(
     assert mcnemar(one, other) == mcnemar(other, one) == pytest.approx(p)
 
 
-def test_items_that_one_alone_asked_are_left_out_and_counted(service: Service) -> None:
+def test_items_that_only_one_tested_are_left_out_and_counted(service: Service) -> None:
     whole = done(service, PLAN)
     some = done(service, PLAN.model_copy(update={"where": Filter(label=("BL", "MY"))}))
     found = paired(service.evaluations, whole, some, "5-NN")

@@ -43,7 +43,7 @@ def test_no_predictions_cannot_be_scored():
         scores(np.zeros((2, 2)))
 
 
-def test_intervals_hold_the_score_and_repeat_with_the_seed(rng):
+def test_intervals_contain_the_score_and_repeat_with_the_seed(rng):
     truth = rng.integers(0, 3, 300)
     predicted = np.where(rng.random(300) < 0.7, truth, rng.integers(0, 3, 300))
     names = np.arange(300).astype(str)

@@ -25,7 +25,7 @@ def test_the_probe_is_scikit_learns_with_that_strength(rng):
     assert 0 < found.iterations < 1000
 
 
-def test_a_fit_that_did_not_converge_is_told_and_not_warned(rng):
+def test_a_fit_that_did_not_converge_is_reported_without_a_warning(rng):
     train = rng.standard_normal((60, 5))
 
     found = linear_probe(train, (train[:, 0] > 0).astype(int), train, max_iter=1)
@@ -34,7 +34,7 @@ def test_a_fit_that_did_not_converge_is_told_and_not_warned(rng):
     assert found.iterations == 1
 
 
-def test_classes_that_are_not_taught_keep_their_numbers(rng):
+def test_classes_outside_the_training_set_keep_their_numbers(rng):
     train = rng.standard_normal((60, 5))
     labels = np.where(train[:, 0] > 0, 7, 2)
 

@@ -196,7 +196,7 @@ def test_a_tied_vote_is_never_right(rng: np.random.Generator) -> None:
     assert result.scores.accuracy == (made.first[clear] == truth[clear]).sum() / 40
 
 
-def test_no_one_is_taught_by_his_kin_in_any_split(rng: np.random.Generator) -> None:
+def test_no_group_is_in_train_and_test_of_any_split(rng: np.random.Generator) -> None:
     n = 90
     cells = made(
         n,
@@ -212,7 +212,7 @@ def test_no_one_is_taught_by_his_kin_in_any_split(rng: np.random.Generator) -> N
             assert not set(cells.group[fold.train]) & set(cells.group[fold.test])
 
 
-def test_later_items_are_asked_and_earlier_ones_teach(rng: np.random.Generator) -> None:
+def test_later_items_are_test_and_earlier_ones_train(rng: np.random.Generator) -> None:
     days = [date(2024, 1, 1 + at // 3) if at % 10 else None for at in range(60)]
     cells = made(60, rng, acquired=days)
 
@@ -285,7 +285,7 @@ def test_the_unit_of_the_intervals_is_named(service: Service) -> None:
             assert span.low <= span.high
 
 
-def test_a_class_that_cannot_be_answered_is_told_and_both_means_are_given(
+def test_a_class_that_cannot_be_predicted_is_listed_and_both_means_are_given(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     """A class of one cell, and one of three cells of a single patient."""
@@ -325,7 +325,7 @@ def test_where_every_class_can_be_answered_one_mean_is_enough(service: Service) 
     assert not any("cannot be answered" in note for note in result.notes)
 
 
-def test_a_part_can_be_asked_while_all_teach(service: Service) -> None:
+def test_a_sample_can_be_queries_while_all_are_references(service: Service) -> None:
     result = run(service, PLAN.model_copy(update={"ask": 50})).result
 
     assert result.data.asked <= 52

@@ -19,7 +19,7 @@ def _cells(rng, n=400, groups=37, classes=4):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_grouped_folds_never_part_a_group_and_ask_every_cell_once(seed):
+def test_grouped_folds_never_split_a_group_and_test_every_cell_once(seed):
     labels, groups, _ = _cells(np.random.default_rng(seed))
 
     folds = grouped(labels, groups, 5, seed)
@@ -30,7 +30,7 @@ def test_grouped_folds_never_part_a_group_and_ask_every_cell_once(seed):
     assert np.array_equal(np.sort(np.concatenate([f.test for f in folds])), np.arange(len(labels)))
 
 
-def test_leaving_a_source_out_asks_each_source_once(rng):
+def test_leaving_a_source_out_tests_each_source_once(rng):
     _, groups, sources = _cells(rng)
 
     folds = leave_one_source_out(sources, groups)
@@ -63,7 +63,7 @@ def test_a_fixed_split_keeps_what_was_decided():
     assert fold.test.tolist() == [0, 2]
 
 
-def test_stratified_folds_hold_each_class_in_proportion_and_repeat(rng):
+def test_stratified_folds_have_each_class_in_proportion_and_repeat(rng):
     labels = np.repeat(["a", "b"], [100, 20])
 
     folds = stratified(labels, 5, 3)
@@ -74,7 +74,7 @@ def test_stratified_folds_hold_each_class_in_proportion_and_repeat(rng):
     )
 
 
-def test_too_few_groups_for_the_folds_is_said():
+def test_too_few_groups_for_the_folds_are_refused():
     with pytest.raises(BadSplit, match="5 folds need 5 groups, got 2"):
         grouped(np.array(["a", "b"]), np.array(["g", "h"]), 5)
 
@@ -104,6 +104,6 @@ def test_a_smaller_subset_and_one_without_a_class_reuse_the_same_cells():
     assert set(fewer) == {row for row in large if labels[row] != "d"}
 
 
-def test_more_folds_than_cells_of_any_class_is_said():
+def test_more_folds_than_cells_of_any_class_are_refused():
     with pytest.raises(BadSplit, match="4 cells cannot be split so"):
         stratified(np.array(["a", "a", "b", "b"]), 3)

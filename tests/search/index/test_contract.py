@@ -346,7 +346,7 @@ def test_an_id_that_is_no_uuid_refuses_the_whole_call(
     assert store.count() == 0
 
 
-def test_fewer_than_one_result_cannot_be_asked_for(shelf: Store, library: Library) -> None:
+def test_k_below_one_is_refused(shelf: Store, library: Library) -> None:
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         shelf.nearest(library.vectors[0], 0)
     with pytest.raises(ValueError, match="limit must be at least 1"):
@@ -409,7 +409,7 @@ def test_a_score_is_never_above_one(shelf: Store, library: Library) -> None:
 
 
 @pytest.mark.parametrize("field", KEYWORDS)
-def test_each_keyword_field_can_be_asked_for_and_shut_out(
+def test_each_keyword_field_can_be_required_and_excluded(
     shelf: Store, library: Library, field: str
 ) -> None:
     values = [value for item in library.items if (value := getattr(item, field))][:2]
@@ -732,7 +732,7 @@ def test_a_closed_store_says_so(full: Store, library: Library) -> None:
         full.upsert(library.items[:1], library.vectors[:1])
 
 
-def test_a_build_reports_what_it_holds(full: Store, library: Library) -> None:
+def test_a_build_reports_its_points(full: Store, library: Library) -> None:
     report = full.build()
 
     assert report.points == len(library.items)
@@ -740,7 +740,7 @@ def test_a_build_reports_what_it_holds(full: Store, library: Library) -> None:
     assert report.sample == 0  # so few are all compared
 
 
-def test_a_probe_of_a_store_that_was_emptied_meanwhile_asks_nothing(store: Store) -> None:
+def test_a_probe_of_a_store_that_was_emptied_meanwhile_has_no_queries(store: Store) -> None:
     probe = Probe.take(store)
 
     assert probe.vectors.shape == (0, DIM)

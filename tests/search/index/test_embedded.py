@@ -75,7 +75,7 @@ def child(code: str, *arguments: object) -> subprocess.Popen[str]:
 # The folder
 
 
-def test_the_folder_says_what_it_holds_without_being_opened(folder: Path) -> None:
+def test_the_description_of_a_folder_is_read_without_opening_the_store(folder: Path) -> None:
     settings = IndexSettings(m=24)
     with EdgeStore.create(folder, "cells", CARD, settings):
         manifest = Manifest.read(folder)
@@ -138,7 +138,7 @@ def test_a_creation_that_was_cut_short_is_made_again(folder: Path) -> None:
         ('{"format": 99}', "format 99, this version reads 1"),
     ],
 )
-def test_a_spoilt_description_is_named(folder: Path, text: str, says: str) -> None:
+def test_a_damaged_description_is_named(folder: Path, text: str, says: str) -> None:
     EdgeStore.create(folder, "cells", CARD).close()
     (folder / "index.json").write_text(text)
 

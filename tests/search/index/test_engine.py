@@ -67,7 +67,7 @@ def test_with_every_setting_the_graph_finds_what_exact_search_finds(
                 assert hit.score == pytest.approx(float(rows[at] @ rows[5]), abs=1e-5)
 
 
-def test_the_engine_keeps_the_bytes_only_where_asked(tmp_path: Path) -> None:
+def test_the_engine_keeps_the_bytes_only_where_the_settings_say_so(tmp_path: Path) -> None:
     items, rows = made(1500)
     for name in ("plain", "int8"):
         with EdgeStore.create(tmp_path / name, name, CARD, SETTINGS[name]) as store:
@@ -147,7 +147,7 @@ def recorded() -> Iterator[tuple[str, type[Recorder]]]:
         thread.join()
 
 
-def test_a_server_is_asked_for_the_same_settings() -> None:
+def test_a_server_gets_the_same_settings() -> None:
     with recorded() as (url, handler):
         client = QdrantClient(url=url, check_compatibility=False, timeout=5)
         with suppress(Exception):  # the stub's answers are no collection; what it heard counts

@@ -1,4 +1,4 @@
-"""Items as engines hold them, and back."""
+"""Items as engines store them, and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def make_item(**facts: object) -> Item:
     )
 
 
-def test_a_payload_holds_nothing_that_is_not_known() -> None:
+def test_a_payload_has_only_fields_that_are_known() -> None:
     item = make_item(acquired=date(1970, 1, 2), bbox=Box(x=-1, y=2, w=3, h=4))
 
     payload = to_payload(item)

@@ -71,7 +71,7 @@ def test_rare_values_are_joined_to_reach_a_share() -> None:
         assert len(found[1].case) == values
 
 
-def test_one_value_is_asked_before_a_set_that_comes_nearer_to_the_share() -> None:
+def test_one_value_is_preferred_to_a_set_that_comes_nearer_to_the_share() -> None:
     cases = {f"{at:04}": 1 for at in range(1000)}
     counts = cast(Store, Counts(1000, label={"a": 910, "b": 90}, case=cases))
 

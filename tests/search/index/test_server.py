@@ -37,7 +37,7 @@ def _client() -> Iterator[QdrantClient]:
 
 
 class Stub(BaseHTTPRequestHandler):
-    """A server that answers every request alike, and remembers what it was asked."""
+    """A server that answers every request alike, and records the requests."""
 
     status, answer = 200, "{}"
     requests: list[tuple[str, str, Any]]
@@ -143,12 +143,12 @@ def test_closing_the_store_leaves_the_client_to_its_owner(client: QdrantClient) 
     assert ServerStore.open(client, "cells", CARD).count() == 0
 
 
-def test_nobody_at_the_address_is_said_in_a_sentence() -> None:
+def test_no_server_at_the_address_is_an_error_in_a_sentence() -> None:
     with pytest.raises(StoreDown, match=r"does not answer \(http://127.0.0.1:1\).*is it running"):
         connect("http://127.0.0.1:1", timeout=2)
 
 
-def test_a_server_that_goes_away_is_said_in_a_sentence() -> None:
+def test_a_server_that_stops_is_an_error_in_a_sentence() -> None:
     client = plain_client("http://127.0.0.1:1")
     store = ServerStore(client, "cells", CARD, IndexSettings())
     item = Item(id=item_id("d", source_id(b"1")), dataset="d", source=source_id(b"1"))
@@ -180,7 +180,7 @@ def test_a_server_that_goes_away_is_said_in_a_sentence() -> None:
         (503, StoreDown, "failed with 503"),
     ],
 )
-def test_what_a_server_refuses_is_said_in_words(
+def test_what_a_server_refuses_is_an_error_in_words(
     stub: tuple[str, type[Stub]], status: int, kind: type[StoreError], says: str
 ) -> None:
     url, handler = stub

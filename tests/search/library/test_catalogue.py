@@ -21,7 +21,7 @@ def _catalogue(tmp_path: Path) -> Iterator[Catalogue]:
     catalogue.close()
 
 
-def test_the_later_shard_has_the_last_word(catalogue: Catalogue) -> None:
+def test_the_later_shard_decides(catalogue: Catalogue) -> None:
     catalogue.put(SECOND, [(B, "b2"), (C, "c2")], [])
 
     assert catalogue.known([A, B, C, b"x" * 16]) == {A: "a1", B: "b2", C: "c2"}
@@ -31,7 +31,7 @@ def test_the_later_shard_has_the_last_word(catalogue: Catalogue) -> None:
     assert catalogue.places()[B] == ("b2", SECOND, 0)
 
 
-def test_more_ids_than_one_question_holds(catalogue: Catalogue) -> None:
+def test_more_ids_than_one_query_takes(catalogue: Catalogue) -> None:
     many = [(at.to_bytes(16, "big"), str(at)) for at in range(2000)]
     catalogue.put(SECOND, many, [])
     assert catalogue.known([id for id, _ in many]) == dict(many)

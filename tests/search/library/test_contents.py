@@ -1,4 +1,4 @@
-"""The shards say what lives: later ones go over earlier ones, and tombstones remove."""
+"""The items of a version: later shards replace earlier ones, and tombstones remove."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def put(folder: Path, content: bytes) -> None:
     (folder / "shards" / name).write_bytes(content)
 
 
-def test_the_last_word_on_an_item_counts(folder: Path) -> None:
+def test_the_last_write_of_an_item_counts(folder: Path) -> None:
     entries = embedded_entries(draw(folder / "drawn", 1), mixed(1))
     ids = [UUID(entry.item.id).bytes for entry in entries]
     put(folder, make_shard_bytes(entries, CARD))

@@ -79,7 +79,7 @@ def test_a_job_can_be_stopped_while_it_waits_and_while_it_runs(jobs: Jobs) -> No
     assert jobs.stop(first.id).state == "stopped", "stopping twice changes nothing"
 
 
-def test_what_ended_is_remembered_and_what_did_not_is_said_to_be_interrupted(
+def test_ended_jobs_are_remembered_and_others_are_marked_interrupted(
     tmp_path: Path, jobs: Jobs
 ) -> None:
     done = jobs.start("reindex", "cells", lambda run: {"x": 1})

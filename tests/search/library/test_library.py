@@ -1,4 +1,4 @@
-"""A library holds collections whose shards are the truth."""
+"""Collections of a library, whose shards are the truth."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_library_cannot_be_a_file(tmp_path: Path) -> None:
         Library.open(tmp_path / "library")
 
 
-def test_a_second_process_is_told_who_holds_the_collection(library: Library) -> None:
+def test_a_second_process_learns_which_process_has_the_collection_open(library: Library) -> None:
     with library.create("cells", CARD) as cells:
         cells.add(entries(1))
         code = (

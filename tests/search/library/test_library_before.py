@@ -55,7 +55,7 @@ def test_the_same_question_gets_the_same_hits_and_scores(client: TestClient, ans
     assert [score for _, score in hits] == pytest.approx([score for _, score in answer["hits"]])
 
 
-def test_its_calibration_still_holds(client: TestClient) -> None:
+def test_its_calibration_is_not_stale(client: TestClient) -> None:
     assert client.get(f"{CELLS}/calibration").json()["stale"] is False
 
 

@@ -1,4 +1,4 @@
-"""What reviewers say: added, never overwritten, and kept whatever becomes of the index."""
+"""Reviewed labels: added, never overwritten, and kept whatever becomes of the index."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _reviews(library: Library) -> Reviews:
     return Reviews(library.versions("cells"))
 
 
-def test_every_word_is_kept_beside_the_label_of_the_source(
+def test_every_reviewed_label_is_kept_beside_the_label_of_the_source(
     reviews: Reviews, items: list[Item]
 ) -> None:
     first = items[0]
@@ -57,7 +57,7 @@ def test_every_word_is_kept_beside_the_label_of_the_source(
     assert [one.label for one in reviewed.standing] == ["monocyte", "promonocyte"]
 
 
-def test_the_same_word_of_the_same_reviewer_changes_nothing(
+def test_the_same_label_by_the_same_reviewer_changes_nothing(
     reviews: Reviews, items: list[Item]
 ) -> None:
     reviewed = [(item, "blast", None) for item in items[:3]]
@@ -69,7 +69,7 @@ def test_the_same_word_of_the_same_reviewer_changes_nothing(
     assert reviews.add(reviewed, "key2") == 3
 
 
-def test_a_word_can_be_taken_back_and_stays_in_the_history(
+def test_a_reviewed_label_can_be_withdrawn_and_stays_in_the_history(
     reviews: Reviews, items: list[Item]
 ) -> None:
     reviews.add([(items[0], "blast", None)], "key1")
@@ -78,7 +78,7 @@ def test_a_word_can_be_taken_back_and_stays_in_the_history(
 
     assert reviewed.label is None
     assert len(reviewed.history) == 2
-    assert reviews.add([(items[1], None, None)], "key1") == 0  # nothing was said before
+    assert reviews.add([(items[1], None, None)], "key1") == 0  # there was no label before
 
 
 def test_reviews_outlive_a_reindex_a_rollback_and_a_lost_index(

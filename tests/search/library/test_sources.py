@@ -49,7 +49,7 @@ def test_a_whole_image_is_read_whole(tmp_path: Path) -> None:
     assert np.array_equal(PlainImages()(path, item), pixels)
 
 
-def test_every_reason_is_said_in_words(tmp_path: Path) -> None:
+def test_every_reason_is_a_sentence(tmp_path: Path) -> None:
     item, path = draw(tmp_path, 1)[0]
     read = PlainImages()
     tile = item.model_copy(update={"kind": "tile"})

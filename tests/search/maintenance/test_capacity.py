@@ -35,7 +35,7 @@ def test_int8_with_floats_on_disk_takes_about_a_quarter_of_the_vectors_in_memory
 
 @pytest.mark.parametrize("cells", [1, 1e5, 3e7, 1e8, 1e9])
 @pytest.mark.parametrize("settings", [IndexSettings(), INT8])
-def test_the_nodes_hold_what_they_must(cells: float, settings: IndexSettings) -> None:
+def test_the_nodes_have_room_for_every_replica(cells: float, settings: IndexSettings) -> None:
     cluster = Cluster(node_ram_gb=64, replicas=3)
     found = capacity(cells, 384, settings=settings, cluster=cluster)
 

@@ -102,7 +102,7 @@ def test_an_encoder_that_drifted_fails_its_golden_vectors(tmp_path: Path) -> Non
     assert drifted.passed is False
 
 
-def test_golden_vectors_without_sources_are_said_to_be_unmeasured(tmp_path: Path) -> None:
+def test_golden_vectors_without_sources_are_reported_as_unmeasured(tmp_path: Path) -> None:
     entries = embedded_entries(draw(tmp_path, 1), mixed(1))
     for field in tmp_path.glob("*.png"):
         field.unlink()
@@ -114,7 +114,7 @@ def test_golden_vectors_without_sources_are_said_to_be_unmeasured(tmp_path: Path
 @pytest.mark.parametrize(
     ("recall", "filtered", "passed"), [(0.98, 0.98, True), (0.979, 1, False), (1, 0.5, False)]
 )
-def test_recall_is_held_to_its_limit_with_and_without_filters(
+def test_recall_is_checked_against_its_limit_with_and_without_filters(
     recall: float, filtered: float, passed: bool
 ) -> None:
     assert checks.recall(report(recall, filtered), LIMITS).passed is passed
@@ -126,14 +126,14 @@ def test_the_vote_is_that_of_scikit_learn_on_the_same_folds() -> None:
     rows = checked_vectors(np.eye(8)[truth] * 2 + rng.normal(size=(90, 8)), 8)
     patients = rng.integers(9, size=90)
     whole = table(rows, label=[f"l{x}" for x in truth], patient=[f"p{x}" for x in patients])
-    said = np.empty(90, int)
+    reported = np.empty(90, int)
     for patient in range(9):
         out = patients == patient
         voters = KNeighborsClassifier(1, metric="cosine", algorithm="brute")
-        said[out] = voters.fit(rows[~out], truth[~out]).predict(rows[out])
+        reported[out] = voters.fit(rows[~out], truth[~out]).predict(rows[out])
 
     check = checks.knn(whole, (whole, whole), Limits(k=1))
-    wanted = f1_score(truth, said, average="weighted")
+    wanted = f1_score(truth, reported, average="weighted")
     assert check.figures["weighted_f1"] == pytest.approx(wanted)
 
 

@@ -1,4 +1,4 @@
-"""The index is the shards, point by point; where it is not, it is found, told and mended."""
+"""The index is the shards, point by point; differences are found, reported and mended."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from search.maintenance.rollback import list_versions, rollback
 from search.schemas.items import Item
 
 FREE = Limits(knn_margin=1.0, bias_margin=1.0)
-"""Where a test is not about whether drawn cells are told apart."""
+"""For tests that are not about how well drawn cells are distinguished."""
 PLAN = ReindexPlan(limits=FREE)
 
 

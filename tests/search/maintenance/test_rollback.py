@@ -96,7 +96,7 @@ def test_a_version_that_is_not_whole_does_not_serve(library: Library) -> None:
         rollback(library, "cells", "3", force=True)
 
 
-def test_the_list_says_what_each_holds_and_takes(library: Library) -> None:
+def test_the_list_gives_items_and_bytes_of_each(library: Library) -> None:
     first, second = list_versions(library, "cells")
 
     assert (first.id, first.encoder, first.items, first.state) == ("1", "colour", 24, "ready")

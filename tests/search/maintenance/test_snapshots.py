@@ -57,7 +57,7 @@ def content_ids(cells: object) -> list[str]:
     return [s.item.id for s in scroll_all(cells.store)]  # type: ignore[attr-defined]
 
 
-def test_it_can_be_taken_while_the_collection_is_held(tmp_path: Path) -> None:
+def test_it_can_be_taken_while_the_collection_is_open(tmp_path: Path) -> None:
     library = fill(tmp_path)
     with library.collection("cells"):
         assert snapshot(Library(library.folder), "cells", tmp_path / "snap").points == 24
@@ -118,7 +118,7 @@ def test_a_tar_that_reaches_outside_is_refused(tmp_path: Path, name: str) -> Non
     assert not (tmp_path / "out.json").exists()
 
 
-def test_what_is_no_snapshot_is_said_to_be_none(tmp_path: Path) -> None:
+def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     library = Library.open(tmp_path / "library")
     (tmp_path / "x.tar").write_bytes(b"nothing of the sort")
     for path in (tmp_path / "x.tar", tmp_path / "gone", tmp_path):

@@ -89,7 +89,7 @@ def test_queries_unlike_everything_are_answered(rng):
 
 
 @pytest.mark.usefixtures("way")
-def test_vectors_that_all_point_one_way_are_told_apart(rng):
+def test_vectors_that_all_point_one_way_are_ranked_exactly(rng):
     library = _unit(1 + 1e-3 * rng.standard_normal((500, 64)))
     queries = _unit(1 + 1e-3 * rng.standard_normal((40, 64)))
 

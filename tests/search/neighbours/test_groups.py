@@ -53,7 +53,9 @@ def test_neighbours_are_those_of_the_oracle_whatever_the_size_of_a_group(
         )
 
 
-def test_where_there_are_too_few_the_rest_is_said_to_be_missing(rng: np.random.Generator) -> None:
+def test_where_there_are_too_few_references_the_rest_is_marked_missing(
+    rng: np.random.Generator,
+) -> None:
     vectors = unit(rng.normal(size=(6, 4)))
     group = np.array([0, 0, 0, 1, 1, 2])
 

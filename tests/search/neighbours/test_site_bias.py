@@ -1,4 +1,4 @@
-"""One measure tells whether neighbours are chosen by origin or by what they show."""
+"""One measure for whether neighbours are chosen by origin or by what they show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers against plain oracles, and what must hold for every question there is."""
+"""Answers against plain oracles, and what must be true of every answer."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_two_orders_at_once_are_refused(service: Service, entries: list[Entry]) 
 
 
 def random_question(rng: np.random.Generator, entries: list[Entry]) -> Question:
-    """Any question about an item, by every way there is to ask."""
+    """A random question about an item, by any of the ways to search."""
     item = entries[int(rng.integers(len(entries)))].item
     question: dict[str, Any] = {"item": item.id, "k": int(rng.integers(1, 12))}
     way = int(rng.integers(6))
@@ -298,7 +298,7 @@ def test_equal_questions_have_equal_answers(
         second.close()
 
 
-def test_what_is_told_of_a_stored_item_is_left_out_too(
+def test_a_patient_given_for_a_stored_item_is_excluded_too(
     service: Service, entries: list[Entry]
 ) -> None:
     unknown = next(e.item for e in entries if e.item.patient is None)
@@ -322,7 +322,7 @@ def _numbered(tmp_path: Path, rng: np.random.Generator) -> Iterator[Service]:
     service.close()
 
 
-def asked(service: Service, **about: Any) -> Any:
+def answered(service: Service, **about: Any) -> Any:
     question = Question(
         vector=(1.0,) * CARD.dim, fingerprint=CARD.fingerprint, about=About(**about), k=5
     )
@@ -332,10 +332,10 @@ def asked(service: Service, **about: Any) -> Any:
 @pytest.mark.parametrize(
     ("typed", "stored"), [("7", "007"), ("7.0", "007"), ("p08", "P-08"), ("MÜLLER-9", "Müller 9")]
 )
-def test_a_patient_in_another_spelling_is_never_said_to_be_left_out(
+def test_a_patient_in_another_spelling_is_never_reported_as_excluded(
     numbered: Service, typed: str, stored: str
 ) -> None:
-    answer = asked(numbered, patient=typed)
+    answer = answered(numbered, patient=typed)
 
     assert answer.patient_exclusion == "impossible"
     assert any(
@@ -346,7 +346,7 @@ def test_a_patient_in_another_spelling_is_never_said_to_be_left_out(
 
 @pytest.mark.parametrize("typed", ["007", "007 ", unicodedata.normalize("NFD", "Müller 9")])
 def test_blanks_and_unicode_forms_are_no_other_spelling(numbered: Service, typed: str) -> None:
-    answer = asked(numbered, patient=typed)
+    answer = answered(numbered, patient=typed)
 
     assert answer.patient_exclusion == "applied"
     assert {hit.item.patient for hit in answer.hits}.isdisjoint(
@@ -354,22 +354,22 @@ def test_blanks_and_unicode_forms_are_no_other_spelling(numbered: Service, typed
     )
 
 
-def test_a_patient_whom_nobody_has_is_said_to_be_so(numbered: Service) -> None:
-    answer = asked(numbered, patient="Q1")
+def test_a_patient_whom_no_item_has_is_reported(numbered: Service) -> None:
+    answer = answered(numbered, patient="Q1")
 
     assert answer.patient_exclusion == "applied"
     assert "No stored item is of patient 'Q1', so none had to be left out." in answer.warnings
 
 
-@pytest.mark.parametrize("word", ["nan", "None", "NA", "n/a"])
-def test_a_word_for_nothing_is_no_patient(numbered: Service, word: str) -> None:
-    answer = asked(numbered, patient=word)
+@pytest.mark.parametrize("text", ["nan", "None", "NA", "n/a"])
+def test_a_word_for_nothing_is_no_patient(numbered: Service, text: str) -> None:
+    answer = answered(numbered, patient=text)
 
     assert answer.patient_exclusion == "impossible"
-    assert f"'{word}' was read as: the patient is not known." in answer.warnings
+    assert f"'{text}' was read as: the patient is not known." in answer.warnings
 
 
-def test_what_is_excluded_by_hand_and_is_not_there_is_told(numbered: Service) -> None:
+def test_an_exclusion_that_matches_nothing_is_reported(numbered: Service) -> None:
     question = Question(
         vector=(1.0,) * CARD.dim,
         fingerprint=CARD.fingerprint,
@@ -400,6 +400,6 @@ def test_an_item_that_is_not_there_is_named(service: Service) -> None:
         search(service.context(), Refinement(like=(missing,)))
 
 
-def test_duplicates_are_a_kind_of_kin_that_is_left_out_unless_asked() -> None:
+def test_duplicates_are_excluded_unless_allowed() -> None:
     assert "duplicate" in RELATIONS
     assert Question(item=None).exclude == RELATIONS

@@ -93,7 +93,9 @@ def ask(client: TestClient, image: bytes | None = None, **question: Any) -> Expl
 EVERY = ["colours", "correspondence", "causal", "attention", "vote"]
 
 
-def test_every_map_is_told_or_said_to_be_impossible(client: TestClient, encoder: Encoder) -> None:
+def test_every_map_is_shown_or_its_absence_is_explained(
+    client: TestClient, encoder: Encoder
+) -> None:
     query = png(draw_cell("eosinophil", 7, patient=3, size=96))
     hits = [item_id("d", "0"), item_id("d", "2")]
 

@@ -45,7 +45,7 @@ def test_room_is_waited_for_and_given_back() -> None:
         pass
 
 
-def test_who_waits_too_long_is_told_to_come_back() -> None:
+def test_a_call_that_waits_too_long_is_refused_with_a_time_to_retry() -> None:
     budget = MemoryBudget(100, patience_s=0.05)
     with budget.use(60), pytest.raises(Busy, match="busy with other uploads"), budget.use(60):
         pass
@@ -53,7 +53,7 @@ def test_who_waits_too_long_is_told_to_come_back() -> None:
         pass
 
 
-def test_only_so_many_wait_at_once_because_each_holds_a_thread() -> None:
+def test_only_so_many_wait_at_once_because_each_occupies_a_thread() -> None:
     budget, refused = MemoryBudget(10, patience_s=1.0), []
 
     def wait() -> None:

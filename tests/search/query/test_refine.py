@@ -81,7 +81,7 @@ def test_the_order_is_that_of_qdrant(
         ]
 
 
-def test_examples_are_not_hits_unless_asked(service: Service, entries: list[Entry]) -> None:
+def test_examples_are_not_hits_unless_requested(service: Service, entries: list[Entry]) -> None:
     like = (entries[4].item.id, entries[9].item.id)
 
     hidden = search(service.context(), Refinement(like=like, k=60, exclude=("item",)))
@@ -93,7 +93,7 @@ def test_examples_are_not_hits_unless_asked(service: Service, entries: list[Entr
     assert set(like) <= {hit.item.id for hit in shown.hits}
 
 
-def test_with_a_query_it_is_the_kin_of_the_query_that_is_left_out(
+def test_with_a_query_it_is_the_group_of_the_query_that_is_excluded(
     service: Service, entries: list[Entry]
 ) -> None:
     query = next(e.item for e in entries if e.item.patient == "P1")

@@ -1,4 +1,4 @@
-"""The words: ids that never change, filters in plain statement, records that hold together."""
+"""Items: ids that never change, filters against plain statements, and records that are checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_source_is_named_by_its_bytes() -> None:
 
 
 def test_item_ids_never_change() -> None:
-    """Libraries that exist hold these ids: a change here makes doubles of every item."""
+    """Libraries made before have these ids: a change here would store every item twice."""
     assert item_id("pbc", SOURCE) == "defe9b0a-77ef-5bcd-aa02-3e4a4fefffb7"
     assert (
         item_id("pbc", SOURCE, Box(x=-1, y=2, w=30, h=40)) == "dcde6c5b-9b3e-583c-b64c-3c676189783a"
@@ -72,7 +72,7 @@ def test_every_indexed_field_is_a_field_of_an_item_and_can_be_filtered() -> None
         {"bbox": {"x": 0, "y": 0, "w": 0, "h": 1}},
     ],
 )
-def test_an_item_that_does_not_hold_together_is_refused(facts: dict[str, object]) -> None:
+def test_an_item_that_contradicts_itself_is_refused(facts: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         make_item(**facts)
 

@@ -29,7 +29,7 @@ def written(folder: Path, lines: int = 5, now: Clock | None = None) -> AuditLog:
     return log
 
 
-def test_every_line_holds_the_hash_of_the_one_before(tmp_path: Path) -> None:
+def test_every_line_has_the_hash_of_the_one_before(tmp_path: Path) -> None:
     written(tmp_path).close()
 
     (path,) = files(tmp_path)
@@ -89,7 +89,7 @@ def test_an_end_that_was_cut_off_is_found(tmp_path: Path) -> None:
         verify(tmp_path, kept)
 
 
-def test_a_log_written_anew_does_not_hold_the_hash_that_was_kept(tmp_path: Path) -> None:
+def test_a_log_written_anew_does_not_match_the_hash_that_was_kept(tmp_path: Path) -> None:
     clock = Clock()
     written(tmp_path / "a", now=clock).close()
     clock.now += timedelta(milliseconds=1)  # the same lines of one instant are the same chain
@@ -114,7 +114,7 @@ def test_half_a_line_is_set_aside_and_the_chain_goes_on(tmp_path: Path) -> None:
     assert '"torn_bytes": 15' in path.read_text()
 
 
-def test_lines_lost_before_a_start_are_said_in_the_log_for_good(tmp_path: Path) -> None:
+def test_lines_lost_before_a_start_are_recorded_in_the_log_for_good(tmp_path: Path) -> None:
     written(tmp_path).close()
     (path,) = files(tmp_path)
     lines = path.read_text().splitlines(keepends=True)

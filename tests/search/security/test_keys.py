@@ -34,7 +34,7 @@ def _library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Stored]:
 
 @pytest.fixture(name="texts", scope="module")
 def _texts(library: tuple[Path, Stored]) -> dict[str, str]:
-    """The text of one key for each kind of caller; `cells` is the collection asked about."""
+    """The text of one key for each kind of caller; `cells` is the collection that is searched."""
     keys = Keys(library[0] / "keys.json")
     texts = {
         "no key": "",
@@ -205,7 +205,7 @@ def test_lists_show_only_the_collections_of_the_key(
     assert missing.status_code == 403
 
 
-def test_what_is_not_there_is_not_told_apart_from_what_is_not_allowed(
+def test_a_missing_collection_and_a_forbidden_one_get_the_same_answer(
     client: TestClient, texts: dict[str, str]
 ) -> None:
     headers = {"X-API-Key": texts["other"]}
@@ -252,7 +252,7 @@ def test_a_revoked_key_is_refused_by_the_running_service(
     assert (before, client.get("/v1/collections", headers=headers).status_code) == (200, 401)
 
 
-def test_the_file_of_keys_holds_no_key(tmp_path: Path) -> None:
+def test_the_file_of_keys_contains_no_key(tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     key, text = keys.add("page", {"*": "read"})
 
@@ -344,7 +344,7 @@ def test_roles_are_written_as_role_or_collection_and_role() -> None:
         parse_roles([])
 
 
-def test_the_larger_of_two_roles_holds() -> None:
+def test_the_larger_of_two_roles_applies() -> None:
     caller = Caller("x", {"*": "read", "cells": "write"})
 
     assert caller.may("write", "cells")

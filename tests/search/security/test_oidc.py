@@ -148,7 +148,7 @@ def test_roles_are_found_where_the_setting_says(
     assert Issuer(ISSUER, AUDIENCE, "unused", claim).roles(claims) == roles
 
 
-def test_a_subject_that_is_no_plain_word_is_hashed(file: Path, key: rsa.RSAPrivateKey) -> None:
+def test_a_subject_that_is_not_plain_is_hashed(file: Path, key: rsa.RSAPrivateKey) -> None:
     caller = Issuer(ISSUER, AUDIENCE, str(file)).caller(token(key, sub="Jane Roe, born 1961"))
 
     assert len(caller.id) == len("oidc:") + 32
@@ -206,7 +206,7 @@ def test_a_new_key_of_the_issuer_is_found_after_a_while(
     assert issuer.caller(token(key, kid="two")).id == "oidc:user-17"
 
 
-def test_keys_that_were_had_hold_while_the_issuer_is_down(
+def test_keys_fetched_earlier_are_used_while_the_issuer_is_down(
     address: str, key: rsa.RSAPrivateKey
 ) -> None:
     issuer = Issuer(ISSUER, AUDIENCE, address)

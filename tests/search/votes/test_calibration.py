@@ -55,7 +55,7 @@ def test_it_is_the_vote_that_is_served_with_the_own_patient_left_out(
     assert fitted.without_patient == sum(item.patient is None for item in labelled)
 
 
-def test_it_reports_curves_that_hold_together(service: Service) -> None:
+def test_it_reports_consistent_curves(service: Service) -> None:
     for fit in service.context().calibrate(PLAN).fits:
         assert sum(bin.count for bin in fit.reliability) == fit.votes
         assert 0 <= fit.ece <= 1
@@ -174,7 +174,7 @@ def test_too_little_is_refused_in_words(tmp_path: Path, rng: np.random.Generator
         service.close()
 
 
-def test_a_damaged_file_is_said(service: Service) -> None:
+def test_a_damaged_file_is_reported(service: Service) -> None:
     service.context().calibrate(PLAN)
     path = service.collection().folder / "calibration.json"
     path.write_text(json.dumps({"format": 1}))

@@ -27,7 +27,7 @@ def vote_of(voters: int = 10, **shares: float) -> Vote:
         (vote_of(SNE=0.85, BNE=0.15), "sure", "85% of the weight of 10"),
     ],
 )
-def test_a_vote_is_judged_and_the_reason_is_said(vote: Vote, state: str, words: str) -> None:
+def test_a_vote_is_judged_with_a_reason(vote: Vote, state: str, words: str) -> None:
     found, reason, probability = judge(vote, lineage=spread(vote))
 
     assert found == state

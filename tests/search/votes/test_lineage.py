@@ -38,13 +38,13 @@ def test_the_words_of_published_sets_find_their_stage(label: str, stage: str) ->
     assert found.name == stage
 
 
-def test_a_word_that_is_not_on_the_graph_is_not_guessed_at() -> None:
+def test_a_label_that_is_not_on_the_graph_is_not_guessed_at() -> None:
     assert stage_of("artefact") is None
     assert error_distance("artefact", "SNE") is None
     assert not is_dangerous("artefact", "BL")
 
 
-def test_no_word_means_two_stages_and_every_stage_has_a_known_one_before_it() -> None:
+def test_no_label_means_two_stages_and_every_stage_has_a_known_one_before_it() -> None:
     words = [plain(label) for stage in STAGES for label in (stage.name, *stage.words)]
     repeated = {label for label in words if words.count(label) > 1}
     own = {plain(stage.name) for stage in STAGES}

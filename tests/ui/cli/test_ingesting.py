@@ -1,4 +1,4 @@
-"""An ingest as a person runs it, asked afterwards, and stopped by what stops it in a lab."""
+"""An ingest at the terminal: its report, its ledger, and what stops it in a laboratory."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def cells(folder: Path, n: int, seed: int) -> Path:
 
 
 def state(settings: Settings) -> tuple[int, str]:
-    """How many items, and a digest of all that the index holds; the index equals the shards."""
+    """How many items, and a digest of the index, which equals the shards."""
     with Library.open(settings.library).collection("cells") as collection:
         found = reconcile(collection, mend=False)
     assert found.equal

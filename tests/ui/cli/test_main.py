@@ -67,7 +67,7 @@ def test_a_search_prints_a_json_line_for_each_neighbour(live: Live, library: Pat
     assert hits[0]["item"]["id"] not in by_id.stdout
 
 
-def test_a_filter_on_the_command_line_holds(live: Live, library: Path) -> None:
+def test_a_filter_on_the_command_line_is_applied(live: Live, library: Path) -> None:
     image = next((live.folder / "cells" / "monocyte").glob("*.png"))
 
     done = hemaseek(
@@ -115,7 +115,7 @@ def test_a_mistake_is_answered_in_words(
     live: Live, library: Path, words: tuple[str, ...], message: str
 ) -> None:
     manifest = str(live.folder / "manifest.csv")
-    named = [word.replace("{manifest}", manifest) for word in words]
+    named = [argument.replace("{manifest}", manifest) for argument in words]
 
     done = hemaseek(*named, "--library", str(library))
 

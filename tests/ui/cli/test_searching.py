@@ -1,4 +1,4 @@
-"""Every way to ask that the service has can be asked at the terminal, and a slip is said."""
+"""Every way to search that the service has works at the terminal, and mistakes are explained."""
 
 from __future__ import annotations
 

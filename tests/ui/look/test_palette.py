@@ -1,4 +1,4 @@
-"""The colours of data: told apart by readers who see fewer of them."""
+"""The colours of data: distinct for readers who see fewer of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Designed states: each says what is wrong and what to do, and escapes what it was told."""
+"""Designed states: each says what is wrong and what to do, and escapes text from outside."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_an_unknown_refusal_keeps_the_words_of_the_service() -> None:
     assert "I am a teapot" in failed(ServiceError(418, "I am a teapot", ""))
 
 
-def test_a_service_that_is_down_is_said_with_its_address_and_the_command() -> None:
+def test_a_service_that_is_down_is_shown_with_its_address_and_the_command() -> None:
     shown = down(ServiceDown("http://here:1"))
 
     assert "http://here:1" in shown

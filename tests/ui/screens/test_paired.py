@@ -73,7 +73,7 @@ def test_the_verdict_is_a_sentence_with_its_interval_and_what_lies_behind_it() -
         assert part in made
 
 
-def test_a_test_that_does_not_hold_is_not_shown() -> None:
+def test_a_map_that_fails_its_check_is_not_shown() -> None:
     made = comparison(found("not shown", p=None))
 
     assert "McNemar's test does not apply" in made.replace("&#x27;", "'")

@@ -7,7 +7,7 @@ import numpy as np
 from ui.widgets.scatter import Gate
 
 
-def test_a_gate_holds_what_lies_inside_also_where_it_is_bent() -> None:
+def test_a_gate_contains_what_lies_inside_also_where_it_is_concave() -> None:
     bent = Gate("L", ((0, 0), (4, 0), (4, 1), (1, 1), (1, 4), (0, 4)))
     x = np.array([0.5, 3.0, 3.0, 0.5, -1.0])
     y = np.array([0.5, 0.5, 3.0, 3.0, 0.5])

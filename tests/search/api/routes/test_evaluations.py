@@ -182,7 +182,7 @@ def test_one_that_waits_or_runs_is_stopped(client: Connected) -> None:
     assert wait_for(client.evaluation, first.id, every_s=0.01).state == "done"
 
 
-def test_an_uploaded_set_of_pictures_is_asked_of_the_collection(squares: Connected) -> None:
+def test_an_uploaded_set_is_predicted_from_the_collection(squares: Connected) -> None:
     labels = list(LABELS)
     files = {
         f"set/{labels[at % 3]}/{at}.png": png(LABELS[labels[at % 3]], 1000 + at) for at in range(12)
@@ -212,7 +212,7 @@ def test_a_picture_of_the_collection_is_no_reference_for_itself(squares: Connect
     )
 
 
-def test_a_manifest_tells_patients_and_a_set_can_be_split_in_itself(squares: Connected) -> None:
+def test_a_manifest_names_patients_and_a_set_can_be_split_in_itself(squares: Connected) -> None:
     labels, lines, files = list(LABELS), ["path,label,patient,acquired"], {}
     for at in range(30):
         files[f"{at}.png"] = png(LABELS[labels[at % 3]], 500 + at)
@@ -341,7 +341,7 @@ def test_readers_read_and_writers_evaluate_their_own_collections(service: Servic
         assert call("writer", "DELETE", where).status_code == 200
 
 
-def test_a_damaged_zip_is_said_to_be_one(squares: Connected) -> None:
+def test_a_damaged_zip_is_named_as_damaged(squares: Connected) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "PNG")
     content = zipped({"blue/a.png": out.getvalue()})
