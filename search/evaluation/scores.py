@@ -48,6 +48,20 @@ AT_ONCE = 64
 
 
 @dataclass(frozen=True)
+class Task:
+    """What is predicted: the labels of some cells."""
+
+    cells: Cells
+    truth: Rows
+    """Class number of every cell."""
+    names: NDArray[np.str_]
+    """Of the classes."""
+    queries: Rows
+    """Rows of the cells whose labels are predicted."""
+    plan: EvaluationPlan
+
+
+@dataclass(frozen=True)
 class Predictions:
     """The predictions of one method for every query."""
 
@@ -75,28 +89,12 @@ class Predictions:
         return np.where(self.tied, -1, self.first)
 
 
-def scored(
-    made: Predictions,
-    cells: Cells,
-    truth: Rows,
-    names: NDArray[np.str_],
-    clusters: Rows,
-    plan: EvaluationPlan,
-) -> MethodResult:
-    """Every figure of one method.
-
-    Args:
-        made: Its predictions.
-        cells: All items.
-        truth: Class number of every item.
-        names: Of the classes.
-        clusters: What the bootstrap draws together, for every item.
-        plan: Resamples and seed.
-    """
-    right_label, predicted, classes = truth[made.rows], made.labels, len(names)
+def scored(made: Predictions, task: Task) -> MethodResult:
+    """Every figure of the predictions of one method; the bootstrap draws whole groups."""
+    right_label, predicted, classes = task.truth[made.rows], made.labels, len(task.names)
     matrix = confusion(right_label, predicted, classes, silent=True)
     right = (predicted == right_label).astype(np.float64)
-    drawn = draws(clusters[made.rows], plan.resamples, plan.seed)
+    drawn = draws(task.cells.group[made.rows], task.plan.resamples, task.plan.seed)
     matrices = drawn_matrices(right_label, predicted, classes, drawn, silent=True)
     auroc, auprc = ranked_by_class(made.shares, right_label, np.ones((1, len(predicted))))
     precision = made.precision
@@ -105,7 +103,7 @@ def scored(
     curve = reliability(top, right)
     kept = matrix[:, :classes].astype(np.int64)
     can = made.references > 0
-    table = _classes(made, cells, matrix, matrices, names, right_label, auroc[0], auprc[0])
+    table = _classes(made, task, matrix, matrices, auroc[0], auprc[0])
     tested = [one for one in table if one.recall is not None]
     return MethodResult(
         method=made.method,
@@ -128,7 +126,7 @@ def scored(
         ),
         tied=int(made.tied.sum()),
         tied_right=int((made.tied & (made.first == right_label)).sum()),
-        dangerous=_dangerous(kept, names),
+        dangerous=_dangerous(kept, task.names),
         reliability=curve,
         ece=ece(curve),
         by_margin=coverage_curve(made.margin, right),
@@ -165,18 +163,16 @@ def _intervals(
 
 def _classes(
     made: Predictions,
-    cells: Cells,
+    task: Task,
     matrix: NDArray[np.float64],
     matrices: NDArray[np.float64],
-    names: NDArray[np.str_],
-    truth: Rows,
     auroc: NDArray[np.float64],
     auprc: NDArray[np.float64],
 ) -> tuple[ClassScores, ...]:
     support, called = matrix.sum(axis=1), matrix.sum(axis=0)
-    supports = matrices.sum(axis=2)
+    supports, truth = matrices.sum(axis=2), task.truth[made.rows]
     found = []
-    for at, name in enumerate(names):
+    for at, name in enumerate(task.names):
         hits = matrix[at, at]
         answerable = int((made.references[truth == at] > 0).sum())
         drawn = np.divide(
@@ -191,7 +187,7 @@ def _classes(
             ClassScores(
                 label=str(name),
                 asked=int(support[at]),
-                known=int((cells.labels == name).sum()),
+                known=int((task.cells.labels == name).sum()),
                 precision=float(hits / called[at]) if called[at] else None,
                 recall=float(hits / support[at]) if answerable else None,
                 recall_span=_span(drawn) if answerable else None,
@@ -242,26 +238,15 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def by_index(
-    store: Store,
-    cells: Cells,
-    truth: Rows,
-    names: NDArray[np.str_],
-    queries: Rows,
-    plan: EvaluationPlan,
-    progress: Callable[[int], None],
-) -> IndexResult:
+def by_index(store: Store, task: Task, progress: Callable[[int], None]) -> IndexResult:
     """Votes through the index as it is served, beside votes by exact search of the same store.
 
     Args:
         store: Of the collection.
-        cells: All items, also those of an uploaded set.
-        truth: Class number of every item.
-        names: Of the classes.
-        queries: Rows that may be queries.
-        plan: How many are, and the vote.
+        task: Its plan says how many of its queries are sent, and how they are voted on.
         progress: Callback with the number of queries answered; may raise to stop.
     """
+    cells, plan, queries = task.cells, task.plan, task.queries
     if plan.ann_sample < len(queries):
         rng = np.random.default_rng(plan.seed)
         queries = np.sort(rng.choice(queries, plan.ann_sample, replace=False))
@@ -276,13 +261,13 @@ def by_index(
             hits = store.nearest_batch(cells.vectors[rows], wide + 2, where, without, exact=exact)
             found += [[h for h in one if h.score < IDENTICAL][:wide] for one in hits]
         progress(at)
-    number = {str(name): at for at, name in enumerate(names)}
+    number = {str(name): at for at, name in enumerate(task.names)}
     by_k = []
     for k in plan.ks:
         near = {exact: [one[:k] for one in found] for exact, found in lists.items()}
         predicted = {exact: _called(found, number, k, plan) for exact, found in near.items()}
         by_store = {
-            exact: Scores(**scores(confusion(truth[queries], one, len(names), silent=True)))
+            exact: Scores(**scores(confusion(task.truth[queries], one, len(number), silent=True)))
             for exact, one in predicted.items()
         }
         by_k.append(

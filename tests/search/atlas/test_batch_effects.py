@@ -89,7 +89,7 @@ def test_robustness_cannot_be_known_where_each_patient_has_one_picture(
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"site": None}, "No item says its site"), ({"site": "A"}, "is of 'A': nothing to compare")],
+    [({"site": None}, "No item has a site"), ({"site": "A"}, "is of 'A': nothing to compare")],
 )
 def test_what_cannot_be_measured_is_noted(
     rng: np.random.Generator, change: dict[str, str | None], words: str

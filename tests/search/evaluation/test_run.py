@@ -23,8 +23,9 @@ from sklearn.metrics import (
 from sklearn.neighbors import KNeighborsClassifier
 
 from search.client.evaluations import wait_for
+from search.evaluation.folds import CannotEvaluate, make_split
 from search.evaluation.labelled import Cells, read_labelled, table
-from search.evaluation.run import CannotEvaluate, Outcome, Whole, evaluate, make_split
+from search.evaluation.run import Outcome, Whole, evaluate
 from search.index.contract import Store
 from search.library.shards import Entry
 from search.query.answer import answer as search
@@ -180,14 +181,14 @@ def test_a_tied_vote_is_never_right(rng: np.random.Generator) -> None:
         entries.append((item, rng.normal(size=4)))
     cells = table(entries, 4)
 
-    from search.evaluation.run import _by_neighbours, _Steps
-    from search.evaluation.scores import scored
+    from search.evaluation.predicting import Steps, by_neighbours
+    from search.evaluation.scores import Task, scored
 
     names, truth = np.unique(cells.labels, return_inverse=True)
-    rows = np.arange(40)
-    steps = _Steps(lambda done, total: None, total=99)
-    (made,) = _by_neighbours(cells, truth, 2, rows, make_split(cells, plan), plan, steps)
-    result = scored(made, cells, truth, names, cells.group, plan)
+    task = Task(cells, truth, names, np.arange(40), plan)
+    steps = Steps(lambda done, total: None, total=99)
+    (made,) = by_neighbours(task, make_split(cells, plan), steps)
+    result = scored(made, task)
 
     assert result.tied > 5
     assert result.tied_right > 0
