@@ -17,7 +17,6 @@ from search.schemas.collections import (
 )
 from search.schemas.filters import Filter
 from search.schemas.items import Item
-from search.schemas.jobs import JobRecord
 from search.schemas.maps import (
     BatchEffects,
     MapAnswer,
@@ -39,6 +38,7 @@ from search.schemas.reviews import (
 )
 from search.schemas.versions import (
     AdaptWanted,
+    JobRecord,
     Pruned,
     ReindexWanted,
     RollbackWanted,

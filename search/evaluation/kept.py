@@ -35,7 +35,7 @@ from search.schemas.evaluations import (
     ItemAnswers,
     SetFacts,
 )
-from search.schemas.jobs import ENDED
+from search.schemas.versions import ENDED
 from search.security.keys import Forbidden
 
 KIND = "evaluation"

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from search.disk.atomic import write_durably
 from search.library.versions import now
-from search.schemas.jobs import ENDED, State
+from search.schemas.versions import ENDED, JobState
 
 KEPT = 200
 """Ended jobs that are remembered."""
@@ -40,7 +40,7 @@ class Job:
     """What it does: `reindex`, `evaluation`."""
     collection: str
     """Whose readers may see it."""
-    state: State = "queued"
+    state: JobState = "queued"
     done: int = 0
     total: int = 0
     """0 while it is not known."""
@@ -170,7 +170,7 @@ class Jobs:
             result = dict(work(Run(partial(self._reported, id), stopping)))
             json.dumps(result, allow_nan=False)
         except Exception as error:  # a job must not take the others with it
-            state: State = "stopped" if stopping.is_set() else "failed"
+            state: JobState = "stopped" if stopping.is_set() else "failed"
             self._end(id, state, error=f"{type(error).__name__}: {error}")
         else:
             self._end(id, "done", result=result)
@@ -183,7 +183,7 @@ class Jobs:
             self._jobs[id] = job = replace(self._jobs[id], **changes)
             return job
 
-    def _end(self, id: str, state: State, **changes: Any) -> None:
+    def _end(self, id: str, state: JobState, **changes: Any) -> None:
         with self._turn:
             self._stopping.pop(id, None)
             self._keep(self._change(id, state=state, ended=now(), **changes))

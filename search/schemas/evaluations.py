@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 from search.schemas.calibration import CoveragePoint, ReliabilityBin
 from search.schemas.filters import Filter
 from search.schemas.items import ItemId, Record
-from search.schemas.jobs import State as JobState
 from search.schemas.questions import Weighting
+from search.schemas.versions import JobState
 
 SplitName = Literal[
     "auto",

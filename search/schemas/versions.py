@@ -1,8 +1,8 @@
-"""Versions of a collection: building, checks, switching, pruning."""
+"""Versions of a collection: building, checks, switching, pruning; and jobs, which build them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from search.schemas.items import ItemId, Record
 
 State = Literal["building", "ready", "refused"]
 """Incomplete; complete and fit to serve; complete, but a check failed."""
+JobState = Literal["queued", "running", "done", "failed", "stopped", "interrupted"]
+ENDED: tuple[JobState, ...] = ("done", "failed", "stopped", "interrupted")
 
 
 class GateFacts(Record):
@@ -153,3 +155,19 @@ class Removed(Record):
 
     removed: int
     """How many of the ids were there."""
+
+
+class JobRecord(Record):
+    """Work that takes longer than a call."""
+
+    id: str
+    kind: str
+    collection: str
+    state: JobState
+    done: int
+    total: int
+    """0 while it is not known."""
+    made: str
+    ended: str | None
+    result: dict[str, Any] | None
+    error: str | None

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from search.client.transport import ServiceError
 from search.schemas.filters import Filter
-from search.schemas.jobs import JobRecord
 from search.schemas.maps import BatchEffects, MapAnswer, PlacedCell
+from search.schemas.versions import JobRecord
 from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import UNKNOWN, colours, shapes

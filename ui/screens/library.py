@@ -10,8 +10,7 @@ import streamlit as st
 from encoder.registry import known
 from search.client.transport import ServiceError
 from search.schemas.collections import Brought
-from search.schemas.jobs import JobRecord
-from search.schemas.versions import GateFacts, VersionRecord
+from search.schemas.versions import GateFacts, JobRecord, VersionRecord
 from ui.exports.downloads import reviews_csv
 from ui.look import states
 from ui.look.card import data_url

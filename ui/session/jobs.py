@@ -10,7 +10,7 @@ import streamlit as st
 from search.client.client import Client
 from search.client.transport import ServiceDown, ServiceError
 from search.schemas.evaluations import EvaluationRecord
-from search.schemas.jobs import JobRecord
+from search.schemas.versions import JobRecord
 from ui.look import states
 
 ENDED = {"done", "failed", "stopped", "interrupted"}

@@ -32,7 +32,6 @@ from search.library.collection import Collection
 from search.library.contents import Truth, content_digest
 from search.library.jobs import Run
 from search.query.context import Context
-from search.schemas.jobs import JobRecord
 from search.schemas.maps import (
     BatchEffects,
     MapAnswer,
@@ -45,6 +44,7 @@ from search.schemas.maps import (
     PlacedCell,
     PlaceQuestion,
 )
+from search.schemas.versions import JobRecord
 
 AT_ONCE = 200_000
 """Items of a collection up to which a map by PCA is computed while the caller waits."""

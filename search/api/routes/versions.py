@@ -18,11 +18,11 @@ from search.maintenance.checks import as_json
 from search.maintenance.reconcile import reconcile
 from search.maintenance.reindex import Reindexed, ReindexPlan, reindex
 from search.maintenance.rollback import list_versions, prune, rollback
-from search.schemas.jobs import JobRecord
 from search.schemas.versions import (
     AdaptWanted,
     GateFacts,
     IndexWanted,
+    JobRecord,
     Pruned,
     ReconcileRecord,
     ReindexWanted,

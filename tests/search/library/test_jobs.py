@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from search.library.jobs import Job, Jobs, JobStopped, NoSuchJob, Run
-from search.schemas.jobs import ENDED
+from search.schemas.versions import ENDED
 
 
 @pytest.fixture(name="jobs")
