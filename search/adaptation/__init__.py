@@ -1,1 +1,1 @@
-"""A collection adapted to itself: the transform fitted, held to what was held out, and served."""
+"""A collection adapted to itself: a transform fitted, scored on held-out groups, and served."""

@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 
 
 class Confounded(CannotFit):
-    """A library in which labels and sites cannot be told apart."""
+    """A library in which the effects of labels and sites cannot be separated."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,16 @@ def compare(
     known = known.take(splits.subset(known.labels, known.groups.astype(str), USED))
     sites = np.unique(known.sites[known.sites != ""])
     mixed = _by_group(known)
-    held, words = (_by_site(known, sites), "each site held out in turn")
-    if len(held) < 2:
-        held, words = mixed, f"{len(mixed)} folds of whole patients, cases or sources"
-    total = len(mixed) + len(held)
-    across = _predicted(kind, known, base, held, lambda done: progress(done, total))
+    by_site, words = (_by_site(known, sites), "each site held out in turn")
+    if len(by_site) < 2:
+        by_site, words = mixed, f"{len(mixed)} folds of whole patients, cases or sources"
+    total = len(mixed) + len(by_site)
+    across = _predicted(kind, known, base, by_site, lambda done: progress(done, total))
     within = across
     bias: list[Check] = []
-    if held is not mixed:
+    if by_site is not mixed:
         within = _predicted(
-            kind, known, base, mixed, lambda done: progress(len(held) + done, total)
+            kind, known, base, mixed, lambda done: progress(len(by_site) + done, total)
         )
         bias = [_bias(kind, known, base, mixed[0])]
     truth = np.unique(known.labels, return_inverse=True)[1]
@@ -128,8 +128,9 @@ def refuse_confounded(sample: Sample) -> None:
         for label, at in counts.items()
     ]
     raise Confounded(
-        "labels and sites cannot be told apart here, because fewer than two labels occur at more "
-        "than one site: a transform would take the site for the label, or the label for the site. "
+        "the effects of labels and sites cannot be separated here, because fewer than two labels "
+        "occur at more than one site: a transform would take the site for "
+        "the label, or the label for the site. "
         "Ingest cells of the same labels from several sites. Cells by label and site:\n"
         + "\n".join(lines)
     )
@@ -195,11 +196,12 @@ def _transfer(found: Predicted, truth: Rows, groups: Rows, words: str) -> Check:
     figures: dict[str, float] = {}
     lows, highs = [], []
     before, after = (
-        scores(confusion(right, said, classes, silent=True)) for said in (found.before, found.after)
+        scores(confusion(right, predicted, classes, unanswered=True))
+        for predicted in (found.before, found.after)
     )
     one, other = (
-        scores_of_many(drawn_matrices(right, said, classes, sample, silent=True))
-        for said in (found.before, found.after)
+        scores_of_many(drawn_matrices(right, predicted, classes, sample, unanswered=True))
+        for predicted in (found.before, found.after)
     )
     for name in SCORED:
         low, high = ends(other[name] - one[name])
@@ -223,8 +225,8 @@ def _within(found: Predicted, truth: Rows, sample: Sample) -> list[Check]:
         of = sample.sites[found.rows] == site
         right = truth[found.rows][of]
         before, after = (
-            scores(confusion(right, said[of], classes, silent=True))
-            for said in (found.before, found.after)
+            scores(confusion(right, predicted[of], classes, unanswered=True))
+            for predicted in (found.before, found.after)
         )
         figures = {f"{name}_before": before[name] for name in SCORED}
         figures |= {name: after[name] for name in SCORED}

@@ -21,7 +21,7 @@ from search.transforms.adaptation import Adaptation, kinds_in
 from search.transforms.contract import CannotFit, Sample, Vectors
 
 FIELDS = ("site", "scanner", "stain", "dataset")
-"""Fields of an item that can tell sites apart."""
+"""Fields of an item that can distinguish sites."""
 
 
 class CannotAdapt(StoreError):
@@ -50,7 +50,7 @@ def adapt(
     progress: Progress = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Reindexed:
-    """Fit a transform on a collection, and make a version whose index holds what it gives.
+    """Fit a transform on a collection, and make a version with an index of transformed vectors.
 
     The shards of the version keep the encoder's vectors, so that any other version can be built
     from it. A collection that is adapted already is adapted anew from those.
@@ -75,7 +75,7 @@ def adapt(
     served = versions.current()
     truth = Truth.read(versions.path(served.id), served.card)
     if plan.field not in FIELDS:
-        raise CannotAdapt(f"sites are told apart by {', '.join(FIELDS)}, got {plan.field!r}")
+        raise CannotAdapt(f"sites are distinguished by {', '.join(FIELDS)}, got {plan.field!r}")
 
     def compared(done: int, total: int) -> None:
         progress(done, total)
@@ -123,7 +123,7 @@ def sample_of(items: Sequence[Item], vectors: Vectors, field: str) -> Sample:
     Args:
         items: n of them.
         vectors: n x dim, as the encoder made them.
-        field: What tells sites apart.
+        field: What distinguishes sites.
     """
     return Sample(
         vectors,

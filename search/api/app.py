@@ -94,6 +94,36 @@ def metrics(request: Request, access: Lists) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
+@asynccontextmanager
+async def _running(
+    app: FastAPI,
+    service: Service | None,
+    settings: Settings | None,
+    read_pixels: ReadPixels | None,
+) -> AsyncIterator[None]:
+    """From start to stop: the parts of the application, and a service unless one is given."""
+    chosen = settings or (service.settings if service else Settings())
+    with ExitStack() as last:
+        parts = await run_in_threadpool(Parts.of, chosen, lambda: Service.open(chosen, read_pixels))
+        last.callback(parts.audit.close)
+        app.state.parts = parts
+        if service is not None:
+            parts.service = service
+        else:
+            try:
+                await run_in_threadpool(parts.opened)
+            except StoreDown as error:
+                parts.log.warning("store down", error=type(error).__name__)
+            last.callback(lambda: parts.service.close() if parts.service else None)
+            if chosen.preload and parts.service:
+                loading = Thread(target=_preload, args=(parts, parts.service), name="preload")
+                loading.start()
+                last.callback(loading.join)
+            announced = announce(chosen, os.getpid())
+            last.callback(lambda: announced.unlink(missing_ok=True))
+        yield
+
+
 def create_app(
     service: Service | None = None,
     settings: Settings | None = None,
@@ -114,37 +144,12 @@ def create_app(
         read_pixels: Reads stored items again; `None` reads plain images alone, not slides.
     """
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        chosen = settings or (service.settings if service else Settings())
-        with ExitStack() as last:
-            parts = await run_in_threadpool(
-                Parts.of, chosen, lambda: Service.open(chosen, read_pixels)
-            )
-            last.callback(parts.audit.close)
-            app.state.parts = parts
-            if service is not None:
-                parts.service = service
-            else:
-                try:
-                    await run_in_threadpool(parts.opened)
-                except StoreDown as error:
-                    parts.log.warning("store down", error=type(error).__name__)
-                last.callback(lambda: parts.service.close() if parts.service else None)
-                if chosen.preload and parts.service:
-                    loading = Thread(target=_preload, args=(parts, parts.service), name="preload")
-                    loading.start()
-                    last.callback(loading.join)
-                announced = announce(chosen, os.getpid())
-                last.callback(lambda: announced.unlink(missing_ok=True))
-            yield
-
     app = FastAPI(
         title="Hemaseek",
         version=version("hemaseek"),
         summary="Find the historical cells and cases that look like the one under the microscope.",
         description=DISCLAIMER,
-        lifespan=lifespan,
+        lifespan=lambda app: _running(app, service, settings, read_pixels),
     )
     for router in (*ROUTERS, *routers):
         include(app, router)

@@ -95,7 +95,7 @@ async def read_body(request: Request, what: str, cap_mb: float) -> bytes:
     """A body, refused as soon as more than the cap has come in.
 
     Raises:
-        TooLarge: whatever Content-Length said; Busy: no memory for it now.
+        TooLarge: whatever Content-Length claims; Busy: no memory for it now.
     """
     parts: list[bytes] = []
     size = 0

@@ -76,24 +76,17 @@ def compared(
         second: Whose predictions are in `said of the second`.
         relabelled: Items that were left out because their label had changed.
     """
-    names = np.unique(
-        [
-            label
-            for column in ("truth", "said", "said of the second")
-            for label in both[column].to_pylist()
-            if label is not None
-        ]
-    )
+    columns = [both[column].to_pylist() for column in ("truth", "said", "said of the second")]
+    names = np.unique([label for labels in columns for label in labels if label is not None])
     number = {str(name): at for at, name in enumerate(names)}
     truth, a, b = (
-        np.array([-1 if label is None else number[label] for label in both[column].to_pylist()])
-        for column in ("truth", "said", "said of the second")
+        np.array([-1 if label is None else number[label] for label in labels]) for labels in columns
     )
     groups = both["cluster"].to_numpy()
     drawn = draws(groups, RESAMPLES)
     values = [_values(truth, predicted, len(names)) for predicted in (a, b)]
     many = [
-        drawn_matrices(truth, predicted, len(names), drawn, silent=True) for predicted in (a, b)
+        drawn_matrices(truth, predicted, len(names), drawn, unanswered=True) for predicted in (a, b)
     ]
     spread = [scores_of_many(one) for one in many]
     rows = tuple(
@@ -107,18 +100,6 @@ def compared(
     verdict: Verdict = "not shown"
     if f1.span.low > 0 or f1.span.high < 0:
         verdict = "first" if f1.difference > 0 else "second"
-    notes = []
-    if first.alone or second.alone:
-        notes.append(
-            f"{first.alone} items were tested by the first alone and {second.alone} by the second "
-            "alone; they are left out"
-        )
-    if relabelled:
-        notes.append(f"{relabelled} items had another label in the second; they are left out")
-    if drawn.clusters < FEWEST:
-        notes.append(
-            f"only {drawn.clusters} patients or sources: intervals over so few are too narrow"
-        )
     return PairedResult(
         first=first,
         second=second,
@@ -135,8 +116,22 @@ def compared(
         mcnemar=mcnemar(*only) if single else None,
         verdict=verdict,
         words=_words(verdict, f1, first, second),
-        notes=tuple(notes),
+        notes=tuple(_notes(first.alone, second.alone, relabelled, drawn.clusters)),
     )
+
+
+def _notes(first: int, second: int, relabelled: int, clusters: int) -> list[str]:
+    notes = []
+    if first or second:
+        notes.append(
+            f"{first} items were tested by the first alone and {second} by the second "
+            "alone; they are left out"
+        )
+    if relabelled:
+        notes.append(f"{relabelled} items had another label in the second; they are left out")
+    if clusters < FEWEST:
+        notes.append(f"only {clusters} patients or sources: intervals over so few are too narrow")
+    return notes
 
 
 def mcnemar(one: int, other: int) -> float:
@@ -174,7 +169,7 @@ def _words(verdict: Verdict, f1: PairedScore, first: PairedSide, second: PairedS
 def _values(
     truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> dict[str, float]:
-    return scores(confusion(truth, predicted, classes, silent=True))
+    return scores(confusion(truth, predicted, classes, unanswered=True))
 
 
 def _score(

@@ -33,7 +33,7 @@ def confusion(
     classes: int,
     weights: NDArray[np.number] | None = None,
     *,
-    silent: bool = False,
+    unanswered: bool = False,
 ) -> NDArray[np.float64]:
     """Counts by (truth, predicted), classes x classes.
 
@@ -42,20 +42,20 @@ def confusion(
         predicted: n class numbers.
         classes: Number of classes.
         weights: n weights; 1 each if left out.
-        silent: A prediction of -1 is no answer; one more column counts these.
+        unanswered: A prediction of -1 is no answer; one more column counts these.
 
     Raises:
         ValueError: lengths differ, or a class number is out of range.
     """
     if truth.shape != predicted.shape or truth.ndim != 1:
         raise ValueError(f"truth {truth.shape} and predicted {predicted.shape} must be equal rows")
-    for name, values, least in (("truth", truth, 0), ("predicted", predicted, -int(silent))):
+    for name, values, least in (("truth", truth, 0), ("predicted", predicted, -int(unanswered))):
         if len(values) and (values.min() < least or values.max() >= classes):
             raise ValueError(
                 f"{name} must hold class numbers {least} to {classes - 1}, "
                 f"got {int(values.min())} to {int(values.max())}"
             )
-    columns = classes + int(silent)
+    columns = classes + int(unanswered)
     at = truth * columns + np.where(predicted < 0, classes, predicted)
     flat = np.bincount(at, weights=weights, minlength=classes * columns)
     return flat.reshape(classes, columns).astype(np.float64)
@@ -165,12 +165,12 @@ def draws(
 
 
 def drawn_matrices(
-    truth: Labels, predicted: Labels, classes: int, drawn: Draws, *, silent: bool = False
+    truth: Labels, predicted: Labels, classes: int, drawn: Draws, *, unanswered: bool = False
 ) -> NDArray[np.float64]:
     """The confusion matrix of every draw; see `confusion`."""
     return np.stack(
         [
-            confusion(truth, predicted, classes, counts[drawn.member], silent=silent)
+            confusion(truth, predicted, classes, counts[drawn.member], unanswered=unanswered)
             for counts in drawn.counts
         ]
     )

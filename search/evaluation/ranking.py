@@ -15,7 +15,7 @@ AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Ranked:
-    """How well the shares of one class tell its items from the others."""
+    """How well the shares of one class separate its items from the others."""
 
     auroc: NDArray[np.float64]
     """r values, NaN where a resample has only one side."""

@@ -92,10 +92,10 @@ class Predictions:
 def scored(made: Predictions, task: Task) -> MethodResult:
     """Every figure of the predictions of one method; the bootstrap draws whole groups."""
     right_label, predicted, classes = task.truth[made.rows], made.labels, len(task.names)
-    matrix = confusion(right_label, predicted, classes, silent=True)
+    matrix = confusion(right_label, predicted, classes, unanswered=True)
     right = (predicted == right_label).astype(np.float64)
     drawn = draws(task.cells.group[made.rows], task.plan.resamples, task.plan.seed)
-    matrices = drawn_matrices(right_label, predicted, classes, drawn, silent=True)
+    matrices = drawn_matrices(right_label, predicted, classes, drawn, unanswered=True)
     auroc, auprc = ranked_by_class(made.shares, right_label, np.ones((1, len(predicted))))
     precision = made.precision
     intervals = _intervals(made, right_label, matrices, drawn)
@@ -133,7 +133,9 @@ def scored(made: Predictions, task: Task) -> MethodResult:
         notes=made.notes,
         answerable=None
         if can.all() or not can.any()
-        else Scores(**scores(confusion(right_label[can], predicted[can], classes, silent=True))),
+        else Scores(
+            **scores(confusion(right_label[can], predicted[can], classes, unanswered=True))
+        ),
     )
 
 
@@ -207,7 +209,7 @@ def _folds(made: Predictions, truth: Rows, classes: int) -> list[FoldScores]:
         part = slice(at, at + test)
         at += test
         if test:
-            matrix = confusion(truth[part], made.labels[part], classes, silent=True)
+            matrix = confusion(truth[part], made.labels[part], classes, unanswered=True)
             found.append(FoldScores(fold=name, taught=train, asked=test, **scores(matrix)))
     return found
 
@@ -267,7 +269,9 @@ def by_index(store: Store, task: Task, progress: Callable[[int], None]) -> Index
         near = {exact: [one[:k] for one in found] for exact, found in lists.items()}
         predicted = {exact: _called(found, number, k, plan) for exact, found in near.items()}
         by_store = {
-            exact: Scores(**scores(confusion(task.truth[queries], one, len(number), silent=True)))
+            exact: Scores(
+                **scores(confusion(task.truth[queries], one, len(number), unanswered=True))
+            )
             for exact, one in predicted.items()
         }
         by_k.append(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Rows = NDArray[np.int64]
 """Positions in a data set, rising."""
 Words = NDArray[np.str_]
-"""One word per cell."""
+"""One label or group name per cell."""
 
 
 @dataclass(frozen=True)

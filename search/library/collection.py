@@ -85,7 +85,7 @@ class Collection(Closing):
             _release(catalogue, lock)
             raise
         self.rows = ShardRows(folder / "shards", self.base, catalogue)
-        # Nothing here refers back to the collection: once the last question that holds it is
+        # Nothing here refers back to the collection: once the last query that uses it is
         # answered, it goes, and this runs. The store goes with its own last question.
         self._finish = finalize(self, _release, catalogue, lock)
 

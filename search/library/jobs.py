@@ -73,7 +73,7 @@ class Run:
 
 
 Work = Callable[[Run], Mapping[str, Any]]
-"""Returns what a JSON file can hold."""
+"""Returns what JSON can express."""
 
 
 class Jobs:
@@ -158,7 +158,7 @@ class Jobs:
     def _work_on(self) -> None:
         while (next := self._waiting.get()) is not None:
             self._one(*next)
-            del next  # what the work held on to is free before the next job comes
+            del next  # what the work kept in memory is free before the next job comes
 
     def _one(self, id: str, work: Work) -> None:
         stopping = self._stopping[id]

@@ -67,9 +67,9 @@ class Library:
     def base(self, name: str) -> EncoderCard:
         """The card of the encoder whose vectors its shards hold: that before an adaptation."""
         versions = self.versions(name)
-        held = versions.current()
-        adaptation = Adaptation.read(versions.path(held.id), held.card)
-        return held.card if adaptation is None else adaptation.base
+        current = versions.current()
+        adaptation = Adaptation.read(versions.path(current.id), current.card)
+        return current.card if adaptation is None else adaptation.base
 
     def reference(self, name: str) -> str:
         """How the encoder of a collection is loaded: the name or folder given when it was made."""

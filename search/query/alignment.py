@@ -16,7 +16,7 @@ ENOUGH = 20
 OWN = "(own cells)"
 
 
-def asked_card(collection: Collection, fingerprint: str | None) -> EncoderCard:
+def card_of_query(collection: Collection, fingerprint: str | None) -> EncoderCard:
     """The card whose vectors a question with this fingerprint may bring.
 
     Vectors of the encoder before the adaptation are taken too, and adapted.
@@ -27,7 +27,7 @@ def asked_card(collection: Collection, fingerprint: str | None) -> EncoderCard:
 def adapted(
     adaptation: Adaptation, rows: Vectors, about: About
 ) -> tuple[Vectors, Alignment | None]:
-    """Base vectors of one query as the index holds vectors, and how they were aligned.
+    """Base vectors of one query as the index stores vectors, and how they were aligned.
 
     They are aligned by the site that the question names, if the index knows it; else by their own
     cells, if they are many; else by the site that their mean looks most like.

@@ -9,7 +9,7 @@ import numpy as np
 
 from search.errors import BadQuestion
 from search.index.contract import Store, need_fingerprint
-from search.query.alignment import asked_card
+from search.query.alignment import card_of_query
 from search.query.balance import balanced, quotas, site_share
 from search.query.caveats import scale_warnings
 from search.query.context import Context
@@ -44,8 +44,8 @@ def answer(context: Context, question: Question, image: bytes | None = None) -> 
     """
     _one_order(question)
     collection, card = context.collection, context.collection.card
-    asked = asked_card(collection, question.fingerprint)
-    need_fingerprint(collection.name, asked, question.fingerprint)
+    query_card = card_of_query(collection, question.fingerprint)
+    need_fingerprint(collection.name, query_card, question.fingerprint)
     started = perf_counter()
     query = resolve(context, question, image)
     embedded_at = perf_counter()

@@ -60,7 +60,7 @@ class Memory:
 class Context:
     """What answering needs; features take this, never the service.
 
-    It holds the version of the collection that served when it was made: keep it for one call,
+    It keeps open the version of the collection that served when it was made: use it for one call,
     not for a job, which opens its own when it begins.
     """
 

@@ -14,7 +14,7 @@ from search.library.collection import Collection
 from search.library.shards import make_thumbnail
 from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
-from search.query.alignment import adapted, asked_card
+from search.query.alignment import adapted, card_of_query
 from search.query.caveats import image_warnings, span_um
 from search.query.context import Context
 from search.query.exclusion import UnknownName, exclusion_filter, understood, unknown_names
@@ -112,7 +112,7 @@ def _from_item(query: Query, context: Context, found: Stored) -> None:
 
 
 def _from_vector(query: Query, collection: Collection, question: Question) -> None:
-    card = asked_card(collection, question.fingerprint)
+    card = card_of_query(collection, question.fingerprint)
     if question.fingerprint is None:
         raise BadQuestion(
             "a vector needs the fingerprint of the encoder that made it, so that vectors "

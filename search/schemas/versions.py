@@ -80,9 +80,9 @@ class AdaptWanted(Record):
 
     kind: Annotated[str, Field(pattern=r"^[a-z]+(\+[a-z]+)*$", max_length=100)] = "metric"
     """`align`: sites brought to one mean and spread, labels not read; `metric`: axes that labels
-    choose, so that they hold at sites not seen; `align+metric`: one after the other."""
+    choose, so that they separate labels at unseen sites; `align+metric`: one after the other."""
     field: Literal["site", "scanner", "stain", "dataset"] = "site"
-    """What tells sites apart."""
+    """What distinguishes sites."""
     force: bool = False
     """Serve it even if a check fails; that is recorded."""
 

@@ -57,7 +57,7 @@ class Adaptation:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The sites that it tells apart; none where it treats all rows alike."""
+        """The sites that it distinguishes; none where it treats all rows alike."""
         return next((step.sites for _, step in self.steps if step.sites), ())
 
     @cached_property
@@ -79,7 +79,7 @@ class Adaptation:
             kind: Names of `KINDS`, joined by a plus.
             sample: Vectors of `base`.
             base: The card of the encoder that made them.
-            field: What `sample.sites` holds.
+            field: What is in `sample.sites`.
 
         Raises:
             CannotFit: an unknown kind, or a sample that lacks what one of them needs.
@@ -92,7 +92,7 @@ class Adaptation:
         return cls(base, tuple(steps), field, digest_of(sample))
 
     def apply(self, vectors: Vectors, sites: Words) -> Vectors:
-        """Base vectors (n x base dim) as the version holds them: n x `dim`, rows of length 1."""
+        """Base vectors (n x base dim) as the version stores them: n x `dim`, rows of length 1."""
         for _, step in self.steps:
             vectors = step.apply(vectors, sites)
         return vectors

@@ -54,7 +54,7 @@ class Transform(Protocol):
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """The sites that it tells apart; none where it treats all rows alike."""
+        """The sites that it distinguishes; none where it treats all rows alike."""
         ...
 
     def apply(self, vectors: Vectors, sites: Words) -> Vectors:
@@ -76,11 +76,11 @@ class Transform(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """Its settings, as JSON holds them."""
+        """Its settings, as they are stored in JSON."""
         ...
 
     def tables(self) -> dict[str, NDArray[np.float32]]:
-        """Its fitted numbers, as safetensors hold them."""
+        """Its fitted numbers, as they are stored in safetensors."""
         ...
 
     @classmethod

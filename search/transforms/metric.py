@@ -24,8 +24,8 @@ BETWEEN_SITES = 2.0
 """How many times the scatter of one label between sites counts beside that within a site: what
 differs between laboratories for the same label is what a new laboratory will differ by."""
 REST = 0.1
-"""Share of the squared length that keeps what labels say nothing of: it tells cells of unknown
-labels apart, and pictures that are one from those that are merely alike."""
+"""Share of the squared length that keeps what labels say nothing of: it separates cells of unknown
+labels, and pictures that are the same from those that are merely alike."""
 FEW = 3
 """Cells of one label at one site below which their mean is not trusted."""
 DRAWN = 20_000
@@ -39,7 +39,7 @@ class Metric:
     mean: NDArray[np.float32]
     """dim."""
     axes: NDArray[np.float32]
-    """dim x (labels - 1): what tells labels apart, scaled so that spreads within a label are 1."""
+    """dim x (labels - 1): what separates labels, scaled so that spreads within a label are 1."""
     rest: NDArray[np.float32]
     """dim x (dim - labels + 1): a basis of what is at right angles to `axes`."""
     strength: float
@@ -56,7 +56,7 @@ class Metric:
 
     @classmethod
     def fit(cls, sample: Sample) -> Metric:
-        """Discriminant axes under the strength that holds best where it was not fitted.
+        """Discriminant axes under the strength that scores best where it was not fitted.
 
         Strengths are compared by leaving sites out; where there is one site, patients (groups).
 
@@ -84,9 +84,9 @@ class Metric:
     def apply(self, vectors: Vectors, sites: Words) -> Vectors:
         """Rows on the axes, with `REST` of their squared length for everything else."""
         centred = vectors - self.mean
-        told = unit(centred @ self.axes) * np.float32((1 - REST) ** 0.5)
+        discriminant = unit(centred @ self.axes) * np.float32((1 - REST) ** 0.5)
         other = unit(centred @ self.rest) * np.float32(REST**0.5)
-        return unit(np.concatenate([told, other], axis=1))
+        return unit(np.concatenate([discriminant, other], axis=1))
 
     def nearest(self, vectors: Vectors) -> Words:
         """Empty words: all sites are treated alike."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from html import escape
 from io import BytesIO
 from typing import Any
@@ -91,18 +92,20 @@ def search_report(
         _hits(answer.hits, pictures, pseudonyms=pseudonyms),
     ]
 
-    def foot(canvas: Any, _: object) -> None:
-        canvas.saveState()
-        canvas.setFont("Helvetica", 7.5)
-        canvas.setFillColor(QUIET)
-        canvas.drawString(18 * mm, 11 * mm, "Research use only. Not for clinical decisions.")
-        words = [f"{answer.encoder} {answer.fingerprint}", _stamp(made)]
-        words.append(f"page {canvas.getPageNumber()}")
-        canvas.drawRightString(A4[0] - 18 * mm, 11 * mm, _plain("   ".join(words)))
-        canvas.restoreState()
-
+    words = f"{answer.encoder} {answer.fingerprint}   {_stamp(made)}"
+    foot = partial(_foot, words)
     page.build(story, onFirstPage=foot, onLaterPages=foot)
     return out.getvalue()
+
+
+def _foot(words: str, canvas: Any, _: object) -> None:
+    canvas.saveState()
+    canvas.setFont("Helvetica", 7.5)
+    canvas.setFillColor(QUIET)
+    canvas.drawString(18 * mm, 11 * mm, "Research use only. Not for clinical decisions.")
+    right = _plain(f"{words}   page {canvas.getPageNumber()}")
+    canvas.drawRightString(A4[0] - 18 * mm, 11 * mm, right)
+    canvas.restoreState()
 
 
 def _known(number: int, one: str) -> str:

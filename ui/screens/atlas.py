@@ -230,36 +230,7 @@ def _patient(place: Place, found: MapAnswer) -> dict[str, Any] | None:
     )  # fmt: skip
     group = _group(found)
     if how == "New images":
-        name = st.text_input(
-            "Patient (pseudonym)", key="atlas-new-patient",
-            help="Stored cells of this patient are then left out when the new ones are placed.",
-        )  # fmt: skip
-        files = st.file_uploader(
-            "Images of single cells", type=["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"],
-            accept_multiple_files=True, key="atlas-files",
-        )  # fmt: skip
-        if not files:
-            st.html(states.notes(["Drop in the cells of one patient, one image each."], "good"))
-            return None
-        answer = place.client.place(
-            place.name, found.method, images=[one.getvalue() for one in files],
-            patient=name.strip() or None,
-        )  # fmt: skip
-        if not answer.patient_known:
-            st.html(
-                states.notes(
-                    ["The patient is unknown: stored cells of the same patient are not left out."]
-                )
-            )
-        cells = answer.cells
-        return {
-            "name": name.strip() or "the new patient",
-            "mine": np.zeros(len(found.ids), bool),
-            "group": group[1],
-            "reference": group[0],
-            "placed": [(cell.x, cell.y) for cell in cells],
-            "labels": _nearest_labels(found, cells),
-        }
+        return _new_patient(place, found, group)
     column = next(name for name in kinds if COLUMNS[name] == how)
     values = found.columns[column].values
     wanted = st.query_params.get(column, "")
@@ -274,6 +245,41 @@ def _patient(place: Place, found: MapAnswer) -> dict[str, Any] | None:
         "reference": group[0],
         "placed": [],
         "labels": None,
+    }
+
+
+def _new_patient(
+    place: Place, found: MapAnswer, group: tuple[str, NDArray[np.bool_]]
+) -> dict[str, Any] | None:
+    name = st.text_input(
+        "Patient (pseudonym)", key="atlas-new-patient",
+        help="Stored cells of this patient are then left out when the new ones are placed.",
+    )  # fmt: skip
+    files = st.file_uploader(
+        "Images of single cells", type=["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp"],
+        accept_multiple_files=True, key="atlas-files",
+    )  # fmt: skip
+    if not files:
+        st.html(states.notes(["Drop in the cells of one patient, one image each."], "good"))
+        return None
+    answer = place.client.place(
+        place.name, found.method, images=[one.getvalue() for one in files],
+        patient=name.strip() or None,
+    )  # fmt: skip
+    if not answer.patient_known:
+        st.html(
+            states.notes(
+                ["The patient is unknown: stored cells of the same patient are not left out."]
+            )
+        )
+    cells = answer.cells
+    return {
+        "name": name.strip() or "the new patient",
+        "mine": np.zeros(len(found.ids), bool),
+        "group": group[1],
+        "reference": group[0],
+        "placed": [(cell.x, cell.y) for cell in cells],
+        "labels": _nearest_labels(found, cells),
     }
 
 

@@ -204,19 +204,7 @@ def _cells(place: Place, found: CaseCount) -> None:
     shown = cells[(page - 1) * PAGE : page * PAGE]
     images = pictures(place.client, [cell.item.id for cell in shown], place.name)
     cards = "".join(
-        card(
-            cell.item,
-            images[cell.item.id],
-            act="choose",
-            note=_note(cell),
-            mark="hs-chosen" if cell.item.id in chosen else "",
-            actions=(
-                Action(
-                    "choose", "✓", "Choose for reclassification", key="x", on=cell.item.id in chosen
-                ),
-                Action("slide", "target", "Show on the slide", key="s"),
-            ),
-        )
+        _card(cell, images[cell.item.id], cell.item.id in chosen)
         for cell in shown
         if cell.item.id in images
     )
@@ -238,6 +226,20 @@ def _cells(place: Place, found: CaseCount) -> None:
         st.session_state["case-view-kept"] = "Slide"
         del st.session_state["case-view"]
     st.rerun()
+
+
+def _card(cell: CountedCell, picture: bytes, chosen: bool) -> str:
+    return card(
+        cell.item,
+        picture,
+        act="choose",
+        note=_note(cell),
+        mark="hs-chosen" if chosen else "",
+        actions=(
+            Action("choose", "✓", "Choose for reclassification", key="x", on=chosen),
+            Action("slide", "target", "Show on the slide", key="s"),
+        ),
+    )
 
 
 def _chosen(found: CaseCount) -> frozenset[str]:
@@ -266,27 +268,7 @@ def _note(cell: CountedCell) -> str:
 def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: frozenset[str]) -> None:
     """A form for the reviewer's label of the chosen cells; the recorded label is kept."""
     known = sorted({*labels, *place.client.facets(place.name, "label", 200)})
-    with st.form("case-review", border=True):
-        one, two, three = st.columns([3, 2, 2], vertical_alignment="bottom")
-        with one:
-            label = st.selectbox(
-                f"Reclassify {count(len(chosen), 'cell')}"
-                if chosen
-                else "Choose cells to reclassify",
-                [*known, NONE],
-                index=None,
-                accept_new_options=True,
-                placeholder="A label, or a new one",
-            )
-        with two:
-            reviewer = st.text_input(
-                "Reviewer",
-                value=st.session_state.get("case-reviewer", ""),
-                placeholder="Name or initials",
-                max_chars=100,
-            )
-        with three:
-            sent = st.form_submit_button("Save the review", disabled=not chosen, type="primary")
+    label, reviewer, sent = _review_form(known, len(chosen))
     saved = st.session_state.pop("case-saved", "")
     if saved:
         st.html(states.notes([saved], "good"))
@@ -313,6 +295,30 @@ def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: froz
         "labels stay as they are."
     )
     st.rerun()
+
+
+def _review_form(known: Sequence[str], chosen: int) -> tuple[str | None, str, bool]:
+    """A label, the reviewer, and whether the form was sent."""
+    with st.form("case-review", border=True):
+        one, two, three = st.columns([3, 2, 2], vertical_alignment="bottom")
+        with one:
+            label = st.selectbox(
+                f"Reclassify {count(chosen, 'cell')}" if chosen else "Choose cells to reclassify",
+                [*known, NONE],
+                index=None,
+                accept_new_options=True,
+                placeholder="A label, or a new one",
+            )
+        with two:
+            reviewer = st.text_input(
+                "Reviewer",
+                value=st.session_state.get("case-reviewer", ""),
+                placeholder="Name or initials",
+                max_chars=100,
+            )
+        with three:
+            sent = st.form_submit_button("Save the review", disabled=not chosen, type="primary")
+    return label, reviewer, sent
 
 
 # ---------------------------------------------------------------- the slide

@@ -281,7 +281,7 @@ def _adapt(place: Place) -> None:
             "that it was not fitted on.</p>"
         )
         kind = st.selectbox("Kind", list(ADAPTATIONS), format_func=ADAPTATIONS.__getitem__)
-        field = st.selectbox("Sites are told apart by", ["site", "scanner", "stain", "dataset"])
+        field = st.selectbox("Sites are distinguished by", ["site", "scanner", "stain", "dataset"])
         sent = st.form_submit_button("Adapt the collection")
     if not sent:
         return

@@ -1,4 +1,4 @@
-"""A transform is held to cells that it was not fitted on."""
+"""A transform is scored on cells that it was not fitted on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASE = EncoderCard(id="base", architecture="drawn", dim=DIM)
 
 
 def library(sites: int = 3, each: int = 100, *, loud: float = 2, quiet: float = 0.6) -> Sample:
-    """Two labels told apart by one direction, sites by louder ones; groups of two cells."""
+    """Two labels separated by one direction, sites by louder ones; groups of two cells."""
     rng = np.random.default_rng(1)
     n = sites * each
     labels = np.array(["blast", "monocyte"])[np.arange(n) // 2 % 2]
@@ -31,7 +31,7 @@ def checks(found: Comparison) -> dict[str, Check]:
     return {check.name: check for check in found.checks}
 
 
-def test_axes_that_hold_at_sites_left_out_pass() -> None:
+def test_axes_that_separate_labels_at_held_out_sites_pass() -> None:
     found = checks(compare("metric", library(), BASE))
 
     assert found["transfer"].passed
@@ -40,7 +40,7 @@ def test_axes_that_hold_at_sites_left_out_pass() -> None:
     assert [found[f"within site {at}"].passed for at in range(3)] == [True] * 3
 
 
-def test_robustness_and_own_site_are_told_before_and_after() -> None:
+def test_robustness_and_own_site_are_reported_before_and_after() -> None:
     figures = checks(compare("metric", library(), BASE))["robustness"].figures
 
     assert figures["robustness"] > figures["robustness_before"]
@@ -74,7 +74,7 @@ def test_a_library_whose_labels_say_the_site_is_refused_with_the_table() -> None
         compare("metric", Sample(cells.vectors, cells.sites, labels, cells.groups), BASE)
 
 
-def test_one_label_at_two_sites_is_not_enough_to_tell_labels_from_sites() -> None:
+def test_one_label_at_two_sites_is_not_enough_to_separate_labels_from_sites() -> None:
     cells = library(sites=2)
     labels = np.where(cells.sites == "site 0", "blast", cells.labels)
 

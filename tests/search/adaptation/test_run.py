@@ -251,7 +251,7 @@ def test_labels_that_say_the_site_are_refused_with_their_table(library: Library)
     [
         (AdaptPlan(kind="fusion"), "unknown kind of adaptation 'fusion'"),
         (AdaptPlan(kind="align", field="scanner"), "needs cells whose site is known"),
-        (AdaptPlan(field="label"), "sites are told apart by site, scanner, stain, dataset"),
+        (AdaptPlan(field="label"), "sites are distinguished by site, scanner, stain, dataset"),
     ],
 )
 def test_what_cannot_be_adapted_is_refused_in_words(

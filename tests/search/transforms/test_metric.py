@@ -12,7 +12,7 @@ LABELS = ("blast", "lymphocyte", "monocyte")
 
 
 def cells(sites: tuple[str, ...], each: int = 40, dim: int = 12) -> Sample:
-    """Three labels told apart by three quiet directions, under louder ones of each site."""
+    """Three labels separated by three quiet directions, under louder ones of each site."""
     rng = np.random.default_rng(len(sites))
     rows, labels, names = [], [], []
     for at, site in enumerate(sites):
