@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from search.api.access import Reads, Writes, api_router
 from search.api.bodies import Posted, body_of, posted
-from search.api.routes.versions import job_record
+from search.api.routes.versions import STARTED, started
 from search.atlas.batch_effects import batch_effects
 from search.atlas.maps import (
     COLUMNS,
@@ -111,11 +111,7 @@ def list_maps(name: str, access: Reads) -> list[MapFacts]:
     return found
 
 
-@router.post(
-    "/collections/{name}/map",
-    status_code=202,
-    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
-)
+@router.post("/collections/{name}/map", **STARTED)
 def start_map(name: str, wanted: MapWanted, access: Writes, response: Response) -> JobRecord:
     """Compute a map of the version that answers; a job."""
     library, called = access.library(name)
@@ -148,9 +144,7 @@ def start_map(name: str, wanted: MapWanted, access: Writes, response: Response) 
             "seconds": made.seconds,
         }
 
-    job = access.start("map", called, work)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job_record(job)
+    return started(access, "map", called, work, response)
 
 
 @router.post(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from fastapi import Query, Response
 
 from encoder.registry import load
 from search.adaptation.run import AdaptPlan, adapt
-from search.api.access import Admins, Lists, Reads, Writes, api_router
+from search.api.access import Access, Admins, Lists, Reads, Writes, api_router
 from search.api.problems import without_names
 from search.index.contract import IndexSettings
 from search.library.jobs import Job, Run
@@ -37,6 +38,11 @@ LISTED = 1000
 """Ids that an answer names; the count is always the whole."""
 
 
+STARTED: dict[str, Any] = {
+    "status_code": 202,
+    "responses": {202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
+}
+"""How a route answers that starts a job."""
 router = api_router()
 
 
@@ -60,11 +66,7 @@ def card(name: str, access: Reads) -> dict[str, Any]:
     return facts
 
 
-@router.post(
-    "/collections/{name}/reindex",
-    status_code=202,
-    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
-)
+@router.post("/collections/{name}/reindex", **STARTED)
 def start_reindex(
     name: str, wanted: ReindexWanted, access: Admins, response: Response
 ) -> JobRecord:
@@ -94,16 +96,10 @@ def start_reindex(
             access.follow(called)
         return as_result(done)
 
-    job = access.start("reindex", called, work)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job_record(job)
+    return started(access, "reindex", called, work, response)
 
 
-@router.post(
-    "/collections/{name}/adapt",
-    status_code=202,
-    responses={202: {"headers": {"Location": {"schema": {"type": "string"}}}}},
-)
+@router.post("/collections/{name}/adapt", **STARTED)
 def start_adapt(name: str, wanted: AdaptWanted, access: Admins, response: Response) -> JobRecord:
     """Fit a transform on the stored vectors and build a version with it; a job.
 
@@ -129,9 +125,7 @@ def start_adapt(name: str, wanted: AdaptWanted, access: Admins, response: Respon
             access.follow(called)
         return as_result(done)
 
-    job = access.start("adapt", called, work)
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job_record(job)
+    return started(access, "adapt", called, work, response)
 
 
 @router.post("/collections/{name}/rollback")
@@ -191,6 +185,19 @@ def job(id: str, access: Reads) -> JobRecord:
 def stop_job(id: str, access: Admins) -> JobRecord:
     """Cancel a job; what it has built stays, and the same call resumes there."""
     return job_record(access.cancel(id))
+
+
+def started(
+    access: Access,
+    kind: str,
+    collection: str,
+    work: Callable[[Run], Mapping[str, Any]],
+    response: Response,
+) -> JobRecord:
+    """Start a job; the header `Location` is set to where its state is read."""
+    job = access.start(kind, collection, work)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job_record(job)
 
 
 def job_record(job: Job) -> JobRecord:
