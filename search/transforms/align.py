@@ -24,7 +24,7 @@ FEWEST = 50
 SHRINKAGE = 0.6
 """Share of the identity in the covariance of a site. Chosen on Chula and PBC to BCCD: with less,
 directions of little spread are blown up, and scores within a site fall."""
-PRIOR = 50.0
+PRIOR = 5.0
 """Cells' worth of trust in the nearest fitted site where a new one is learned from few cells."""
 
 
