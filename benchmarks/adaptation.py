@@ -96,6 +96,7 @@ def timed(rows: int, dim: int) -> None:
         fitted = Adaptation.fit(kind, sample, card)
         done = time.perf_counter()
         fitted.apply(vectors, sample.sites)
+        fitted.apply(vectors[:1], np.array([""]))
         applied = time.perf_counter()
         for row in range(200):
             fitted.apply(vectors[row : row + 1], np.array([""]))

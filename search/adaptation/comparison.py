@@ -29,9 +29,9 @@ from search.votes.knn import votes
 
 K = 20
 """Neighbours that vote."""
-USED = 20_000
+USED = 10_000
 """Most labelled rows that are compared, labels in proportion."""
-QUERIES = 4000
+QUERIES = 3000
 """Most rows that are predicted in each of the two splits."""
 FOLDS = 5
 RESAMPLES = 500
