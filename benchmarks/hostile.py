@@ -136,6 +136,8 @@ def service(folder: Path) -> Iterator[Served]:
             client.put("/v1/collections/cells", content=CARD.to_json()).raise_for_status()
             content, served.item = shard(30)
             client.put("/v1/collections/cells/shards", content=content).raise_for_status()
+            small = form({"k": 3}, "image", [large_png(64)])  # loads the encoder, as a start does
+            client.post("/v1/search", **small).raise_for_status()  # type: ignore[arg-type]
         yield served
     finally:
         process.terminate()

@@ -170,7 +170,7 @@ def serve(
     from search.disk.space import try_to_write
     from search.library.library import Library
     from search.security.audit import need_free
-    from ui.cli.serving import application
+    from ui.cli.serving import application, return_freed_memory
 
     settings = settings_for(host=host, port=port, library=library, collection=collection)
     Library.open(settings.library)  # says what is wrong before the server starts
@@ -180,6 +180,7 @@ def serve(
         typer.echo(
             f"warning: listening on {settings.host} without a key; set HEMASEEK_API_KEY", err=True
         )
+    return_freed_memory()
     uvicorn.run(
         application(settings),
         host=settings.host,
