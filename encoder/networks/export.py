@@ -40,7 +40,8 @@ def save(
         folder: Made if missing. Without a `card.json` it is unfinished and will not load.
         card: Its architecture and weights digest are filled in here.
         state_dict: The backbone's tensors by their timm names, nothing else.
-        timm_name: The timm vision transformer, such as `vit_small_patch14_dinov2`.
+        timm_name: The timm vision transformer, such as `vit_small_patch14_dinov2`, or
+            `efficientnet-lite0`, which is ours (`encoder.networks.lite`).
         img_size: Side of the input, in pixels.
         dtype: How floating-point tensors are stored; they are computed with in float32 again.
         model_kwargs: Whatever differs from timm's model: depth, embed_dim, num_heads, ... Depth
@@ -58,13 +59,14 @@ def save(
 
     from encoder.features.descriptors import VERSION
     from encoder.features.joint import tables
-    from encoder.networks import checkpoint, vit
+    from encoder.networks import checkpoint, lite
 
     kwargs = dict(model_kwargs or {})
-    kwargs.setdefault("depth", _depth(state_dict))
+    if timm_name != lite.NAME:
+        kwargs.setdefault("depth", _depth(state_dict))
     kwargs.pop("img_size", None)
     kwargs.pop("num_classes", None)
-    model = vit.bare_model(timm_name, img_size, kwargs)
+    model = _bare(timm_name, img_size, kwargs)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     checkpoint.load_strict(model, state, f"the state dict for {folder}")
     _check_card(card, model, img_size, beside)
@@ -96,10 +98,12 @@ def load_folder(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -
 def build(folder: Path, device: str) -> tuple[EncoderCard, Network]:
     """Card and network of an exported folder."""
     from encoder.features.joint import Joint
-    from encoder.networks import vit
+    from encoder.networks import convolutional, lite, vit
     from encoder.networks.forward import Pool
 
     card, model, beside = _load(folder)
+    if isinstance(model, lite.Lite):
+        return card, convolutional.network(card, model, device)
     pool: Pool = "mean" if card.pooling == "mean" else "cls"
     if beside is None:
         return card, vit.network(card, model, pool, device)
@@ -132,7 +136,7 @@ def _load(folder: Path) -> tuple[EncoderCard, nn.Module, Beside | None]:
             f"{folder} has no {' and no '.join(missing)}: it is no finished export; export again"
         )
     from encoder.features.joint import TABLES, from_tables
-    from encoder.networks import checkpoint, vit
+    from encoder.networks import checkpoint
 
     card = EncoderCard.read(folder / CARD)
     got = digest_of(folder / WEIGHTS)
@@ -151,10 +155,24 @@ def _load(folder: Path) -> tuple[EncoderCard, nn.Module, Beside | None]:
     if MEASURED in facts:
         held = {key: state.pop(key).float().numpy() for key in TABLES if key in state}
         beside = from_tables(held, str(facts[MEASURED]), str(folder))
-    model = vit.bare_model(name, img_size, kwargs)
+    model = _bare(name, img_size, kwargs)
     checkpoint.load_strict(model, state, str(folder / WEIGHTS))
     _check_card(card, model, img_size, beside)
     return card, model, beside
+
+
+def _bare(name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.Module:
+    """The network without weights, on the `meta` device."""
+    import torch
+
+    from encoder.networks import lite, vit
+
+    if name != lite.NAME:
+        return vit.bare_model(name, img_size, kwargs)
+    if img_size % lite.STRIDE:
+        raise EncoderError(f"{name} needs a multiple of {lite.STRIDE} px, got {img_size}")
+    with torch.device("meta"):
+        return lite.Lite(**kwargs)
 
 
 def _depth(state_dict: Mapping[str, Tensor]) -> int:
@@ -166,7 +184,8 @@ def _check_card(card: EncoderCard, model: nn.Module, img_size: int, beside: Besi
     parts: Any = dict(model.named_children())
     width: Any = model.num_features
     out = parts["project"].out_features if "project" in parts else width
-    patch = model.patch_embed.patch_size[0]  # type: ignore[union-attr, index]
+    patched: Any = getattr(model, "patch_embed", None)  # a feature map is read at any grid
+    patch = card.patch_px if patched is None else patched.patch_size[0]
     facts = (
         ("dim", card.dim, out + (beside.dim if beside else 0)),
         ("input_px", card.input_px, img_size),

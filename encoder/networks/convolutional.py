@@ -1,0 +1,97 @@
+"""A convolutional network as an encoder: vectors on the fastest engine, feature maps as patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from encoder.card import EncoderCard
+from encoder.contract import RGB, NoPatchTokens
+from encoder.networks.engines import choose
+from encoder.networks.lite import STRIDE, Lite
+from encoder.networks.vit import Vit, pick_device, stack
+
+
+class Looks(nn.Module):
+    """Normalisation, network and pooling as one module; an image may be looked at more than once.
+
+    The vector is the mean of those of the whole image and of its middle, each of length 1.
+    """
+
+    def __init__(self, model: Lite, card: EncoderCard) -> None:
+        super().__init__()
+        self.model = model
+        self.grid = card.input_px * STRIDE // (card.patch_px or STRIDE)
+        mean, std = torch.tensor(card.mean), torch.tensor(card.std)
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        """Pixels n x side x side x 3 uint8 to the vectors, n x dim."""
+        x = self._normalised(pixels)
+        rows = [
+            functional.normalize(
+                self.model.project(self.model.forward_features(middle(x, share)).mean(1))
+            )
+            for share in self.model.looks
+        ]
+        return (torch.stack(rows).mean(0),)
+
+    def patches(self, pixels: Tensor) -> Tensor:
+        """The last feature map of the image enlarged to so many pixels that the grid is fine.
+
+        Returns:
+            n x cells x dim, in reading order, each through the projection.
+        """
+        x = resized(self._normalised(pixels), self.grid)
+        cells: Tensor = self.model.project(self.model.forward_features(x))
+        return cells
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+
+
+def middle(x: Tensor, share: float) -> Tensor:
+    """The middle square of images, `share` of their side, at their own size."""
+    side = x.shape[-1]
+    cut = round((1 - share) * side / 2)
+    return x if cut == 0 else resized(x[..., cut : side - cut, cut : side - cut], side)
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """Images at another side, bilinear."""
+    if x.shape[-1] == side:
+        return x
+    return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+
+
+class Convolutional(Vit):
+    """A convolutional network on one engine, safe to call from several threads."""
+
+    def __init__(self, card: EncoderCard, looks: Looks, device: torch.device) -> None:
+        super().__init__(card, choose(looks, device, card.input_px))
+        self._looks = looks
+
+    def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """The vectors, and the feature map in PyTorch: n x rows x columns x dim."""
+        if self.card.patch_px is None:
+            raise NoPatchTokens(self.card.id)
+        pooled = self.vectors(images)
+        pixels = torch.from_numpy(stack(images, self.card)).to(self._looks.scale.device)
+        with self._turn, torch.inference_mode():
+            cells = self._looks.patches(pixels).float().cpu().numpy()
+        side = self.card.input_px // self.card.patch_px
+        return pooled, cells.reshape(len(images), side, side, -1)
+
+
+def network(card: EncoderCard, model: Lite, device: str) -> Convolutional:
+    """The loaded model on the best engine of the device."""
+    looks = Looks(model, card).eval().requires_grad_(False)
+    return Convolutional(card, looks, pick_device(device))  # type: ignore[arg-type]
