@@ -311,6 +311,52 @@ def _around(box: tuple[int, int, int, int], context: float, width: int, height: 
     return x, y, side
 
 
+def bmc(folder: Path) -> Labelled:
+    """BMC (Matek 2021): single marrow cells of six classes, of a laboratory in Munich."""
+    paths = _files(folder / "cells")
+    return Labelled(
+        name="bmc",
+        paths=paths,
+        squares=(None,) * len(paths),
+        labels=np.array([path.parent.name for path in paths]),
+        groups=np.array([path.stem for path in paths]),
+        unit="image",
+        notes=(
+            "crowded marrow, noisy labels, no patient is known: image-level only",
+            "500 of each class, perhaps of few patients",
+        ),
+    )
+
+
+def attri(folder: Path, *, context: float = 1.5) -> Labelled:
+    """LeukemiaAttri (Rehman 2024): the labelled cells of patient 27, at a 40x objective.
+
+    For evaluation only: no licence was found, so nothing may be trained on it.
+
+    Args:
+        folder: Holds `fields` and `cells_27.csv`.
+        context: Side of the crop over the longer side of the box; shifted to stay inside.
+    """
+    names = ("path", "patient", "label", "x", "y", "width", "height")
+    told = {tuple(row[name] for name in names) for row in _table(folder / "cells_27.csv", names)}
+    cells: list[tuple[Path, Square, str, str]] = []
+    for path, patient, label, *numbers in sorted(told):
+        x, y, width, height = (float(number) for number in numbers)
+        box = (round(x), round(y), round(x + width), round(y + height))
+        cells.append((folder / path, _around(box, context, 640, 386), label, patient))
+    paths, squares, labels, groups = zip(*cells, strict=True)
+    return Labelled(
+        name="attri",
+        paths=paths,
+        squares=squares,
+        labels=np.array(labels),
+        groups=np.array(groups),
+        unit="patient",
+        patients=True,
+        notes=("one patient; a box that is listed twice counts once",),
+    )
+
+
 PBC_TO_FOUR = {
     "BNE": "neutrophil",
     "SNE": "neutrophil",
@@ -391,6 +437,8 @@ READERS: dict[str, Callable[[Path], Labelled]] = {
     "chula-no-12": lambda data: chula(data / "chula", class_12=False),
     "lc25000": lambda data: lc25000(data / "lc25000"),
     "bccd": lambda data: bccd(data / "bccd"),
+    "bmc": lambda data: bmc(data / "bmc"),
+    "attri": lambda data: attri(data / "attri"),
     "pbc-bccd": lambda data: pbc_bccd(data / "pbc", data / "bccd"),
 }
 """Sets that have a name; to add one, add its line."""

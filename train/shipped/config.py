@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from encoder.registry import SHIPPED
+from train.augmentation.randomisation import PARTS
+from train.shipped.data import SHARES
 from train.shipped.recipes import RECIPES
 
 Step = Literal["pack", "train", "evaluate", "export"]
-
-
 STEPS: tuple[Step, ...] = ("pack", "train", "evaluate", "export")
 
 
@@ -27,25 +27,34 @@ class DefaultConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     recipe: str = "cpu"
-    """cpu, gpu-ti-mild, gpu-ti-strong, gpu-s-mild or gpu-s-strong."""
+    """cpu or gpu."""
     steps: tuple[Step, ...] = STEPS
     """Which steps, in this order."""
-    external: bool = False
-    """Leave every image of PBC out of training: the papers' external protocol. Not exported."""
+    sets: tuple[str, ...] = tuple(SHARES)
+    """Laboratories to learn from. With one left out it is asked about instead; not exported."""
+    but_batch: str | None = None
+    """A capture batch of Chula to leave out, such as 51-222. Not exported."""
+    left_out: tuple[str, ...] = ()
+    """Parts of the randomisation to leave out, to measure what they are worth. Not exported."""
+    total: float | None = Field(default=None, gt=0)
+    """Minutes of training in all; the recipe's if not given."""
+    start: Path | None = None
+    """A run's `last.pt` to start from in place of ImageNet's weights."""
+    minutes: float | None = Field(default=9.0, gt=0)
+    """This slice of training stops at a checkpoint after so long; none: it goes to its end."""
     root: Path = Path(os.environ.get("HEMASEEK_DATA", "../shared/data"))
-    """Folder with pbc, chula, bccd, aslan and lc25000; HEMASEEK_DATA if that is set."""
+    """Folder with pbc, bmc, chula, aslan, bccd and attri; HEMASEEK_DATA if that is set."""
     work: Path = Path("runs/default")
     """Packs, runs and records."""
     reports: Path = Path("reports/default")
     """Pictures of what is confused."""
     weights: Path = SHIPPED
     """Where the finished encoder goes, in a folder of its id."""
-    minutes: float | None = Field(default=9.0, gt=0)
-    """Training stops at a checkpoint after so long; none: it goes to its end."""
     threads: int = Field(default=0, ge=0)
     """Threads of torch; 0 leaves its choice."""
-    also: tuple[str, ...] = ("chula", "chula-no-12", "lc25000", "bccd")
-    """Sets to report on beside the held-out quarter."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where training runs."""
+    seed: int = 0
 
     @field_validator("recipe")
     @classmethod
@@ -54,7 +63,21 @@ class DefaultConfig(BaseModel):
             raise ValueError(f"unknown recipe {name!r}; known are {', '.join(RECIPES)}")
         return name
 
+    @field_validator("left_out")
+    @classmethod
+    def _parts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := set(names) - set(PARTS):
+            raise ValueError(f"unknown parts {sorted(unknown)}; known are {', '.join(PARTS)}")
+        return names
+
+    @property
+    def ships(self) -> bool:
+        """Whether nothing was left out, so that it may be exported."""
+        return not self.left_out and self.but_batch is None and set(self.sets) == set(SHARES)
+
     @property
     def run_folder(self) -> Path:
-        """Of this recipe's run."""
-        return self.work / (self.recipe + ("-external" if self.external else ""))
+        """Of this run."""
+        without = [name for name in SHARES if name not in self.sets]
+        parts = [*without, *([self.but_batch] if self.but_batch else []), *self.left_out]
+        return self.work / "-".join([self.recipe, *(["without", *parts] if parts else [])])

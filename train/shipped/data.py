@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from encoder.contract import RGB
-from encoder.features.descriptors import GUIDE, WEIGHTS, Axes, fit, in_a_row, measure
-from encoder.image import read_rgb
+from encoder.features.descriptors import WEIGHTS, Axes, fit, in_a_row, measure
+from encoder.image import read_rgb, resize
+from train.augmentation.randomisation import RED, WHITE, Field
 from train.data import datasets
-from train.data.datasets import Labelled, Square
+from train.data.datasets import Labelled
 from train.data.images import Files
-from train.data.packs import INDEX, Form, pack
 from train.data.source import DataError, Source
+from train.shipped.labels import CHULA_TYPES, allowed
 
 SEED = 20_261_121
 """Of the split. Another number would be another held-out quarter."""
 SHARE = 0.25
 """Of each class of PBC is held out."""
-CONTEXT = 1.5
-"""Side of a crop over the longer side of its box."""
-PX = 112
-"""Side that images are packed at, by default."""
+PX = 224
+"""Side that pictures are kept at."""
+SHARES: Mapping[str, float] = {"pbc": 0.58, "bmc": 0.24, "chula": 0.14, "aslan": 0.04}
+"""Of each batch, by set."""
+RARE = 0.6
+"""A class of n cells is drawn as often as n to the power of 1 - `RARE`."""
 
 
 def held_out(cells: Labelled, share: float = SHARE, seed: int = SEED) -> NDArray[np.bool_]:
@@ -56,55 +60,6 @@ def held_out(cells: Labelled, share: float = SHARE, seed: int = SEED) -> NDArray
     return chosen
 
 
-@dataclass(frozen=True)
-class Crops:
-    """Squares out of larger pictures, as a source to pack from."""
-
-    name: str
-    paths: tuple[Path, ...]
-    squares: tuple[Square, ...]
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Reason and number of what could not be cut."""
-    _last: dict[Path, RGB] = field(default_factory=dict, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def label(self, at: int) -> str | None:
-        """None: what is trained on has no labels."""
-        return None
-
-    def title(self, at: int) -> str:
-        """The file and the square."""
-        return f"{self.paths[at]} {self.squares[at]}"
-
-    def content(self, at: int) -> bytes:
-        """The crop as PNG."""
-        from PIL import Image
-
-        path = self.paths[at]
-        if path not in self._last:  # crops of one picture come one after another
-            self._last.clear()
-            self._last[path] = read_rgb(path)
-        buffer = BytesIO()
-        crop = datasets.cut(self._last[path], self.squares[at])
-        Image.fromarray(crop).save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
-
-
-def around(
-    box: tuple[float, float, float, float], width: int, height: int, context: float = CONTEXT
-) -> Square | None:
-    """The square about a box, moved to stay inside the picture; `None` for an empty box."""
-    x0, y0, x1, y1 = box
-    if x1 - x0 < 2 or y1 - y0 < 2:
-        return None
-    side = min(round(context * max(x1 - x0, y1 - y0)), width, height)
-    x = min(max(round((x0 + x1 - side) / 2), 0), width - side)
-    y = min(max(round((y0 + y1 - side) / 2), 0), height - side)
-    return x, y, side
-
-
 def pbc_files(folder: Path) -> Files:
     """Three quarters of PBC, without their labels."""
     cells = datasets.pbc(folder)
@@ -113,114 +68,200 @@ def pbc_files(folder: Path) -> Files:
     return Files("pbc, three quarters", paths, (None,) * len(paths))
 
 
-def chula_crops(folder: Path) -> Crops:
-    """The red cells of Chula around their points, as they are evaluated."""
-    cells = datasets.chula(folder)
-    squares = tuple(square for square in cells.squares if square is not None)
-    return Crops("chula", cells.paths, squares, Counter(cells.notes))
+@dataclass(frozen=True)
+class Pictures:
+    """One set in memory, or mapped from disk."""
+
+    name: str
+    images: Tensor
+    """n x side x side x 3, uint8."""
+    labels: tuple[str, ...]
+    """Of each picture, in the set's own words."""
+    um: float
+    """Side of a picture in micrometres, estimated from its red cells where nothing is recorded."""
+
+    def but(self, rows: NDArray[np.bool_]) -> Pictures:
+        """Without some rows."""
+        keep = np.flatnonzero(~rows)
+        labels = tuple(self.labels[row] for row in keep)
+        return Pictures(self.name, self.images[torch.from_numpy(keep)], labels, self.um)
 
 
-def bccd_crops(folder: Path) -> Crops:
-    """Every boxed cell and platelet of BCCD."""
-    return _boxed("bccd", _bccd_boxes(folder))
+def around(field: RGB, x: float, y: float, side: float) -> RGB:
+    """The square about a point; what lies outside the picture is mirrored."""
+    columns = round(x - side / 2) + np.arange(round(side))
+    rows = round(y - side / 2) + np.arange(round(side))
+    return field[_mirrored(rows, field.shape[0])[:, None], _mirrored(columns, field.shape[1])]
 
 
-def aslan_crops(folder: Path) -> Crops:
-    """Every boxed cell of the Aslan set."""
-    return _boxed("aslan", _aslan_boxes(folder))
+def _mirrored(at: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    period = 2 * (size - 1)
+    at = np.abs(at) % period
+    return np.where(at >= size, period - at, at)
 
 
-Box = tuple[Path, tuple[float, float, float, float], int, int]
-"""File, left, top, right and bottom in pixels, width and height of the file."""
+Made = tuple[Iterator[RGB], Sequence[str], float]
+"""Pictures of any size, their labels, and the micrometres of a side."""
 
 
-def _boxed(name: str, boxes: Iterator[Box]) -> Crops:
-    paths, squares, left_out = [], [], Counter[str]()
-    for path, box, width, height in boxes:
-        square = around(box, width, height)
-        if square is None:
-            left_out["box without a size"] += 1
-            continue
-        paths.append(path)
-        squares.append(square)
-    return Crops(name, tuple(paths), tuple(squares), left_out)
+def _pbc(data: Path) -> Made:
+    cells = datasets.pbc(data / "pbc")
+    rows = np.flatnonzero(~held_out(cells))
+    return cells.images(rows), cells.labels[rows].tolist(), 34.2
 
 
-def _bccd_boxes(folder: Path) -> Iterator[Box]:
-    names = ("xmin", "ymin", "xmax", "ymax")
-    for table in sorted((folder / "Annotations").glob("*.xml")):
-        root = ElementTree.parse(table).getroot()  # noqa: S314 - the set's own files
-        path = folder / "JPEGImages" / f"{table.stem}.jpg"
-        for thing in root.iter("object"):
-            x0, y0, x1, y1 = (float(thing.findtext(f"bndbox/{n}") or 0) for n in names)
-            yield path, (x0, y0, x1, y1), 640, 480
+def _bmc(data: Path) -> Made:
+    cells = datasets.bmc(data / "bmc")
+    return cells.images(), cells.labels.tolist(), 22.1
 
 
-def _aslan_boxes(folder: Path) -> Iterator[Box]:
-    import csv
+def _chula(data: Path) -> Made:
+    """Twice the side at which the points are evaluated, so that views may be zoomed out."""
+    cells = datasets.chula(data / "chula")
+    half = datasets.CHULA_SIDE // 2
 
-    with (folder / "annotations.csv").open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            x0, y0, x1, y1 = (256 * float(row[n]) for n in ("xmin", "ymin", "xmax", "ymax"))
-            yield folder / "images" / row["image"], (x0, y0, x1, y1), 256, 256
+    def images() -> Iterator[RGB]:
+        for path, square in zip(cells.paths, cells.squares, strict=True):
+            if square is not None:
+                yield around(_read(path), square[0] + half, square[1] + half, 4 * half)
+
+    return images(), cells.labels.tolist(), 26.6
 
 
-SETS = ("pbc", "chula", "bccd", "aslan")
-"""What may be learned from."""
+def _aslan(data: Path) -> Made:
+    """Whole cells only."""
+    table = data / "aslan" / "annotations.csv"
+    if not table.is_file():
+        raise datasets.BadDataset(f"no table {table}; is the data folder right?")
+    with table.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    boxes = [[256 * float(row[name]) for name in ("xmin", "ymin", "xmax", "ymax")] for row in rows]
+    whole = [
+        at
+        for at, (x0, y0, x1, y1) in enumerate(boxes)
+        if min(x1 - x0, y1 - y0) >= 30 and min(x0, y0) >= 2 and max(x1, y1) <= 254
+    ]
+
+    def images() -> Iterator[RGB]:
+        for at in whole:
+            x0, y0, x1, y1 = boxes[at]
+            field = _read(data / "aslan" / "images" / rows[at]["image"])
+            yield around(field, (x0 + x1) / 2, (y0 + y1) / 2, 186)
+
+    return images(), [rows[at]["label"] for at in whole], 26.6
 
 
-def sources(data: Path, names: Sequence[str] = SETS, *, pbc: bool = True) -> dict[str, Source]:
-    """The sets to learn from, by name.
+_LAST: dict[Path, RGB] = {}
+
+
+def _read(path: Path) -> RGB:
+    """A field; cells of one come one after another."""
+    if path not in _LAST:
+        _LAST.clear()
+        _LAST[path] = read_rgb(path)
+    return _LAST[path]
+
+
+MADE: Mapping[str, Callable[[Path], Made]] = {
+    "pbc": _pbc,
+    "bmc": _bmc,
+    "chula": _chula,
+    "aslan": _aslan,
+}
+"""Sets that may be learned from; to add one, add its line and its share."""
+
+
+def pictures(name: str, data: Path, packs: Path) -> Pictures:
+    """A set, packed at its first use.
 
     Args:
-        data: Folder with a folder for each of them.
-        names: Which.
-        pbc: Without it, no image of PBC is among them (the papers' external protocol).
+        name: In `MADE`.
+        data: Folder with a folder for each set.
+        packs: Where arrays are kept.
 
     Raises:
         BadDataset: a set that is not there.
-        DataError: nothing is left to learn from.
     """
-    readers: dict[str, Callable[[Path], Source]] = {
-        "pbc": pbc_files,
-        "chula": chula_crops,
-        "bccd": bccd_crops,
-        "aslan": aslan_crops,
-    }
-    chosen = [name for name in names if pbc or name != "pbc"]
-    if not chosen:
-        raise DataError("nothing is left to learn from without PBC; take a recipe of several sets")
-    return {name: readers[name](data / name) for name in chosen}
+    table, array = packs / f"{name}-{PX}.json", packs / f"{name}-{PX}.npy"
+    if not table.is_file():
+        images, labels, um = MADE[name](data)
+        packs.mkdir(parents=True, exist_ok=True)
+        np.save(array, np.stack([resize(image, PX, "lanczos") for image in images]))
+        table.write_text(json.dumps({"labels": labels, "um": um}), encoding="utf-8")
+    facts = json.loads(table.read_text(encoding="utf-8"))
+    held = torch.from_numpy(np.load(array, mmap_mode="c"))
+    return Pictures(name, held, tuple(facts["labels"]), float(facts["um"]))
 
 
-def guide_for(packs: dict[str, Path], px: int, dim: int) -> Path:
-    """Measure every packed image once; what a network is to predict, in the packs' order.
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of several laboratories."""
 
-    Args:
-        packs: Name and folder, in the order in which a run reads them.
-        px: Side at which they were packed.
-        dim: Numbers per image.
+    images: Tensor
+    """n x 3 x side x side, 0 to 1."""
+    allowed: Tensor
+    """n x leaves: which each may be."""
+    laboratories: Tensor
+    """n numbers."""
+    um: Tensor
+    """Side of each picture."""
+    fields: list[Field]
+    """How much of each a view shows."""
 
-    Returns:
-        The table, an .npy of n x dim.
-    """
-    from train.data.images import Images, open_source
 
-    folder = next(iter(packs.values())).parent
-    out = folder / f"guide-{'-'.join(path.name for path in packs.values())}-{dim}.npy"
-    if out.is_file():
-        return out
-    tables = []
-    for path in packs.values():
-        images = Images([open_source(path)], px, "lanczos")
-        decoded = (images.decode(at) for at in range(len(images)))
-        known = (image for image in decoded if image is not None)
-        tables.append(measure_all(known, GUIDE, even=False))
-    axes = fit(tables[0], widths(), dim, weights=GUIDE)
-    part = out.with_suffix(".part.npy")
-    np.save(part, axes.vectors(np.concatenate(tables)))
-    part.replace(out)
-    return out
+class Draw:
+    """Batches of all sets, each class as its rarity asks."""
+
+    def __init__(self, sets: Sequence[Pictures], device: torch.device) -> None:
+        """Of the sets.
+
+        Args:
+            sets: Named as in `SHARES`.
+            device: Where batches go. On a GPU the sets themselves go there too.
+
+        Raises:
+            DataError: nothing to learn from.
+        """
+        if not sets:
+            raise DataError("no set to learn from")
+        self._sets = sets
+        self._shares = torch.tensor([SHARES[one.name] for one in sets])
+        self._device = device
+        gpu = device.type == "cuda"
+        self._images = [one.images.to(device) if gpu else one.images for one in sets]
+        self._allowed = [torch.stack([allowed(label) for label in one.labels]) for one in sets]
+        self._weights = [torch.from_numpy(_rarity(one.labels)) for one in sets]
+
+    def batch(self, n: int) -> Batch:
+        """n pictures, set by set."""
+        counts = torch.multinomial(self._shares, n, replacement=True).bincount(
+            minlength=len(self._sets)
+        )
+        images, kinds, fields = [], [], []
+        for at, count in enumerate(counts.tolist()):
+            if not count:
+                continue
+            rows = torch.multinomial(self._weights[at], count, replacement=True)
+            images.append(self._images[at][rows.to(self._images[at].device)])
+            kinds.append(self._allowed[at][rows])
+            labels = self._sets[at].labels
+            fields += [RED if labels[row] in RED_LABELS else WHITE for row in rows.tolist()]
+        um = torch.tensor([one.um for one in self._sets]).repeat_interleave(counts)
+        return Batch(
+            torch.cat(images).to(self._device).permute(0, 3, 1, 2).float() / 255,
+            torch.cat(kinds).to(self._device),
+            torch.arange(len(counts)).repeat_interleave(counts).to(self._device),
+            um.to(self._device),
+            fields,
+        )
+
+
+RED_LABELS = frozenset({*CHULA_TYPES, "rbc"})
+
+
+def _rarity(labels: Sequence[str]) -> NDArray[np.float64]:
+    _, kind, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.asarray(counts[kind].astype(np.float64) ** -RARE)
 
 
 def axes_for(source: Source, dim: int, power: float) -> Axes:
@@ -253,26 +294,3 @@ def measure_all(
     one = partial(measured_row, weights=dict(weights), even=even)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         return np.stack(list(pool.map(one, images, chunksize=64)))
-
-
-def pack_all(
-    data: Path,
-    out: Path,
-    px: int = PX,
-    *,
-    names: Sequence[str] = SETS,
-    pbc: bool = True,
-    quality: int = 95,
-    form: Form = "jpeg",
-) -> dict[str, Path]:
-    """Pack the named sources once, squashed to `px`; packs that are there stay.
-
-    Returns:
-        Name and folder of each pack.
-    """
-    packs: dict[str, Path] = {}
-    for name, source in sources(data, names, pbc=pbc).items():
-        packs[name] = out / f"{name}-{px}-{form}-{quality}"
-        if not (packs[name] / INDEX).is_file():
-            pack([source], packs[name], px, quality, form)
-    return packs

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.contract import Encoder
-from encoder.features.measured import CARD as MEASURED
-from encoder.image import resize
+from encoder.contract import RGB, Encoder
+from encoder.image import read_rgb, resize, to_rgb
 from search.evaluation import splits
 from search.evaluation.metrics import METRICS
 from search.neighbours import exact
@@ -23,18 +24,16 @@ from train.data import datasets
 from train.data.datasets import Labelled
 from train.evaluation.confusions import commonest, sheets
 from train.evaluation.robustness import SHIFTS, SLIGHT, robustness
-from train.evaluation.run import EvaluateConfig, evaluate, make_folds
+from train.evaluation.run import EvaluateConfig, evaluate
 from train.evaluation.vectors import vectors_of
-from train.shipped.axes import POWER
+from train.shipped.abroad import Side, abroad, sites, zooms
+from train.shipped.config import DefaultConfig
 from train.shipped.data import held_out
-from train.shipped.recipes import RECIPES
-
-if TYPE_CHECKING:
-    from train.shipped.config import DefaultConfig
 
 Say = Callable[[str], None]
 RAW_PX = 32
 """Side of the pictures whose pixels are the vector of `raw pixels`."""
+HOME = "pbc, held-out quarter"
 
 
 def raw_pixels(labelled: Labelled, px: int = RAW_PX) -> NDArray[np.float32]:
@@ -77,49 +76,114 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
     """Everything that the card reports about the encoder in a folder."""
     from encoder import registry
 
-    own = registry.load(str(folder), device="auto")
-    colour = registry.load("colour")
-    measured = registry.load("measured")
+    own, colour = registry.load(str(folder)), registry.load("colour")
     cache = config.work / "vectors"
+    pbc = datasets.pbc(config.root / "pbc")
     record: dict[str, Any] = {
         "encoder": own.card.id,
         "fingerprint": own.card.fingerprint,
         "recipe": config.recipe,
-        "external": config.external,
-        "training": _training(config),
+        "training": training(config),
         "machine": machine(),
-        "sets": {},
-    }
-    pbc = datasets.pbc(config.root / "pbc")
-    record["sets"]["pbc, held-out quarter"] = {
-        "unit": pbc.unit,
-        "asked": int(held_out(pbc).sum()),
-        "taught": int((~held_out(pbc)).sum()),
-        "encoders": {
-            "raw pixels": scored(raw_pixels(pbc), pbc, quarter(pbc), probe=False),
-            "colour": scored(vectors_of(colour, pbc, cache), pbc, quarter(pbc)),
-            "measured": scored(vectors_of(measured, pbc, cache), pbc, quarter(pbc)),
-            own.card.id: scored(vectors_of(own, pbc, cache), pbc, quarter(pbc)),
+        "sets": {
+            HOME: {
+                "unit": pbc.unit,
+                "asked": int(held_out(pbc).sum()),
+                "taught": int((~held_out(pbc)).sum()),
+                "encoders": {
+                    "raw pixels": scored(raw_pixels(pbc), pbc, quarter(pbc), probe=False),
+                    "colour": scored(vectors_of(colour, pbc, cache), pbc, quarter(pbc)),
+                    own.card.id: scored(vectors_of(own, pbc, cache), pbc, quarter(pbc)),
+                },
+            }
         },
     }
-    say(table(record["sets"]["pbc, held-out quarter"]))
+    say(table(record["sets"][HOME]))
+    record["abroad"] = laboratories(config, own, cache)
+    record["abroad of colour"] = laboratories(config, colour, cache)
+    say(elsewhere(record))
+    record["codecs"] = codecs(own, pbc, cache)
+    (fold,) = quarter(pbc)
+    teach = pbc.take(fold.train, "teaches"), vectors_of(own, pbc, cache)[fold.train]
+    record["zooms"] = zooms(own, pbc, fold.test[::4], teach)
     record["robustness"] = {
         encoder.card.id: _robust(encoder, pbc, cache, say) for encoder in (colour, own)
     }
     record["confusions"] = confusions(own, pbc, cache, config.reports / config.recipe)
-    for name in config.also:
-        labelled = datasets.read(name, config.root)
-        split, folds = make_folds(labelled, EvaluateConfig())
-        record["sets"][f"{labelled.name}, {split}"] = {
-            "unit": labelled.unit,
-            "asked": len(labelled),
-            "encoders": {
-                encoder.card.id: scored(vectors_of(encoder, labelled, cache), labelled, folds)
-                for encoder in (colour, measured, own)
-            },
-        }
-        say(table(record["sets"][f"{labelled.name}, {split}"]))
     return record
+
+
+def laboratories(config: DefaultConfig, encoder: Encoder, cache: Path) -> dict[str, Any]:
+    """Each laboratory that was not learned from, against PBC and BMC; and who chooses neighbours.
+
+    BMC is asked where the run left it out, else it stands in the index.
+    """
+    pbc, bmc, bccd, attri = (
+        datasets.read(name, config.root) for name in ("pbc", "bmc", "bccd", "attri")
+    )
+    teach = np.flatnonzero(~held_out(pbc))
+    home: Side = (pbc.take(teach, "teaches"), vectors_of(encoder, pbc, cache)[teach])
+    marrow, smears, leukemia = (
+        (one, vectors_of(encoder, one, cache)) for one in (bmc, bccd, attri)
+    )
+    left_out = "bmc" not in config.sets
+    index = [home] if left_out else [home, marrow]
+    found = {
+        "bccd": abroad(smears, index),
+        "bccd, index PBC alone": abroad(smears, [home]),
+        "attri, patient 27": abroad(leukemia, index),
+    }
+    if left_out:
+        found["bmc"] = abroad(marrow, index)
+    return {**found, "sites": sites([home, marrow, smears])}
+
+
+def codecs(encoder: Encoder, pbc: Labelled, cache: Path) -> dict[str, dict[str, float]]:
+    """Points of 20-NN lost where queries went through JPEG of quality 50, or through none.
+
+    For none the untouched originals of held-out cells are asked, as the published set has them,
+    beside the same cells as they are packed here.
+    """
+    (fold,) = quarter(pbc)
+    vectors = vectors_of(encoder, pbc, cache)
+    names, truth = np.unique(pbc.labels, return_inverse=True)
+    teach, known = vectors[fold.train], truth[fold.train]
+
+    def right(queries: NDArray[np.float32], rows: Sequence[int] | NDArray[np.intp]) -> float:
+        near, near_scores = exact.search(queries, teach, 20)
+        return float((vote_many(known[near], near_scores, len(names)) == truth[rows]).mean())
+
+    rows = fold.test[::3]
+    poor = encoder.embed([_jpeg(image, 50) for image in pbc.images(rows)])
+    found = {
+        "quality 50": {
+            "cells": len(rows),
+            "lost": 100 * (right(vectors[rows], rows) - right(poor, rows)),
+        }
+    }
+    originals = {
+        row: path
+        for row in fold.test.tolist()
+        if (path := _original(pbc.paths[row])) and path.is_file()
+    }
+    if originals:
+        asked = np.array(list(originals))
+        clean = encoder.embed([read_rgb(path) for path in originals.values()])
+        lost = 100 * (right(vectors[asked], asked) - right(clean, asked))
+        found["originals, not recompressed"] = {"cells": len(asked), "lost": lost}
+    return found
+
+
+def _original(path: Path) -> Path:
+    return path.parents[2] / "originals" / path.parent.name / path.name
+
+
+def _jpeg(image: RGB, quality: int) -> RGB:
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return to_rgb(Image.open(buffer))
 
 
 def _robust(encoder: Encoder, pbc: Labelled, cache: Path, say: Say) -> list[dict[str, Any]]:
@@ -127,7 +191,7 @@ def _robust(encoder: Encoder, pbc: Labelled, cache: Path, say: Say) -> list[dict
     return [
         asdict(loss)
         for loss in robustness(
-            encoder, pbc, vectors_of(encoder, pbc, cache), fold.train, fold.test,
+            encoder, pbc, vectors_of(encoder, pbc, cache), fold.train, fold.test[::3],
             shifts=(*SHIFTS, *SLIGHT), progress=lambda name: say(f"{encoder.card.id}: {name}"),
         )
     ]  # fmt: skip
@@ -147,42 +211,32 @@ def confusions(
     return [{**asdict(kind), "words": kind.words()} for kind in kinds]
 
 
-def _training(config: DefaultConfig) -> dict[str, Any]:
-    spent = config.run_folder / "seconds.json"
+def training(config: DefaultConfig) -> dict[str, Any]:
+    """What the run's log says."""
     log = config.run_folder / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    steps = [line for line in lines if line["kind"] == "step"]
     return {
-        "settings": json.loads((config.run_folder / "config.json").read_text()),
-        "seconds": sum(json.loads(spent.read_text())) if spent.exists() else None,
-        "run": next((line for line in lines if line["kind"] == "run"), None),
-        "first": steps[0] if steps else None,
-        "last": steps[-1] if steps else None,
+        "settings": next((line["recipe"] for line in lines if "recipe" in line), None),
+        "sets": next((line["sets"] for line in lines if "sets" in line), None),
+        "steps": max((line["step"] for line in lines), default=0),
+        "seconds": max((line["seconds"] for line in lines), default=None),
     }
 
 
 def machine() -> dict[str, Any]:
     """What this runs on."""
-    import os
-
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    names = [
-        line.partition(":")[2].strip()
-        for line in _lines(Path("/proc/cpuinfo"))
-        if line.startswith("model name")
-    ]
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "gpu": gpu,
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
     }
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def of_method(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
@@ -192,7 +246,7 @@ def of_method(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
 
 def beats_colour(record: Mapping[str, Any]) -> bool:
     """Whether the encoder is above the colour histogram in both scores of the 20-NN vote."""
-    encoders = record["sets"]["pbc, held-out quarter"]["encoders"]
+    encoders = record["sets"][HOME]["encoders"]
     own = of_method(encoders[record["encoder"]], "20-NN")
     floor = of_method(encoders["colour"], "20-NN")
     return all(own[name] > floor[name] for name in ("weighted_f1", "balanced_accuracy"))
@@ -215,121 +269,33 @@ def table(entry: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def elsewhere(record: Mapping[str, Any]) -> str:
+    """The laboratories that were not learned from, as a Markdown table with intervals."""
+    lines = [
+        "| queries | cells | wF1 (95 %) | bAcc (95 %) | recall of each type (cells) | `colour` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, found in record["abroad"].items():
+        if name == "sites":
+            continue
+        both = [_with_interval(found, metric) for metric in METRICS[:2]]
+        recall = ", ".join(f"{k} {100 * s:.0f} ({n})" for k, (s, n) in found["recall"].items())
+        floor = record["abroad of colour"][name]
+        pair = " / ".join(f"{100 * floor[metric]:.1f}" for metric in METRICS[:2])
+        cells = (name, str(found["asked"]), *both, recall, pair)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _with_interval(found: Mapping[str, Any], metric: str) -> str:
+    interval = found["intervals"][metric]
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{100 * found[metric]:.1f} ({low:.0f} to {high:.0f})"
+
+
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     draft.replace(path)
-
-
-SOURCES = """\
-- PBC, three quarters of 12,141 crops (CC BY 4.0; Acevedo et al. 2020, doi 10.17632/snkd93bnjr)
-- Chula RBC-12, 8,542 red-cell crops (MIT; Naruenatthanaset et al., arXiv 2012.01321)
-- BCCD, 4,886 boxed cells (MIT; shenggan/BCCD_Dataset)
-- Aslan, 2,339 boxed cells (MIT; draaslan/blood-cell-detection-dataset)
-"""
-LIMITS = """\
-- Trained on some 25,000 small images, most from one laboratory and one analyser. Other stains,
-  scanners and magnifications are outside of what it has seen.
-- The figures are image-level: no set names patients, so none of them shows how it does on cells
-  of a patient it has not seen. The held-out quarter comes from the laboratory that was trained on.
-- Chula, BCCD and Aslan cells were seen in training, without their labels; LC25000 was not.
-- Neighbours are similar pictures. They are no finding about a patient. Research use only.
-"""
-
-
-def model_card(
-    config: DefaultConfig, record: Mapping[str, Any], external: Mapping[str, Any] | None = None
-) -> str:
-    """The text of MODEL.md.
-
-    Args:
-        config: Of the run.
-        record: Of the encoder (`evaluate_all`).
-        external: Of the same recipe without any image of PBC; `None` if that was not run.
-    """
-    training, there = record["training"], record["machine"]
-    first = training["run"] or {}
-    robust = [
-        f"| {own['shift']} | {own['lost']['weighted_f1']:.1f} / "
-        f"{own['lost']['balanced_accuracy']:.1f} | {floor['lost']['weighted_f1']:.1f} / "
-        f"{floor['lost']['balanced_accuracy']:.1f} |"
-        for own, floor in zip(
-            record["robustness"][record["encoder"]], record["robustness"]["colour"], strict=True
-        )
-    ]
-    flag = " --external" if config.external else ""
-    parts = [
-        f"# {record['encoder']}",
-        f"Fingerprint `{record['fingerprint']}`. Licence of the weights: Apache-2.0.",
-        "## Trained on",
-        "Images without labels. A quarter of PBC, each class in proportion and near-duplicates "
-        "together, was held out and never seen.",
-        SOURCES.strip(),
-        "## How",
-        f"`python -m train.shipped.run --recipe {config.recipe}{flag}`: {_seconds(training)} on "
-        f"{there['gpu'] or there['cpu']} ({there['cores']} cores, torch {there['torch']}), "
-        f"{first.get('parameters', 0):,} parameters. Settings:",
-        "```json\n" + json.dumps(_settings(training["settings"]), indent=1) + "\n```",
-        "## Figures",
-        "Weighted F1 / balanced accuracy in percent.",
-        *(
-            f"**{name}** ({entry['asked']} cells asked; unit: {entry['unit']})\n\n{table(entry)}"
-            for name, entry in record["sets"].items()
-        ),
-        *(
-            [
-                "Beside the network's vector stand measured numbers of the same image "
-                "(`encoder.features.joint`), on axes fitted without labels to the largest set "
-                "trained on: "
-                f"{MEASURED.dim} numbers, each divided by its spread to the power {POWER}, of "
-                f"{beside} times the network's length. Figures are of both together; `measured` "
-                "is the second half alone."
-            ]
-            if (beside := RECIPES[config.recipe].beside)
-            else []
-        ),
-        "### The same recipe without any image of PBC (external protocol)",
-        "Not run." if external is None else _external(external),
-        "### Stain shift of the queries: points lost at 20-NN, wF1 / bAcc",
-        "\n".join([f"| shift | {record['encoder']} | colour |", "|---|---|---|", *robust]),
-        "### Commonest confusions at 20-NN on the held-out quarter",
-        "\n".join(f"- {kind['words']}" for kind in record["confusions"]),
-        "## Limits",
-        "\n".join([*costly(record["robustness"][record["encoder"]]), LIMITS.strip()]),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def costly(losses: list[dict[str, Any]], points: float = 3.0) -> list[str]:
-    """A line for each shift of stain that costs more points of weighted F1 than it may."""
-    return [
-        f"- Queries of {one['shift']} lose {one['lost']['weighted_f1']:.1f} points of weighted F1: "
-        "do not compare images that differ so."
-        for one in losses
-        if one["lost"]["weighted_f1"] > points
-    ]
-
-
-def _external(record: Mapping[str, Any]) -> str:
-    name = "pbc, held-out quarter"
-    spent = _seconds(record["training"])
-    return (
-        f"Trained for {spent} on the other sets, which decided the measured axes too; asked about "
-        "PBC. No image of PBC is in it; the recipe, with the weights of the measured groups, "
-        "was chosen by labels of PBC's training cells all the same. `measured` is the one that "
-        f"ships, whose axes PBC decided.\n\n{table(record['sets'][name])}"
-    )
-
-
-def _seconds(training: Mapping[str, Any]) -> str:
-    spent = training["seconds"]
-    return "time not noted" if spent is None else f"{spent:,.0f} s"
-
-
-def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What decided the weights: without folders and what belongs to the machine."""
-    from train.config import RUNTIME
-
-    return {k: v for k, v in settings.items() if k not in RUNTIME | {"data", "probe"}}

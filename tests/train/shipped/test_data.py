@@ -1,18 +1,17 @@
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
 
+from train.augmentation.randomisation import RED, WHITE
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.data.images import open_source
-from train.data.packs import pack
 from train.data.source import DataError
-from train.shipped.data import Crops, around, held_out, pack_all, sources
+from train.shipped.data import Draw, Pictures, around, held_out, pbc_files, pictures
+from train.shipped.labels import LEAVES
 
 
 def _cells(labels: list[str], groups: list[str] | None = None) -> Labelled:
@@ -66,66 +65,77 @@ def test_near_duplicates_stay_on_one_side() -> None:
     assert now.sum() == held.sum() - 1
 
 
-def test_a_square_about_a_box_stays_inside_the_picture() -> None:
-    assert around((10, 10, 30, 20), 100, 100) == (5, 0, 30)
-    assert around((90, 90, 100, 100), 100, 100) == (85, 85, 15)
-    assert around((0, 0, 90, 10), 100, 50) == (20, 0, 50)
+def test_a_square_about_a_point_mirrors_what_lies_outside() -> None:
+    field = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)
+
+    assert np.array_equal(around(field, 5, 5, 4), field[3:7, 3:7])
+    corner = around(field, 0, 0, 4)
+    assert np.array_equal(corner[2:, 2:], field[:2, :2])
+    assert np.array_equal(corner[0, 2:], field[2, :2])
 
 
-def test_a_box_without_a_size_has_no_square() -> None:
-    assert around((5, 5, 5, 30), 100, 100) is None
+def _set(name: str, labels: list[str], value: int) -> Pictures:
+    images = torch.full((len(labels), 8, 8, 3), value, dtype=torch.uint8)
+    return Pictures(name, images, tuple(labels), 20.0)
 
 
-def test_crops_are_cut_without_loss_and_carry_no_label(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    Image.fromarray(picture).save(tmp_path / "field.png")
-    crops = Crops("fields", (tmp_path / "field.png",), ((4, 2, 10),))
+def test_a_batch_mixes_laboratories_and_says_what_each_picture_may_be() -> None:
+    torch.manual_seed(0)
+    sets = [_set("pbc", ["EO"] * 90 + ["BA"] * 10, 0), _set("aslan", ["rbc"] * 5, 255)]
 
-    cut = np.asarray(Image.open(BytesIO(crops.content(0))))
+    batch = Draw(sets, torch.device("cpu")).batch(2000)
 
-    assert np.array_equal(cut, picture[2:12, 4:14])
-    assert crops.label(0) is None
-    pack([crops], tmp_path / "pack", 8)
-    assert len(open_source(tmp_path / "pack")) == 1
-
-
-@pytest.mark.data
-def test_what_is_trained_on_holds_no_held_out_cell_and_no_label(data_dir: Path) -> None:
-    found = sources(data_dir)
-    pbc = datasets.pbc(data_dir / "pbc")
-    held = {pbc.paths[row] for row in np.flatnonzero(held_out(pbc))}
-
-    assert {name: len(source) for name, source in found.items()} == {
-        "pbc": 9107,
-        "chula": 8542,
-        "bccd": 4886,
-        "aslan": 2339,
-    }
-    assert len(held) == 3034
-    files = {Path(found["pbc"].title(at)) for at in range(9107)}
-    assert not files & held
-    assert {source.label(0) for source in found.values()} == {None}
+    assert batch.images.shape == (2000, 3, 8, 8)
+    first = batch.laboratories == 0
+    assert float(batch.images[first].max()) == 0
+    assert float(batch.images[~first].min()) == 1
+    assert 0.9 < float(first.float().mean()) < 0.97  # 58 to 4
+    assert batch.allowed[~first].sum(1).unique().tolist() == [13]
+    assert {field for field, at in zip(batch.fields, first, strict=True) if at} == {WHITE}
+    assert {field for field, at in zip(batch.fields, first, strict=True) if not at} == {RED}
 
 
-@pytest.mark.data
-def test_the_external_protocol_leaves_every_image_of_pbc_out(data_dir: Path) -> None:
-    assert set(sources(data_dir, pbc=False)) == {"chula", "bccd", "aslan"}
+def test_rare_classes_are_drawn_more_often_than_they_occur() -> None:
+    torch.manual_seed(0)
+    cells = _set("pbc", ["EO"] * 90 + ["BA"] * 10, 0)
+
+    batch = Draw([cells], torch.device("cpu")).batch(4000)
+    rare = float(batch.allowed[:, LEAVES.index("BA")].float().mean())
+
+    assert 0.25 < rare < 0.33  # 10^0.4 to 90^0.4
 
 
-@pytest.mark.data
-def test_the_aslan_fractions_become_pixels(data_dir: Path) -> None:
-    source = sources(data_dir)["aslan"]
+def test_some_rows_can_be_left_out() -> None:
+    cells = _set("chula", ["normal", "teardrop", "normal"], 0)
 
-    image = Image.open(BytesIO(source.content(0)))
+    assert cells.but(np.array([False, False, True])).labels == ("normal", "teardrop")
 
-    assert 10 < image.width == image.height <= 256
+
+def test_nothing_to_learn_from_is_refused() -> None:
+    with pytest.raises(DataError, match="no set"):
+        Draw([], torch.device("cpu"))
 
 
 def test_a_missing_data_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(datasets.BadDataset, match="pbc"):
-        pack_all(tmp_path / "nowhere", tmp_path / "packs")
+        pictures("pbc", tmp_path / "nowhere", tmp_path / "packs")
 
 
-def test_without_pbc_a_recipe_of_pbc_alone_has_nothing_to_learn_from(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nothing is left"):
-        sources(tmp_path, ("pbc",), pbc=False)
+@pytest.mark.data
+def test_no_held_out_cell_is_learned_from(data_dir: Path) -> None:
+    pbc = datasets.pbc(data_dir / "pbc")
+    held = {pbc.paths[row] for row in np.flatnonzero(held_out(pbc))}
+    files = pbc_files(data_dir / "pbc")
+
+    assert len(held) == 3034
+    assert not {Path(files.title(at)) for at in range(len(files))} & held
+
+
+@pytest.mark.data
+def test_boxed_cells_are_packed_whole_with_their_kind(data_dir: Path, tmp_path: Path) -> None:
+    cells = pictures("aslan", data_dir, tmp_path)
+    again = pictures("aslan", tmp_path / "not read", tmp_path)
+
+    assert set(cells.labels) == {"rbc", "wbc"}
+    assert cells.images.shape == (1146, 224, 224, 3)
+    assert torch.equal(cells.images[:4], again.images[:4])

@@ -1,0 +1,202 @@
+"""Training against the clock: resumable, with a running mean of the weights."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.augmentation.randomisation import Randomisation
+from train.shipped import labels
+from train.shipped.data import Draw, Pictures
+from train.shipped.loss import total
+from train.shipped.recipes import Recipe
+
+KEEP_S = 180.0
+"""Seconds between checkpoints."""
+LOG_S = 30.0
+"""Seconds between lines of the log."""
+LAST, LOG = "last.pt", "log.jsonl"
+MEAN, STD = 127 / 255, 128 / 255
+"""Subtracted from pixels, and what they are divided by, as ImageNet's weights of Lite0 want it."""
+DROPPED = 0.1
+"""Share of the pooled features that a step does not see."""
+
+
+class Pupil(nn.Module):
+    """The network, and a direction for each leaf of the label tree."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network
+        self.frozen = recipe.frozen
+        self.prefix = int(getattr(network, "num_prefix_tokens", 0))
+        self.kinds = nn.Parameter(0.05 * torch.randn(len(labels.LEAVES), recipe.dim))
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Views n x 3 x side x side, 0 to 1, to vectors of length 1."""
+        network: Any = self.network
+        given = {"frozen": self.frozen} if self.frozen else {}
+        cells = network.forward_features((views - MEAN) / STD, **given)[:, self.prefix :]
+        pooled = functional.dropout(cells.mean(1), DROPPED, self.training)
+        return functional.normalize(network.project(pooled))
+
+
+@dataclass
+class Run:
+    """What a checkpoint holds, and what it is made of."""
+
+    folder: Path
+    recipe: Recipe
+    pupil: Pupil
+    mean: Pupil
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    spent: float = 0.0
+    """Seconds of training."""
+    seen: list[float] = field(default_factory=list)
+    """Losses since the last line of the log."""
+
+    def keep(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "pupil": self.pupil.state_dict(),
+            "mean": self.mean.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "spent": self.spent,
+        }
+        part = self.folder / f"{LAST}.part"
+        torch.save(state, part)
+        part.replace(self.folder / LAST)
+
+    def resume(self) -> None:
+        """Go on where the last slice stopped, if there was one."""
+        if not (self.folder / LAST).is_file():
+            return
+        state = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
+        self.pupil.load_state_dict(state["pupil"])
+        self.mean.load_state_dict(state["mean"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.spent = int(state["step"]), float(state["spent"])
+
+    def note(self, **facts: Any) -> None:
+        """Add a line to the log."""
+        with (self.folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"step": self.step, "seconds": round(self.spent, 1), **facts}))
+            log.write("\n")
+
+
+def prepared(
+    folder: Path, recipe: Recipe, network: nn.Module, device: torch.device, start: Path | None
+) -> Run:
+    """A run in a folder, at its start or where it stopped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pupil = Pupil(network, recipe)
+    if start is not None:
+        state = torch.load(start, map_location="cpu", weights_only=True)
+        pupil.load_state_dict(state["mean"])
+    pupil.to(device, memory_format=torch.channels_last)
+    run = Run(folder, recipe, pupil, copy.deepcopy(pupil), _optimiser(pupil, recipe))
+    run.resume()
+    return run
+
+
+def _optimiser(pupil: Pupil, recipe: Recipe) -> torch.optim.Optimizer:
+    network: Any = pupil.network
+    fresh = [*network.project.parameters(), pupil.kinds]
+    apart = {id(weight) for weight in fresh}
+    if pupil.frozen:
+        for part in [network.stem, *network.stages][: pupil.frozen]:
+            apart |= {id(weight) for weight in part.parameters()}
+    rest = [weight for weight in network.parameters() if id(weight) not in apart]
+    groups = [
+        {"params": [w for w in rest if w.ndim > 1], "base": recipe.rate},
+        {"params": [w for w in rest if w.ndim < 2], "base": recipe.rate, "weight_decay": 0.0},
+        {"params": fresh, "base": 3 * recipe.rate},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, betas=(0.9, 0.99))
+
+
+def train(
+    run: Run,
+    sets: list[Pictures],
+    randomisation: Randomisation,
+    *,
+    minutes: float,
+    slice_minutes: float | None,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> bool:
+    """Train until the time is over, or this slice of it.
+
+    Args:
+        run: At its start, or resumed.
+        sets: What to learn from.
+        randomisation: Makes the views.
+        minutes: Of training in all.
+        slice_minutes: Of this call; `None` for no limit.
+        seed: With the step, of everything that is drawn.
+        say: Takes a line of the log for people.
+
+    Returns:
+        Whether the time in all is over.
+    """
+    torch.manual_seed(seed + run.step)
+    device = run.pupil.kinds.device
+    draw, family = Draw(sets, device), labels.siblings().to(device)
+    run.note(recipe=asdict(run.recipe), sets={one.name: len(one.labels) for one in sets})
+    last = told = kept = begun = time.monotonic()
+    while run.spent < 60 * minutes:
+        if slice_minutes is not None and last - begun > 60 * slice_minutes:
+            break
+        _rates(run, run.spent / (60 * minutes))
+        run.seen.append(_step(run, draw, family, randomisation))
+        now = time.monotonic()
+        run.spent, last = run.spent + now - last, now
+        if now - told > LOG_S:
+            speed = len(run.seen) * run.recipe.batch / (now - told)
+            loss, told, run.seen = sum(run.seen) / len(run.seen), now, []
+            run.note(loss=round(loss, 4), views_per_s=round(speed, 1))
+            say(f"step {run.step}, {run.spent / 60:.1f} min, loss {loss:.3f}, {speed:.0f} views/s")
+        if now - kept > KEEP_S:
+            run.keep()
+            kept = now
+    run.keep()
+    return run.spent >= 60 * minutes
+
+
+def _rates(run: Run, done: float) -> None:
+    """A rise over the first steps, then half a cosine over the time."""
+    rise = min(1.0, (run.step + 1) / run.recipe.warmup)
+    for group in run.optimiser.param_groups:
+        group["lr"] = group["base"] * rise * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
+
+
+def _step(run: Run, draw: Draw, family: Tensor, randomisation: Randomisation) -> float:
+    """One batch; returns its loss."""
+    batch = draw.batch(run.recipe.batch)
+    views = randomisation(batch.images, batch.um, batch.fields)
+    run.pupil.train()
+    with torch.autocast("cuda", torch.bfloat16, enabled=views.device.type == "cuda"):
+        vectors = run.pupil(views.contiguous(memory_format=torch.channels_last))
+    loss = total(vectors.float(), run.pupil.kinds, family, batch.allowed, batch.laboratories)
+    run.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.pupil.parameters(), 5.0)
+    run.optimiser.step()
+    run.step += 1
+    keep = min(run.recipe.average, (1 + run.step) / (10 + run.step))
+    with torch.no_grad():
+        for mean, now in zip(run.mean.parameters(), run.pupil.parameters(), strict=True):
+            mean.lerp_(now, 1 - keep)
+    return float(loss.detach())
