@@ -237,8 +237,8 @@ class Randomisation:
             image = (255 * views[row].permute(1, 2, 0)).round().byte().cpu().numpy()
             quality = [cv2.IMWRITE_JPEG_QUALITY, int(torch.randint(30, 95, ()))]
             _, coded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)
-            back = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
-            views[row] = torch.from_numpy(back).permute(2, 0, 1).to(views) / 255
+            back = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1]
+            views[row] = torch.from_numpy(back.copy()).permute(2, 0, 1).to(views) / 255
         return views
 
 

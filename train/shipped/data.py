@@ -22,7 +22,7 @@ from train.data import datasets
 from train.data.datasets import Labelled
 from train.data.images import Files
 from train.data.source import DataError, Source
-from train.shipped.labels import CHULA_TYPES, allowed
+from train.shipped.labels import allowed
 
 SEED = 20_261_121
 """Of the split. Another number would be another held-out quarter."""
@@ -256,7 +256,7 @@ class Draw:
         )
 
 
-RED_LABELS = frozenset({*CHULA_TYPES, "rbc"})
+RED_LABELS = frozenset({*datasets.CHULA_TYPES, "rbc"})
 
 
 def _rarity(labels: Sequence[str]) -> NDArray[np.float64]:

