@@ -26,6 +26,8 @@ class Looks(nn.Module):
     def __init__(self, model: Lite, card: EncoderCard) -> None:
         super().__init__()
         self.model = model
+        self.side = card.input_px
+        self.cuts = tuple(round((1 - share) * self.side / 2) for share in model.looks)
         self.grid = card.input_px * STRIDE // (card.patch_px or STRIDE)
         mean, std = torch.tensor(card.mean), torch.tensor(card.std)
         self.scale: Tensor
@@ -36,12 +38,7 @@ class Looks(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """Pixels n x side x side x 3 uint8 to the vectors, n x dim."""
         x = self._normalised(pixels)
-        rows = [
-            functional.normalize(
-                self.model.project(self.model.forward_features(middle(x, share)).mean(1))
-            )
-            for share in self.model.looks
-        ]
+        rows = [self._vectors(self._middle(x, cut)) for cut in self.cuts]
         return (torch.stack(rows).mean(0),)
 
     def patches(self, pixels: Tensor) -> Tensor:
@@ -54,21 +51,22 @@ class Looks(nn.Module):
         cells: Tensor = self.model.project(self.model.forward_features(x))
         return cells
 
+    def _vectors(self, x: Tensor) -> Tensor:
+        cells = self.model.forward_features(x)
+        return functional.normalize(self.model.project(cells.mean(1)))
+
+    def _middle(self, x: Tensor, cut: int) -> Tensor:
+        """Less `cut` pixels at every border, at the size that it had."""
+        if cut == 0:
+            return x
+        return resized(x[..., cut : self.side - cut, cut : self.side - cut], self.side)
+
     def _normalised(self, pixels: Tensor) -> Tensor:
         return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
 
 
-def middle(x: Tensor, share: float) -> Tensor:
-    """The middle square of images, `share` of their side, at their own size."""
-    side = x.shape[-1]
-    cut = round((1 - share) * side / 2)
-    return x if cut == 0 else resized(x[..., cut : side - cut, cut : side - cut], side)
-
-
 def resized(x: Tensor, side: int) -> Tensor:
     """Images at another side, bilinear."""
-    if x.shape[-1] == side:
-        return x
     return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 

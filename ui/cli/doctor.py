@@ -117,6 +117,20 @@ def _collections(settings: Settings) -> Iterator[Finding]:
                     f"holds vectors of {card.id} ({card.fingerprint}), but {here.id} here makes "
                     f"{here.fingerprint}: use the encoder it was made with, or ingest anew"
                 )
-            return f"encoder {card.id} ({card.fingerprint})"
+            return f"encoder {card.id} ({card.fingerprint}){_newer(card.id, name)}"
 
         yield _look(f"collection {name}", check, settings)
+
+
+def _newer(used: str, collection: str) -> str:
+    """An offer in words where a collection holds vectors of an older shipped encoder."""
+    from encoder.registry import default_encoder, shipped
+
+    now = default_encoder()
+    if used == now or used not in shipped():
+        return ""
+    return (
+        f"; it stays readable and searchable. {now} ships now and is made to hold in other "
+        f"laboratories: `hemaseek reindex --collection {collection} --encoder {now}` builds a "
+        "version beside it and can be rolled back"
+    )
