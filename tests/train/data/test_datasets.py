@@ -165,3 +165,23 @@ def test_two_laboratories_share_four_classes(data_dir):
     assert set(labelled.labels) == {"neutrophil", "eosinophil", "lymphocyte", "monocyte"}
     assert set(labelled.sources) == {"pbc", "bccd"}
     assert labelled.source_unit == "laboratory"
+
+
+
+@pytest.mark.data
+def test_marrow_cells_are_five_hundred_of_each_class(data_dir):
+    cells = read("bmc", data_dir)
+
+    assert Counter(cells.labels.tolist()) == dict.fromkeys(
+        ("BLA", "EOS", "LYT", "MON", "NGS", "PMO"), 500
+    )
+
+
+@pytest.mark.data
+def test_a_leukemia_cell_that_is_listed_twice_counts_once(data_dir):
+    cells = read("attri", data_dir)
+
+    assert len(cells) == 308
+    assert cells.patients
+    assert set(cells.groups) == {"27"}
+    assert next(cells.images([0])).shape[0] > 40
