@@ -337,13 +337,15 @@ def attri(folder: Path, *, context: float = 1.5) -> Labelled:
         folder: Holds `fields` and `cells_27.csv`.
         context: Side of the crop over the longer side of the box; shifted to stay inside.
     """
-    names = ("path", "patient", "label", "x", "y", "width", "height")
-    told = {tuple(row[name] for name in names) for row in _table(folder / "cells_27.csv", names)}
+    names = ("path", "x", "y", "width", "height")
+    boxes: dict[tuple[str, ...], tuple[str, str]] = {}
+    for row in _table(folder / "cells_27.csv", (*names, "patient", "label")):
+        boxes.setdefault(tuple(row[name] for name in names), (row["label"], row["patient"]))
     cells: list[tuple[Path, Square, str, str]] = []
-    for path, patient, label, *numbers in sorted(told):
+    for (path, *numbers), told in boxes.items():
         x, y, width, height = (float(number) for number in numbers)
         box = (round(x), round(y), round(x + width), round(y + height))
-        cells.append((folder / path, _around(box, context, 640, 386), label, patient))
+        cells.append((folder / path, _around(box, context, 640, 386), *told))
     paths, squares, labels, groups = zip(*cells, strict=True)
     return Labelled(
         name="attri",
@@ -353,7 +355,7 @@ def attri(folder: Path, *, context: float = 1.5) -> Labelled:
         groups=np.array(groups),
         unit="patient",
         patients=True,
-        notes=("one patient; a box that is listed twice counts once",),
+        notes=("one patient; a box that is listed twice counts once, as it was named first",),
     )
 
 
