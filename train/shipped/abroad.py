@@ -13,7 +13,7 @@ from encoder.contract import RGB, Encoder, Vectors
 from encoder.image import resize
 from search.evaluation.metrics import bootstrap, confusion, scores
 from search.neighbours import exact
-from search.votes.knn import vote_many
+from search.votes.knn import votes
 from train.data.datasets import Labelled
 from train.shipped.labels import shared
 
@@ -49,7 +49,7 @@ def abroad(asked: Side, index: Sequence[Side]) -> dict[str, Any]:
     known, rows = np.isin(taught, both), np.flatnonzero(np.isin(truth, both))
     names, kinds = np.unique(taught[known], return_inverse=True)
     near, near_scores = exact.search(asked[1][rows], vectors[known], K)
-    said = vote_many(kinds[near], near_scores, len(names))
+    said = votes(kinds[near], near_scores, len(names), "uniform").first
     true = np.searchsorted(names, truth[rows])
     matrix = confusion(true, said, len(names))
     groups = asked[0].groups[rows]
@@ -124,7 +124,7 @@ def zooms(encoder: Encoder, asked: Labelled, rows: NDArray[np.intp], index: Side
 
     def said(pictures: Sequence[RGB]) -> NDArray[np.int64]:
         near, near_scores = exact.search(encoder.embed(pictures), index[1], K)
-        return vote_many(kinds[near], near_scores, len(names))
+        return votes(kinds[near], near_scores, len(names), "uniform").first
 
     first = said(images)
     agreed = {

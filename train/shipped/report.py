@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.contract import RGB, Encoder
-from encoder.image import read_rgb, resize, to_rgb
+from encoder.image import read_rgb, resize
 from search.evaluation import splits
 from search.evaluation.metrics import METRICS
 from search.neighbours import exact
@@ -151,7 +151,8 @@ def codecs(encoder: Encoder, pbc: Labelled, cache: Path) -> dict[str, dict[str, 
 
     def right(queries: NDArray[np.float32], rows: Sequence[int] | NDArray[np.intp]) -> float:
         near, near_scores = exact.search(queries, teach, 20)
-        return float((vote_many(known[near], near_scores, len(names)) == truth[rows]).mean())
+        said = votes(known[near], near_scores, len(names), "uniform").first
+        return float((said == truth[rows]).mean())
 
     rows = fold.test[::3]
     poor = encoder.embed([_jpeg(image, 50) for image in pbc.images(rows)])
@@ -183,7 +184,7 @@ def _jpeg(image: RGB, quality: int) -> RGB:
 
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-    return to_rgb(Image.open(buffer))
+    return read_rgb(buffer.getvalue())
 
 
 def _robust(encoder: Encoder, pbc: Labelled, cache: Path, say: Say) -> list[dict[str, Any]]:
