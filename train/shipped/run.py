@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from encoder.card import EncoderCard
-from train.augmentation.randomisation import Randomisation
+from train.augmentation.randomisation import WHITE, Randomisation
 from train.data import datasets
 from train.shipped.config import DefaultConfig
 from train.shipped.data import Pictures, pictures
@@ -109,6 +109,7 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
         resample="bilinear",
         pooling="mean",
         patch_px=recipe.patch_px,
+        field_of_view_um=WHITE.middle,
         licence="Apache-2.0",
         source="trained by train/shipped/run.py; see MODEL.md",
         notes=f"{recipe.about}; {state['step']} steps. The cell in the middle of 9 to 46 "

@@ -87,7 +87,7 @@ def test_one_command_packs_trains_evaluates_and_writes_what_it_found(cells: Path
     assert not (cells / "weights").exists()
     encoder = registry.load(str(folder / "encoder"), device="cpu")
     assert encoder.card.fingerprint == record["fingerprint"]
-    assert encoder.card.field_of_view_um is None
+    assert encoder.card.field_of_view_um == 23.0
     text = model_card(record, {"bmc left out": record})
     for part in ("## Trained on", "CC BY 4.0", "## Limits", "robustness index", "### bmc left out"):
         assert part in text
