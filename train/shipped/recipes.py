@@ -52,7 +52,7 @@ RECIPES: dict[str, Recipe] = {
         network=lite.NAME,
         minutes=80.0,
         tested=True,
-        looks=(1.0, 0.7),
+        looks=(1.0, 0.8, 0.6),
         frozen=3,
     ),
     "gpu": Recipe(
