@@ -22,7 +22,7 @@ LIMITS = """\
 - Figures are image-level: but for one patient of `attri` no set names patients.
 - Trained at views of 9 to 46 micrometres; the cell has to be in the middle. A whole smear field in
   one picture is no query.
-- Tissue (LC25000) was not learned: the colour histogram finds tiles better.
+- Tissue was not learned, and not asked about.
 - Neighbours are similar pictures. They are no finding about a patient. Research use only.
 """
 
@@ -42,13 +42,15 @@ def model_card(record: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]
         "## Trained on",
         "Images **with labels**, on one tree of kinds that all sets share "
         "(`train/shipped/labels.py`). A quarter of PBC, each class in proportion and "
-        "near-duplicates together, was held out and never seen; BCCD and `attri` were never seen.",
+        "near-duplicates together, was held out and never seen. BCCD and `attri` gave no picture "
+        "and no label to training; their scores were looked at where the input size was chosen.",
         SOURCES.strip(),
         "## How",
         f"`python -m train.shipped.run --recipe {record['recipe']}`: {training['steps']:,} steps "
         f"in {training['seconds'] or 0:,.0f} s on {there['gpu'] or there['cpu']} "
         f"({there['cores']} cores, torch {there['torch']}). Settings:",
         "```json\n" + json.dumps(training["settings"], indent=1) + "\n```",
+        *training.get("notes", ()),
         "## At home",
         f"**{HOME}** ({record['sets'][HOME]['asked']} cells asked), weighted F1 / balanced "
         f"accuracy in percent:\n\n{table(record['sets'][HOME])}",

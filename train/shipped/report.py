@@ -221,6 +221,7 @@ def training(config: DefaultConfig) -> dict[str, Any]:
         "sets": next((line["sets"] for line in lines if "sets" in line), None),
         "steps": max((line["step"] for line in lines), default=0),
         "seconds": max((line["seconds"] for line in lines), default=None),
+        "notes": [line["note"] for line in lines if "note" in line],
     }
 
 
