@@ -1,4 +1,4 @@
-"""How neighbours hold in another laboratory: one asked, the others in the index."""
+"""How neighbours hold in another laboratory: its cells are queries, the others' references."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ Side = tuple[Labelled, Vectors]
 """A set and its vectors, row by row."""
 
 
-def abroad(asked: Side, index: Sequence[Side]) -> dict[str, Any]:
+def abroad(queries: Side, references: Sequence[Side]) -> dict[str, Any]:
     """The 20-NN vote on the types that both sides have.
 
     Args:
-        asked: The laboratory that was left out.
-        index: The others.
+        queries: The laboratory that was left out.
+        references: The others.
 
     Returns:
         Scores, their intervals by the set's unit (by image where that is one patient), recall and
         number of each type, and who was taken for whom.
     """
-    truth = np.array([shared(label) for label in asked[0].labels])
-    taught = np.array([shared(label) for side, _ in index for label in side.labels])
-    vectors = np.concatenate([rows for _, rows in index])
+    truth = np.array([shared(label) for label in queries[0].labels])
+    reference_labels = np.array([shared(label) for side, _ in references for label in side.labels])
+    vectors = np.concatenate([rows for _, rows in references])
     both = [
         name
         for name in sorted(set(truth))
-        if min((truth == name).sum(), (taught == name).sum()) >= LEAST
+        if min((truth == name).sum(), (reference_labels == name).sum()) >= LEAST
     ]
-    known, rows = np.isin(taught, both), np.flatnonzero(np.isin(truth, both))
-    names, kinds = np.unique(taught[known], return_inverse=True)
-    near, near_scores = exact.search(asked[1][rows], vectors[known], K)
+    known, rows = np.isin(reference_labels, both), np.flatnonzero(np.isin(truth, both))
+    names, kinds = np.unique(reference_labels[known], return_inverse=True)
+    near, near_scores = exact.search(queries[1][rows], vectors[known], K)
     said = votes(kinds[near], near_scores, len(names), "uniform").first
     true = np.searchsorted(names, truth[rows])
     matrix = confusion(true, said, len(names))
-    groups = asked[0].groups[rows]
+    groups = queries[0].groups[rows]
     if len(set(groups)) < 2:
         groups = np.arange(len(rows)).astype(str)
     intervals = bootstrap(true, said, groups, len(names))
@@ -112,18 +112,20 @@ def zoomed(image: RGB, share: float) -> RGB:
     return image[cut : image.shape[0] - cut, cut : image.shape[1] - cut]
 
 
-def zooms(encoder: Encoder, asked: Labelled, rows: NDArray[np.intp], index: Side) -> dict[str, Any]:
+def zooms(
+    encoder: Encoder, labelled: Labelled, rows: NDArray[np.intp], references: Side
+) -> dict[str, Any]:
     """The same cells at other fields of view.
 
     Returns:
         For each of `ZOOMS`, the share of cells whose 20-NN label stays; and the median cosine of a
         cell cut at 1.5 and at 2.6 times its box, resampled to one field of view.
     """
-    images = list(asked.images(rows))
-    names, kinds = np.unique(index[0].labels, return_inverse=True)
+    images = list(labelled.images(rows))
+    names, kinds = np.unique(references[0].labels, return_inverse=True)
 
     def said(pictures: Sequence[RGB]) -> NDArray[np.int64]:
-        near, near_scores = exact.search(encoder.embed(pictures), index[1], K)
+        near, near_scores = exact.search(encoder.embed(pictures), references[1], K)
         return votes(kinds[near], near_scores, len(names), "uniform").first
 
     first = said(images)

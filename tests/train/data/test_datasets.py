@@ -167,7 +167,6 @@ def test_two_laboratories_share_four_classes(data_dir):
     assert labelled.source_unit == "laboratory"
 
 
-
 @pytest.mark.data
 def test_marrow_cells_are_five_hundred_of_each_class(data_dir):
     cells = read("bmc", data_dir)
