@@ -22,6 +22,7 @@ from search.library.indexes import embedded, on_server
 from search.library.jobs import Jobs
 from search.library.library import Library
 from search.library.served import OpenCollections
+from search.library.source_folders import SourceFolders
 from search.library.sources import PlainImages, ReadPixels
 from search.query.context import Context, Memory
 from search.query.pictures import MemoryBudget, Pictures
@@ -85,7 +86,7 @@ class Service:
     ) -> None:
         self.library = library
         self.settings = settings
-        self.read_pixels = read_pixels or PlainImages()
+        self.read_pixels = read_pixels or PlainImages(SourceFolders.of(settings))
         self.encoders = Encoders(load_encoder or (lambda id: load(id, device=settings.device)))
         self.jobs = Jobs(library.folder / "jobs")
         self.evaluations = Evaluations(library.folder / "evaluations", self.jobs, self.context)
