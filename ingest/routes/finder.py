@@ -59,8 +59,8 @@ def find_cells(
         ImageError: not a picture, or too large; Busy: no memory for it now.
         FinderError: a picture that the finder cannot take.
     """
-    with pictures.opened(content, "the uploaded field") as pixels:
-        found = finder(DEFAULT).find(pixels, um_per_px)
+    with pictures.opened(content, "the uploaded field") as field:
+        found = finder(DEFAULT).find(field.pixels, um_per_px)
     rule = FieldOfView(kinds=("white", "red", "platelet"))
     origin: ScaleOrigin | None = None if found.scale is None else found.scale.origin
     cells = tuple(

@@ -55,7 +55,8 @@ def explain(context: Context, question: ExplainQuestion, image: bytes | None) ->
     hits = [found[id] for id in dict.fromkeys(question.hits)]
     if image is None:
         image = picture(context, str(question.item))[0]
-    with context.pictures.opened(image, "the image") as whole, _turn:  # each uses every core
+    with context.pictures.opened(image, "the image") as opened, _turn:  # each uses every core
+        whole = opened.pixels
         pixels = [whole if question.crop is None else part_of(whole, question.crop)]
         pixels += [read_rgb(picture(context, one.item.id)[0]) for one in hits]
         return _Explaining(collection.store, encoder, question, query, hits, pixels).all()

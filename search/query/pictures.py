@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from encoder.contract import RGB, Encoder, Vectors
-from encoder.image import ImageError, frame_of, read_rgb
+from encoder.image import Decoded, ImageError, decode, frame_of, read_rgb
 from search.errors import Busy
 
 BYTES_PER_PIXEL = 18
@@ -109,14 +109,14 @@ class Pictures:
         self._max_pixels = max_pixels
 
     @contextmanager
-    def opened(self, content: bytes, name: str) -> Iterator[RGB]:
+    def opened(self, content: bytes, name: str) -> Iterator[Decoded]:
         """One picture; its memory is counted until the block ends.
 
         Raises:
             ImageError: no picture, or too large; Busy: no memory for it now.
         """
         with self._budget.use(self._pixels(content) * BYTES_PER_PIXEL):
-            yield read_rgb(content, name=name, max_pixels=self._max_pixels)
+            yield decode(content, name=name, max_pixels=self._max_pixels)
 
     def batches(self, contents: Iterable[tuple[str, bytes]]) -> Iterator[list[RGB]]:
         """Many pictures, named for errors, in small batches; each counts until the next one.

@@ -127,8 +127,10 @@ def _from_vector(query: Query, collection: Collection, question: Question) -> No
 
 
 def _from_image(query: Query, context: Context, question: Question, image: bytes) -> None:
-    with context.pictures.opened(image, "the uploaded image") as pixels:
-        _from_pixels(query, context, question, pixels)
+    with context.pictures.opened(image, "the uploaded image") as found:
+        _from_pixels(query, context, question, found.pixels)
+        if found.remark:
+            query.warnings.append(f"Of the uploaded image, {found.remark}.")
     _from_about(query, question.about.model_copy(update={"source": source_id(image)}))
 
 

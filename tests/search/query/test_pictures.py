@@ -159,3 +159,26 @@ def test_a_form_of_many_large_pictures_takes_one_batch_at_a_time(
 def test_the_parts_of_the_memory_fit_into_the_whole() -> None:
     settings = Settings()
     assert settings.body_bytes + settings.picture_bytes <= 0.6 * settings.memory_mb * 2**20
+
+
+def test_a_deep_picture_that_comes_out_black_is_remarked_in_the_answer(tmp_path: Path) -> None:
+    from search.query.resolve import resolve
+    from search.schemas.questions import Question
+
+    service = random_service(tmp_path, random_entries(np.random.default_rng(0)))
+
+    class Encoder:
+        card = service.context().collection.card
+
+        def embed(self, images: list[RGB]) -> np.ndarray:
+            return np.ones((len(images), self.card.dim), np.float32)
+
+    service.encoders.of = lambda _collection: Encoder()  # type: ignore[method-assign]
+    deep = np.full((40, 40), 900, np.uint16)
+    deep[0, 0] = 60_000
+    out = BytesIO()
+    Image.fromarray(deep).save(out, "PNG")
+    query = resolve(service.context(), Question(k=1), out.getvalue())
+    service.close()
+
+    assert any("almost black" in words for words in query.warnings)
