@@ -286,14 +286,6 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in HIDDEN
 
 
-def by_stem(images: Iterable[Path]) -> dict[Path, list[Path]]:
-    """Images by their path without ending, to find the one that an annotation belongs to."""
-    found: dict[Path, list[Path]] = {}
-    for path in images:
-        found.setdefault(path.with_suffix(""), []).append(path)
-    return found
-
-
 def points(rule: CropRule, px: int) -> CropRule:
     """The rule, with a size for points where it has none."""
     return rule if rule.point_px is not None else replace(rule, point_px=px)
