@@ -40,3 +40,69 @@ def spelling(name: str) -> str:
     letters = re.sub(r"(?<=\d)\.0+$", "", letters)
     letters = re.sub(r"\W|_", "", letters)
     return re.sub(r"(?<!\d)0+(?=\d)", "", letters)
+
+
+NAMES_OF_PEOPLE = frozenset(
+    [
+        "name",
+        "surname",
+        "firstname",
+        "lastname",
+        "forename",
+        "givenname",
+        "familyname",
+        "fullname",
+        "patientname",
+        "nachname",
+        "vorname",
+        "birth",
+        "birthday",
+        "birthdate",
+        "dateofbirth",
+        "dob",
+        "geburtsdatum",
+        "address",
+        "street",
+        "phone",
+        "telephone",
+        "mobile",
+        "email",
+        "mail",
+        "ssn",
+        "mrn",
+        "nhs",
+        "insurance",
+        "passport",
+    ]
+)
+"""Columns that say who a person is; compared by letters alone."""
+PERSON = re.compile(
+    r"(?P<birth>\b(?:born|birth|dob|d\.o\.b|geb)\b\.?[^\n]{0,25}?\d)"
+    r"|(?P<name>\b(?:mr|mrs|ms|herr|frau)\b\.?\s+(?-i:[A-Z])\w+)"
+    r"|(?P<named>\b(?:patient(?:in)?'?s? name|(?:sur)?name)\s*:\s*\w+)"
+    r"|(?P<address>[\w.+-]+@[\w-]+\.\w+)"
+    r"|(?P<number>\b(?:mrn|ssn|nhs|phone|tel)\b\.?:?\s*(?:no\.?|number)?\s*[\d+][\d -]{4,})",
+    re.IGNORECASE,
+)
+"""Words that go before a name or a date of birth in a report, and addresses."""
+PERSONAL = {
+    "birth": "a date of birth",
+    "name": "a person's name",
+    "named": "a person's name",
+    "address": "an e-mail address",
+    "number": "a number that identifies a person",
+}
+
+
+def names_a_person(column: str) -> bool:
+    """Whether a column, by its name, says who a person is."""
+    return spelling(column) in NAMES_OF_PEOPLE
+
+
+def personal(text: str) -> str | None:
+    """What a text seems to hold of who a person is, in words; `None` where it seems to hold none.
+
+    A safeguard against mistakes, not a proof: a name without a word before it is not seen.
+    """
+    found = PERSON.search(text)
+    return PERSONAL[str(found.lastgroup)] if found else None

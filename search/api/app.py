@@ -22,6 +22,7 @@ from search.api.problems import PROBLEMS, Expected, Problem, add_handlers
 from search.api.routes import (
     atlas,
     calibration,
+    case_records,
     cases,
     collections,
     evaluations,
@@ -43,6 +44,7 @@ ROUTERS: Sequence[APIRouter] = tuple(
     for module in (
         collections,
         questions,
+        case_records,
         cases,
         calibration,
         versions,

@@ -394,6 +394,7 @@ def case_facts(collection: Collection, by: BagField, value: str) -> CaseFacts:
             origin="labels",
         ),
         examples=tuple(one.item for one in store.scroll(whole, EXAMPLES).items),
+        records=tuple(collection.cases.of(values("case")).values()),
     )
 
 

@@ -9,7 +9,17 @@ from urllib.parse import quote
 from search.client.transport import Transport, given
 from search.schemas.answers import Answer, VoteAnswer
 from search.schemas.calibration import Calibration, CalibrationFacts, CalibrationPlan
-from search.schemas.cases import CaseAnswer, CaseCount, CaseFacts, CaseQuestion, CountQuestion
+from search.schemas.cases import (
+    CaseAnswer,
+    CaseCount,
+    CaseFacts,
+    CaseQuestion,
+    CaseRecordsPage,
+    CaseRecordsQuestion,
+    CaseRecordsWanted,
+    CaseRecordsWritten,
+    CountQuestion,
+)
 from search.schemas.cells import Field, FoundCells
 from search.schemas.collections import Facets
 from search.schemas.explanations import ExplainQuestion, Explanation
@@ -73,6 +83,18 @@ class QuestionCalls(Transport):
         """What there is of a case, a slide or a patient."""
         path = f"/v1/cases/{quote(value, safe='')}"
         return self._get(CaseFacts, path, params=given(by=by, collection=collection))
+
+    def change_cases(self, collection: str, wanted: CaseRecordsWanted) -> CaseRecordsWritten:
+        """Add or correct what is known of cases beside their cells: all of it, or nothing."""
+        path = f"/v1/collections/{collection}/cases/records"
+        return self._post(CaseRecordsWritten, path, wanted, timeout=COUNT_S)
+
+    def case_records(
+        self, collection: str, question: CaseRecordsQuestion | None = None
+    ) -> CaseRecordsPage:
+        """A page of the records of cases, in order of name."""
+        path = f"/v1/collections/{collection}/cases/records/page"
+        return self._post(CaseRecordsPage, path, question or CaseRecordsQuestion())
 
     def count_case(self, collection: str, question: CountQuestion) -> CaseCount:
         """The differential count of a case by its source, by reviewers and by neighbours."""

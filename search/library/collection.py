@@ -17,6 +17,7 @@ from search.disk.lock import lock_version
 from search.disk.space import COPIES, in_disk_words, need_room
 from search.errors import StoreError
 from search.index.contract import BATCH, BuildReport, is_id
+from search.library.case_records import CaseRecords
 from search.library.catalogue import Catalogue
 from search.library.contents import shard_files, shard_name
 from search.library.indexes import Stores
@@ -63,6 +64,7 @@ class Collection(Closing):
         self.adaptation = Adaptation.read(folder, version.card)
         self.base = version.card if self.adaptation is None else self.adaptation.base
         """Of the vectors that are written to it, and lie in its shards."""
+        self.cases = CaseRecords(versions)
         self.revision = next(_revisions)
         self._writing = threading.RLock()
         with in_disk_words(folder):

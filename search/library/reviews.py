@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from search.disk.atomic import write_durably
+from search.disk.lines import append, whole_lines
 from search.errors import StoreError
 from search.library.versions import Versions, now
 from search.schemas.items import Item
@@ -123,7 +122,7 @@ class Reviews:
                     )
                 )
             if new:
-                self._append("".join(json.dumps(asdict(review)) + "\n" for review in new))
+                append(self.path, "".join(json.dumps(asdict(review)) + "\n" for review in new))
                 self._read()
         return len(new)
 
@@ -145,21 +144,6 @@ class Reviews:
                 Reviewed(item=id, history=tuple(reviews))
                 for id, reviews in sorted(self._reviews.items())
             ]
-
-    def _append(self, text: str) -> None:
-        whole = len(whole_lines(self.path))
-        with self.path.open("r+b" if self.path.exists() else "wb") as log:
-            log.truncate(whole)
-            log.seek(whole)
-            log.write(text.encode())
-            log.flush()
-            os.fsync(log.fileno())
-        if whole == 0:
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
     def _read(self) -> None:
         try:
@@ -191,37 +175,3 @@ def read(path: Path) -> list[Review]:
                 f"line {number} of {path} is no review ({error}); restore the file from a backup"
             ) from error
     return found
-
-
-def bring_back(content: bytes, folder: Path) -> None:
-    """Put the log of a snapshot into the folder of a collection that has none, or lacks lines.
-
-    Lines that are there already stay; those that only the snapshot has come before them.
-    """
-    path = folder / FILE
-    have = whole_lines(path)
-    known = set(have.splitlines())
-    lacking = [line for line in content.splitlines() if line not in known]
-    if lacking:
-        write_durably(path, b"".join(line + b"\n" for line in lacking) + have)
-
-
-def whole_lines(path: Path) -> bytes:
-    """The bytes of a log up to the end of its last whole line; none where there is no log."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    return content[: content.rfind(b"\n") + 1]
-
-
-__all__ = [
-    "FILE",
-    "Review",
-    "Reviewed",
-    "Reviews",
-    "ReviewsDamaged",
-    "bring_back",
-    "read",
-    "whole_lines",
-]

@@ -18,12 +18,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+from search.disk.lines import bring_back, whole_lines
 from search.errors import StoreError
+from search.library.case_records import FILE as CASE_RECORDS
 from search.library.collection import Collection
 from search.library.contents import Truth, shard_files
 from search.library.library import NAME, Library
 from search.library.reviews import FILE as REVIEWS
-from search.library.reviews import bring_back, whole_lines
 from search.library.shards import ShardError
 from search.library.versions import Version, Versions, now
 from search.maintenance.reconcile import index_points, point_hash, shard_points
@@ -33,6 +34,9 @@ LIST = "snapshot.json"
 """What is in the snapshot; the last file that is written."""
 DERIVED = re.compile(r"index|catalogue\.sqlite.*|held\.lock|\..*")
 """What is made again from the shards, and is left out."""
+
+LOGS = (REVIEWS, CASE_RECORDS)
+"""In the folder of the collection: they belong to no version."""
 
 
 class SnapshotError(ValueError):
@@ -98,7 +102,8 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
     with versions.writing():
         truth = Truth.read(folder, chosen.card)
         names = _truth_files(folder)
-        reviews = whole_lines(versions.folder / REVIEWS)  # it grows, shards do not
+        # logs of people's work lie beside the versions; they grow, shards do not
+        logs = {one: text for one in LOGS if (text := whole_lines(versions.folder / one))}
     damaged = truth.damaged()
     if damaged:
         raise ShardError(
@@ -115,14 +120,14 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
         points=len(points),
         point_hash=point_hash(points.items()),
         files={one: _described(folder / one) for one in names}
-        | ({REVIEWS: _described_bytes(reviews)} if reviews else {}),
+        | {one: _described_bytes(text) for one, text in logs.items()},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     for left in out.parent.glob(f".{escape(out.name)}.????????.part"):  # of one that was killed
         _remove(left)
     beside = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
     try:
-        (_write_tar if out.suffix == ".tar" else _write_folder)(beside, folder, facts, reviews)
+        (_write_tar if out.suffix == ".tar" else _write_folder)(beside, folder, facts, logs)
         beside.rename(out)
     finally:
         _remove(beside)
@@ -161,14 +166,14 @@ def restore(library: Library, source: Path, name: str | None = None) -> Restored
         begun = versions.begin(made.card, made.encoder, index=made.index)
         there = versions.path(begun.id)
         for one in facts.files:
-            if one not in ("collection.json", REVIEWS):
+            if one not in ("collection.json", *LOGS):
                 (there / one).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / one, there / one)
                 _sync(there / one)
         _sync(there / "shards")
-        if REVIEWS in facts.files:
-            with versions.writing():
-                bring_back((folder / REVIEWS).read_bytes(), versions.folder)
+        with versions.writing():
+            for one in set(LOGS) & set(facts.files):
+                bring_back((folder / one).read_bytes(), versions.folder / one)
     with Collection(versions, begun, library.stores, aside=True) as collection:
         found = point_hash(index_points(collection))
         if found != facts.point_hash:
@@ -233,11 +238,11 @@ def _list_bytes(facts: Snapshot) -> bytes:
     return json.dumps({"format": FORMAT, **facts.__dict__}, indent=1).encode()
 
 
-def _write_folder(out: Path, folder: Path, facts: Snapshot, reviews: bytes) -> None:
+def _write_folder(out: Path, folder: Path, facts: Snapshot, logs: dict[str, bytes]) -> None:
     for one in facts.files:
         (out / one).parent.mkdir(parents=True, exist_ok=True)
-        if one == REVIEWS:
-            (out / one).write_bytes(reviews)
+        if one in logs:
+            (out / one).write_bytes(logs[one])
         else:
             shutil.copyfile(folder / one, out / one)
         _sync(out / one)
@@ -245,12 +250,12 @@ def _write_folder(out: Path, folder: Path, facts: Snapshot, reviews: bytes) -> N
     _sync(out / LIST)
 
 
-def _write_tar(out: Path, folder: Path, facts: Snapshot, reviews: bytes) -> None:
+def _write_tar(out: Path, folder: Path, facts: Snapshot, logs: dict[str, bytes]) -> None:
     with out.open("wb") as handle:
         with tarfile.open(fileobj=handle, mode="w") as tar:
             for one in facts.files:
-                if one == REVIEWS:
-                    _add_bytes(tar, REVIEWS, reviews)
+                if one in logs:
+                    _add_bytes(tar, one, logs[one])
                 else:
                     tar.add(folder / one, one, filter=_anonymous)
             _add_bytes(tar, LIST, _list_bytes(facts))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import datetime
+import re
+from math import inf
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from search.schemas.answers import Alignment, Exclusion
 from search.schemas.filters import Filter
@@ -13,6 +16,189 @@ from search.schemas.questions import RELATIONS, About, BagField, Relation
 
 MOST_CELLS = 2000
 """Cells of one query."""
+COLUMN = re.compile(r"[a-z][a-z0-9_]{0,39}")
+"""How a further column of cases may be called."""
+AGES = re.compile(r"(\d{1,3})-(\d{1,3})|(\d{1,3})\+")
+ColumnType = Literal["text", "number", "flag", "date"]
+"""What the values of a column are: words, numbers, yes or no, or days."""
+Value = bool | float | Annotated[str, Field(max_length=2000)]
+"""One value: a date is written as 2024-03-01."""
+Sex = Literal["female", "male", "other"]
+WORDS = ("diagnosis", "diagnosis_code", "treatment", "outcome", "sex", "age_band")
+"""The fields of `CaseRecord` whose values are labels."""
+
+
+def _band(value: str | None) -> str | None:
+    found = AGES.fullmatch(value or "0+")
+    if found is None or (found[1] and not int(found[1]) < int(found[2]) <= 150):
+        raise ValueError("an age band is written as 60-69 or 90+; an age alone is not kept")
+    return value
+
+
+def _number(value: Value | None, missing: float) -> float:
+    return missing if value is None or isinstance(value, str) else float(value)
+
+
+class CaseColumn(Record):
+    """A column of cases beyond those that every collection has."""
+
+    name: str
+    type: ColumnType
+    """Declared once: a value of another type is refused."""
+
+
+class CaseValues(Record):
+    """What is known of a case beside its cells; `None` where nothing is known."""
+
+    case: Text
+    """Its name, as its items carry it."""
+    patient: Text | None = None
+    """Pseudonym of the patient; where the items of the case name one, the same."""
+    diagnosis: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    """In the words of the source, or of WHO."""
+    diagnosis_code: Annotated[str, Field(min_length=1, max_length=40)] | None = None
+    """For instance of ICD-O: `9861/3`."""
+    treatment: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    outcome: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    date: datetime.date | None = None
+    """datetime.date of the examination."""
+    sex: Sex | None = None
+    age_band: str | None = None
+    """For instance `60-69` or `90+`."""
+    report: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    """Text of the report, without names and dates of birth."""
+    more: Annotated[dict[str, Value], Field(default_factory=dict, max_length=50)]
+    """Further columns, by name."""
+
+    _age_band = field_validator("age_band")(_band)
+
+    @field_validator("more")
+    @classmethod
+    def _more(cls, more: dict[str, Value]) -> dict[str, Value]:
+        for name in more:
+            if COLUMN.fullmatch(name) is None or name in cls.model_fields or name == "clear":
+                raise ValueError(
+                    f"a column cannot be called {name!r}; use small letters, digits and _, and "
+                    "no name that every case has"
+                )
+        return more
+
+    def value(self, column: str) -> Any:
+        """The value of a column by name, also of a further one; `None` where it has none."""
+        if column in CaseValues.model_fields and column != "more":
+            return getattr(self, column)
+        return self.more.get(column)
+
+
+class CaseChange(CaseValues):
+    """New values of one case: what is `None` stays as it is, what `clear` names is withdrawn."""
+
+    clear: Annotated[tuple[str, ...], Field(max_length=60)] = ()
+    """Names of columns whose values are withdrawn."""
+
+
+class CaseRecordsWanted(Record):
+    """Changes to the records of cases: all are made, or none."""
+
+    changes: Annotated[tuple[CaseChange, ...], Field(min_length=1, max_length=200_000)]
+    columns: tuple[CaseColumn, ...] = ()
+    """Types of further columns; where none is given, a new column has that of its values."""
+    author: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """Name or initials of who changes them: a claim, kept beside the key that was used."""
+    identifying: Literal["refuse", "keep"] = "refuse"
+    """What to do with columns and texts that seem to say who a person is."""
+
+
+class CaseRecordsWritten(Record):
+    """What was changed."""
+
+    written: int
+    """Cases whose record is new or has changed."""
+    unchanged: int
+    columns: tuple[CaseColumn, ...]
+    """All further columns, with their types."""
+
+
+class CaseEdit(Record):
+    """One change of one record."""
+
+    at: str
+    """When, in UTC."""
+    caller: str
+    """The key, or the person, that was let in."""
+    author: str | None
+    """The name that they gave."""
+    before: dict[str, Any]
+    """Values before, by column; `None` where there was none."""
+    after: dict[str, Any]
+
+
+class CaseRecord(CaseValues):
+    """What is known of a case beside its cells, and how that came to be."""
+
+    edits: tuple[CaseEdit, ...] = ()
+    """Oldest first; nothing is ever removed."""
+
+
+class CaseFilter(Record):
+    """Conditions on cases by their records; a case must meet every field that is given."""
+
+    diagnosis: tuple[str, ...] = ()
+    diagnosis_code: tuple[str, ...] = ()
+    treatment: tuple[str, ...] = ()
+    outcome: tuple[str, ...] = ()
+    sex: tuple[Sex, ...] = ()
+    age_band: tuple[str, ...] = ()
+    date_from: datetime.date | None = None
+    date_to: datetime.date | None = None
+    more: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    """Further columns, each with the values that are wanted."""
+    at_least: dict[str, float] = Field(default_factory=dict)
+    """Further columns of numbers, each with its least value."""
+    at_most: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no condition at all."""
+        return self == CaseFilter()
+
+    def meets(self, record: CaseValues) -> bool:
+        """Whether a record meets every condition."""
+        words = all(
+            not (wanted := getattr(self, name)) or getattr(record, name) in wanted for name in WORDS
+        )
+        if self.date_from or self.date_to:
+            if record.date is None:
+                return False
+            low, high = self.date_from or datetime.date.min, self.date_to or datetime.date.max
+            words = words and low <= record.date <= high
+        more = record.more
+        return (
+            words
+            and all(not wanted or more.get(name) in wanted for name, wanted in self.more.items())
+            and all(_number(more.get(name), -inf) >= low for name, low in self.at_least.items())
+            and all(_number(more.get(name), inf) <= high for name, high in self.at_most.items())
+        )
+
+
+class CaseRecordsPage(Record):
+    """Records of cases, in order of name."""
+
+    records: tuple[CaseRecord, ...]
+    columns: tuple[CaseColumn, ...]
+    total: int
+    """How many meet the conditions, on all pages."""
+    next: str | None
+    """Ask again after this case; `None` at the end."""
+
+
+class CaseRecordsQuestion(Record):
+    """Which records are listed."""
+
+    where: CaseFilter = CaseFilter()
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    after: Text | None = None
+    """The `next` of the page before."""
 
 
 class CaseQuestion(Record):
@@ -149,6 +335,8 @@ class CaseFacts(Record):
     differential: Differential
     examples: tuple[Item, ...]
     """The first of its items in order of id, at most 24."""
+    records: tuple[CaseRecord, ...] = ()
+    """What is known of its cases beside their cells, in order of name."""
     disclaimer: str = DISCLAIMER
 
 
