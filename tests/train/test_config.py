@@ -17,10 +17,8 @@ BASE = {"preset": "scratch", "data": (Path("x"),), "out": Path("y")}
         ({"steps": 0}, "greater than or equal to 1"),
         ({"step": 9}, "Extra inputs"),
         ({"weights": (1.0, 2.0)}, "1 sources need 1 weights, got 2"),
-        ({"batch": 10, "micro_batch": 4}, "multiple of micro_batch 4"),
         ({"dino_weight": 0, "ibot_weight": 0}, "nothing is left to learn"),
         ({"global_scale": (0.9, 0.3)}, "low <= high"),
-        ({"batch": 1}, "KoLeo needs a batch of at least 2"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, says):

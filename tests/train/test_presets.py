@@ -71,6 +71,14 @@ def test_scratch_starts_from_random_weights():
     assert config.local_px % config.patch_px == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "batches"), [("dinobloom", (1216, 960, 448, 208)), ("reddino", (512, 384, 256))]
+)
+def test_every_batch_of_the_papers_needs_no_other_setting(name, batches):
+    for batch in batches:
+        assert preset(name, batch=batch).batch == batch
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_deviation_says_what_and_why(name):
     for line in PRESETS[name].deviations:

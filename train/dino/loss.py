@@ -107,9 +107,14 @@ def koleo_loss(tokens: Tensor, eps: float = 1e-8) -> Tensor:
     """-mean log distance to the nearest other row (Sablayrolles et al. 2019, eq. 2).
 
     Args:
-        tokens: n x dim, n at least 2; scaled to length 1 here.
+        tokens: n x dim; scaled to length 1 here.
         eps: Added to each distance.
+
+    Returns:
+        One number; 0 for a single row, which has no other to keep away from.
     """
+    if len(tokens) < 2:
+        return tokens.float().sum() * 0
     with torch.autocast(tokens.device.type, enabled=False):
         rows = functional.normalize(tokens.float(), dim=-1, eps=eps)
         with torch.no_grad():

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from encoder.card import EncoderCard
 from encoder.contract import EncoderError
@@ -132,6 +133,8 @@ class Backbone(nn.Module):
         self.patch = int(facts.patch_embed.patch_size[0])
         self.prefix = int(facts.num_prefix_tokens)
         self.steps = PLAIN
+        self.recompute = False
+        """Whether what happens inside a block is computed again for the gradients, not kept."""
 
     def forward(self, x: Tensor, hidden: Tensor | None = None, drop: float = 0.0) -> Tensor:
         """Images to normalised tokens.
@@ -152,9 +155,17 @@ class Backbone(nn.Module):
             tokens = torch.where(mask, self.mask_token.to(tokens.dtype), tokens)
         tokens = vit.norm_pre(self._with_positions(tokens, grid))
         for block in vit.blocks:
-            tokens = run_block(block, tokens, drop, self.steps)
+            tokens = self._through(block, tokens, drop)
         normed: Tensor = vit.norm(tokens)
         return normed
+
+    def _through(self, block: Any, tokens: Tensor, drop: float) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            return run_block(block, tokens, drop, self.steps)
+        # Random numbers are put back, so that the same images skip a branch both times.
+        again: Tensor
+        again = recomputed(run_block, block, tokens, drop, self.steps, use_reentrant=False)
+        return again
 
     def _with_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         vit = self.vit
@@ -259,6 +270,8 @@ class Network(nn.Module):
     def __init__(self, backbone: Backbone, config: TrainConfig, guide_dim: int = 0) -> None:
         super().__init__()
         self.backbone = backbone
+        deep = len(backbone.vit.blocks) > 24
+        backbone.recompute = config.recompute == "on" or (config.recompute == "auto" and deep)
         dim = int(backbone.vit.embed_dim)
         self.guide_head = nn.Linear(dim, guide_dim) if guide_dim else None
         self.dino_head = Head(

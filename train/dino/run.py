@@ -45,8 +45,14 @@ def prepare(config: TrainConfig) -> Run:
 
     Raises:
         CheckpointError: the checkpoint in `config.out` belongs to other settings.
+        DataError: data that cannot be used, or fewer images in a step than processes.
     """
     device, rank = machine(config)
+    if (least := min(part.batch for part in config.plan())) < loss.world():
+        raise DataError(
+            f"a batch of {least} leaves some of {loss.world()} processes without an image; "
+            "raise --batch or start fewer processes"
+        )
     state = last_state(config)
     if rank == 0:
         record = config.model_dump_json(indent=2) + "\n"

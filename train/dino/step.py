@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,22 +33,21 @@ def one_step(run: Run) -> tuple[dict[str, Tensor], int]:
     seed = (config.seed * 1_000_003 + step) * 4096 + run.rank
     torch.manual_seed(seed)  # which images skip a branch
     generator = torch.Generator().manual_seed(seed + 2**40)
-    own = part.batch // loss.world()
-    micro = min(config.micro_batch or own, own)
-    place = position + run.rank * own
     totals: dict[str, Tensor] = {}
-    pieces = own // micro
-    for piece in range(pieces):
-        pixels = run.feed.batch(place + piece * micro, micro)
+    own = pieces(part.batch, loss.world(), run.rank, config.micro_batch)
+    for at, (start, count) in enumerate(own):
+        pixels = run.feed.batch(position + start, count)
         guide = {}
         if run.guide is not None:
             guide["guide"] = run.guide[torch.from_numpy(run.feed.numbers)]
-        announce(run, place + piece * micro + micro, micro, place + own)
+        announce(run, own[at + 1 :])
         value, parts = forward(run, pixels, guide, part, now, generator)
-        with synced(run.parallel, piece == pieces - 1):
-            (value / pieces).backward()
+        # Gradients are averaged over the processes: each image is to weigh 1 / batch.
+        share = count * loss.world() / part.batch
+        with synced(run.parallel, at == len(own) - 1):
+            (value * share).backward()
         for name, one in parts.items():
-            totals[name] = totals.get(name, torch.zeros((), device=run.device)) + one / pieces
+            totals[name] = totals.get(name, torch.zeros((), device=run.device)) + one * share
     totals["grad_norm"] = clip(run)
     if now.backbone_frozen:
         for p in run.student.backbone.parameters():
@@ -58,24 +58,38 @@ def one_step(run: Run) -> tuple[dict[str, Tensor], int]:
     return totals, part.batch
 
 
-def announce(run: Run, place: int, count: int, end: int) -> None:
-    """Name the next batch to the feed, which decodes it while the device works.
+def pieces(batch: int, world: int, rank: int, most: int | None) -> list[tuple[int, int]]:
+    """The micro-batches of one process: where each begins in the batch, and its images.
+
+    Any batch fits: processes and their micro-batches differ by at most one image. All processes
+    have equally many micro-batches, because Sinkhorn-Knopp pools them.
+
+    Args:
+        batch: Images of the step, at least `world`.
+        world: Processes.
+        rank: Which of them.
+        most: Largest micro-batch, while each process has an image for every one of them; `None`
+            for all images of the process at once.
+    """
+    longest = -(-batch // world)
+    count = min(-(-longest // (most or longest)), batch // world)
+    edges = [batch * at // (world * count) for at in range(rank * count, (rank + 1) * count + 1)]
+    return [(start, end - start) for start, end in pairwise(edges)]
+
+
+def announce(run: Run, rest: list[tuple[int, int]]) -> None:
+    """Name the next micro-batch to the feed, which decodes it while the device works.
 
     Args:
         run: Whose feed.
-        place: In the order of images, where the next micro-batch of this step begins.
-        count: Images in a micro-batch.
-        end: Where this process's share of the step ends; from there on the next step's begins.
+        rest: What is left of this step (`pieces`); with nothing left, the next step's comes.
     """
-    if place >= end:
-        if run.step + 1 == run.config.total_steps:
-            return
-        before, _ = schedule.part_at(run.config, run.step)
-        part, position = schedule.part_at(run.config, run.step + 1)
-        if part.batch != before.batch:
-            return  # another stage: its first batch is decoded when it is needed
-        place = position + run.rank * (part.batch // loss.world())
-    run.feed.expect(place, count)
+    step = run.step if rest else run.step + 1
+    if step == run.config.total_steps:
+        return
+    part, position = schedule.part_at(run.config, step)
+    own = rest or pieces(part.batch, loss.world(), run.rank, run.config.micro_batch)
+    run.feed.expect(position + own[0][0], own[0][1])
 
 
 def forward(

@@ -13,13 +13,13 @@ import torch
 from encoder import registry
 from train.config import TrainConfig
 from train.data.source import DataError
-from train.dino import loop
+from train.dino import loop, step
 from train.dino.checkpoint import CheckpointError, load
 from train.dino.loop import Collapsed, train
 from train.dino.model import load_start
 from train.dino.progress import read_log
 from train.dino.run import build_centers, prepare
-from train.dino.step import losses
+from train.dino.step import losses, pieces
 from train.smoke import KINDS, SETTINGS, draw_cell, draw_cells
 
 
@@ -201,6 +201,55 @@ def test_corrupt_images_are_counted_in_the_log(tmp_path):
     train(settings(tmp_path / "cells", tmp_path / "run", max_corrupt=0.1))
     (line,) = read_log(tmp_path / "run", "run")
     assert (line["images"], line["corrupt"]) == (16, 1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "world", "most"),
+    [(960, 1, 152), (448, 1, 152), (208, 8, 152), (384, 1, 256), (7, 3, 2), (5, 2, None)],
+)
+def test_any_batch_is_cut_into_micro_batches_that_fit(batch, world, most):
+    parts = [pieces(batch, world, rank, most) for rank in range(world)]
+    drawn = [at for own in parts for start, count in own for at in range(start, start + count)]
+    assert sorted(drawn) == list(range(batch))
+    assert len({len(own) for own in parts}) == 1  # Sinkhorn-Knopp pools them
+    sizes = [count for own in parts for _, count in own]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= (most or batch)
+
+
+@pytest.mark.parametrize("changes", [{"batch": 7, "micro_batch": 3}, {"batch": 1}])
+def test_a_batch_that_nothing_divides_trains(cells, tmp_path, changes):
+    assert train(settings(cells, tmp_path, steps=2, watch_every=2, **changes)).exported
+
+
+def test_micro_batches_weigh_every_image_equally(cells, tmp_path):
+    # Each loss is a mean over images: with targets that do not depend on the others, the parts
+    # of 4 and 3 images must add up to the mean over 7.
+    run = prepare(settings(
+        cells, tmp_path, batch=7, micro_batch=4, centering="moving_average", koleo_weight=0.0,
+        ibot_weight=0.0, local_crops=0, drop_path=0.0, clip=0.0, precision="fp32",
+    ))  # fmt: skip
+    run.feed.close()
+    values = []
+
+    def known(run, pixels, guide, part, now, generator):
+        value = run.student.backbone.mask_token.sum() * 0 + float(len(pixels))
+        values.append(len(pixels))
+        return value, {"loss": value.detach()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "forward", known)
+        patch.setattr(step, "clip", lambda run: torch.zeros(()))
+        losses_, drawn = step.one_step(run)
+    assert (sorted(values), drawn) == ([3, 4], 7)
+    assert float(losses_["loss"]) == pytest.approx((3 * 3 + 4 * 4) / 7)
+
+
+def test_blocks_computed_again_give_the_same_weights(cells, tmp_path):
+    for name in ("off", "on"):
+        train(settings(cells, tmp_path / name, steps=2, watch_every=2, recompute=name))
+    one, two = weights(tmp_path / "off"), weights(tmp_path / "on")
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_the_losses_add_up_with_the_published_scales(cells, tmp_path):
