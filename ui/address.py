@@ -35,6 +35,8 @@ class Searching(Record):
     """Whether the query's own patient may be found."""
     patient: str | None = None
     um_per_px: float | None = None
+    um_estimated: bool = False
+    """Whether the scale is an estimate from red cells, and not typed."""
     where: Filter = Filter()
     like: Examples = ()
     unlike: Examples = ()
@@ -43,6 +45,11 @@ class Searching(Record):
     def refined(self) -> bool:
         """Whether anything is wanted more or less of."""
         return bool(self.like or self.unlike)
+
+    @property
+    def um_given(self) -> float | None:
+        """The scale where a person gave it, in micrometres per pixel."""
+        return None if self.um_estimated else self.um_per_px
 
     @property
     def asks(self) -> bool:
@@ -124,7 +131,7 @@ class Searching(Record):
                     found[name] = [one for one in value.split(",") if one]
                 elif name == "where":
                     found[name] = json.loads(value)
-                elif name in {"grouped", "own"}:
+                elif name in {"grouped", "own", "um_estimated"}:
                     found[name] = {"yes": True, "no": False}[value]
                 else:
                     found[name] = value

@@ -12,12 +12,15 @@ from starlette.concurrency import run_in_threadpool
 from ingest.smears.cells import FinderError
 from ingest.smears.crops import FieldOfView, placed
 from ingest.smears.finders import DEFAULT, finder
-from search.api.access import Lists, api_router
-from search.api.bodies import form_of, read_question
+from ingest.smears.judged import as_found, judge_field
+from search.api.access import Lists, Reads, api_router
+from search.api.bodies import Posted, body_of, form_of, posted, read_question
 from search.api.problems import Expected
+from search.query.context import Context
 from search.query.pictures import Pictures
-from search.schemas.cells import Field, FoundCell, FoundCells
-from search.schemas.items import Box, ScaleOrigin
+from search.schemas.cells import Field, FoundCells, JudgedField
+from search.schemas.items import ScaleOrigin, source_id
+from search.schemas.questions import Question
 
 PROBLEMS: Sequence[Expected] = ((FinderError, 422, "Cells cannot be found in this picture"),)
 """What this route raises, for the service's table of refusals."""
@@ -29,6 +32,7 @@ MODELS: tuple[type[BaseModel], ...] = (Field,)
 """Bodies that are parsed by hand, for the OpenAPI file."""
 FORM = {"schema": form_of("image", "Field", "A smear field: JPEG, PNG, TIFF, BMP, WebP, GIF.")}
 BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": FORM}}}
+FIELD = body_of(Question, {"k": 10}, words="A smear field: JPEG, PNG, TIFF, BMP, WebP, GIF.")
 router = api_router()
 
 
@@ -63,16 +67,7 @@ def find_cells(
         found = finder(DEFAULT).find(field.pixels, um_per_px)
     rule = FieldOfView(kinds=("white", "red", "platelet"))
     origin: ScaleOrigin | None = None if found.scale is None else found.scale.origin
-    cells = tuple(
-        FoundCell(
-            kind=cell.kind,
-            bbox=_box(cell.bbox),
-            crop=placed(cell, found, rule)[0],
-            score=cell.score,
-            touches_border=cell.touches_border,
-        )
-        for cell in found.cells[:most]
-    )
+    cells = tuple(as_found(cell, placed(cell, found, rule)[0]) for cell in found.cells[:most])
     return FoundCells(
         cells=cells,
         width=found.size[0],
@@ -84,9 +79,29 @@ def find_cells(
     )
 
 
-def _box(corners: tuple[int, int, int, int]) -> Box:
-    x, y, w, h = corners
-    return Box(x=x, y=y, w=w, h=h)
+@router.post("/fields", openapi_extra=FIELD)
+async def judged(
+    sent: Annotated[Posted[Question], Depends(posted(Question))], access: Reads
+) -> JudgedField:
+    """Judge a whole smear field: every white cell with the vote of its neighbours, and the
+    differential count. Nothing is stored."""
+    found = await run_in_threadpool(judge_cells, sent.context, sent.question, sent.image)
+    access.note(items=[one.nearest.id for one in found.cells if one.nearest is not None])
+    return found
+
+
+def judge_cells(context: Context, question: Question, content: bytes | None) -> JudgedField:
+    """A whole field judged; see `ingest.smears.judged.judge_field`.
+
+    Raises:
+        FinderError: no picture, or one that the finder cannot take.
+        ImageError, Busy, BadQuestion: as a search does.
+    """
+    if content is None:
+        raise FinderError("send the field as a picture, in the form field 'image'")
+    with context.pictures.opened(content, "the uploaded field") as field:
+        found = finder(DEFAULT).find(field.pixels, question.about.um_per_px)
+        return judge_field(context, question, field.pixels, source_id(content), found)
 
 
 __all__: Sequence[str] = ["MODELS", "PROBLEMS", "router"]

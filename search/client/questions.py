@@ -20,7 +20,7 @@ from search.schemas.cases import (
     CaseRecordsWritten,
     CountQuestion,
 )
-from search.schemas.cells import Field, FoundCells
+from search.schemas.cells import Field, FoundCells, JudgedField
 from search.schemas.collections import Facets
 from search.schemas.explanations import ExplainQuestion, Explanation
 from search.schemas.filters import Filter
@@ -29,6 +29,8 @@ from search.schemas.questions import BagField, Question, Refinement, Weighting
 
 CALIBRATION_S = 1800
 """Seconds that fitting a calibration may take."""
+FIELD_S = 300
+"""Seconds that judging a large field may take."""
 COUNT_S = 300
 """Seconds that the count of a large case may take."""
 
@@ -71,6 +73,10 @@ class QuestionCalls(Transport):
         """The cells of a smear field, at most `most`."""
         field = Field(um_per_px=um_per_px)
         return self._post(FoundCells, "/v1/cells", field, _image(image), params={"most": most})
+
+    def judge_field(self, question: Question, image: bytes | Path) -> JudgedField:
+        """Every white cell of a smear field with its vote, and the differential count."""
+        return self._post(JudgedField, "/v1/fields", question, _image(image), timeout=FIELD_S)
 
     def similar_cases(
         self, question: CaseQuestion, images: Sequence[bytes | Path] = ()

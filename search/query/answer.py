@@ -17,6 +17,7 @@ from search.query.exclusion import patient_exclusion
 from search.query.facets import facet
 from search.query.grouping import grouped
 from search.query.mmr import mmr
+from search.query.pictures import Opened
 from search.query.resolve import Query, make_searcher, resolve
 from search.query.searcher import Searcher
 from search.schemas.answers import Answer, Group, Hit, SiteShare, VoteAnswer
@@ -33,7 +34,7 @@ MANY_VALUES = 10_000
 """Values of a field that quotas are worked out for; rarer ones may have one hit each."""
 
 
-def answer(context: Context, question: Question, image: bytes | None = None) -> Answer:
+def answer(context: Context, question: Question, image: bytes | Opened | None = None) -> Answer:
     """The neighbours of an image, a stored item, a vector, or (by a `Refinement`) of examples.
 
     Raises:
@@ -95,7 +96,7 @@ def answer(context: Context, question: Question, image: bytes | None = None) -> 
 def answer_with_vote(
     context: Context,
     question: Question,
-    image: bytes | None = None,
+    image: bytes | Opened | None = None,
     weighting: Weighting = "similarity",
     temperature: float = 0.07,
 ) -> VoteAnswer:

@@ -37,7 +37,7 @@ def image_warnings(pixels: RGB, card: EncoderCard | None = None) -> list[str]:
         found.append(f"The image is only {width} x {height} pixels: too small to be trusted.")
     elif max(height, width) > 3 * min(height, width):
         found.append(f"The image is {width} x {height} pixels; it is squashed to a square.")
-    if float(pixels.std()) < 4.0:
+    if float(pixels.std(axis=(0, 1)).max()) < 4.0:  # of each channel: glass has a colour
         found.append("The image is nearly blank.")
     elif blurred(pixels):
         found.append("The image is blurred: fine detail is missing, which stored cells show.")

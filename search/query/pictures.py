@@ -11,12 +11,25 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
 from encoder.contract import RGB, Encoder, Vectors
 from encoder.image import Decoded, ImageError, decode, frame_of, read_rgb
 from search.errors import Busy
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An uploaded picture that is decoded already, to be asked about more than once."""
+
+    pixels: RGB
+    source: str
+    """The digest of its bytes, as an item's `source`."""
+    remark: str = ""
+    """What the decoder says of it."""
+
 
 BYTES_PER_PIXEL = 18
 """What decoding and embedding take at most, copies included (measured: 7 to 16)."""

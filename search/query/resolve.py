@@ -18,6 +18,7 @@ from search.query.alignment import adapted, card_of_query
 from search.query.caveats import image_warnings, span_um
 from search.query.context import Context
 from search.query.exclusion import UnknownName, exclusion_filter, understood, unknown_names
+from search.query.pictures import Opened
 from search.query.refine import BestScore, average_vector, joined, measured_part, region_vector
 from search.query.searcher import Rank, Searcher
 from search.query.stored import stored
@@ -64,7 +65,7 @@ class Query:
         return exclusion_filter(self.own, question.exclude, question.not_these)
 
 
-def resolve(context: Context, question: Question, image: bytes | None) -> Query:
+def resolve(context: Context, question: Question, image: bytes | Opened | None) -> Query:
     """What a question starts from.
 
     Raises:
@@ -126,12 +127,16 @@ def _from_vector(query: Query, collection: Collection, question: Question) -> No
     _from_about(query, question.about)
 
 
-def _from_image(query: Query, context: Context, question: Question, image: bytes) -> None:
-    with context.pictures.opened(image, "the uploaded image") as found:
-        _from_pixels(query, context, question, found.pixels)
-        if found.remark:
-            query.warnings.append(f"Of the uploaded image, {found.remark}.")
-    _from_about(query, question.about.model_copy(update={"source": source_id(image)}))
+def _from_image(query: Query, context: Context, question: Question, image: bytes | Opened) -> None:
+    if isinstance(image, bytes):
+        with context.pictures.opened(image, "the uploaded image") as found:
+            opened = Opened(found.pixels, source_id(image), found.remark)
+            return _from_image(query, context, question, opened)
+    _from_pixels(query, context, question, image.pixels)
+    if image.remark:
+        query.warnings.append(f"Of the uploaded image, {image.remark}.")
+    _from_about(query, question.about.model_copy(update={"source": image.source}))
+    return None
 
 
 def _from_pixels(query: Query, context: Context, question: Question, pixels: RGB) -> None:

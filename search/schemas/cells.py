@@ -1,4 +1,4 @@
-"""Cells found in a smear field."""
+"""Cells found in a smear field, and a whole field judged cell by cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field as Bounds
 
-from search.schemas.items import DISCLAIMER, Box, Record, ScaleOrigin
+from search.schemas.answers import Exclusion, State
+from search.schemas.items import DISCLAIMER, Box, Item, Record, ScaleOrigin
 
 
 class Field(Record):
@@ -49,5 +50,82 @@ class FoundCells(Record):
     """The finder's name."""
     left_out: int = 0
     """Cells beyond the number wanted."""
+    disclaimer: str = DISCLAIMER
+    """What the answer is not."""
+
+
+class JudgedCell(Record):
+    """One white cell of a field with the vote of its neighbours, as a search with it gives it."""
+
+    cell: FoundCell
+    state: State
+    """Whether the vote is shown as one label; `reason` says why, or why not."""
+    reason: str
+    label: str | None
+    """The label with the largest share; `None` if no neighbour carries one."""
+    share: float
+    """Its share of the vote."""
+    probability: float | None
+    """Calibrated, as in `VoteAnswer`."""
+    nearest: Item | None
+    """The most similar stored item."""
+    score: float | None
+    """Its similarity."""
+    warnings: tuple[str, ...]
+    """Reasons not to trust this cell's answer, as sentences."""
+
+
+class CountedLabel(Record):
+    """One label of the differential count of a field."""
+
+    label: str
+    cells: int
+    percent: float | None
+    """Of the judged leukocytes; `None` for what is no leukocyte."""
+
+
+class JudgedField(Record):
+    """A whole field: its cells, the vote on each white cell, and their differential count."""
+
+    cells: tuple[JudgedCell, ...]
+    """What the finder takes for white cells, by falling score of the finder."""
+    counts: tuple[CountedLabel, ...]
+    """Leukocytes first, by falling count; only cells whose vote is sure."""
+    leukocytes: int
+    """Cells with a sure vote for a leukocyte: what the percentages are of."""
+    unsure: int
+    """White cells without a sure vote; they are in no percentage."""
+    erythroblasts: int
+    """Cells with a sure vote for a nucleated red cell."""
+    erythroblasts_per_100: float | None
+    """For every 100 leukocytes; `None` where there are none."""
+    red: int
+    """Red cells that the finder sees."""
+    platelets: int
+    """Platelets that the finder sees."""
+    left_out: int
+    """White cells beyond those that were judged."""
+    width: int
+    """Of the field, in pixels."""
+    height: int
+    """Of the field, in pixels."""
+    um_per_px: float | None
+    """As in `FoundCells`."""
+    um_per_px_origin: ScaleOrigin | None
+    """As in `FoundCells`."""
+    finder: str
+    """The finder's name."""
+    collection: str
+    """Whose items voted."""
+    encoder: str
+    """Id of the encoder."""
+    fingerprint: str
+    """Fingerprint of the encoder."""
+    k: int
+    """Neighbours that voted on each cell."""
+    patient_exclusion: Exclusion
+    """As in `Answer`: the least strict among the cells."""
+    warnings: tuple[str, ...]
+    """Of the whole field, as sentences."""
     disclaimer: str = DISCLAIMER
     """What the answer is not."""

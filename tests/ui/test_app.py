@@ -157,7 +157,9 @@ def test_a_named_patient_is_left_out_and_never_part_of_the_address(
     assert row["patient"] not in str(app.query_params)
 
 
-def test_a_field_offers_its_cells(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_is_judged_whole_and_offers_its_cells(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = next(iter(sorted((live.folder / "fields").rglob("*.png"))))
 
     app = upload(page(monkeypatch, live.url), image.name, image.read_bytes())
@@ -165,7 +167,10 @@ def test_a_field_offers_its_cells(live: Live, monkeypatch: pytest.MonkeyPatch) -
 
     assert not app.exception
     assert '"kind":"white"' in field.proto.json.replace(" ", "")
-    assert "Which cell?" in html(app)
+    shown = html(app)
+    assert "Differential count of this field" in shown
+    assert "White cells of this field" in shown
+    assert "% of leukocytes" in shown
 
 
 def test_an_address_searches_with_a_cell_of_a_field(
@@ -213,28 +218,83 @@ def encoded(size: tuple[int, int], kind: str) -> bytes:
     return out.getvalue()
 
 
-BAD = {
-    "a PDF": (lambda: b"%PDF-1.7 not a picture", "not an image", 'role="alert"'),
-    "a cut PNG": (lambda: b"\x89PNG\r\n\x1a\n cut short", "not an image", 'role="alert"'),
-    "a cut JPEG": (lambda: encoded((300, 300), "JPEG")[:4000], "damaged or cut short", "alert"),
-    "300 megapixels": (giant_png, "300", "Crop or shrink it first"),
-    "one pixel": (lambda: encoded((1, 1), "PNG"), "too small to be trusted", "Neighbour 1: "),
-    "nothing": (lambda: b"", "is empty", "drop it in as a file"),
+def pages_of_tiff() -> bytes:
+    out = io.BytesIO()
+    pages = [Image.effect_noise((40, 40), 60).convert("RGB") for _ in range(2)]
+    pages[0].save(out, "TIFF", save_all=True, append_images=pages[1:])
+    return out.getvalue()
+
+
+REFUSED = {
+    "a PDF": (lambda: b"%PDF-1.7 not a picture", "not an image"),
+    "a text": (lambda: b"lymphocyte, eosinophil", "not an image"),
+    "a drawing": (lambda: b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+    "an archive": (lambda: b"PK\x03\x04 and more", "not an image"),
+    "a cut PNG": (lambda: b"\x89PNG\r\n\x1a\n cut short", "not an image"),
+    "a cut JPEG": (lambda: encoded((300, 300), "JPEG")[:4000], "damaged or cut short"),
+    "a TIFF of two pages": (pages_of_tiff, "2 pictures"),
+    "300 megapixels": (giant_png, "Crop or shrink it first"),
+    "nothing": (lambda: b"", "drop it in as a file"),
 }
+"""What is refused: the picture, and a part of the sentence."""
+DOUBTED = {
+    "one pixel": (lambda: encoded((1, 1), "PNG"), "too small to be trusted"),
+    "a blank": (lambda: solid((60, 60)), "nearly blank"),
+}
+"""What is answered with a warning."""
 
 
-@pytest.mark.parametrize("name", list(BAD))
-def test_a_bad_file_is_answered_in_words(
+def solid(size: tuple[int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, (240, 236, 230)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_refused_picture_keeps_the_uploader_and_leaves_no_trace(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = page(monkeypatch, live.url)
+    for name, (make, words) in REFUSED.items():
+        app = upload(app, f"{name}.png", make())
+
+        assert not app.exception, name
+        assert words in html(app), name
+        assert dict(app.query_params) == {}, name
+        assert app.file_uploader[0].label.startswith("Drop in"), name
+        assert html(app).count('data-act="ask"') == 7, name
+
+    image = drawn(live, "eosinophil")
+    app = upload(app, image.name, image.read_bytes())
+    assert "Neighbour 1: " in html(app)
+
+
+@pytest.mark.parametrize("name", list(DOUBTED))
+def test_a_picture_with_little_in_it_is_answered_with_a_warning(
     live: Live, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    make, words, more = BAD[name]
+    make, words = DOUBTED[name]
 
     app = upload(page(monkeypatch, live.url), "picture.png", make())
-    shown = html(app)
 
     assert not app.exception
-    assert words in shown
-    assert more in shown
+    assert words in html(app)
+    assert "Neighbour 1: " in html(app)
+
+
+def test_a_search_that_the_service_refuses_can_be_left(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = drawn(live, "eosinophil")
+    app = upload(page(monkeypatch, live.url), image.name, image.read_bytes())
+    app.query_params["crop"] = "9000,9000,40,40"
+    app.run()
+    assert "does not lie on the image" in html(app)
+    assert len(app.file_uploader) == 1
+
+    next(one for one in app.button if one.label == "New search").click().run()
+
+    assert dict(app.query_params) == {}
+    assert html(app).count('data-act="ask"') == 7
 
 
 @pytest.mark.parametrize(
@@ -248,13 +308,14 @@ def test_a_bad_file_is_answered_in_words(
     ],
     ids=["deleted item", "no id", "no number", "cut filter", "cut box"],
 )
-def test_a_link_that_leads_nowhere_ends_in_a_sentence(
+def test_a_link_that_leads_nowhere_ends_in_a_sentence_with_a_way_on(
     live: Live, monkeypatch: pytest.MonkeyPatch, params: dict[str, str], words: str
 ) -> None:
     app = page(monkeypatch, live.url, **params)
 
     assert not app.exception
     assert words in html(app)
+    assert len(app.file_uploader) == 1
 
 
 def test_a_typed_id_that_is_not_there_ends_in_a_sentence(

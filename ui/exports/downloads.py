@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from search.schemas.answers import Answer, VoteAnswer
+from search.schemas.cells import JudgedField
 from search.schemas.items import Item
 from search.schemas.reviews import ReviewedRecord
 
@@ -47,6 +48,23 @@ def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -
         "vote": None if voted is None else voted.model_dump(mode="json", exclude={"answer"}),
     }
     return json.dumps(whole, indent=1).encode()
+
+
+def field_csv(judged: JudgedField) -> bytes:
+    """One line for each judged cell of a field."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n")
+    sides = ("x", "y", "w", "h")
+    write.writerow(
+        ["cell", *sides, "state", "label", "share", "probability", "nearest", "score", "reason"]
+    )
+    for at, one in enumerate(judged.cells, 1):
+        box = one.cell.bbox.model_dump()
+        nearest = "" if one.nearest is None else one.nearest.id
+        row = [at, *(box[side] for side in sides), one.state, one.label, f"{one.share:.4f}"]
+        row += [one.probability, nearest, one.score, one.reason]
+        write.writerow([_plain(value) for value in row])
+    return out.getvalue().encode("utf-8-sig")
 
 
 def reviews_csv(reviewed: Sequence[ReviewedRecord]) -> str:

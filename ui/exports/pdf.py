@@ -64,26 +64,13 @@ def search_report(
     answer = found.answer
     if len(pictures) != len(answer.hits):
         raise ValueError(f"{len(answer.hits)} hits need as many pictures, got {len(pictures)}")
-    out = BytesIO()
-    page = SimpleDocTemplate(
-        out,
-        pagesize=A4,
-        leftMargin=18 * mm - FRAME,
-        rightMargin=18 * mm - FRAME,
-        topMargin=18 * mm,
-        bottomMargin=20 * mm,
-        title="Similar cells",
-        author="Hemaseek",
-        subject=answer.disclaimer,
-        invariant=1,
-    )
     story = [
         Paragraph("Similar cells", TITLE),
-        Paragraph(_text(answer.disclaimer), SMALL),
+        Paragraph(text(answer.disclaimer), SMALL),
         Spacer(1, 4 * mm),
         _query(found, query, name, made),
         Spacer(1, 4 * mm),
-        *(Paragraph(f"Beware: {_text(one)}", BODY) for one in answer.warnings),
+        *(Paragraph(f"Beware: {text(one)}", BODY) for one in answer.warnings),
         Spacer(1, 3 * mm),
         Paragraph("How the labels of the neighbours vote", HEAD),
         *_vote(found),
@@ -92,9 +79,27 @@ def search_report(
         _hits(answer.hits, pictures, pseudonyms=pseudonyms),
     ]
 
-    words = f"{answer.encoder} {answer.fingerprint}   {_stamp(made)}"
-    foot = partial(_foot, words)
-    page.build(story, onFirstPage=foot, onLaterPages=foot)
+    words = f"{answer.encoder} {answer.fingerprint}"
+    return document("Similar cells", answer.disclaimer, story, words, made)
+
+
+def document(title: str, subject: str, story: Sequence[Any], encoder: str, made: datetime) -> bytes:
+    """A PDF of A4 pages; each says at its foot which encoder, when, and what it is not for."""
+    out = BytesIO()
+    page = SimpleDocTemplate(
+        out,
+        pagesize=A4,
+        leftMargin=18 * mm - FRAME,
+        rightMargin=18 * mm - FRAME,
+        topMargin=18 * mm,
+        bottomMargin=20 * mm,
+        title=title,
+        author="Hemaseek",
+        subject=subject,
+        invariant=1,
+    )
+    foot = partial(_foot, f"{encoder}   {_stamp(made)}")
+    page.build(list(story), onFirstPage=foot, onLaterPages=foot)
     return out.getvalue()
 
 
@@ -128,12 +133,12 @@ def _query(found: VoteAnswer, query: bytes | None, name: str, made: datetime) ->
             f"{_known(answer.sites, 'site')}",
         ),
     ]
-    rows = [[Paragraph(_text(one), SMALL), Paragraph(_text(other), BODY)] for one, other in facts]
+    rows = [[Paragraph(text(one), SMALL), Paragraph(text(other), BODY)] for one, other in facts]
     table = Table(rows, colWidths=[24 * mm, 102 * mm])
-    table.setStyle(_style(inner=False))
+    table.setStyle(style(inner=False))
     if query is None:
         return table
-    whole = Table([[_picture(query, QUERY), table]], colWidths=[48 * mm, 126 * mm])
+    whole = Table([[picture(query, QUERY), table]], colWidths=[48 * mm, 126 * mm])
     whole.setStyle(
         TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)])
     )
@@ -160,13 +165,13 @@ def _vote(found: VoteAnswer) -> list[Any]:
     head = str(found.vote.label) if found.sure else "Not sure"
     reason = found.reason.removeprefix("Not sure: ")
     rows = [
-        [Paragraph(_text(label), BODY), Paragraph(f"{share:.0%}", NUMBER)]
+        [Paragraph(text(label), BODY), Paragraph(f"{share:.0%}", NUMBER)]
         for label, share in list(found.vote.shares.items())[:8]
     ]
-    parts: list[Any] = [Paragraph(f"<b>{_text(head)}</b>. {_text(reason)}", BODY)]
+    parts: list[Any] = [Paragraph(f"<b>{text(head)}</b>. {text(reason)}", BODY)]
     if rows:
         table = Table(rows, colWidths=[70 * mm, 20 * mm], hAlign="LEFT")
-        table.setStyle(_style())
+        table.setStyle(style())
         parts += [Spacer(1, 2 * mm), table]
     words = "Shares are shares of similar cells, not probabilities."
     if found.probability is not None:
@@ -193,22 +198,23 @@ def _hits(hits: Sequence[Hit], pictures: Sequence[bytes], *, pseudonyms: bool) -
         if pseudonyms:
             origin += [f"case {item.case}" if item.case else None]
             origin += [f"patient {item.patient}" if item.patient else None]
-        where = _text(", ".join(part for part in origin if part))
+        where = text(", ".join(part for part in origin if part))
         rows.append(
             [
                 Paragraph(str(at), NUMBER),
-                _picture(content, PICTURE),
-                Paragraph(_text(item.label or "no label"), BODY),
+                picture(content, PICTURE),
+                Paragraph(text(item.label or "no label"), BODY),
                 [Paragraph(where, BODY), Paragraph(item.id, SMALL)],
                 Paragraph(f"{hit.score:.3f}", NUMBER),
             ]
         )
     table = Table(rows, colWidths=[8 * mm, 22 * mm, 42 * mm, 82 * mm, 20 * mm], repeatRows=1)
-    table.setStyle(_style())
+    table.setStyle(style())
     return table
 
 
-def _style(*, inner: bool = True) -> TableStyle:
+def style(*, inner: bool = True) -> TableStyle:
+    """Of a table: rules between its rows, or none."""
     rules: list[tuple[Any, ...]] = [
         ("VALIGN", (0, 0), (-1, -1), "MIDDLE" if inner else "TOP"),
         ("TOPPADDING", (0, 0), (-1, -1), 2),
@@ -220,10 +226,11 @@ def _style(*, inner: bool = True) -> TableStyle:
     return TableStyle(rules)
 
 
-def _picture(content: bytes, side: float) -> Image:
+def picture(content: bytes, side: float, side_px: int = SIDE_PX) -> Image:
+    """A picture whose longer side is `side` points on the paper, `side_px` pixels in the file."""
     with PillowImage.open(BytesIO(content)) as opened:
         small = opened.convert("RGB")
-    small.thumbnail((SIDE_PX, SIDE_PX))
+    small.thumbnail((side_px, side_px))
     out = BytesIO()
     small.save(out, "JPEG", quality=88)
     longest = max(small.size)
@@ -249,5 +256,6 @@ def _plain(text: str) -> str:
     return "".join(kept)
 
 
-def _text(text: str) -> str:
-    return escape(_plain(text), quote=False)
+def text(words: str) -> str:
+    """Words as a paragraph takes them: escaped, in letters that the fonts have."""
+    return escape(_plain(words), quote=False)

@@ -1,24 +1,31 @@
-"""How a search begins: a picture, a sample, a stored item, or a cell in a field."""
+"""How a search begins: a picture, a sample, or a stored item."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from search.client.transport import ServiceError
+from search.client.transport import ServiceDown, ServiceError
 from search.schemas.cells import FoundCells
 from ui.address import Searching
 from ui.look import states
 from ui.look.card import card
-from ui.session.current import change, set_picking, start_again, this_round
-from ui.session.place import Place
-from ui.session.results import cells_of, pictures, sampled, stored_item, uploads
+from ui.session.current import change, start_again, this_round
+from ui.session.place import Place, refused
+from ui.session.results import (
+    cells_of,
+    pictures,
+    sampled,
+    search_results,
+    stored_item,
+    uploads,
+)
 from ui.session.uploads import Upload
 from ui.widgets.board import board
-from ui.widgets.field import field
 from ui.widgets.paste import pasted
 
 TYPES = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "gif"]
-KINDS = ("white", "red", "platelet")
+FIELD_PX = 420
+"""An uploaded picture with a longer side than this is taken for a field of many cells."""
 
 
 def begin(place: Place, search: Searching) -> None:
@@ -41,7 +48,7 @@ def begin(place: Place, search: Searching) -> None:
             placeholder="3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11",
         )
     if given is not None:
-        take(search, *given)
+        take(place, search, *given)
     if typed.strip():
         _open(place, search, typed.strip())
     st.html('<h2 class="hs-section">A sample from the library</h2>')
@@ -62,16 +69,43 @@ def uploader(label: str, key: str) -> tuple[str, bytes] | None:
     return None if upload is None else (upload.name, upload.getvalue())
 
 
-def take(search: Searching, name: str, content: bytes) -> None:
-    """Go on with a picture."""
+def take(place: Place, search: Searching, name: str, content: bytes) -> None:
+    """Go on with a picture once the service took it; else say why not, and all stays as it was."""
     if not content:
         words = (
             f"{name} is empty, or larger than the 15 MB that can be pasted; drop it in as a file"
         )
         st.html(states.notes([f"{words}."], "bad"))
         return
-    upload = uploads().keep(content, name)
-    change(search, upload=upload.id, item=None, crop=None, like=(), unlike=())
+    upload = Upload.of(content, name)
+    changes = {"upload": upload.id, "item": None, "crop": None, "like": (), "unlike": ()}
+    try:
+        with st.spinner(f"Reading {name}"):
+            if is_field(upload):
+                cells_of(place.client, content, upload.id, search.um_given)
+            else:  # the answer is kept, so that it is not searched for twice
+                asked = search.model_copy(update=changes)
+                search_results(place.client, asked, content)
+    except (ServiceDown, ServiceError) as error:
+        refused(error)
+        return
+    uploads().keep(content, name)
+    change(search, **changes)
+
+
+def is_field(upload: Upload) -> bool:
+    """Whether a picture is large enough to be a field of many cells."""
+    return upload.size is not None and max(upload.size) > FIELD_PX
+
+
+def begin_again(place: Place, search: Searching) -> None:
+    """After a refusal: another picture, or a new search."""
+    with st.container(key="hs-again", width=640):
+        given = uploader("Drop in another image", f"instead-{this_round()}")
+        if given is not None:
+            take(place, search, *given)
+        if st.button("New search", key="new-after", icon=":material/restart_alt:"):
+            start_again(search)
 
 
 def _open(place: Place, search: Searching, typed: str) -> None:
@@ -109,73 +143,24 @@ def forgotten(search: Searching) -> None:
         start_again(search)
 
 
-def choose_cell(place: Place, search: Searching, upload: Upload) -> None:
-    """A field with its cells, to click one or to draw a box."""
-    left, right = st.columns([1, 3], gap="medium")
-    with right:
-        waiting = st.empty()
-        waiting.html('<p class="hs-lead" role="status">Looking for cells…</p>')
-        found = cells_of(place.client, upload.content, upload.id, search.um_per_px)
-        waiting.empty()
-    with left:
-        words = (
-            "Click a cell in the picture, or draw a box around one."
-            if found.cells
-            else "No cell was found here. Draw a box around one, or use the whole picture."
-        )
-        st.html(f'<h2 class="hs-section">Which cell?</h2><p class="hs-reason">{words}</p>')
-        kinds = [kind for kind in KINDS if _n(found, kind)]
-        shown = (
-            st.pills(
-                "Cells offered",
-                kinds,
-                default=kinds[:1],
-                selection_mode="multi",
-                format_func=lambda kind: f"{kind} · {_n(found, kind)}",
-                key=f"kinds-{upload.id}",
-            )
-            if kinds
-            else []
-        )
-        scale_input(search, upload, found)
-        if st.button("Use the whole image", key="whole", width="stretch"):
-            set_picking(upload.id, False)
-            change(search)
-        if st.button("New search", key="new", icon=":material/restart_alt:", width="stretch"):
-            start_again(search)
-    with right:
-        cells = [cell for cell in found.cells if cell.kind in shown]
-        box = field(upload.content, cells, f"field-{upload.id}")
-        st.html(
-            '<p class="hs-keys"><span>Click a cell, or drag a box around one</span> '
-            "<span><kbd>Tab</kbd> goes from cell to cell</span> "
-            "<span><kbd>Enter</kbd> takes it</span></p>"
-        )
-    if box is not None:
-        change(search, crop=box)
-
-
 def scale_input(search: Searching, upload: Upload, found: FoundCells | None = None) -> None:
     """A field for the scale of a picture; an estimate from its red cells stands below."""
     typed = st.number_input(
         "Scale (µm per px)",
         min_value=0.001,
         max_value=1000.0,
-        value=search.um_per_px,
+        value=search.um_given,
         step=0.01,
         format="%.4f",
         placeholder="not known",
         key=f"scale-{upload.id}-{this_round()}",
         help="From your microscope. Without it, sizes are not compared.",
     )
-    if typed != search.um_per_px:
-        change(search, um_per_px=typed)
-    if typed is None and found is not None and found.um_per_px is not None:
+    if typed != search.um_given:
+        change(search, um_per_px=typed, um_estimated=False)
+    estimate = search.um_per_px if found is None else found.um_per_px
+    if typed is None and estimate is not None:
         st.html(
-            f'<p class="hs-reason">By its red cells about {found.um_per_px:.3g} µm per px: an '
-            "estimate.</p>"
+            f'<p class="hs-reason">By its red cells about {estimate:.3g} µm per px: an '
+            "estimate, which is used until you give the scale.</p>"
         )
-
-
-def _n(found: FoundCells, kind: str) -> int:
-    return sum(cell.kind == kind for cell in found.cells)

@@ -191,7 +191,7 @@ def _query_pane(place: Place, search: Searching, upload: Upload | None) -> Pane:
     jpeg = upload.part(search.crop, PICTURE_PX)
     width, height = pixels(jpeg)
     size = (search.crop.w, search.crop.h) if search.crop is not None else upload.size
-    um, estimated = search.um_per_px, False
+    um, estimated = search.um_per_px, search.um_estimated
     if um is None and search.crop is not None:
         um = cells_of(place.client, upload.content, upload.id, None).um_per_px
         estimated = True
@@ -305,5 +305,5 @@ def _value(item: Item, name: str) -> str | None:
 
 def _described(search: Searching, name: str) -> str | None:
     if name == "scale" and search.um_per_px is not None:
-        return f"{search.um_per_px:.3g} µm per px"
+        return f"{'about ' if search.um_estimated else ''}{search.um_per_px:.3g} µm per px"
     return search.patient if name == "patient" else None

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
+from search.client.transport import ServiceDown, ServiceError
 from search.schemas.filters import Filter
 from ui.address import MOST_COMPARED, Searching
 from ui.exports.downloads import as_csv, as_json
@@ -14,11 +15,18 @@ from ui.look import states
 from ui.look.card import pixels
 from ui.look.gallery import facts, gallery, keys, query_card, vote_panel, warned
 from ui.look.scalebar import scale_bar, side_um
-from ui.screens.choosing import begin, choose_cell, forgotten, scale_input
+from ui.screens.choosing import (
+    begin,
+    begin_again,
+    forgotten,
+    is_field,
+    scale_input,
+)
 from ui.screens.detail import detail
+from ui.screens.whole_field import whole_field
 from ui.session.current import change, current, keep, picking, set_picking, start_again, this_round
 from ui.session.navigation import goto
-from ui.session.place import Place, guarded, opened
+from ui.session.place import Place, opened, refused
 from ui.session.results import (
     Results,
     compared,
@@ -35,8 +43,6 @@ from ui.widgets.board import board
 
 SHOWN_FILTERS = ("label", "site", "stain", "scanner", "dataset", "kind")
 KS = (5, 10, 20, 50)
-FIELD_PX = 420
-"""An uploaded picture with a longer side than this is taken for a field of many cells."""
 
 
 def show() -> None:
@@ -48,26 +54,33 @@ def show() -> None:
     )
     if place is None:
         return
-    with guarded():
-        search = current(place)
-        if not search.asks:
-            begin(place, search)
-            return
-        upload = None if search.upload is None else uploads().get(search.upload)
-        if search.upload is not None and upload is None:
-            forgotten(search)
-        elif upload is not None and _choosing(search, upload):
-            choose_cell(place, search, upload)
-        else:
-            answered(place, search, upload)
+    search = current(place)
+    try:
+        _draw(place, search)
+    except (ServiceDown, ServiceError) as error:
+        refused(error)
+        if search.asks:
+            begin_again(place, search)
+
+
+def _draw(place: Place, search: Searching) -> None:
+    if not search.asks:
+        begin(place, search)
+        return
+    upload = None if search.upload is None else uploads().get(search.upload)
+    if search.upload is not None and upload is None:
+        forgotten(search)
+    elif upload is not None and _choosing(search, upload):
+        whole_field(place, search, upload)
+    else:
+        answered(place, search, upload)
 
 
 def _choosing(search: Searching, upload: Upload) -> bool:
-    size = upload.size
-    if search.crop is not None or size is None:
+    if search.crop is not None or upload.size is None:
         return False
     choosing = picking(upload.id)
-    return max(size) > FIELD_PX if choosing is None else choosing
+    return is_field(upload) if choosing is None else choosing
 
 
 def answered(place: Place, search: Searching, upload: Upload | None) -> None:
@@ -151,7 +164,7 @@ def query_actions(search: Searching, upload: Upload | None) -> None:
         words = "The vote is of the query alone; the gallery follows your examples."
         st.html(states.notes([words], "good"))
     if upload is not None and upload.size is not None:
-        words = "Choose a cell" if search.crop is None else "Choose another cell"
+        words = "Find cells in it" if search.crop is None else "Back to the field"
         if st.button(words, key="other", icon=":material/crop_free:", width="stretch"):
             set_picking(upload.id, True)
             change(search, crop=None)
@@ -186,7 +199,7 @@ def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: 
         return query_card(jpeg, words, bar, f"The query: a stored item, {item.label or 'no label'}")
     size = upload.size if search.crop is None else (search.crop.w, search.crop.h)
     um = search.um_per_px
-    bar = None if um is None or size is None else scale_bar(max(size) * um)
+    bar = None if um is None or size is None else scale_bar(max(size) * um, search.um_estimated)
     words = upload.name if search.crop is None else f"a cell of {upload.name}"
     return query_card(jpeg, words if um else f"{words} · scale unknown", bar)
 

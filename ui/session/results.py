@@ -13,7 +13,7 @@ from PIL import Image
 
 from search.client.client import Client
 from search.schemas.answers import Answer, VoteAnswer
-from search.schemas.cells import FoundCells
+from search.schemas.cells import FoundCells, JudgedField
 from search.schemas.filters import Filter
 from search.schemas.items import Item, Keyword
 from search.schemas.questions import Question, Refinement
@@ -105,6 +105,17 @@ def grey(side: int = 16) -> bytes:
 def cells_of(_client: Client, _content: bytes, upload: str, um_per_px: float | None) -> FoundCells:
     """The cells of an uploaded field."""
     return _client.find_cells(_content, um_per_px)
+
+
+def judged_field(client: Client, search: Searching, content: bytes) -> JudgedField:
+    """Every white cell of an uploaded field with its vote, cached for five minutes."""
+    whole = search.model_copy(update={"crop": None, "um_per_px": search.um_given})
+    return _judged_field(client, whole.question().model_dump_json(), content)
+
+
+@st.cache_data(max_entries=16, ttl=300, show_spinner=False)
+def _judged_field(_client: Client, question: str, content: bytes) -> JudgedField:
+    return _client.judge_field(Question.model_validate_json(question), content)
 
 
 @st.cache_data(max_entries=64, ttl=60, show_spinner=False)

@@ -33,6 +33,11 @@ class Upload:
     content: bytes
     since: float
 
+    @classmethod
+    def of(cls, content: bytes, name: str, now: float | None = None) -> Upload:
+        """A picture that comes in now; its id is the digest of its bytes."""
+        return cls(source_id(content), name, content, time.time() if now is None else now)
+
     @property
     def size(self) -> tuple[int, int] | None:
         """Upright width and height by its header; `None` where the page will not open it."""
@@ -72,7 +77,7 @@ class Uploads:
 
     def keep(self, content: bytes, name: str, now: float | None = None) -> Upload:
         """Keep a picture; the same bytes are one picture."""
-        made = Upload(source_id(content), name, content, time.time() if now is None else now)
+        made = Upload.of(content, name, now)
         with self._turn:
             self._uploads.pop(made.id, None)
             self._uploads[made.id] = made

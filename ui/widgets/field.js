@@ -21,13 +21,12 @@ function draw(root, data, report) {
   over.setAttribute("preserveAspectRatio", "none");
   over.setAttribute("role", "group");
   over.setAttribute("aria-label", "Cells in the picture");
-  const marks = data.cells.map((cell) => mark(cell, report));
-  over.append(...marks);
+  over.append(...data.cells.map((cell) => mark(cell, report)));
+  over.append(...data.cells.filter((cell) => cell.called[0]).map((cell) => name(cell, data)));
   const drawn = document.createElementNS(SVG, "rect");
   drawn.setAttribute("class", "hs-drawn");
   drawn.style.display = "none";
   over.append(drawn);
-  if (data.box) place(drawn, data.box);
   root.append(image, over);
 
   let start = null;
@@ -85,10 +84,14 @@ function mark(cell, report) {
   made.setAttribute("class", `hs-cell hs-cell-${cell.kind}`);
   made.setAttribute("tabindex", "0");
   made.setAttribute("role", "button");
-  made.setAttribute("aria-label", cell.name);
+  const [called, colour, line] = cell.called;
+  const words = called ? `${cell.name}: ${called}` : cell.name;
+  made.setAttribute("aria-label", words);
   made.dataset.at = cell.at;
+  if (colour) made.style.stroke = colour;
+  if (line === "dashed") made.style.strokeDasharray = "8 4";
   const title = document.createElementNS(SVG, "title");
-  title.textContent = cell.name;
+  title.textContent = words;
   made.append(title);
   made.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") {
@@ -96,6 +99,19 @@ function mark(cell, report) {
       report({ ...cell.crop, by: "key" });
     }
   });
+  return made;
+}
+
+function name(cell, data) {
+  const made = document.createElementNS(SVG, "text");
+  const size = Math.max(10, data.width / 48);
+  const above = cell.bbox.y > size * 1.2;
+  made.setAttribute("x", Math.max(cell.bbox.x, 2));
+  made.setAttribute("y", above ? cell.bbox.y - size * 0.3 : cell.bbox.y + size);
+  made.setAttribute("font-size", size);
+  made.setAttribute("class", "hs-cell-name");
+  made.setAttribute("aria-hidden", "true");
+  made.textContent = cell.called[0];
   return made;
 }
 

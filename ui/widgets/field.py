@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from io import BytesIO
 
@@ -21,7 +21,10 @@ NAMES = {"white": "white cell", "red": "red cell", "platelet": "platelet"}
 
 
 def field(
-    content: bytes, cells: Sequence[FoundCell], key: str, box: Box | None = None
+    content: bytes,
+    cells: Sequence[FoundCell],
+    key: str,
+    names: Mapping[Box, tuple[str, str, str]] | None = None,
 ) -> Box | None:
     """Draw a picture with its cells; the box that was clicked or drawn in this run, else `None`.
 
@@ -29,7 +32,7 @@ def field(
         content: The encoded picture.
         cells: What was found in it; a click on one gives its `crop`.
         key: A name that no other field on the page has.
-        box: A box to show, in pixels of the picture.
+        names: By the box of a cell what it is called, its colour, and its line.
     """
     src, width, height = _sent(content)
     offered = [
@@ -40,10 +43,11 @@ def field(
             "crop": cell.crop.model_dump(),
             "name": f"{NAMES[cell.kind]} {at + 1}"
             + (", cut by the border" if cell.touches_border else ""),
+            "called": (names or {}).get(cell.bbox, ("", "", "")),
         }
         for at, cell in enumerate(cells)
     ]
-    digest = sha256(f"{src[-64:]}{len(src)}{offered}{box}".encode()).hexdigest()
+    digest = sha256(f"{src[-64:]}{len(src)}{offered}".encode()).hexdigest()
     data = {
         "key": digest,
         "src": src,
@@ -51,7 +55,6 @@ def field(
         "width": width,
         "height": height,
         "cells": offered,
-        "box": None if box is None else box.model_dump(),
     }
     pressed = mount("field", data, key, "box").get("box")
     if pressed is None:

@@ -15,7 +15,7 @@ from PIL import Image
 from search.client.client import Client
 from search.client.transport import ServiceError
 from search.schemas.items import Box, source_id
-from search.schemas.questions import Question
+from search.schemas.questions import About, Question
 
 
 @pytest.fixture(name="client")
@@ -39,6 +39,29 @@ def test_the_cells_of_a_field_are_found_and_nothing_is_stored(client: Client, sm
         assert (found.width, found.height) == image.size
     assert found.um_per_px_origin == "estimate"
     assert client.collections() == before
+
+
+def test_a_whole_field_is_judged_as_its_cells_are_one_by_one(client: Client, smear: Path) -> None:
+    judged = client.judge_field(Question(k=5), smear)
+
+    found = client.find_cells(smear)
+    white = [cell for cell in found.cells if cell.kind == "white"]
+    assert [one.cell for one in judged.cells] == white
+    about = About(um_per_px=found.um_per_px)
+    for one in judged.cells[:3]:
+        alone = client.vote(Question(k=5, crop=one.cell.crop, about=about), smear)
+        assert (one.label, one.state, one.reason) == (alone.vote.label, alone.state, alone.reason)
+        assert one.nearest == alone.answer.hits[0].item
+    percents = [one.percent for one in judged.counts if one.percent is not None]
+    assert sum(percents) == pytest.approx(100 if judged.leukocytes else 0)
+    sure = sum(one.state == "sure" for one in judged.cells)
+    assert sum(one.cells for one in judged.counts) == sure == len(white) - judged.unsure
+    assert judged.red == sum(cell.kind == "red" for cell in found.cells)
+
+
+def test_a_field_is_judged_from_its_picture_alone(client: Client, smear: Path) -> None:
+    with pytest.raises(ServiceError, match="from the picture alone"):
+        client.judge_field(Question(crop=Box(x=0, y=0, w=9, h=9)), smear)
 
 
 def test_a_given_scale_is_kept(client: Client, smear: Path) -> None:

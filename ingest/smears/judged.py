@@ -1,0 +1,161 @@
+"""A whole field as one question: every white cell is found, searched with, and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from encoder.contract import RGB
+from ingest.smears.cells import Found
+from ingest.smears.cells import FoundCell as Cell
+from ingest.smears.crops import FieldOfView, placed
+from search.errors import BadQuestion
+from search.query.answer import answer_with_vote
+from search.query.context import Context
+from search.query.pictures import Opened
+from search.schemas.answers import Exclusion, VoteAnswer
+from search.schemas.cells import CountedLabel, FoundCell, JudgedCell, JudgedField
+from search.schemas.items import Box
+from search.schemas.questions import Question
+from search.votes.lineage import stage_of
+
+MOST = 200
+"""White cells that are judged; what lies beyond is counted as left out."""
+FEW = 100
+"""Leukocytes below which a differential count is told to be of few cells (CLSI H20)."""
+STRICT: tuple[Exclusion, ...] = ("off", "impossible", "partial", "applied")
+
+
+def judge_field(
+    context: Context, question: Question, pixels: RGB, source: str, found: Found
+) -> JudgedField:
+    """The cells of a field with their votes; each vote is what a search with that cell gives.
+
+    Args:
+        context: The collection that is searched.
+        question: How each cell is searched with; `crop` is filled in.
+        pixels: The field.
+        source: The digest of its bytes, so that its own stored cells do not vote.
+        found: Its cells.
+
+    Raises:
+        BadQuestion: a question that starts from something else than the picture.
+    """
+    if question.item or question.vector or question.crop:
+        raise BadQuestion("a field is judged from the picture alone; leave out item, vector, crop")
+    white = [cell for cell in found.cells if cell.kind == "white"]
+    rule = FieldOfView(kinds=("white",))
+    um = None if found.scale is None else found.scale.um_per_px
+    if question.about.um_per_px is None and um is not None:
+        about = question.about.model_copy(update={"um_per_px": um})
+        question = question.model_copy(update={"about": about})
+    judged: list[JudgedCell] = []
+    exclusions: list[Exclusion] = []
+    for cell in white[:MOST]:
+        crop, _ = placed(cell, found, rule)
+        asked = question.model_copy(update={"crop": crop})
+        vote = answer_with_vote(context, asked, Opened(pixels, source))
+        exclusions.append(vote.answer.patient_exclusion)
+        judged.append(_judged(as_found(cell, crop), vote))
+    counts, leukocytes, erythroblasts = differential(judged)
+    kinds = Counter(cell.kind for cell in found.cells)
+    card = context.collection.card
+    return JudgedField(
+        cells=tuple(judged),
+        counts=counts,
+        leukocytes=leukocytes,
+        unsure=sum(one.state != "sure" for one in judged),
+        erythroblasts=erythroblasts,
+        erythroblasts_per_100=100 * erythroblasts / leukocytes if leukocytes else None,
+        red=kinds["red"],
+        platelets=kinds["platelet"],
+        left_out=max(0, len(white) - MOST),
+        width=found.size[0],
+        height=found.size[1],
+        um_per_px=um,
+        um_per_px_origin=None if found.scale is None else found.scale.origin,
+        finder=found.finder,
+        collection=context.collection.name,
+        encoder=card.id,
+        fingerprint=card.fingerprint,
+        k=question.k,
+        patient_exclusion=min(exclusions, key=STRICT.index, default="impossible"),
+        warnings=tuple(_warnings(len(white), leukocytes)),
+    )
+
+
+def as_found(cell: Cell, crop: Box) -> FoundCell:
+    """A cell of the finder as it goes over the wire, with the square around it."""
+    x, y, w, h = cell.bbox
+    return FoundCell(
+        kind=cell.kind,
+        bbox=Box(x=x, y=y, w=w, h=h),
+        crop=crop,
+        score=cell.score,
+        touches_border=cell.touches_border,
+    )
+
+
+def differential(
+    judged: Sequence[JudgedCell],
+) -> tuple[tuple[CountedLabel, ...], int, int]:
+    """The count of the cells whose vote is sure; how many are leukocytes, and erythroblasts.
+
+    Erythroblasts, red cells and platelets are no leukocytes; a label that is not on the graph of
+    maturation is one, since the finder took the cell for white.
+    """
+    sure = Counter(one.label for one in judged if one.state == "sure" and one.label is not None)
+    others = {label: n for label, n in sure.items() if not is_leukocyte(label)}
+    leukocytes = sure.total() - sum(others.values())
+    erythroblasts = sum(n for label, n in others.items() if is_erythroblast(label))
+    order = sorted(sure, key=lambda label: (label in others, -sure[label], label))
+    counts = tuple(
+        CountedLabel(
+            label=label,
+            cells=sure[label],
+            percent=None if label in others else 100 * sure[label] / leukocytes,
+        )
+        for label in order
+    )
+    return counts, leukocytes, erythroblasts
+
+
+def is_leukocyte(label: str) -> bool:
+    """Whether a label is counted among the white cells."""
+    stage = stage_of(label)
+    return stage is None or stage.lineage not in {"erythroid", "megakaryocyte"}
+
+
+def is_erythroblast(label: str) -> bool:
+    """Whether a label means a nucleated red cell."""
+    stage = stage_of(label)
+    return stage is not None and stage.lineage == "erythroid" and stage.maturity != "mature"
+
+
+def _judged(cell: FoundCell, vote: VoteAnswer) -> JudgedCell:
+    first = vote.answer.hits[0] if vote.answer.hits else None
+    return JudgedCell(
+        cell=cell,
+        state=vote.state,
+        reason=vote.reason,
+        label=vote.vote.label,
+        share=vote.vote.shares[vote.vote.label] if vote.vote.label is not None else 0.0,
+        probability=vote.probability,
+        nearest=None if first is None else first.item,
+        score=None if first is None else first.score,
+        warnings=tuple(one for one in vote.answer.warnings if one.startswith("The image")),
+    )
+
+
+def _warnings(white: int, leukocytes: int) -> list[str]:
+    words = []
+    if not white:
+        words.append("No white cell was found in this field.")
+    elif leukocytes < FEW:
+        words.append(
+            f"The count is of {leukocytes} leukocyte{'' if leukocytes == 1 else 's'}; a "
+            f"differential count needs at least {FEW}."
+        )
+    if white > MOST:
+        words.append(f"Only the first {MOST} of {white} white cells were judged.")
+    return words
