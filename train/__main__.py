@@ -23,7 +23,7 @@ class Run(TrainConfig):
     """Train an encoder on unlabelled images, and export it.
 
     The same command, given again, goes on from the last checkpoint; after the last step it
-    exports again. With several GPUs: torchrun --nproc-per-node 8 -m train run ...
+    exports again. With several GPUs: torchrun --nproc-per-node 8 -m train run --shard ...
     """
 
     def cli_cmd(self) -> None:
@@ -172,9 +172,15 @@ def _say(text: str) -> None:
 
 
 def _train(config: TrainConfig) -> None:
+    import torch.distributed as dist
+
     from train.dino.loop import train
 
-    outcome = train(config, _say)
+    try:
+        outcome = train(config, _say)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
     if outcome.exported:
         _say(f"exported to {config.out}")
     if outcome.refusal:

@@ -18,7 +18,7 @@ Size = Literal["ti", "s", "b", "l", "g"]
 RUNTIME = frozenset(
     {
         *("out", "device", "threads", "workers", "compile", "max_minutes", "hold"),
-        *("checkpoint_every", "log_every", "tensorboard", "force", "recompute"),
+        *("checkpoint_every", "log_every", "tensorboard", "force", "recompute", "shard"),
     }
 )
 """Fields that may differ between a run and its resumption: they do not change its numbers."""
@@ -258,6 +258,9 @@ class TrainConfig(BaseModel):
     recompute: Literal["auto", "on", "off"] = "auto"
     """Keep only what goes into each block and compute the rest again for its gradients: about a
     third more arithmetic, a small part of the memory. `auto`: with more than 24 blocks (ViT-g)."""
+    shard: bool = False
+    """Under torchrun: each process keeps a part of every weight and of what AdamW knows of it
+    (FSDP2), in place of a copy. Checkpoints are the same, so a run may go on either way."""
     compile: bool = False
     """Compile the blocks with torch.compile: worth it on a GPU."""
     max_corrupt: Share = 0.01
@@ -305,6 +308,8 @@ class TrainConfig(BaseModel):
                 "dino_weight, ibot_weight and contrast_weight are all 0 and there is no guide: "
                 "nothing is left to learn"
             )
+        if self.shard and self.tuning == "lora":
+            raise ValueError("adapters are small: with tuning lora leave shard out")
         if max(self.mask_ratio) > 1 or max(self.global_scale) > 1 or max(self.local_scale) > 1:
             raise ValueError("mask_ratio, global_scale and local_scale end at 1")
         return self

@@ -28,7 +28,9 @@ EVERYWHERE = (
     "each is one operation on the whole batch.",
     "bf16 autocast with fp32 weights, not fp16 with a gradient scaler: no scaler state, and no "
     "step lost to overflow.",
-    "Plain data parallelism, not FSDP: up to ViT-L the model fits on one card.",
+    "A copy of the network in each process; with --shard a part of every weight (FSDP2), as the "
+    "published code always has: one card of 80 GB is enough up to ViT-L, and for ViT-g with "
+    "--recompute.",
     "An unreadable image is left out, counted and named; the published code takes the next one.",
 )
 

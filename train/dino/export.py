@@ -13,6 +13,7 @@ from encoder.card import EncoderCard
 from encoder.networks.export import save
 from train.config import TrainConfig
 from train.dino.model import Start
+from train.dino.sharding import whole
 from train.dino.watch import Look
 
 
@@ -21,11 +22,15 @@ class WorseThanParent(RuntimeError):
 
 
 def merged(vit: nn.Module) -> dict[str, Tensor]:
-    """The transformer's tensors by timm's names, with adapters folded into the weights."""
-    copy = deepcopy(vit)
-    if any("lora_" in name for name, _ in copy.named_parameters()):
-        _fold(copy)
-    return {name: tensor.detach().cpu() for name, tensor in copy.state_dict().items()}
+    """The transformer's tensors by timm's names, with adapters folded into the weights.
+
+    Of a sharded one they are put together, for which all processes have to call it.
+    """
+    if any("lora_" in name for name, _ in vit.named_parameters()):
+        vit = deepcopy(vit)
+        _fold(vit)
+    state: dict[str, Tensor] = whole(vit.state_dict())
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 
 def _fold(copy: nn.Module) -> None:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from train.config import TrainConfig
-from train.dino import checkpoint, loss, schedule
+from train.dino import checkpoint, loss, schedule, sharding
 from train.dino.export import WorseThanParent, export, guard, merged
 from train.dino.progress import Progress
 from train.dino.run import Run, prepare, save
@@ -124,11 +124,7 @@ def watch(run: Run, log: Progress) -> None:
         x = pixels.to(run.device).float() / 255
         x = (x - mean[:, None, None]) / std[:, None, None]
         with torch.no_grad(), autocast(run.config, run.device):
-            tokens = run.teacher.backbone(x)
-        if run.config.distils:
-            return tokens[:, 0]  # type: ignore[no-any-return]
-        # No loss trained the class token: the mean of the patches is what was learned.
-        return tokens[:, run.teacher.backbone.prefix :].mean(dim=1)  # type: ignore[no-any-return]
+            return run.teacher.embed(x)
 
     seen = look(run.step, run.probe, embed, run.config.probe_k)
     run.looks.append(seen)
@@ -136,9 +132,9 @@ def watch(run: Run, log: Progress) -> None:
     better = run.best is None or seen.knn is None or seen.knn >= (run.best.knn or 0.0)
     if better and run.step:
         run.best = seen
+        state = merged(run.teacher.backbone.vit)
+        head = sharding.whole(run.teacher.guide_head.state_dict()) if run.teacher.guide_head else {}
         if run.rank == 0:
-            state = merged(run.teacher.backbone.vit)
-            head = run.teacher.guide_head.state_dict() if run.teacher.guide_head else {}
             checkpoint.save(
                 run.config.out, {"step": run.step, "vit": state, "guide": head}, "best.pt"
             )

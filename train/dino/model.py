@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recomputed
 
@@ -160,11 +163,12 @@ class Backbone(nn.Module):
         return normed
 
     def _through(self, block: Any, tokens: Tensor, drop: float) -> Tensor:
+        sharded = isinstance(block, FSDPModule)  # then its call gathers the weights first
+        call: Callable[..., Tensor] = block if sharded else partial(run_block, block)
         if not (self.recompute and torch.is_grad_enabled()):
-            return run_block(block, tokens, drop, self.steps)
-        # Random numbers are put back, so that the same images skip a branch both times.
-        again: Tensor
-        again = recomputed(run_block, block, tokens, drop, self.steps, use_reentrant=False)
+            return call(tokens, drop, self.steps)
+        again: Tensor  # random numbers are put back, so that the same images skip a branch again
+        again = recomputed(call, tokens, drop, self.steps, use_reentrant=False)
         return again
 
     def _with_positions(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -349,6 +353,14 @@ class Network(nn.Module):
             out["ibot"] = scores.pop(0) if self.ibot_head is None else self.ibot_head(patches)
         return out
 
+    def embed(self, x: Tensor) -> Tensor:
+        """n x 3 x side x side, normalised, to n x dim: the token that the losses train."""
+        tokens = self.backbone(x)
+        if self.distils:
+            return tokens[:, 0]  # type: ignore[no-any-return]
+        # No loss trained the class token: the mean of the patches is what was learned.
+        return tokens[:, self.backbone.prefix :].mean(dim=1)  # type: ignore[no-any-return]
+
 
 def add_lora(vit: nn.Module, config: TrainConfig) -> nn.Module:
     """Put adapters beside the linear layers and freeze the rest (Hu et al. 2022)."""
@@ -382,11 +394,16 @@ def build_networks(
     return student, teacher
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all of it, if it is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 @torch.no_grad()
 def move_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """teacher = momentum x teacher + (1 - momentum) x student, for what the student learns."""
     pairs = [
-        (t, s)
+        (own_part(t), own_part(s))
         for t, s in zip(teacher.parameters(), student.parameters(), strict=True)
         if s.requires_grad
     ]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from train.config import TrainConfig, read_config
 from train.data.images import Feed, Images, Order, open_source
 from train.data.source import DataError
-from train.dino import checkpoint, loss, schedule
+from train.dino import checkpoint, loss, schedule, sharding
 from train.dino.model import Network, Start, build_networks, compiled_steps, load_start
 from train.dino.watch import Look, Probe, load_probe
 
@@ -65,9 +65,13 @@ def prepare(config: TrainConfig) -> Run:
     start = load_start(config)
     guide = load_guide(config, len(images))
     width = 0 if guide is None else guide.shape[1]
-    student, teacher = (n.to(device) for n in build_networks(start, config, width))
+    student, teacher = build_networks(start, config, width)
     if device.type == "cpu":
         plain_attention(student, teacher)
+    for network in (student, teacher):
+        if config.shard and loss.world() > 1:
+            sharding.shard(network, device)
+        network.to(device)
     if config.compile:
         student.backbone.steps = teacher.backbone.steps = compiled_steps()
     centers = build_centers(config).to(device)
@@ -78,15 +82,10 @@ def prepare(config: TrainConfig) -> Run:
     feed = Feed(images, order, device, config.hold, config.workers)
     probe = load_probe(config, config.plan()[-1].global_px) or plain_probe(images, order)
     run = Run(
-        config, device, rank, start, student, teacher, student, centers, optimizer, feed, probe,
+        config, device, rank, start, student, teacher,
+        sharding.parallel(student, config, device), centers, optimizer, feed, probe,
         None if guide is None else guide.to(device),
     )  # fmt: skip
-    if loss.world() > 1:
-        run.parallel = nn.parallel.DistributedDataParallel(
-            student, device_ids=[device.index] if device.type == "cuda" else None,
-            find_unused_parameters=config.head_warmup_steps > 0 or not config.distils,
-            broadcast_buffers=False,
-        )  # fmt: skip
     if state is not None:
         restore(run, state)
     return run
@@ -175,15 +174,17 @@ def plain_probe(images: Images, order: Order, n: int = 256) -> Probe:
 
 def save(run: Run) -> None:
     """Write the checkpoint: random state and data position are the step itself."""
+    tensors = (run.student, run.teacher, run.centers, run.optimizer)
+    student, teacher, centers, optimizer = (sharding.whole(one.state_dict()) for one in tensors)
     if run.rank == 0:
         checkpoint.save(
             run.config.out,
             {
                 "step": run.step,
-                "student": run.student.state_dict(),
-                "teacher": run.teacher.state_dict(),
-                "centers": run.centers.state_dict(),
-                "optimizer": run.optimizer.state_dict(),
+                "student": student,
+                "teacher": teacher,
+                "centers": centers,
+                "optimizer": optimizer,
                 "looks": [asdict(one) for one in run.looks],
                 "best": asdict(run.best) if run.best else None,
             },
@@ -194,10 +195,10 @@ def save(run: Run) -> None:
 
 def restore(run: Run, state: dict[str, Any]) -> None:
     """Put a checkpoint's state into a fresh run."""
-    run.student.load_state_dict(state["student"])
-    run.teacher.load_state_dict(state["teacher"])
+    sharding.put(run.student, state["student"])
+    sharding.put(run.teacher, state["teacher"])
     run.centers.load_state_dict(state["centers"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    sharding.put_optimizer(run.optimizer, state["optimizer"])
     run.step = state["step"]
     run.looks = [Look(**one) for one in state["looks"]]
     run.best = Look(**state["best"]) if state["best"] else None

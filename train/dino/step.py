@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from train.augmentation.masking import Masks, draw_masks
 from train.augmentation.views import make_views
@@ -232,4 +233,5 @@ def clip(run: Run) -> Tensor:
         )
         if part is not None
     ]
-    return norms[0].detach()
+    norm = norms[0].detach()
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

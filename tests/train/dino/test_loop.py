@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from encoder import registry
-from train.config import TrainConfig
+from train.config import TrainConfig, read_config
 from train.data.source import DataError
 from train.dino import loop, step
 from train.dino.checkpoint import CheckpointError, load
@@ -269,36 +269,63 @@ def test_the_losses_add_up_with_the_published_scales(cells, tmp_path):
     assert parts[2, None] == pytest.approx(parts[0, None] * 2 / 6)
 
 
-def test_two_processes_keep_equal_weights(cells, tmp_path):
-    record = tmp_path / "settings.json"
-    config = settings(cells, tmp_path / "run", steps=2, watch_every=2, log_every=1)
-    record.write_text(config.model_dump_json())
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517"}
-    environment |= {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    code = (
-        "import sys, torch, torch.distributed as dist\n"
-        "from pathlib import Path\n"
-        "from train.config import read_config\n"
-        "from train.dino.run import prepare\n"
-        "from train.dino.step import one_step\n"
-        "run = prepare(read_config(Path(sys.argv[1])))\n"
-        "for _ in range(2):\n"
-        "    one_step(run); run.step += 1\n"
-        "own = torch.cat([p.flatten() for p in run.student.parameters()]).detach()\n"
-        "other = own.clone(); dist.broadcast(other, 0)\n"
-        "run.feed.close(); dist.destroy_process_group()\n"
-        "sys.exit(0 if torch.equal(own, other) else 7)\n"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(record)],
-            env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error.decode()[-1500:]
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import torch, torch.distributed as dist
+from train.config import read_config
+from train.dino.loop import train
+from train.dino.run import prepare
+from train.dino.sharding import whole
+
+for path in sys.argv[1:]:
+    config = read_config(Path(path))
+    train(config)
+    again = prepare(config)  # goes on from the checkpoint
+    again.feed.close()
+    state = whole({name: p.detach() for name, p in again.student.named_parameters()})
+    if dist.get_rank() == 0:
+        torch.save({"student": state, "step": again.step}, config.out / "again.pt")
+    if not config.shard:
+        own = torch.cat([p.flatten() for p in again.student.parameters()]).detach()
+        other = own.clone()
+        dist.broadcast(other, 0)
+        assert torch.equal(own, other)
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_train_the_same_weights_whether_each_holds_all_of_them_or_a_part(
+    cells, tmp_path
+):
+    records = []
+    for name in ("copies", "parts"):
+        config = settings(
+            cells, tmp_path / name, steps=2, watch_every=2, log_every=1, batch=7, micro_batch=2,
+            shard=name == "parts", recompute="on" if name == "parts" else "off",
+        )  # fmt: skip
+        records.append(tmp_path / f"{name}.json")
+        records[-1].write_text(config.model_dump_json())
+    (tmp_path / "two.py").write_text(TWO_PROCESSES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", str(tmp_path / "two.py"), *map(str, records)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    copies, parts = weights(tmp_path / "copies"), weights(tmp_path / "parts")
+    assert copies.keys() == parts.keys()
+    assert all(torch.allclose(copies[name], parts[name], atol=1e-5) for name in copies)
+    kept = load(tmp_path / "parts")
+    again = torch.load(tmp_path / "parts" / "again.pt")
+    assert again["step"] == kept["step"] == 2
+    assert all(torch.equal(kept["student"][name], one) for name, one in again["student"].items())
+    alone = prepare(read_config(records[1]))  # one process goes on with what two left
+    alone.feed.close()
+    moments = alone.optimizer.state_dict()["state"]
+    assert alone.step == 2
+    assert all(torch.equal(moments[at]["exp_avg"], one["exp_avg"])
+               for at, one in kept["optimizer"]["state"].items())  # fmt: skip
 
 
 def test_smoke_trains_is_killed_resumes_exports_loads_and_evaluates(tmp_path):
