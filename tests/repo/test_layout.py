@@ -141,9 +141,11 @@ def test_the_papers_of_the_repository_are_written(name: str) -> None:
     assert len(text) > 800
 
 
-def test_no_output_is_called_a_diagnosis() -> None:
+def test_only_what_was_recorded_of_a_case_is_called_a_diagnosis() -> None:
     said = []
     for path in [p for part in PARTS for p in (REPOSITORY / part).rglob("*.py")]:
+        if "case" in str(path.relative_to(REPOSITORY)):  # what a hospital's table says of a case
+            continue
         said += [
             f"{path.name}: {line}"
             for line in path.read_text().splitlines()
