@@ -13,6 +13,7 @@ from ingest.sources.marked import BOXED, CropRule, Mark, Marked
 from ingest.sources.report import Failure, Report
 from ingest.sources.source import NOTHING, Facts, Reader, Task, Whole
 from ingest.sources.text import TextError, decode_text, printable
+from search.schemas.cases import CaseChange
 from search.schemas.items import Kind
 
 IMAGES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
@@ -73,6 +74,8 @@ class Scan:
     known: Mapping[str, Layout] = field(default_factory=dict)
     """Every layout by name, for a tree that holds folders of several."""
     tasks: list[Task] = field(default_factory=list)
+    cases: list[CaseChange] = field(default_factory=list)
+    """What the tables say of cases, beside their images."""
     report: Report = field(default_factory=Report)
     """Hand it to `ingest`, so that one report holds all."""
     _files: dict[Path, Files] = field(default_factory=dict)
@@ -209,6 +212,7 @@ class Scan:
         """The tasks and the report of a folder that was read on its own."""
         inner.account()
         self.tasks += inner.tasks
+        self.cases += inner.cases
         self.report.add(inner.report)
         self.uses_find |= inner.uses_find
         self._known |= inner._known | inner._seen

@@ -20,6 +20,8 @@ from ingest.smears.source import FieldReader, is_field
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.source import NOTHING, Facts, Reader, Whole
 from ingest.sources.text import on_disk
+from search.cases.table import KNOWN, BadCaseTable, change_of
+from search.schemas.cases import COLUMN
 from search.schemas.items import Kind
 from search.text import is_missing
 
@@ -36,7 +38,11 @@ COLUMNS = (
     *CORNER_AND_SIZE,
     *CORNERS,
 )
-"""Every column that a manifest may have; only `path` must be there."""
+"""Every column that a manifest may have of its images; only `path` must be there."""
+OF_CASES = tuple(name for name in KNOWN if name != "patient")
+"""Columns that say something of the case of an image; its records keep them."""
+FURTHER = "case:"
+"""What the name of a further column of cases begins with."""
 SLIDE, SMEAR = "slide", "smear"
 """Values of `kind` beside those of an item: a file that is cut into tiles, and one whose cells are
 found."""
@@ -70,7 +76,8 @@ def manifest(scan: Scan) -> None:
     as large as one and has no label. An empty value says nothing, as do words like `nan` and
     `NA`. `acquired` is a day (2024-03-01). `kind` says what the item is (cell, tile, field), or
     that the file is a `slide` to be cut into tiles (so are files that end like one), or a `smear`
-    whose cells are to be found.
+    whose cells are to be found. What it says of the case of an image (the columns of a case's
+    record, and further ones as `case:NAME`) goes into that record.
 
     Raises:
         LayoutError: not a table of this kind, or with columns of another name.
@@ -162,6 +169,7 @@ class _Manifest:
         path = on_disk(self.scan.root.parent / row["path"])
         if path is None:
             raise BadRow(f"the image {row['path']} does not exist")
+        self._of_case(row, where)
         kind = _kind(row.get("kind", ""), SLIDE if path.suffix.lower() in SLIDES else "")
         mark = _mark(row, where)
         if kind in (SLIDE, SMEAR) and mark is not None:
@@ -174,6 +182,21 @@ class _Manifest:
             if FRACTION.fullmatch(row.get(name, "")):
                 self.fractions[f"{name} {row[name]!r}"] += 1
         return _Row(path, row.get("dataset") or None, _facts(row), kind, mark)
+
+    def _of_case(self, row: Mapping[str, str], where: str) -> None:
+        """Keep what a row says of its case.
+
+        Raises:
+            LayoutError: a value that is none of its kind, or no case: before anything is read.
+        """
+        said = {name.removeprefix(FURTHER): row[name] for name in row if of_case(name)}
+        if not any(value and not is_missing(value) for value in said.values()):
+            return
+        names = {name: row[name] for name in ("case", "patient") if name in row}
+        try:
+            self.scan.cases.append(change_of(said | names, f"{where} of {self.scan.root}"))
+        except BadCaseTable as error:
+            raise LayoutError(str(error)) from error
 
     def _warn(self) -> None:
         """What a person should know of the table."""
@@ -213,18 +236,27 @@ def _facts(row: Mapping[str, str]) -> Facts:
     )
 
 
+def of_case(column: str) -> bool:
+    """Whether a column says something of the case of an image."""
+    further = column.startswith(FURTHER) and COLUMN.fullmatch(column.removeprefix(FURTHER))
+    return column in OF_CASES or bool(further)
+
+
 def check_columns(header: list[str], path: Path) -> None:
     """Refuse columns that are not known, are there twice, or do not go together.
 
     Raises:
         LayoutError: names them, and those that are accepted.
     """
-    accepted = f"accepted are: {', '.join(COLUMNS)}"
+    accepted = (
+        f"accepted are: {', '.join(COLUMNS)}; of the case of an image {', '.join(OF_CASES)}, and "
+        f"further columns of it as {FURTHER}name"
+    )
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         raise LayoutError(f"{path} is separated by semicolons or tabs; commas were expected")
-    unknown = [name for name in header if name not in COLUMNS]
+    unknown = [name for name in header if name not in COLUMNS and not of_case(name)]
     if unknown:
-        near = get_close_matches(unknown[0].lower(), COLUMNS, n=1)
+        near = get_close_matches(unknown[0].lower(), (*COLUMNS, *OF_CASES), n=1)
         hint = f" Did you mean {near[0]!r} for {unknown[0]!r}?" if near else ""
         raise LayoutError(
             f"{path} has unknown columns: {', '.join(repr(n) for n in unknown)}; {accepted}.{hint}"

@@ -16,6 +16,7 @@ from search.index.contract import BuildReport, scroll_all
 from search.library.collection import Collection
 from search.library.library import Library
 from search.library.shards import Entry, make_shard_bytes
+from search.schemas.cases import CaseRecordsWanted
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 
@@ -64,6 +65,18 @@ class Sink(Protocol):
         ...
 
 
+class Destination(Sink, Protocol):
+    """A collection that takes what is known of cases too."""
+
+    def change_cases(self, wanted: CaseRecordsWanted) -> int:
+        """Keep what a table says of cases; how many records are new or have changed.
+
+        Raises:
+            BadCase, StoreError: they cannot be kept as they came; nothing of them was.
+        """
+        ...
+
+
 class LibrarySink(Closing):
     """A collection that this process opens itself."""
 
@@ -109,6 +122,10 @@ class LibrarySink(Closing):
     def remove(self, ids: Sequence[str]) -> None:
         """See `Sink.remove`."""
         self._collection.remove(ids)
+
+    def change_cases(self, wanted: CaseRecordsWanted) -> int:
+        """See `Destination.change_cases`."""
+        return self._collection.cases.change(wanted, self._collection.store, "terminal")
 
     def build(self) -> BuildReport:
         """See `Sink.build`."""
@@ -189,6 +206,11 @@ class ServiceSink(Closing):
     def remove(self, ids: Sequence[str]) -> None:
         """See `Sink.remove`."""
         self._send("POST", "/items/remove", json={"ids": list(ids)})
+
+    def change_cases(self, wanted: CaseRecordsWanted) -> int:
+        """See `Destination.change_cases`."""
+        body = wanted.model_dump(mode="json", exclude_defaults=True)
+        return int(self._send("POST", "/cases/records", json=body)["written"])
 
     def build(self) -> BuildReport:
         """See `Sink.build`; waits as long as the service needs."""

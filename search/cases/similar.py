@@ -46,6 +46,7 @@ from search.schemas.cases import (
     CaseFacts,
     CaseMatch,
     CaseQuestion,
+    CaseRecord,
     CellPair,
     Differential,
 )
@@ -98,6 +99,8 @@ def similar_cases(
     about, misread = understood(question.about)
     question = question.model_copy(update={"about": about})
     misread += [one.words for one in unknown_names(store, question.not_these)]
+    if not question.of_cases.empty:
+        question = _within(collection, question)
     bag = _query(context, question, images)
     embedded_at = perf_counter()
     exclude = exclusion_filter(bag.own, question.exclude, question.not_these)
@@ -112,7 +115,10 @@ def similar_cases(
             rows = np.stack([one.vector for one in theirs])
             matches.append((measure(rows), value, theirs, whole))
     best = sorted(matches, key=lambda match: (match[0], match[1]))[: question.k]
-    shown = tuple(_match(question, bag, *match) for match in best)
+    shown = tuple(
+        match.model_copy(update={"records": records_of(collection, question.by, match)})
+        for match in (_match(question, bag, *one) for one in best)
+    )
     exclusion, notes = patient_exclusion(
         question.exclude,
         bag.patient_known,
@@ -140,6 +146,29 @@ def similar_cases(
         seconds={"embed": embedded_at - started, "search": perf_counter() - embedded_at},
         alignment=bag.alignment,
     )
+
+
+def _within(collection: Collection, question: CaseQuestion) -> CaseQuestion:
+    """The question with the cases that `of_cases` leaves among its conditions on cells.
+
+    Raises:
+        BadQuestion: it leaves none.
+    """
+    names = tuple(one.case for one in collection.cases.all(question.of_cases))
+    where = question.where.both(Filter(case=names)) if names else None
+    if where is None:
+        raise BadQuestion(
+            f"no case of collection {collection.name!r} has a record that meets of_cases; "
+            "`hemaseek cases list` shows the records"
+        )
+    return question.model_copy(update={"where": where})
+
+
+def records_of(collection: Collection, by: BagField, match: CaseMatch) -> tuple[CaseRecord, ...]:
+    """What is known of the cases of a match, without the history."""
+    cases = {match.value} if by == "case" else {pair.item.case for pair in match.pairs}
+    known = collection.cases.of(sorted(case for case in cases if case is not None))
+    return tuple(one.model_copy(update={"edits": ()}) for one in known.values())
 
 
 def _query(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:

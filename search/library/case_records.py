@@ -13,7 +13,6 @@ from search.errors import BadQuestion, StoreError
 from search.index.contract import Store
 from search.library.versions import Versions, now
 from search.schemas.cases import (
-    CaseChange,
     CaseColumn,
     CaseEdit,
     CaseFilter,
@@ -99,9 +98,7 @@ class CaseRecords:
                 column has, or what seems to say who a person is.
             CaseRecordsDamaged: the log cannot be read.
         """
-        changes = _merged(wanted.changes)
-        if wanted.identifying == "refuse":
-            _refuse_persons(changes)
+        changes = checked(wanted)
         _need_cases(store, changes)
         with self._turn, self._versions.writing():
             self._read()
@@ -255,14 +252,14 @@ class CaseRecords:
             self._records.pop(case, None)
 
 
-def _merged(changes: Sequence[CaseChange]) -> dict[str, dict[str, Any]]:
-    """The new values by case and column; rows of one case together.
+def checked(wanted: CaseRecordsWanted) -> dict[str, dict[str, Any]]:
+    """The new values by case and column, rows of one case together: what needs no collection.
 
     Raises:
-        BadCase: two rows of one case contradict each other.
+        BadCase: two rows of one case contradict each other, or what seems to say who a person is.
     """
     found: dict[str, dict[str, Any]] = {}
-    for change in changes:
+    for change in wanted.changes:
         plain = change.model_dump(mode="json", exclude={"case", "more", "clear"})
         values = {name: value for name, value in plain.items() if value is not None}
         values |= change.more | dict.fromkeys(change.clear)
@@ -273,6 +270,8 @@ def _merged(changes: Sequence[CaseChange]) -> dict[str, dict[str, Any]]:
                     f"case {change.case!r} has two values of {name}: {mine[name]!r} and {value!r}; "
                     "a case has one, so mend the table or split the case in two"
                 )
+    if wanted.identifying == "refuse":
+        _refuse_persons(found)
     return found
 
 

@@ -226,6 +226,8 @@ class CaseQuestion(Record):
     optimal transport."""
     where: Filter = Filter()
     """Conditions that every compared cell meets."""
+    of_cases: CaseFilter = CaseFilter()
+    """Conditions that the record of every compared case meets."""
     exclude: tuple[Relation, ...] = RELATIONS
     """What of the query is excluded: cells of its items, sources, cases and patients; `duplicate`
     excludes equal vectors."""
@@ -280,6 +282,8 @@ class CaseMatch(Record):
     """Cells that were compared."""
     complete: bool
     """Whether those are all that may be compared; else the first in order of id."""
+    records: tuple[CaseRecord, ...] = ()
+    """What is known of its cases beside their cells, without the history."""
     patients: tuple[str, ...]
     """Of the compared cells."""
     sites: tuple[str, ...]

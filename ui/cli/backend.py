@@ -15,9 +15,17 @@ if TYPE_CHECKING:
 
     from search.schemas.answers import Answer, VoteAnswer
     from search.schemas.calibration import Calibration, CalibrationPlan
-    from search.schemas.cases import CaseAnswer, CaseQuestion
+    from search.schemas.cases import (
+        CaseAnswer,
+        CaseFacts,
+        CaseQuestion,
+        CaseRecordsPage,
+        CaseRecordsQuestion,
+        CaseRecordsWanted,
+        CaseRecordsWritten,
+    )
     from search.schemas.evaluations import EvaluationPlan, EvaluationRecord
-    from search.schemas.questions import Question, Weighting
+    from search.schemas.questions import BagField, Question, Weighting
     from search.service import Service
     from search.settings import Settings
 
@@ -54,6 +62,28 @@ class Local:
         from search.cases.similar import similar_cases
 
         return similar_cases(self.service.context(question.collection), question)
+
+    def change_cases(self, collection: str, wanted: CaseRecordsWanted) -> CaseRecordsWritten:
+        """Add or correct what is known of cases: all of it, or nothing."""
+        from search.cases.records import change
+
+        return change(self.service.context(collection).collection, wanted, "terminal")
+
+    def case_records(
+        self, collection: str, question: CaseRecordsQuestion | None = None
+    ) -> CaseRecordsPage:
+        """A page of the records of cases, in order of name."""
+        from search.cases.records import page
+        from search.schemas.cases import CaseRecordsQuestion
+
+        opened = self.service.context(collection).collection
+        return page(opened, question or CaseRecordsQuestion())
+
+    def case(self, value: str, collection: str, by: BagField = "case") -> CaseFacts:
+        """What there is of a case."""
+        from search.cases.similar import case_facts
+
+        return case_facts(self.service.context(collection).collection, by, value)
 
     def calibrate(self, plan: CalibrationPlan, collection: str) -> Calibration:
         """Fit the calibration of a collection."""

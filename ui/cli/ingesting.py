@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from encoder.stains.normalisers import Normaliser
     from ingest.layouts.scan import Options, Scan
     from ingest.pipeline.ledger import Ledger
-    from ingest.pipeline.sink import Sink
+    from ingest.pipeline.sink import Destination, Sink
     from ingest.sources.report import OnProgress, Progress, Report
     from ingest.sources.source import Task
     from search.index.contract import BuildReport
+    from search.schemas.cases import CaseChange
     from search.settings import Settings
 
 NOTED_S = 2.0
@@ -213,8 +214,13 @@ def run_ingest(
     """
     from ingest.pipeline.ledger import Ledger, ledger_path
     from search.disk.space import in_disk_words
+    from search.library.case_records import checked
     from search.library.source_folders import SourceFolders
+    from search.schemas.cases import CaseRecordsWanted
 
+    said = tuple(change for found in scans for change in found.cases)
+    if said:  # before hours of reading, not after
+        checked(CaseRecordsWanted(changes=said))
     report, tasks = scans[0].report, list(scans[0].tasks)
     for found in scans[1:]:
         tasks += found.tasks
@@ -235,12 +241,30 @@ def run_ingest(
                 if ledger.unbuilt:  # of this run, or of one that was killed before it could build
                     index = sink.build()
                     ledger.mark_built()
+            if said:
+                _keep_cases(said, sink, report)
             ledger.end("done", str(report))
         except BaseException as error:
             with suppress(Exception):
                 ledger.end("failed", str(error) or type(error).__name__)
             raise
     return Run(report, index)
+
+
+def _keep_cases(said: Sequence[CaseChange], sink: Destination, report: Report) -> None:
+    """Put what the tables say of cases into their records; a refusal goes into the report."""
+    from ingest.sources.report import Failure
+    from search.errors import BadQuestion, StoreError
+    from search.schemas.cases import CaseRecordsWanted
+
+    try:
+        written = sink.change_cases(CaseRecordsWanted(changes=tuple(said)))
+    except (BadQuestion, StoreError) as error:
+        reason = f"{error}. The images are in; mend the table, then `hemaseek cases import` it"
+        report.failures.append(Failure("records of cases", reason))
+        return
+    if written:
+        report.warnings.append(f"records of {written:,} cases are new or have changed")
 
 
 def _go(
@@ -278,7 +302,7 @@ def _go(
 
 
 @contextmanager
-def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[Sink]:
+def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[Destination]:
     """The service that owns the library, if one runs; else the library itself."""
     from ingest.pipeline.sink import LibrarySink, ServiceSink
     from search.library.indexes import embedded, on_server
@@ -287,7 +311,7 @@ def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[
 
     client = running_service(settings)
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    sink: Sink
+    sink: Destination
     if client is not None:
         client.close()
         sink = ServiceSink(

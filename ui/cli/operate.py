@@ -1,4 +1,4 @@
-"""The operator's verbs: versions of a collection, backups, calibration, cases, capacity."""
+"""The operator's verbs: versions of a collection, backups, calibration, capacity."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ui.cli.cases.records import cases
 from ui.cli.evaluating import evaluate
 from ui.cli.keys import audit, keys
 from ui.cli.options import CollectionOption, LibraryOption, opened
@@ -223,28 +224,6 @@ def calibrate(
     typer.echo(found.model_dump_json())
 
 
-def cases(
-    case: Annotated[str, typer.Argument(help="A stored case (or patient, or source).")],
-    library: LibraryOption = None,
-    collection: CollectionOption = None,
-    by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
-    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
-    distance: Annotated[
-        str, typer.Option(help="max_sim, mean, prototypes or transport.")
-    ] = "max_sim",
-) -> None:
-    """Find the stored cases with the most similar cells."""
-    from search.schemas.cases import CaseQuestion
-    from ui.cli.backend import serving
-
-    _, _, settings = opened(library, collection)
-    question = {"case": case, "by": by, "k": k, "distance": distance}
-    question["collection"] = settings.collection
-    with serving(settings) as backend:
-        found = backend.similar_cases(CaseQuestion.model_validate(question))
-    typer.echo(found.model_dump_json())
-
-
 VERBS = (
     versions,
     reindex,
@@ -258,7 +237,6 @@ VERBS = (
     capacity,
     calibrate,
     evaluate,
-    cases,
 )
 """In the order of the help."""
 
@@ -267,5 +245,6 @@ def mount(app: typer.Typer) -> None:
     """Add the operator's verbs to the command."""
     for verb in VERBS:
         app.command()(verb)
+    app.add_typer(cases, name="cases")
     app.add_typer(keys, name="keys")
     app.add_typer(audit, name="audit")

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Body
 
 from search.api.access import Reads, Writes, api_router
+from search.cases.records import change, page
 from search.schemas.cases import (
     CaseRecordsPage,
     CaseRecordsQuestion,
@@ -41,14 +42,10 @@ def change_records(
     with who changed it and when. Columns and texts that seem to say who a person is are refused.
     """
     collection = access.context(name).collection
-    written = collection.cases.change(wanted, collection.store, access.caller.id)
+    done = change(collection, wanted, access.caller.id)
     fields = {field for one in wanted.changes for field in (*one.model_fields_set, *one.more)}
-    access.note(written=written, fields=sorted(fields - {"case", "more", "clear"}))
-    return CaseRecordsWritten(
-        written=written,
-        unchanged=len({one.case for one in wanted.changes}) - written,
-        columns=collection.cases.columns(),
-    )
+    access.note(written=done.written, fields=sorted(fields - {"case", "more", "clear"}))
+    return done
 
 
 @router.post("/collections/{name}/cases/records/page")
@@ -60,14 +57,5 @@ def page_of_records(
     ],
 ) -> CaseRecordsPage:
     """Records of the cases that meet a filter, in order of name, a page at a time."""
-    cases = access.context(name).collection.cases
     access.note(where=sorted(wanted.where.model_fields_set))
-    found = cases.all(wanted.where)
-    left = [one for one in found if wanted.after is None or one.case > wanted.after]
-    page = left[: wanted.limit]
-    return CaseRecordsPage(
-        records=tuple(page),
-        columns=cases.columns(),
-        total=len(found),
-        next=page[-1].case if len(left) > len(page) else None,
-    )
+    return page(access.context(name).collection, wanted)

@@ -168,3 +168,13 @@ def test_a_manifest_in_a_folder_that_was_named_is_told(tmp_path: Path) -> None:
 
     assert any("items.csv looks like a manifest" in warning for warning in warnings)
     assert not any("other.csv looks" in warning for warning in warnings)
+
+
+def test_what_a_table_says_of_cases_is_kept_apart_from_its_images(tmp_path: Path) -> None:
+    found = table(tmp_path, "path,case,patient,diagnosis,case:blasts\na.png,C1,P1,AML,34\n")
+
+    (change,) = found.cases
+    assert (change.case, change.patient, change.diagnosis) == ("C1", "P1", "AML")
+    assert change.more == {"blasts": "34"}
+    with pytest.raises(LayoutError, match=r"line 2 .* names no case"):
+        table(tmp_path, "path,diagnosis\na.png,AML\n")

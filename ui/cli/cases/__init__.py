@@ -1,0 +1,1 @@
+"""Commands about cases: what is known of them, and which are similar."""

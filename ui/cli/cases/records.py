@@ -1,0 +1,255 @@
+"""The commands `hemaseek cases`: import a table, list, show and correct records, find similar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ui.cli.options import CollectionOption, LibraryOption, settings_for
+
+if TYPE_CHECKING:
+    from search.schemas.cases import CaseAnswer, CaseRecord, CaseRecordsWritten
+
+
+class ByName(TyperGroup):
+    """Commands, and the name of a case alone, which means `similar`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As click does; an unknown first word is the name of a case."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["similar", *args]
+        return super().resolve_command(ctx, args)
+
+
+cases = typer.Typer(
+    cls=ByName,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Cases: import what is known of them, list, show, correct; find similar ones.",
+)
+AuthorOption = Annotated[
+    str | None, typer.Option("--author", help="Your name or initials, kept with each change.")
+]
+IdentifyingOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-identifying", help="Keep columns and texts that seem to say who a person is."
+    ),
+]
+
+
+@cases.command("import")
+def import_cases(
+    table: Annotated[Path, typer.Argument(help="CSV with a column `case`.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="NAME=TYPE",
+            help="Type of a further column: text, number, flag, date.",
+        ),
+    ] = None,
+    author: AuthorOption = None,
+    keep_identifying: IdentifyingOption = False,
+) -> None:
+    """Import a table of cases: diagnosis, diagnosis_code, treatment, outcome, date, sex, age_band,
+    report, patient, and any further columns. All of it is kept, or nothing.
+
+    Example: hemaseek cases import cases.csv --column blasts=number
+    """
+    from ingest.sources.text import decode_text
+    from search.cases.table import read_cases
+
+    changes = read_cases(decode_text(table.read_bytes())[0], table.name)
+    facts = {"changes": changes, "columns": _columns(column), "author": author}
+    _write(facts, library, collection, keep_identifying)
+
+
+@cases.command("set")
+def set_values(
+    case: Annotated[str, typer.Argument(help="Name of the case.")],
+    values: Annotated[
+        list[str], typer.Argument(metavar="COLUMN=VALUE...", help="Empty: withdraw.")
+    ],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    author: AuthorOption = None,
+    keep_identifying: IdentifyingOption = False,
+) -> None:
+    """Correct values of one case; what was there before is kept in its history.
+
+    Example: hemaseek cases set C-0117 diagnosis="AML with maturation" diagnosis_code=9874/3
+    """
+    from search.cases.table import change_of, check_columns
+
+    row, clear = {"case": case}, []
+    for one in values:
+        name, sign, value = one.partition("=")
+        if not sign:
+            raise typer.BadParameter(f"expected COLUMN=VALUE, got {one!r}")
+        if value:
+            row[name] = value
+        else:
+            clear.append(name)
+    check_columns(list(row), "the command")
+    change = change_of(row, "the command").model_copy(update={"clear": tuple(clear)})
+    _write({"changes": (change,), "author": author}, library, collection, keep_identifying)
+
+
+@cases.command("list")
+def list_cases(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Only such cases; repeat for more."),
+    ] = None,
+) -> None:
+    """List the records of cases."""
+    from search.schemas.cases import CaseFilter, CaseRecordsQuestion
+    from ui.cli.backend import serving
+    from ui.cli.output import for_people
+
+    chosen = CaseFilter.model_validate(_conditions(where))
+    settings = settings_for(library=library, collection=collection)
+    after: str | None = None
+    found: list[CaseRecord] = []
+    with serving(settings) as backend:
+        while True:
+            question = CaseRecordsQuestion(where=chosen, limit=1000, after=after)
+            page = backend.case_records(settings.collection, question)
+            found += page.records
+            if (after := page.next) is None:
+                break
+    if for_people():
+        _print_records(found, settings.collection)
+    else:
+        for record in found:
+            typer.echo(record.model_dump_json(exclude={"edits"}, exclude_none=True))
+
+
+@cases.command("show")
+def show_case(
+    case: Annotated[str, typer.Argument(help="Name of the case.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Show what is known of one case, with the history of its record."""
+    from ui.cli.backend import serving
+
+    settings = settings_for(library=library, collection=collection)
+    with serving(settings) as backend:
+        typer.echo(backend.case(case, settings.collection).model_dump_json())
+
+
+@cases.command("similar")
+def similar(
+    case: Annotated[str, typer.Argument(help="A stored case (or patient, or source).")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
+    distance: Annotated[
+        str, typer.Option(help="max_sim, mean, prototypes, transport or vector.")
+    ] = "max_sim",
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Only cases with such a record."),
+    ] = None,
+) -> None:
+    """Find the stored cases with the most similar cells; none of them of the same patient."""
+    from search.schemas.cases import CaseQuestion
+    from ui.cli.backend import serving
+    from ui.cli.output import for_people
+
+    settings = settings_for(library=library, collection=collection)
+    question = {"case": case, "by": by, "k": k, "distance": distance}
+    question |= {"collection": settings.collection, "of_cases": _conditions(where)}
+    with serving(settings) as backend:
+        found = backend.similar_cases(CaseQuestion.model_validate(question))
+    if for_people():
+        _print_similar(found)
+    else:
+        typer.echo(found.model_dump_json())
+
+
+def _write(facts: dict[str, Any], library: Path | None, collection: str | None, keep: bool) -> None:
+    from search.schemas.cases import CaseRecordsWanted
+    from ui.cli.backend import serving
+    from ui.cli.output import for_people
+
+    facts["identifying"] = "keep" if keep else "refuse"
+    settings = settings_for(library=library, collection=collection)
+    with serving(settings) as backend:
+        done: CaseRecordsWritten = backend.change_cases(
+            settings.collection, CaseRecordsWanted.model_validate(facts)
+        )
+    if for_people():
+        columns = ", ".join(f"{one.name} ({one.type})" for one in done.columns) or "none"
+        typer.echo(f"{done.written:,} cases changed, {done.unchanged:,} as they were")
+        typer.echo(f"further columns: {columns}")
+    else:
+        typer.echo(done.model_dump_json())
+
+
+def _columns(words: list[str] | None) -> list[dict[str, str]]:
+    found = []
+    for word in words or []:
+        name, sign, type = word.partition("=")
+        if not sign or type not in ("text", "number", "flag", "date"):
+            raise typer.BadParameter(
+                f"expected NAME=TYPE with text, number, flag or date, got {word!r}",
+                param_hint="--column",
+            )
+        found.append({"name": name, "type": type})
+    return found
+
+
+def _conditions(words: list[str] | None) -> dict[str, Any]:
+    """`COLUMN=VALUE` words as the fields of a `CaseFilter`."""
+    from search.schemas.cases import CaseFilter
+
+    found: dict[str, Any] = {}
+    for word in words or []:
+        name, sign, value = word.partition("=")
+        if not sign or not value:
+            raise typer.BadParameter(f"expected COLUMN=VALUE, got {word!r}", param_hint="--where")
+        if name in ("date_from", "date_to"):
+            found[name] = value
+        elif name in CaseFilter.model_fields:
+            found.setdefault(name, []).append(value)
+        else:
+            number = value.replace(".", "", 1).lstrip("-").isdigit()
+            plain = {"yes": True, "no": False}.get(value, float(value) if number else value)
+            found.setdefault("more", {}).setdefault(name, []).append(plain)
+    return found
+
+
+def _print_records(found: list[CaseRecord], collection: str) -> None:
+    from ui.cli.output import table
+
+    rows = [
+        (one.case, one.diagnosis, one.diagnosis_code, one.treatment, one.outcome, one.date)
+        for one in found
+    ]
+    title = f"{collection}: {len(found):,} cases with a record"
+    table(title, ("name", "diagnosis", "code", "treatment", "outcome", "date"), rows)
+
+
+def _print_similar(found: CaseAnswer) -> None:
+    from ui.cli.output import table
+
+    rows = []
+    for at, one in enumerate(found.cases, 1):
+        known = one.records[0] if one.records else None
+        facts = (known.diagnosis, known.treatment, known.date) if known else (None, None, None)
+        rows.append((at, one.value, f"{one.distance:.4f}", *facts, ", ".join(one.patients)))
+    title = f"{found.collection}: {found.compared} cases compared by {found.distance}"
+    table(title, ("", "name", "distance", "diagnosis", "treatment", "date", "patient"), rows)
+    for warning in found.warnings:
+        typer.echo(f"- {warning}")
