@@ -21,6 +21,7 @@ WORDS = {
     "leave-one-patient-out": "each patient left out in turn",
     "leave-one-source-out": "each source left out in turn",
     "leave-one-site-out": "each site left out in turn",
+    "one-site-in": "each site alone in train, each other one tested in turn",
 }
 
 
@@ -73,8 +74,8 @@ def make_split(cells: Cells, plan: EvaluationPlan) -> Split:
                 notes.append("the own patient and case were left out with each source")
             folds = [Fold("", everything, everything)]
             words = WORDS[name]
-        elif name == "leave-one-site-out":
-            folds, words = _by_site(cells, notes), WORDS[name]
+        elif name in ("leave-one-site-out", "one-site-in"):
+            folds, words = _by_site(cells, notes, name), WORDS[name]
         elif name == "temporal":
             cutoff = plan.cutoff or _latest_quarter(cells)
             folds = _by_day(cells, cutoff, notes)
@@ -123,22 +124,26 @@ def _stratified(cells: Cells, plan: EvaluationPlan) -> list[Fold]:
     return splits.grouped(cells.labels, words, count, plan.seed)
 
 
-def _by_site(cells: Cells, notes: list[str]) -> list[Fold]:
+def _by_site(cells: Cells, notes: list[str], split: SplitName) -> list[Fold]:
     sites = np.array([site if site is not None else "" for site in cells.sites], np.str_)
     known = np.array([site is not None for site in cells.sites])
     names = np.unique(sites[known])
     if len(names) < 2:
         raise CannotEvaluate(
-            f"leaving one site out needs two sites, got {len(names)}; "
+            f"{split} needs two sites, got {len(names)}; "
             "give --site when you ingest, or use another split"
         )
     if not known.all():
         notes.append(f"{int((~known).sum())} items without a site were left out")
-    folds = [
-        _fold(cells, str(name), np.flatnonzero(known & (sites != name)), sites == name)
-        for name in names
-    ]
-    dropped = sum(int((known & (sites != f.name)).sum()) - len(f.train) for f in folds)
+    if split == "one-site-in":
+        notes.append(f"each item was a query {len(names) - 1} times, once for each other site")
+        trains = [(f"{a} to {b}", sites == a, sites == b) for a in names for b in names if a != b]
+    else:
+        trains = [(str(name), known & (sites != name), sites == name) for name in names]
+    folds = [_fold(cells, name, np.flatnonzero(train), test) for name, train, test in trains]
+    dropped = sum(
+        int(train.sum()) - len(f.train) for (_, train, _), f in zip(trains, folds, strict=True)
+    )
     if dropped:
         notes.append(
             f"{dropped} times a reference was left out: its patient, case or source was held out"

@@ -64,19 +64,43 @@ def grouped(labels: Words, groups: Words, folds: int = 5, seed: int = 0) -> list
 
 
 def leave_one_source_out(sources: Words, groups: Words) -> list[Fold]:
-    """Each source is the test set once, and all others are train (RedDino, section 3.2).
+    """Each source is the test set once, and all others are train.
+
+    Not what RedDino's Table 1 does under this name: that is `one_source_in`.
 
     Raises:
         BadSplit: fewer than two sources, or a group in two sources.
     """
-    names = np.unique(sources)
-    if len(names) < 2:
-        raise BadSplit(f"leaving one source out needs two sources, got {list(names)}")
+    rows = _by_source(sources, "leaving one source out")
+    made = [Fold(name, np.flatnonzero(sources != name), test) for name, test in rows.items()]
+    return checked(made, groups)
+
+
+def one_source_in(sources: Words, groups: Words) -> list[Fold]:
+    """Each source is train, and each other one test, in turn (RedDino, section 3.2).
+
+    Returns:
+        A fold for each ordered pair of sources: 12 for the four of Elsafty, over which the paper
+        has its mean and standard deviation. A cell is tested once for each other source.
+
+    Raises:
+        BadSplit: fewer than two sources, or a group in two sources.
+    """
+    rows = _by_source(sources, "training on one source")
     made = [
-        Fold(str(name), np.flatnonzero(sources != name), np.flatnonzero(sources == name))
-        for name in names
+        Fold(f"{a} to {b}", train, test)
+        for a, train in rows.items()
+        for b, test in rows.items()
+        if a != b
     ]
     return checked(made, groups)
+
+
+def _by_source(sources: Words, what: str) -> dict[str, Rows]:
+    names = np.unique(sources)
+    if len(names) < 2:
+        raise BadSplit(f"{what} needs two sources, got {list(names)}")
+    return {str(name): np.flatnonzero(sources == name) for name in names}
 
 
 def checked(folds: Sequence[Fold], groups: Words) -> list[Fold]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from statistics import fmean, pstdev
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -18,6 +19,7 @@ SplitName = Literal[
     "leave-one-patient-out",
     "leave-one-source-out",
     "leave-one-site-out",
+    "one-site-in",
     "stratified",
     "temporal",
 ]
@@ -35,6 +37,7 @@ class EvaluationPlan(Record):
     """Only items that meet this are evaluated, as queries and as references."""
     split: SplitName = "auto"
     """Train/test split. `auto` holds out each patient, or each source where no patient is known.
+    `leave-one-site-out` trains on all other sites; `one-site-in` on one, and tests on each other.
     In every split no item of a query's own patient, case or source is in its training part."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Of `stratified`; and of the probe where each patient or source is left out in turn."""
@@ -175,6 +178,17 @@ class MethodResult(Record):
     notes: tuple[str, ...] = ()
     answerable: Scores | None = None
     """Of the test items that can be answered (`ClassScores.answerable`); `None` where all can."""
+
+    def over_folds(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation (n, not n - 1) of each score over the folds, by name.
+
+        Empty where there are no folds.
+        """
+        if not self.per_fold:
+            return {}
+        names = ("weighted_f1", "balanced_accuracy", "accuracy", "macro_f1")
+        values = {name: [getattr(fold, name) for fold in self.per_fold] for name in names}
+        return {name: (fmean(each), pstdev(each)) for name, each in values.items()}
 
 
 class IndexAtK(Record):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
 from encoder.contract import Encoder
@@ -36,7 +36,7 @@ from train.data.datasets import Labelled
 from train.evaluation import table
 from train.evaluation.vectors import open_encoder, vectors_of
 
-SplitName = Literal["auto", "stratified", "grouped", "leave-one-source-out"]
+SplitName = Literal["auto", "stratified", "grouped", "one-source-in", "leave-one-source-out"]
 CODE = (
     "train.evaluation.run",
     "train.data.datasets",
@@ -70,9 +70,13 @@ class EvaluateConfig(BaseModel):
     """Where the named sets are; HEMASEEK_DATA if that is set."""
     split: SplitName = "auto"
     """auto: folds that keep the set's groups whole; stratified: by cell, as the papers, and
-    refused where groups are larger than a cell; leave-one-source-out: RedDino's, by batch."""
+    refused where groups are larger than a cell; one-source-in: train on one source, test on each
+    other one (RedDino's Table 1); leave-one-source-out: train on all others, test on one."""
     folds: int = Field(default=5, ge=2)
-    """Number of folds; leave-one-source-out has as many as there are sources."""
+    """Number of folds; the splits by source have one for each pair of sources, or each source."""
+    ours: tuple[str, ...] = ()
+    """Those of the encoders whose gain over all the others is shown, as RedDino's rows
+    Improvement (best less best) and Avg improvement (mean less mean)."""
     k: tuple[int, ...] = (1, 20)
     """Neighbours that vote, heads counted."""
     metric: Metric = "cosine"
@@ -101,6 +105,14 @@ class EvaluateConfig(BaseModel):
     """Threads of torch; all cores if not given."""
     device: Device = "auto"
     """Where encoders run."""
+
+    @model_validator(mode="after")
+    def _known(self) -> EvaluateConfig:
+        if unknown := [name for name in self.ours if name not in self.encoders]:
+            raise ValueError(f"ours names {unknown[0]}, which is not among the encoders")
+        if self.ours and len(set(self.ours)) == len(set(self.encoders)):
+            raise ValueError("ours names every encoder; a gain needs others to compare with")
+        return self
 
 
 @dataclass(frozen=True)
@@ -223,9 +235,12 @@ def make_folds(labelled: Labelled, config: EvaluateConfig) -> tuple[str, list[sp
         splits.BadSplit: a split by cell of a set whose groups are larger, or one source.
     """
     alone = len(np.unique(labelled.groups)) == len(labelled)
-    if config.split == "leave-one-source-out":
+    if config.split in ("one-source-in", "leave-one-source-out"):
         if labelled.sources is None:
-            raise splits.BadSplit(f"{labelled.name} names no source to leave out")
+            raise splits.BadSplit(f"{labelled.name} names no sources; {config.split} needs two")
+        if config.split == "one-source-in":
+            made = splits.one_source_in(labelled.sources, labelled.groups)
+            return f"train on one {labelled.source_unit}, test on each other", made
         made = splits.leave_one_source_out(labelled.sources, labelled.groups)
         return f"leave one {labelled.source_unit} out", made
     if config.split == "stratified" and not alone:
@@ -288,7 +303,7 @@ def _one_set(
         "notes": [*labelled.notes, *_fold_notes(labelled, folds)],
         "encoders": [],
     }
-    for encoder in encoders:
+    for given, encoder in zip(config.encoders, encoders, strict=True):
         started = time.monotonic()
 
         def report(done: int, total: int, id: str = encoder.card.id) -> None:
@@ -305,6 +320,7 @@ def _one_set(
             {
                 "id": encoder.card.id,
                 "fingerprint": encoder.card.fingerprint,
+                "ours": given in config.ours,
                 "features": config.features,
                 "metric": config.metric,
                 "results": [asdict(result) for result in results],

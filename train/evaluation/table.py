@@ -23,7 +23,10 @@ def markdown(entry: dict[str, Any]) -> str:
     title = f"{entry['data']}: {entry['n']} cells, {entry['classes']} classes, {entry['split']}"
     means = _table(
         ["encoder", *(f"{method} wF1 / bAcc / Acc" for method in methods)],
-        [[one["id"], *(_mean(result) for result in one["results"])] for one in encoders],
+        [
+            *([one["id"], *(_mean(result) for result in one["results"])] for one in encoders),
+            *improvements(encoders),
+        ],
     )
     pooled = _table(
         ["encoder", *(f"{method} {' / '.join(SURE.values())}" for method in methods)],
@@ -39,6 +42,37 @@ def markdown(entry: dict[str, Any]) -> str:
         "\n".join(f"- {note}" for note in notes(entry)),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def improvements(encoders: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """RedDino's last two rows, in points: our best less the others' best, and mean less mean.
+
+    Args:
+        encoders: Of one set's record; those marked `ours` are compared with all the others.
+
+    Returns:
+        No row where none is marked.
+    """
+    sides = [[one for one in encoders if one.get("ours", False) == mine] for mine in (True, False)]
+    if not all(sides):
+        return []
+    rows = []
+    for title, over in (("Improvement", max), ("Avg improvement", _average)):
+        cells = [title]
+        for at in range(len(encoders[0]["results"])):
+            gains = []
+            for name in SHOWN:
+                ours, others = (
+                    over([one["results"][at]["mean"][name] for one in side]) for side in sides
+                )
+                gains.append(f"{100 * (ours - others):+.1f}")
+            cells.append(" / ".join(gains))
+        rows.append(cells)
+    return rows
+
+
+def _average(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def notes(entry: dict[str, Any]) -> list[str]:

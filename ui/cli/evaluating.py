@@ -37,7 +37,7 @@ class Plan:
         str,
         typer.Option(
             help="auto, leave-one-patient-out, leave-one-source-out, leave-one-site-out, "
-            "stratified or temporal."
+            "one-site-in (RedDino's), stratified or temporal."
         ),
     ] = "auto"
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of stratified, and of the probe.")] = 5

@@ -57,6 +57,7 @@ def markdown(
         "\n".join(f"- {note}" for note in _notes(result)),
         "## Scores",
         _scores(result),
+        _folds(result),
         f"AUROC, AUPRC: mean over the classes, each against the rest. mAP: mean average precision "
         f"of the neighbours. A tied vote is no answer and counts as wrong; {best.method} had "
         f"{best.tied}. Probe: {split.probe or 'not fitted'}.",
@@ -151,6 +152,20 @@ def _scores(result: EvaluationResult) -> str:
             cells.append(_share(getattr(one.scores, name)) + ends)
         rows.append(cells)
     return _table(["", *names.values()], rows)
+
+
+def _folds(result: EvaluationResult) -> str:
+    """Mean and standard deviation over the folds, as the papers print them; empty without."""
+    rows = [
+        [one.method, *(f"{_share(mean)} ± {_share(sd)}" for mean, sd in spread.values())]
+        for one in result.methods
+        if len(one.per_fold) > 1 and (spread := one.over_folds())
+    ]
+    if not rows:
+        return ""
+    folds = max(len(one.per_fold) for one in result.methods)
+    heads = [f"mean ± sd over {folds} folds", "wF1", "bAcc", "Acc", "macro F1"]
+    return _table(heads, rows)
 
 
 def _classes(one: MethodResult) -> str:

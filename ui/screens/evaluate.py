@@ -48,6 +48,7 @@ SPLITS = {
     "leave-one-patient-out": "Leave one patient out",
     "leave-one-source-out": "Leave one source out",
     "leave-one-site-out": "Leave one site out",
+    "one-site-in": "Train on one site, test on each other",
     "stratified": "Stratified folds of whole patients",
     "temporal": "Temporal split",
 }
@@ -250,7 +251,22 @@ def _scores(result: EvaluationResult, other: EvaluationResult | None) -> str:
     caption = "95 % confidence intervals in brackets, bootstrap over patients or sources."
     if other:
         caption += f" Below each: {other.encoder.id}, version {other.data.version}."
-    return table(["", *(SCORES[key] for key in kept)], rows, caption)
+    return table(["", *(SCORES[key] for key in kept)], rows, caption) + _over_folds(result)
+
+
+def _over_folds(result: EvaluationResult) -> str:
+    """Mean and standard deviation over the folds; nothing where there are none."""
+    spreads = {one.method: one.over_folds() for one in result.methods}
+    folds = max((len(one.per_fold) for one in result.methods), default=0)
+    rows = [
+        [escape(name), *(f"{mean:.3f} ± {sd:.3f}" for mean, sd in spread.values())]
+        for name, spread in spreads.items()
+        if spread
+    ]
+    if folds < 2 or not rows:
+        return ""
+    heads = [SCORES[key] for key in next(filter(None, spreads.values()))]
+    return table(["", *heads], rows, f"Mean ± standard deviation over {folds} folds.")
 
 
 def _score(one: MethodResult, key: str, twin: MethodResult | None) -> str:

@@ -207,7 +207,7 @@ def test_no_group_is_in_train_and_test_of_any_split(rng: np.random.Generator) ->
         site=[f"S{(at * at) % 3}" if at % 7 else None for at in range(n)],
         acquired=[date(2024, 1, 1 + at % 28) if at % 5 else None for at in range(n)],
     )
-    for split in ("stratified", "leave-one-site-out", "temporal"):
+    for split in ("stratified", "leave-one-site-out", "one-site-in", "temporal"):
         found = make_split(cells, EvaluationPlan.model_validate({"split": split, "folds": 3}))
         for fold in (*found.folds, *found.probe):
             assert not set(cells.group[fold.train]) & set(cells.group[fold.test])
@@ -397,6 +397,22 @@ def test_a_transform_is_scored_under_one_that_was_not_fitted_on_the_test_site() 
     assert after.split.folds == before.split.folds == 3
     assert after.methods[0].scores.weighted_f1 > before.methods[0].scores.weighted_f1 + 0.1
     assert any("fitted anew on the training part of each fold" in note for note in after.notes)
+
+
+def test_one_site_in_scores_each_pair_of_sites() -> None:
+    plan = EvaluationPlan(split="one-site-in", ks=(5,), resamples=20, probe=False, ann=False)
+
+    result = _of_cells(with_sites(3), plan)
+
+    method = result.methods[0]
+    assert [one.fold for one in method.per_fold] == [
+        f"site {a} to site {b}" for a in range(3) for b in range(3) if a != b
+    ]
+    mean, sd = method.over_folds()["accuracy"]
+    each = [one.accuracy for one in method.per_fold]
+    assert mean == pytest.approx(np.mean(each))
+    assert sd == pytest.approx(np.std(each))
+    assert "each item was a query 2 times, once for each other site" in result.notes
 
 
 def test_labels_without_meaning_score_by_chance_under_a_transform_that_reads_them() -> None:

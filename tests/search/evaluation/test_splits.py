@@ -8,6 +8,7 @@ from search.evaluation.splits import (
     fixed,
     grouped,
     leave_one_source_out,
+    one_source_in,
     stratified,
     subset,
 )
@@ -39,6 +40,21 @@ def test_leaving_a_source_out_tests_each_source_once(rng):
     for fold in folds:
         assert set(sources[fold.test]) == {fold.name}
         assert fold.name not in set(sources[fold.train])
+
+
+def test_one_source_in_trains_on_each_source_and_tests_on_each_other(rng):
+    _, groups, sources = _cells(rng)
+
+    folds = one_source_in(sources, groups)
+
+    assert len(folds) == 5 * 4
+    pairs = {(*set(sources[fold.train]), *set(sources[fold.test])) for fold in folds}
+    assert pairs == {(a, b) for a in "01234" for b in "01234" if a != b}
+    assert all(
+        fold.name == f"{sources[fold.train][0]} to {sources[fold.test][0]}" for fold in folds
+    )
+    for fold in folds:
+        assert len(fold.train) == (sources == sources[fold.train][0]).sum()
 
 
 def test_a_patient_seen_in_two_sources_is_refused():

@@ -92,6 +92,48 @@ def test_a_batch_is_left_out_where_batches_are_known(tmp_path):
     assert [fold.name for fold in folds] == ["batch0", "batch1"]
 
 
+def test_one_batch_is_trained_on_and_the_gain_over_the_others_is_shown(tmp_path):
+    root = _drawn(tmp_path / "set")
+    config = _config(
+        root, split="one-source-in", encoders=("colour", "measured"), ours=("measured",),
+        probe=False, k=(1,),
+    )  # fmt: skip
+
+    record = run(config, Console(file=StringIO()))
+
+    (one,) = record["sets"]
+    assert one["split"] == "train on one source, test on each other"
+    (result,) = one["encoders"][0]["results"]
+    assert [fold["fold"] for fold in result["per_fold"]] == ["batch0 to batch1", "batch1 to batch0"]
+    assert [encoder["ours"] for encoder in one["encoders"]] == [False, True]
+
+
+def test_improvements_are_best_less_best_and_mean_less_mean():
+    # RedDino, Table 1, 20-NN: 3.4 / 5.2 / 3.0 and 5.9 / 6.5 / 5.3 from the models' printed means
+    others = ["66.2 66.9 67.5", "76.5 79.6 77.1", "76.1 78.9 76.8", "77.0 79.0 77.9",
+              "77.2 78.5 77.9", "79.2 78.6 79.9", "76.4 74.8 77.4"]  # fmt: skip
+    ours = ["80.0 82.6 80.4", "82.6 84.8 82.9", "81.6 81.9 81.9"]
+    encoders = []
+    for line in others + ours:
+        means = {name: float(v) / 100 for name, v in zip(table.SHOWN, line.split(), strict=True)}
+        encoders.append({"ours": line in ours, "results": [{"mean": means}]})
+
+    best, mean = table.improvements(encoders)
+
+    assert best == ["Improvement", "+3.4 / +5.2 / +3.0"]
+    assert mean[0] == "Avg improvement"
+    printed = zip(mean[1].split(" / "), (5.9, 6.5, 5.3), strict=True)
+    assert all(abs(float(value) - wanted) < 0.15 for value, wanted in printed)
+    assert table.improvements([one | {"ours": False} for one in encoders]) == []
+
+
+def test_a_gain_needs_encoders_on_both_sides():
+    with pytest.raises(ValidationError, match="ours names pbc, which is not among the encoders"):
+        EvaluateConfig(encoders=("colour",), ours=("pbc",))
+    with pytest.raises(ValidationError, match="ours names every encoder"):
+        EvaluateConfig(encoders=("colour",), ours=("colour",))
+
+
 def test_a_split_by_cell_is_refused_where_cells_share_a_patient(tmp_path):
     labelled = folder(_drawn(tmp_path / "set"))
 
