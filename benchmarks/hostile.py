@@ -38,7 +38,7 @@ from search.schemas.items import Item, item_id
 from search.security.keys import Keys
 from search.settings import Settings
 from ui.cli.demo import free_port
-from ui.cli.launch import service_command
+from ui.cli.serving import service_command
 
 CARD = load("colour").card
 PICTURES = 300

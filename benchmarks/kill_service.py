@@ -31,7 +31,7 @@ from search.schemas.items import Item, item_id
 from search.security.audit import verify
 from search.settings import Settings
 from ui.cli.demo import free_port
-from ui.cli.launch import service_command
+from ui.cli.serving import service_command
 
 CARD = load("colour").card
 BLANK = make_thumbnail(np.full((8, 8, 3), 230, np.uint8))

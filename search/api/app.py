@@ -27,6 +27,7 @@ from search.api.routes import (
     collections,
     evaluations,
     explain,
+    exports,
     questions,
     reviews,
     versions,
@@ -52,6 +53,7 @@ ROUTERS: Sequence[APIRouter] = tuple(
         atlas,
         evaluations,
         explain,
+        exports,
     )
 )
 """Every router of this part under `/v1`; `search.api.access` says how one states its roles."""

@@ -15,6 +15,7 @@ from search.schemas.collections import (
     ReleaseWanted,
     SourceFacts,
 )
+from search.schemas.exports import ExportWanted
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.maps import (
@@ -50,8 +51,21 @@ SLOW_S = 300
 """Seconds that a first map, or a rollback, may take."""
 
 
+EXPORT_S = 600
+"""Seconds that an export may take."""
+
+
 class LibraryCalls(Transport):
     """Part of `search.client.client.Client`."""
+
+    def export(self, collection: str, wanted: ExportWanted) -> tuple[str, bytes]:
+        """Items with their vectors as a file: its name and its bytes."""
+        path = f"/v1/collections/{collection}/export"
+        text = wanted.model_dump_json(exclude_defaults=True)
+        headers = {"Content-Type": "application/json"}
+        answer = self._call("POST", path, content=text, headers=headers, timeout=EXPORT_S)
+        name = answer.headers.get("Content-Disposition", "").partition('filename="')[2]
+        return name.rstrip('"'), answer.content
 
     def collections(self) -> list[CollectionFacts]:
         """Every collection."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         CaseRecordsWritten,
     )
     from search.schemas.evaluations import EvaluationPlan, EvaluationRecord
+    from search.schemas.exports import ExportWanted
     from search.schemas.questions import BagField, Question, Weighting
     from search.service import Service
     from search.settings import Settings
@@ -97,6 +98,17 @@ class Local:
         """Queue an evaluation of a collection, or of a labelled set (a ZIP or a shard)."""
         content = None if labelled is None else labelled.read_bytes()
         return self.service.evaluations.start(self.service.context(plan.collection), plan, content)
+
+    def export(self, collection: str, wanted: ExportWanted) -> tuple[str, bytes]:
+        """Items with their vectors as a file: its name and its bytes."""
+        from search.exports.files import export, opener
+        from search.exports.rows import rows_of
+        from search.library.source_folders import SourceFolders
+
+        held = self.service.context(collection).collection
+        folders = SourceFolders.of(self.service.settings)
+        made = export(rows_of(held, wanted, None), wanted.format, opener(held, folders))
+        return made.name, made.content
 
     def evaluation(self, id: str) -> EvaluationRecord:
         """An evaluation, as it stands; with its result where it is done."""

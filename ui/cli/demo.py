@@ -222,7 +222,7 @@ def drawn(folder: Path) -> Cells:
 def running(settings: Settings) -> Iterator[Client]:
     """The service over the demo's library, as a process of its own."""
     from search.client.client import Client
-    from ui.cli.launch import service_command
+    from ui.cli.serving import service_command
 
     settings = settings.model_copy(update={"port": free_port(settings.port), "service_url": ""})
     with process(service_command(settings), None):
@@ -235,7 +235,7 @@ def running(settings: Settings) -> Iterator[Client]:
 def page(settings: Settings) -> Iterator[str]:
     """The page, as a process of its own; its address."""
     from ui.cli.backend import running_service
-    from ui.cli.launch import page_command, page_environment
+    from ui.cli.serving import page_command, page_environment
 
     client = running_service(settings)
     url = settings.url if client is None else client.url

@@ -14,6 +14,7 @@ import typer
 from ui.cli.options import EncoderOption
 
 if TYPE_CHECKING:
+    from encoder.card import EncoderCard
     from encoder.contract import Encoder
     from encoder.stains.normalisers import Normaliser
     from ingest.layouts.scan import Options, Scan
@@ -227,7 +228,7 @@ def run_ingest(
         report.add(found.report)
     path = ledger_path(settings.library)
     with (
-        open_sink(settings, encoder, reference) as sink,
+        open_sink(settings, encoder.card, reference) as sink,
         Ledger(path, settings.collection, encoder.card.fingerprint) as ledger,
     ):
         ledger.begin({} if request is None else request.kept())
@@ -302,7 +303,7 @@ def _go(
 
 
 @contextmanager
-def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[Destination]:
+def open_sink(settings: Settings, card: EncoderCard, reference: str) -> Iterator[Destination]:
     """The service that owns the library, if one runs; else the library itself."""
     from ingest.pipeline.sink import LibrarySink, ServiceSink
     from search.library.indexes import embedded, on_server
@@ -314,9 +315,7 @@ def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[
     sink: Destination
     if client is not None:
         client.close()
-        sink = ServiceSink(
-            client.url, settings.collection, encoder.card, encoder=reference, api_key=key
-        )
+        sink = ServiceSink(client.url, settings.collection, card, encoder=reference, api_key=key)
     else:
         remote = settings.qdrant_api_key
         make = (
@@ -325,7 +324,7 @@ def open_sink(settings: Settings, encoder: Encoder, reference: str) -> Iterator[
             else embedded
         )
         library = Library.open(settings.library, make)
-        sink = LibrarySink.open(library, settings.collection, encoder.card, reference)
+        sink = LibrarySink.open(library, settings.collection, card, reference)
     try:
         yield sink
     finally:

@@ -209,7 +209,7 @@ def page(
     """Open the page, which asks the running service."""
     import os
 
-    from ui.cli.launch import page_command, page_environment
+    from ui.cli.serving import page_command, page_environment
 
     settings = settings_for(page_port=port, service_url=service)
     typer.echo(f"page: http://{address}:{settings.page_port} (service: {settings.url})", err=True)

@@ -10,6 +10,7 @@ import typer
 
 from ui.cli.cases.records import cases
 from ui.cli.evaluating import evaluate
+from ui.cli.exchange import export, ingest_features
 from ui.cli.keys import audit, keys
 from ui.cli.options import CollectionOption, LibraryOption, opened
 
@@ -237,6 +238,8 @@ VERBS = (
     capacity,
     calibrate,
     evaluate,
+    export,
+    ingest_features,
 )
 """In the order of the help."""
 

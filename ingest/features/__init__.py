@@ -1,0 +1,1 @@
+"""Vectors that others computed, in: files of CLAM, TRIDENT, slide2vec, and safetensors."""

@@ -1,0 +1,1 @@
+"""Items with their vectors as files that other programs read."""

@@ -1,0 +1,29 @@
+"""Items with their vectors as files that other programs read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from search.schemas.filters import Filter
+from search.schemas.items import ItemId, Record
+
+ExportFormat = Literal["hdf5", "safetensors", "h5ad", "geojson", "dicom-sr"]
+
+
+class ExportWanted(Record):
+    """What is exported, and as what."""
+
+    format: ExportFormat
+    """`hdf5` (`features` and `coords`, as CLAM and TRIDENT keep them), `safetensors`, `h5ad`
+    (AnnData), `geojson` (QuPath's objects) or `dicom-sr` (structured reports with outlines)."""
+    items: Annotated[tuple[ItemId, ...], Field(max_length=100_000)] = ()
+    """Ids of items, in the order they are wanted: those of a search, say. None: see `where`."""
+    scores: Annotated[
+        tuple[Annotated[float, Field(ge=-1.001, le=1.001, allow_inf_nan=False)], ...],
+        Field(max_length=100_000),
+    ] = ()
+    """Of each of `items`, its score in the search."""
+    where: Filter = Filter()
+    """Without `items`: which items of the collection, all if it is empty."""
