@@ -28,9 +28,8 @@ from torch import nn
 
 from encoder.card import EncoderCard
 from encoder.image import read_rgb
-from encoder.networks.engines import OpenVino, Torch, _converted, probes
+from encoder.networks.engines import OpenVino, Torch, converted, probes, stack
 from encoder.networks.forward import Forward
-from encoder.networks.vit import stack
 
 CPU = torch.device("cpu")
 CARD = EncoderCard(id="vit-s", architecture="vit_small_patch14_dinov2", dim=384, patch_px=14)
@@ -65,7 +64,7 @@ def pictures() -> np.ndarray:
 
 def contenders(forward: Forward, images: np.ndarray) -> dict[str, Run]:
     """Name to a function from pixels to vectors; the first is the reference."""
-    model = _converted(forward, images)
+    model = converted(forward, images)
     engines: dict[str, Any] = {
         "torch fp32 eager": Torch(forward, CPU),
         "torch bf16 autocast": Torch(forward, CPU, bf16=True),

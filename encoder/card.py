@@ -59,7 +59,7 @@ class EncoderCard:
     """How position embeddings of another grid were resampled; `None` when they were not."""
     engine: str = "torch-fp32"
     """The numbers that the vectors follow: those of PyTorch in float32. A faster engine (bfloat16,
-    OpenVINO) may stand in where its vectors were found within cosine 0.999 of them as the encoder
+    OpenVINO) may stand in where its vectors were found within cosine 0.9999 of them as the encoder
     was loaded, so that a library built on one machine is served on another; one beyond that
     (int8) would need a name of its own here."""
     stain: str | None = None

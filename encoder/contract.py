@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,31 @@ class NoPatchTokens(EncoderError):
         super().__init__(
             f"encoder {id!r} has no patch tokens; region queries and overlays need a ViT encoder"
         )
+
+
+class MissingTorch(EncoderError):
+    """Something that runs on PyTorch, in an installation without it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} needs PyTorch, which is not installed here: make install EXTRA=torch "
+            "(or uv sync --inexact --extra torch, or pip install 'hemaseek[torch]')"
+        )
+
+
+def need_torch(what: str) -> None:
+    """Refuse in one sentence where PyTorch is missing.
+
+    Raises:
+        MissingTorch: says what needs it and how to install it.
+    """
+    if not has_torch():
+        raise MissingTorch(what)
+
+
+def has_torch() -> bool:
+    """Whether PyTorch is installed; it is not imported."""
+    return find_spec("torch") is not None
 
 
 class Network(Protocol):

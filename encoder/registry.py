@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from encoder.card import EncoderCard
-from encoder.contract import Encoder, EncoderError, Network
+from encoder.contract import Encoder, EncoderError, Network, need_torch
 from encoder.features import colour, measured
 from encoder.networks import published
 
@@ -93,6 +93,7 @@ def load(id: str, *, weights: Path | None = None, device: Device = "auto") -> En
     from encoder.networks import export, hub
 
     if id.startswith(hub.PREFIX):
+        need_torch(f"encoder {id!r}")
         return Encoder(*hub.build(id, device))
     folder = shipped().get(id, Path(id))
     if folder.is_dir():

@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from encoder.card import EncoderCard
 from encoder.contract import RGB, NoPatchTokens
-from encoder.networks.engines import choose
+from encoder.networks.engines import choose, stack
 from encoder.networks.lite import STRIDE, Lite
-from encoder.networks.vit import Vit, pick_device, stack
+from encoder.networks.vit import Vit, pick_device
 
 
 class Looks(nn.Module):
@@ -38,8 +38,8 @@ class Looks(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """Pixels n x side x side x 3 uint8 to the vectors, n x dim."""
         x = self._normalised(pixels)
-        rows = [self._vectors(self._middle(x, cut)) for cut in self.cuts]
-        return (torch.stack(rows).mean(0),)
+        rows = self._vectors(torch.cat([self._middle(x, cut) for cut in self.cuts]))
+        return (rows.reshape(len(self.cuts), -1, rows.shape[-1]).mean(0),)
 
     def patches(self, pixels: Tensor) -> Tensor:
         """The last feature map of the image enlarged to so many pixels that the grid is fine.
@@ -68,6 +68,18 @@ class Looks(nn.Module):
 def resized(x: Tensor, side: int) -> Tensor:
     """Images at another side, bilinear."""
     return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+
+
+class Whole(nn.Module):
+    """Vectors and patches at once, as a graph gives them."""
+
+    def __init__(self, looks: Looks) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Pixels n x side x side x 3 uint8 to n x dim and n x cells x dim."""
+        return *self.looks(pixels), self.looks.patches(pixels)
 
 
 class Convolutional(Vit):

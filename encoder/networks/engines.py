@@ -1,28 +1,43 @@
-"""What runs a network: PyTorch or OpenVINO, in the fastest precision that keeps the vectors."""
+"""What runs a network: PyTorch or OpenVINO, in the fastest precision that keeps the vectors.
+
+One rule says when two engines are the same encoder and share its fingerprint: on every probe image
+the cosine of their vectors to those of PyTorch in float32 is at least `MIN_COSINE`. PyTorch is
+imported only where it runs.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
+
+from encoder.card import EncoderCard
+from encoder.contract import RGB
+from encoder.image import resize
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 Pixels = NDArray[np.uint8]
 """A batch: n x input_px x input_px x 3, red first."""
 Outputs = tuple[NDArray[np.floating], ...]
 """The pooled rows (n x dim) and, where asked for, the patch tokens (n x tokens x dim)."""
 
-MIN_COSINE = 0.999
+MIN_COSINE = 0.9999
 """How close an engine's vectors must be to PyTorch's in float32, on every probe image."""
 PROBES = 4
 """How many probe images an engine is checked on when an encoder is loaded."""
 log = logging.getLogger(__name__)
+_importing = threading.Lock()
 
 
 class Engine(Protocol):
@@ -39,49 +54,65 @@ class Engine(Protocol):
 
 
 class Torch:
-    """PyTorch as it is, in float32 or under bfloat16 autocast."""
+    """PyTorch as it is, in float32 or under autocast to `fp16` or `bf16`."""
 
-    def __init__(self, forward: nn.Module, device: torch.device, bf16: bool = False) -> None:
-        self.name = f"torch-{device.type}-{'bf16' if bf16 else 'fp32'}"
+    def __init__(self, forward: nn.Module, device: torch.device, precision: str = "fp32") -> None:
+        self.name = f"torch-{device.type}-{precision}"
         self.batch_size = 256 if device.type == "cuda" else 8
         self._forward = forward.to(device)
         self._device = device
-        self._bf16 = bf16
+        self._precision = precision
 
     def __call__(self, pixels: Pixels, patches: bool) -> Outputs:
         """Run one batch."""
-        bf16 = torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
-        with torch.inference_mode(), bf16:
+        import torch
+
+        kind = torch.float16 if self._precision == "fp16" else torch.bfloat16
+        cast = torch.autocast(self._device.type, kind, enabled=self._precision != "fp32")
+        with torch.inference_mode(), cast:
             out = self._forward(torch.from_numpy(pixels).to(self._device))
         return tuple(part.float().cpu().numpy() for part in (out if patches else out[:1]))
 
 
 class OpenVino:
-    """OpenVINO on the CPU; as many threads as PyTorch was given (`OMP_NUM_THREADS`).
+    """OpenVINO on the CPU, on `threads()` threads.
+
+    Args:
+        model: An OpenVINO model, or what `compiled` gave on this machine as bytes.
+        precision: `fp32` or `bf16`.
 
     Raises (at construction):
         Exception: whatever OpenVINO raises on a network that it cannot convert.
     """
 
     def __init__(self, model: object, precision: str) -> None:
-        import openvino
-
         self.name = f"openvino-{precision}"
+        self.precision = precision
         self.batch_size = 16
         settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": threads(),
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # pinned threads wait where a core is shared
         }
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
-        self._request = compiled.create_infer_request()
+        core = runtime().Core()
+        kept = isinstance(model, bytes)
+        self._compiled = (core.import_model if kept else core.compile_model)(model, "CPU", settings)
+        self._request = self._compiled.create_infer_request()
+
+    @property
+    def compiled(self) -> bytes:
+        """The network as it was compiled, for this version of OpenVINO and this processor."""
+        return bytes(self._compiled.export_model().getvalue())
 
     def __call__(self, pixels: Pixels, patches: bool) -> Outputs:
         """Run one batch."""
         results = self._request.infer([pixels], share_inputs=True)
         # Copied: the request's own memory is overwritten by its next batch.
         return tuple(np.array(results[at]) for at in range(len(results) if patches else 1))
+
+
+Made = TypeVar("Made", bound=Engine)
 
 
 def choose(forward: nn.Module, device: torch.device, side: int) -> Engine:
@@ -95,17 +126,26 @@ def choose(forward: nn.Module, device: torch.device, side: int) -> Engine:
     reference = Torch(forward, device)
     pixels = probes(side)
     expected = reference(pixels, False)[0]
-    for name, make in _candidates(forward, device, pixels):
+    return first_equal(_candidates(forward, device, pixels), pixels, expected) or reference
+
+
+def first_equal(
+    candidates: Iterable[tuple[str, Callable[[], Made]]],
+    pixels: Pixels,
+    expected: NDArray[np.floating],
+) -> Made | None:
+    """The first engine whose vectors of the probes are those expected; `None` if there is none."""
+    for name, make in candidates:
         try:
             engine = make()
-            cosine = _worst_cosine(engine(pixels, False)[0], expected)
+            cosine = worst_cosine(engine(pixels, False)[0], expected)
         except Exception as error:  # OpenVINO raises many kinds on what it cannot convert
             log.info("%s cannot run this encoder: %s", name, error)
             continue
         if cosine >= MIN_COSINE:
             return engine
         log.info("%s reaches cosine %.5f only and is not used", name, cosine)
-    return reference
+    return None
 
 
 def _candidates(
@@ -113,31 +153,73 @@ def _candidates(
 ) -> Iterator[tuple[str, Callable[[], Engine]]]:
     """Name and maker of the engines to try, the fastest first."""
     if device.type == "cuda":
-        yield "torch-cuda-bf16", partial(Torch, forward, device, bf16=True)
+        for precision in ("fp16", "bf16"):  # as fast as each other, fp16 eight times as exact
+            yield f"torch-cuda-{precision}", partial(Torch, forward, device, precision)
         return
     try:
-        import openvino
-
-        model = _converted(forward, pixels)
-        native = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        model = converted(forward, pixels)
+        faster = precisions()
     except Exception as error:  # not installed, or a network that it cannot convert
         log.info("OpenVINO cannot run this encoder: %s", error)
         return
-    if "BF16" in native:
-        yield "openvino-bf16", partial(OpenVino, model, "bf16")
-    yield "openvino-fp32", partial(OpenVino, model, "fp32")
+    for precision in faster:
+        yield f"openvino-{precision}", partial(OpenVino, model, precision)
 
 
-def _converted(forward: nn.Module, pixels: Pixels) -> object:
+def precisions() -> tuple[str, ...]:
+    """In what OpenVINO may compute on this processor, the fastest first."""
+    native = runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "fp32") if "BF16" in native else ("fp32",)
+
+
+def runtime() -> Any:
+    """OpenVINO without its converters: they take 0.3 s to import and report each import to their
+    maker over the network, which their package for that is kept from.
+    """
+    with _importing:
+        if "openvino" not in sys.modules:
+            sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+            sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
+            try:
+                import openvino
+            finally:
+                del sys.modules["openvino.tools.ovc"]
+        else:
+            import openvino
+    return openvino
+
+
+def threads() -> int:
+    """As many as PyTorch was given where it runs too, else `OMP_NUM_THREADS`, else every core."""
+    if (torch := sys.modules.get("torch")) is not None:
+        return int(torch.get_num_threads())
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return int(named) if named.isdigit() and int(named) else len(os.sched_getaffinity(0))
+
+
+def converted(forward: nn.Module, pixels: Pixels) -> Any:
     """The network as an OpenVINO model, for batches of any size."""
-    import openvino
+    import torch
+
+    runtime()
+    from openvino.tools.ovc import convert_model
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns about shape checks that hold here
-        return openvino.convert_model(forward, example_input=torch.from_numpy(pixels[:2]))
+        return convert_model(forward, example_input=torch.from_numpy(pixels[:2]))
 
 
-def _worst_cosine(got: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+def stack(images: Sequence[RGB], card: EncoderCard) -> Pixels:
+    """Images of any size as one batch; those of the right size are only copied."""
+    side = card.input_px
+    pixels = np.empty((len(images), side, side, 3), np.uint8)
+    for at, image in enumerate(images):
+        pixels[at] = resize(image, side, card.resample)
+    return pixels
+
+
+def worst_cosine(got: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """The lowest cosine between rows of the same place; NaN where a row is broken."""
     a, b = got.astype(np.float64), expected.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(np.min((a * b).sum(axis=1) / norms))  # NaN compares as too small

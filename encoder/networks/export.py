@@ -1,26 +1,39 @@
-"""Our own encoders as folders: weights, what rebuilds the model, and the card, written last."""
+"""Our own encoders as folders: weights, what rebuilds the model, and the card, written last.
+
+An encoder that ships also has its network as a graph, which runs without PyTorch:
+
+    python -m encoder.networks.export FOLDER...
+
+writes the graphs of existing exports anew.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from encoder.card import EncoderCard
-from encoder.contract import Encoder, EncoderError, Network
+from encoder.contract import Encoder, EncoderError, Network, has_torch, need_torch
 from encoder.download import WrongDigest, digest_of
+from encoder.networks import graph
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from encoder.features.joint import Beside
+    from encoder.networks.forward import Pool
 
 WEIGHTS, MODEL, CARD = "weights.safetensors", "model.json", "card.json"
 MEASURED = "measured"
 """In `model.json`: the version of the numbers that stand beside the network."""
+log = logging.getLogger(__name__)
 
 
 def save(
@@ -33,6 +46,7 @@ def save(
     dtype: Literal["fp32", "fp16"] = "fp32",
     model_kwargs: Mapping[str, Any] | None = None,
     beside: Beside | None = None,
+    as_graph: bool = False,
 ) -> EncoderCard:
     """Write an encoder so that `registry.load(folder)` gives the same vectors anywhere.
 
@@ -47,13 +61,15 @@ def save(
         model_kwargs: Whatever differs from timm's model: depth, embed_dim, num_heads, ... Depth
             alone need not be given: the tensors tell it.
         beside: Measured numbers that stand beside the network's vector, see
-        `encoder.features.joint`.
+            `encoder.features.joint`.
+        as_graph: Write the network as a graph too, so that it runs without PyTorch.
 
     Returns:
         The card as written.
 
     Raises:
-        EncoderError: tensors, model and card do not belong together.
+        EncoderError: tensors, model and card do not belong together, or the graph does not give
+            what the network gives.
     """
     import torch
 
@@ -81,8 +97,49 @@ def save(
     _write_weights(folder / WEIGHTS, state, dtype)
     _write_text(folder / MODEL, json.dumps(facts, indent=2, sort_keys=True) + "\n")
     card = replace(card, architecture=architecture, weights_sha256=digest_of(folder / WEIGHTS))
+    for name in graph.FILES:  # of the weights before
+        (folder / name).unlink(missing_ok=True)
     _write_text(folder / CARD, card.to_json())
+    if as_graph:
+        try:
+            add_graph(folder)
+        except BaseException:
+            (folder / CARD).unlink()
+            raise
     return card
+
+
+def add_graph(folder: Path) -> EncoderCard:
+    """Write the graph of an export anew; returns the card of its network.
+
+    Raises:
+        EncoderError: no finished export, or the graph does not give what the network gives. The
+            export is then left without a graph.
+    """
+    need_torch("writing a graph")
+    card, model = load_model(folder)
+    _write_graph(folder, card, model)
+    return card
+
+
+def _write_graph(folder: Path, card: EncoderCard, model: nn.Module) -> None:
+    """The graph of a network, which is that of the weights as they lie on disk."""
+    from safetensors import safe_open
+
+    from encoder.networks import convolutional, lite
+    from encoder.networks.forward import Forward
+
+    if isinstance(model, lite.Lite):
+        module: nn.Module = convolutional.Whole(convolutional.Looks(model, card))
+    else:
+        module = Forward(model, card, _pool(card))
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        half = any(file.get_slice(name).get_dtype() == "F16" for name in file.keys())  # noqa: SIM118
+    graph.write(folder, card, module.eval().requires_grad_(False), half)
+
+
+def _pool(card: EncoderCard) -> Pool:
+    return "mean" if card.pooling == "mean" else "cls"
 
 
 def load_folder(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> Encoder:
@@ -96,18 +153,48 @@ def load_folder(folder: Path, device: Literal["auto", "cpu", "cuda"] = "auto") -
 
 
 def build(folder: Path, device: str) -> tuple[EncoderCard, Network]:
-    """Card and network of an exported folder."""
-    from encoder.features.joint import Joint
-    from encoder.networks import convolutional, lite, vit
-    from encoder.networks.forward import Pool
+    """Card and network of an exported folder: its graph, or PyTorch on a GPU or without a graph.
 
-    card, model, beside = _load(folder)
-    if isinstance(model, lite.Lite):
-        return card, convolutional.network(card, model, device)
-    pool: Pool = "mean" if card.pooling == "mean" else "cls"
+    Raises:
+        EncoderError: unfinished, damaged, or no graph and no PyTorch.
+    """
+    card, facts = _facts(folder)
+    beside = _beside(folder, facts)
+    network = _network(folder, _alone(card, beside), str(facts["timm_name"]), device)
     if beside is None:
-        return card, vit.network(card, model, pool, device)
-    return card, Joint(card, vit.network(_alone(card, beside), model, pool, device), beside)
+        return card, network
+    from encoder.features.joint import Joint
+
+    return card, Joint(card, network, beside)
+
+
+def _network(folder: Path, card: EncoderCard, timm_name: str, device: str) -> Network:
+    """The network alone, on what suits the device."""
+    if device == "cpu" or (device == "auto" and not _gpu_in_sight()):
+        in_torch = partial(_in_torch, folder, "cpu")
+        attends = timm_name.startswith("vit_") and has_torch()
+        try:
+            return graph.Graph(card, folder, in_torch if attends else None)
+        except graph.NoGraph as error:
+            if not has_torch():
+                raise
+            log.info("%s", error)
+    need_torch(f"encoder {card.id!r} on device {device}")
+    return _in_torch(folder, device)
+
+
+def _gpu_in_sight() -> bool:
+    """Whether PyTorch may find a GPU; it is not imported for that, which takes seconds."""
+    return has_torch() and Path("/dev/nvidiactl").exists()
+
+
+def _in_torch(folder: Path, device: str) -> Network:
+    from encoder.networks import convolutional, lite, vit
+
+    card, model = load_model(folder)
+    if isinstance(model, lite.Lite):
+        return convolutional.network(card, model, device)
+    return vit.network(card, model, _pool(card), device)
 
 
 def load_model(folder: Path) -> tuple[EncoderCard, nn.Module]:
@@ -118,26 +205,37 @@ def load_model(folder: Path) -> tuple[EncoderCard, nn.Module]:
     Raises:
         EncoderError: unfinished, damaged, or not written by `save`.
     """
-    card, model, beside = _load(folder)
-    return (card if beside is None else _alone(card, beside)), model
+    from encoder.networks import checkpoint
+
+    card, facts = _facts(folder)
+    beside = _beside(folder, facts)
+    state = {
+        name: tensor
+        for name, tensor in checkpoint.read(folder / WEIGHTS).items()
+        if not name.startswith(f"{MEASURED}.")
+    }
+    model = _bare(facts["timm_name"], facts["img_size"], facts["kwargs"])
+    checkpoint.load_strict(model, state, str(folder / WEIGHTS))
+    _check_card(card, model, facts["img_size"], beside)
+    return _alone(card, beside), model
 
 
-def _alone(card: EncoderCard, beside: Beside) -> EncoderCard:
+def _alone(card: EncoderCard, beside: Beside | None) -> EncoderCard:
     """The card of the network without what is measured beside it."""
+    if beside is None:
+        return card
     return replace(
         card, dim=card.dim - beside.dim, architecture=card.architecture.partition("+")[0]
     )
 
 
-def _load(folder: Path) -> tuple[EncoderCard, nn.Module, Beside | None]:
+def _facts(folder: Path) -> tuple[EncoderCard, dict[str, Any]]:
+    """Card and model file of a finished export whose weights are those of its card."""
     missing = [name for name in (CARD, MODEL, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise EncoderError(
             f"{folder} has no {' and no '.join(missing)}: it is no finished export; export again"
         )
-    from encoder.features.joint import TABLES, from_tables
-    from encoder.networks import checkpoint
-
     card = EncoderCard.read(folder / CARD)
     got = digest_of(folder / WEIGHTS)
     if got != card.weights_sha256:
@@ -146,19 +244,28 @@ def _load(folder: Path) -> tuple[EncoderCard, nn.Module, Beside | None]:
             "do not belong together or are damaged; export or copy the folder again"
         )
     try:
-        facts = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-        name, img_size, kwargs = facts["timm_name"], facts["img_size"], facts["kwargs"]
+        facts: dict[str, Any] = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+        _ = facts["timm_name"], facts["img_size"], facts["kwargs"]
     except (ValueError, KeyError, TypeError) as error:
         raise EncoderError(f"{folder / MODEL} cannot be read: {error!r}; export again") from error
-    state = checkpoint.read(folder / WEIGHTS)
-    beside = None
-    if MEASURED in facts:
-        held = {key: state.pop(key).float().numpy() for key in TABLES if key in state}
-        beside = from_tables(held, str(facts[MEASURED]), str(folder))
-    model = _bare(name, img_size, kwargs)
-    checkpoint.load_strict(model, state, str(folder / WEIGHTS))
-    _check_card(card, model, img_size, beside)
-    return card, model, beside
+    return card, facts
+
+
+def _beside(folder: Path, facts: Mapping[str, Any]) -> Beside | None:
+    """What is measured beside the network, if anything is."""
+    if MEASURED not in facts:
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    from encoder.features.joint import TABLES, from_tables
+
+    try:
+        with safe_open(folder / WEIGHTS, "numpy") as file:
+            there = set(file.keys())
+            held = {key: file.get_tensor(key) for key in TABLES if key in there}
+    except SafetensorError as error:
+        raise EncoderError(f"{folder / WEIGHTS} cannot be read as weights: {error}") from error
+    return from_tables(held, str(facts[MEASURED]), str(folder))
 
 
 def _bare(name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.Module:
@@ -225,3 +332,19 @@ def _settle(part: Path, path: Path) -> None:
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def main(folders: Sequence[str] | None = None) -> int:
+    """Write the graphs of exports anew; returns the exit status."""
+    given = sys.argv[1:] if folders is None else folders
+    if not given or any(name.startswith("-") for name in given):
+        sys.stderr.write("usage: python -m encoder.networks.export FOLDER...\n")
+        return 2
+    for name in given:
+        card = add_graph(Path(name))
+        sys.stdout.write(f"{name}: the graph gives the vectors of {card.title}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from encoder.card import EncoderCard
-from encoder.contract import EncoderError, Network
+from encoder.contract import EncoderError, Network, need_torch
 from encoder.download import WeightsFile, locate
 
 SIZES = {"s": ("small", 384), "b": ("base", 768), "l": ("large", 1024), "g": ("giant", 1536)}
@@ -43,6 +43,7 @@ class Published:
         self, card: EncoderCard, weights: Path | None, device: str
     ) -> tuple[EncoderCard, Network]:
         """Find or fetch the weights and load them, whatever their layout."""
+        need_torch(f"encoder {card.id!r}")
         path, digest = locate(card.id, self.files, weights)
         from encoder.networks import checkpoint, vit
 

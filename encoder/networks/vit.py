@@ -13,8 +13,7 @@ from torch import nn
 
 from encoder.card import EncoderCard
 from encoder.contract import RGB, EncoderError, NoPatchTokens
-from encoder.image import resize
-from encoder.networks.engines import Engine, Outputs, Pixels, choose
+from encoder.networks.engines import Engine, Outputs, choose, stack
 from encoder.networks.forward import Forward, Pool
 
 
@@ -66,15 +65,6 @@ class Vit:
         pixels = stack(images, self.card)
         with self._turn:  # one batch at a time: the engine already uses every core
             return self._run_batch(pixels, patches)
-
-
-def stack(images: Sequence[RGB], card: EncoderCard) -> Pixels:
-    """Images of any size as one batch; those of the right size are only copied."""
-    side = card.input_px
-    pixels = np.empty((len(images), side, side, 3), np.uint8)
-    for at, image in enumerate(images):
-        pixels[at] = resize(image, side, card.resample)
-    return pixels
 
 
 def bare_model(timm_name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.Module:

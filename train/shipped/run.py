@@ -82,7 +82,7 @@ def blank(recipe: Recipe) -> torch.nn.Module:
 
 
 def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
-    """Write the running mean of a run's weights as an encoder: half precision, with our card.
+    """Write the running mean of a run's weights as an encoder: half precision, card, graph.
 
     Raises:
         FileNotFoundError: nothing was trained yet.
@@ -118,6 +118,7 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
     return save(
         folder, card, model.state_dict(), timm_name=recipe.network, img_size=recipe.input_px,
         dtype="fp16", model_kwargs=kwargs if convolutional else {"project": recipe.dim},
+        as_graph=True,
     )  # fmt: skip
 
 

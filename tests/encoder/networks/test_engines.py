@@ -35,7 +35,7 @@ def _forward() -> nn.Module:
 
 @pytest.fixture(name="converted", scope="module")
 def _converted(forward: nn.Module) -> object:
-    return engines._converted(forward, engines.probes(56))
+    return engines.converted(forward, engines.probes(56))
 
 
 def test_openvino_in_float32_gives_pytorchs_numbers(
@@ -62,7 +62,7 @@ def test_the_chosen_engine_keeps_the_cosine(forward: nn.Module, rng: np.random.G
     chosen = engines.choose(forward, CPU, 56)
     pixels = rng.integers(0, 256, (8, 56, 56, 3), dtype=np.uint8)
     expected = Torch(forward, CPU)(pixels, False)[0]
-    assert engines._worst_cosine(chosen(pixels, False)[0], expected) >= engines.MIN_COSINE
+    assert engines.worst_cosine(chosen(pixels, False)[0], expected) >= engines.MIN_COSINE
 
 
 class Skewed:
@@ -161,4 +161,4 @@ def test_bfloat16_on_the_gpu_keeps_the_cosine(forward: nn.Module) -> None:
     pixels = engines.probes(56, 9)
     on_gpu = chosen(pixels, False)[0]
     expected = Torch(forward.to(CPU), CPU)(pixels, False)[0]
-    assert engines._worst_cosine(on_gpu, expected) >= engines.MIN_COSINE
+    assert engines.worst_cosine(on_gpu, expected) >= engines.MIN_COSINE

@@ -26,13 +26,13 @@ def _oracle(queries, library, k, metric="cosine"):
     return order, np.take_along_axis(scores, order, axis=1)
 
 
-@pytest.fixture(params=["float32", "bfloat16", "faiss"])
+@pytest.fixture(params=["float32", "torch", "bfloat16", "faiss"])
 def way(request, monkeypatch):
     """Each way by which candidates are found, on as few queries as a test has."""
     if request.param == "float32":
         return
     monkeypatch.setattr(exact, "LARGE", 0)
-    monkeypatch.setattr(exact, "bfloat16_is_faster", lambda: True)
+    monkeypatch.setattr(exact, "bfloat16_is_faster", lambda: request.param != "torch")
     if request.param == "faiss":
         faiss = pytest.importorskip("faiss")
         monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -149,6 +149,17 @@ def test_votes_equal_scikit_learns_where_no_vote_is_tied(rng):
     other = KNeighborsClassifier(20).fit(library, known).predict(queries)
     assert (~tied).sum() > 100
     assert np.array_equal(predicted[~tied], other[~tied])
+
+
+def test_large_searches_do_without_torch(rng, monkeypatch):
+    queries, library = _clusters(rng, 30, 1.0), _clusters(rng, 300, 1.0)
+    with_torch = search(queries, library, 5)
+    monkeypatch.setattr(exact, "LARGE", 0)
+    monkeypatch.setattr(exact, "find_spec", lambda name: None)
+
+    without = search(queries, library, 5)
+
+    assert all(np.array_equal(a, b) for a, b in zip(with_torch, without, strict=True))
 
 
 def test_what_cannot_be_searched_is_refused(rng):
