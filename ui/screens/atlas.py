@@ -19,11 +19,13 @@ from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import UNKNOWN, colours, shapes
 from ui.look.tables import badge, plain, table
+from ui.screens.detail import Shown, open_item
 from ui.session.jobs import follow, outcome
-from ui.session.navigation import goto
+from ui.session.navigation import begin_with, goto, show_in_address
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
+from ui.widgets.gates import read, simplified, written
 from ui.widgets.scatter import Gate, Kind, scatter
 
 COLUMNS = {
@@ -61,10 +63,11 @@ def show() -> None:
         with left:
             one, two = st.columns([1, 1], vertical_alignment="bottom")
             with one:
+                begin_with("atlas-method", "method", METHODS)
+                st.session_state.setdefault("atlas-method", "pca")
                 method = st.segmented_control(
                     "Map by",
                     list(METHODS),
-                    default="pca",
                     format_func=METHODS.__getitem__,
                     key="atlas-method",
                     help="PCA is ready at once; t-SNE shows clusters and is computed once.",
@@ -74,6 +77,7 @@ def show() -> None:
                 return
             names = [name for name in COLUMNS if found.columns[name].values]
             with two:
+                begin_with("atlas-colour", "colour", names)
                 by = st.selectbox(
                     "Colour by", names, format_func=COLUMNS.__getitem__, key="atlas-colour"
                 )
@@ -85,6 +89,8 @@ def show() -> None:
             patient = _patient(place, found) if view == "Patient" else None
         with left:
             gates = _gates(found)
+            shown = written(gates)
+            show_in_address(method=found.method, colour=by, gates=shown)
             _map(found, by, gates, patient)
         with right:
             if view == "Batch effects":
@@ -164,7 +170,8 @@ def _map(found: MapAnswer, by: str, gates: Sequence[Gate], patient: dict[str, An
     st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in words)}</ul>')
     if drawn.lasso is not None and len(gates) < MOST_GATES:
         name = f"Gate {next(n for n in range(1, 99) if f'Gate {n}' not in {g.name for g in gates})}"
-        st.session_state["atlas-gates"] = (_of(found), [*gates, Gate(name, drawn.lasso)])
+        gate = Gate(name, simplified(drawn.lasso))
+        st.session_state["atlas-gates"] = (_of(found), [*gates, gate])
         st.session_state["atlas-open"] = name
         st.rerun()
     elif drawn.lasso is not None:
@@ -179,6 +186,8 @@ def _of(found: MapAnswer) -> tuple[str, str]:
 
 
 def _gates(found: MapAnswer) -> list[Gate]:
+    if "atlas-gates" not in st.session_state and (named := st.query_params.get("gates")):
+        st.session_state["atlas-gates"] = (_of(found), read(named)[:MOST_GATES])
     of, gates = st.session_state.get("atlas-gates", (("", ""), []))
     return list(gates) if of == _of(found) else []
 
@@ -451,6 +460,7 @@ def _pictures(
         card(
             items[id],
             images[id],
+            act="open",
             mark="hs-chosen" if patient is not None and patient["mine"][at] else "",
             actions=(
                 Action("search", "lens", "Find similar cells", key="f"),
@@ -467,6 +477,9 @@ def _pictures(
         "atlas-board",
     )
     if pressed is None:
+        return
+    if pressed.act == "open":
+        open_item(place, [Shown(items[id]) for id in ids if id in items], pressed.id)
         return
     if pressed.act == "case":
         case = items[pressed.id].case

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import get_args
 
@@ -25,9 +26,10 @@ from ui.look.curves import chart
 from ui.look.palette import SEQUENCE, shade
 from ui.look.tables import count, moment, plain, table
 from ui.look.theme import contrast
+from ui.screens.detail import Shown, open_item
 from ui.screens.paired import UNITS, side_by_side
 from ui.session.jobs import follow, outcome
-from ui.session.navigation import goto
+from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
@@ -55,6 +57,7 @@ SPLITS = {
 SHOWN = 24
 """Pictures of a confusion that are shown."""
 NOBODY = "Nothing"
+VIEWS = ("Confusions", "Classes", "Curves", "Index and site")
 
 
 def show() -> None:
@@ -173,14 +176,21 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     names = _names(done)
     one_at, other_at = st.columns([1, 1])
     with one_at:
-        id = st.selectbox("Evaluation", list(names), format_func=names.__getitem__)
+        begin_with("evaluate-id", "evaluation", names)
+        id = st.selectbox(
+            "Evaluation", list(names), format_func=names.__getitem__, key="evaluate-id"
+        )
     with other_at:
+        others = [one for one in names if one != id]
+        begin_with("evaluate-beside", "against", others)
         beside = st.selectbox(
             "Compare with",
-            [NOBODY, *(one for one in names if one != id)],
+            [NOBODY, *others],
             format_func=lambda one: names.get(one, one),
+            key="evaluate-beside",
             help="Another encoder, another version, another split.",
         )
+    show_in_address(evaluation=id, against=None if beside == NOBODY else beside)
     record = _record(place.client, id)
     result = record.result
     if result is None:
@@ -193,7 +203,10 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     st.html(_scores(result, other))
     methods = {one.method: one for one in result.methods}
     best = record.headline.method if record.headline else next(iter(methods))
-    name = st.segmented_control("Details of", list(methods), default=best) or best
+    begin_with("evaluate-method", "method", methods)
+    if st.session_state.get("evaluate-method") not in methods:
+        st.session_state["evaluate-method"] = best
+    name = st.segmented_control("Details of", list(methods), key="evaluate-method") or best
     method = methods[name]
     twin = next((one for one in other.methods if one.method == name), None) if other else None
     if other and twin is None:
@@ -291,13 +304,10 @@ def _closer(
 ) -> None:
     if method.notes:
         st.html(states.notes(list(method.notes)))
-    view = st.segmented_control(
-        "View",
-        ["Confusions", "Classes", "Curves", "Index and site"],
-        default="Confusions",
-        key="evaluate-view",
-        label_visibility="collapsed",
-    )
+    begin_with("evaluate-view", "view", VIEWS)
+    st.session_state.setdefault("evaluate-view", VIEWS[0])
+    view = st.segmented_control("View", VIEWS, key="evaluate-view", label_visibility="collapsed")
+    show_in_address(method=method.method, view=None if view == VIEWS[0] else view)
     if view == "Classes":
         st.html(_classes(method))
     elif view == "Curves":
@@ -487,4 +497,5 @@ def _pictures(
         "evaluate-pictures",
     )
     if pressed is not None:
-        goto("", {"item": pressed.id, "collection": record.collection})
+        there = replace(place, name=record.collection)
+        open_item(there, [Shown(items[id]) for id in ids if id in items], pressed.id)

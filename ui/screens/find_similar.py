@@ -22,7 +22,7 @@ from ui.screens.choosing import (
     is_field,
     scale_input,
 )
-from ui.screens.detail import detail
+from ui.screens.detail import Shown, open_item
 from ui.screens.whole_field import whole_field
 from ui.session.current import change, current, keep, picking, set_picking, start_again, this_round
 from ui.session.navigation import goto
@@ -246,9 +246,8 @@ def neighbours(
             st.rerun()
         st.toast(f"Up to {MOST_COMPARED} neighbours are compared at once; unmark one first.")
     elif pressed.act == "open":
-        items = {hit.item.id: hit.item for hit in answer.hits}
-        if pressed.id in items:
-            detail(place, search, items[pressed.id])
+        shown_items = [Shown(hit.item, hit.score) for hit in answer.hits]
+        open_item(place, shown_items, pressed.id, search)
 
 
 def downloads(search: Searching, found: Results, shown: dict[str, bytes], query: bytes) -> None:

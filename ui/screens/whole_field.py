@@ -55,13 +55,19 @@ def whole_field(place: Place, search: Searching, upload: Upload) -> None:
             scale_input(search, upload, found)
         _leave(search, upload)
     with right:
-        box = _picture(found, judged, shown, upload)
-        clicked = None if judged is None else _cards(judged, upload)
-    crop = box or clicked
-    if crop is not None:
-        scale = {"um_per_px": found.um_per_px, "um_estimated": True}
-        estimated = search.um_given is None and found.um_per_px is not None
-        change(search, crop=crop, **(scale if estimated else {}))
+        # At once, before anything else is drawn: a run that ends in between would lose the click.
+        _search_with(_picture(found, judged, shown, upload), search, found)
+        if judged is not None:
+            _search_with(_cards(judged, upload), search, found)
+
+
+def _search_with(crop: Box | None, search: Searching, found: FoundCells) -> None:
+    """Search with a part of the field, by the scale that its red cells tell where none is given."""
+    if crop is None:
+        return
+    if search.um_given is None and found.um_per_px is not None:
+        change(search, crop=crop, um_per_px=found.um_per_px, um_estimated=True)
+    change(search, crop=crop)
 
 
 def _leave(search: Searching, upload: Upload) -> None:
@@ -136,13 +142,12 @@ def _picture(
         for one in judged.cells:
             label = sure_label(one)
             names[one.cell.bbox] = (called(one), palette[label] or "", line[label])
-    box = field(upload.content, cells, f"field-{upload.id}", names=names)
     st.html(
         '<p class="hs-keys"><span>Click a cell to see its neighbours, or drag a box around one'
         "</span> <span><kbd>Tab</kbd> goes from cell to cell</span> "
         "<span><kbd>Enter</kbd> takes it</span></p>"
     )
-    return box
+    return field(upload.content, cells, f"field-{upload.id}", names=names)
 
 
 def _looks(judged: JudgedField) -> tuple[dict[str | None, str], dict[str | None, str]]:

@@ -14,6 +14,7 @@ from PIL import Image
 from search.client.client import Client
 from search.schemas.answers import Answer, VoteAnswer
 from search.schemas.cells import FoundCells, JudgedField
+from search.schemas.collections import SourceFacts
 from search.schemas.filters import Filter
 from search.schemas.items import Item, Keyword
 from search.schemas.questions import Question, Refinement
@@ -80,6 +81,12 @@ def _search_results(_client: Client, query: str, image: bytes | None) -> Results
 def stored_item(_client: Client, id: str, collection: str) -> Item:
     """A stored item."""
     return _client.item(id.strip(), collection)
+
+
+@st.cache_data(max_entries=100, ttl=300, show_spinner=False)
+def source_facts(_client: Client, source: str, collection: str) -> SourceFacts:
+    """What a stored source is, for a viewer."""
+    return _client.source(source, collection)
 
 
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)

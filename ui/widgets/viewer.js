@@ -30,6 +30,25 @@ const button = (text, name, press) => {
   return made;
 };
 
+// A button that hides the boxes, and how strongly they are drawn.
+function boxes(svg) {
+  const shown = button("□", "Show the boxes", () => {
+    const on = shown.getAttribute("aria-pressed") !== "true";
+    shown.setAttribute("aria-pressed", String(on));
+    svg.style.visibility = on ? "visible" : "hidden";
+  });
+  shown.setAttribute("aria-pressed", "true");
+  const strength = document.createElement("input");
+  Object.assign(strength, { type: "range", min: "10", max: "100", value: "100" });
+  strength.className = "hs-viewer-strength";
+  strength.setAttribute("aria-label", "How strongly the boxes are drawn");
+  strength.title = "How strongly the boxes are drawn";
+  strength.addEventListener("input", () => {
+    svg.style.opacity = String(Number(strength.value) / 100);
+  });
+  return [shown, strength];
+}
+
 function build(root, data) {
   root.replaceChildren();
   const stage = document.createElement("div");
@@ -77,6 +96,7 @@ function build(root, data) {
     button("−", "Zoom out", () => viewer.viewport.zoomBy(0.625) && viewer.viewport.applyConstraints()),
     button("⤢", "Show all of it", () => viewer.viewport.goHome()),
   );
+  keys.append(...boxes(svg));
   root.append(keys);
 
   const held = { viewer, group, svg, bar, said, data, picked: undefined };
@@ -152,13 +172,12 @@ function show(held) {
   const m = held.data.marks.find((one) => one.id === picked);
   if (!m) return;
   const image = held.viewer.world.getItemAt(0);
-  const side = Math.max(m.w, m.h) * 5;
-  const around = image.imageToViewportRectangle(
-    m.x + m.w / 2 - side / 2,
-    m.y + m.h / 2 - side / 2,
-    side,
-    side,
-  );
+  const { width, height } = held.data;
+  const side = Math.min(Math.max(m.w, m.h) * 5, Math.max(width, height));
+  const within = (middle, whole) => Math.min(Math.max(middle - side / 2, 0), Math.max(whole - side, 0));
+  const x = side > width ? (width - side) / 2 : within(m.x + m.w / 2, width);
+  const y = side > height ? (height - side) / 2 : within(m.y + m.h / 2, height);
+  const around = image.imageToViewportRectangle(x, y, side, side);
   const now = held.viewer.viewport.getBounds();
   const inside =
     around.x > now.x && around.y > now.y &&
@@ -168,7 +187,7 @@ function show(held) {
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".hs-viewer");
-  root.style.height = `clamp(360px, calc(100vh - 312px), ${data.tall}px)`; // in view at once
+  root.style.height = `min(${data.tall}px, max(360px, calc(100vh - 312px)))`; // in view at once
   let gone = false;
   load(data.script)
     .then(() => {

@@ -93,12 +93,14 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
     field = next(iter(sorted((live.folder / "fields").rglob("*.png"))))
     page.set_input_files("input[type=file]", str(field))
     page.locator(".hs-cell-white").first.wait_for()
+    page.get_by_role("heading", name="Differential count of this field").wait_for()
     check_page(page)
 
     page.locator(".hs-cell-white").first.click()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
     by_click = page.url
-    page.get_by_role("button", name="Choose another cell").click()
+    assert page.locator(".hs-query .hs-scale").inner_text().startswith("about")
+    page.get_by_role("button", name="Back to the field").click()
     frame = page.locator(".hs-field")
     frame.wait_for()
     box = frame.bounding_box()
@@ -127,6 +129,12 @@ def test_keys_mark_examples_and_open_an_item(page: Page) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Search with this cell").wait_for()
     assert dialog.locator(".hs-table").is_visible()
+    assert dialog.get_by_role("row", name="similarity").is_visible()
+    assert dialog.get_by_role("button", name="Open this case").is_visible()
+    id = dialog.locator(".hs-table td").last.inner_text()
+    page.keyboard.press("ArrowRight")
+    dialog.get_by_text("2 of").wait_for()
+    expect(dialog.locator(".hs-table td").last).not_to_have_text(id)
     check_page(page)
 
 

@@ -73,7 +73,9 @@ def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
     check_page(page)
 
 
-def test_a_lasso_on_the_map_makes_a_gate_with_its_cells(opened: tuple[str, Page]) -> None:
+def test_a_lasso_makes_a_gate_that_survives_reload_and_opens_its_cells_in_their_fields(
+    opened: tuple[str, Page],
+) -> None:
     address, page = opened
     page.goto(f"{address}/atlas")
     canvas = page.locator(".hs-scatter canvas")
@@ -94,6 +96,20 @@ def test_a_lasso_on_the_map_makes_a_gate_with_its_cells(opened: tuple[str, Page]
     row = page.locator(".hs-table tbody tr").first
     assert row.locator("th").inner_text() == "Gate 1"
     assert int(row.locator("td").first.inner_text()) > 20
+    check_page(page)
+
+    counted = row.inner_text()
+    wait_until_idle(page)
+    page.reload()
+    page.locator("[aria-label='Cells of the gate'] .hs-card").first.wait_for()
+    assert row.inner_text() == counted
+    page.locator("[aria-label='Cells of the gate'] .hs-open").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("In its field").click()
+    dialog.locator(".hs-viewer[data-open=true]").wait_for()
+    boxes = dialog.get_by_role("button", name="Show the boxes")
+    boxes.click()
+    assert boxes.get_attribute("aria-pressed") == "false"
     check_page(page)
 
 
@@ -134,6 +150,9 @@ def test_two_evaluations_are_compared_query_by_query(live: Live, opened: tuple[s
     page.get_by_role("columnheader", name="Recall").wait_for()
     wait_until_idle(page)
     check_page(page)
+
+    page.reload()
+    page.get_by_role("heading", name="Cell by cell").wait_for()
 
 
 def test_every_page_fits_and_is_legible_by_day_and_by_night(
