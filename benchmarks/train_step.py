@@ -247,7 +247,7 @@ def gpu_rows(
             config = settings(
                 data, out / f"{preset}-{size}", preset=preset, size=size, batch=batch,
                 micro_batch=micro, hold=holds[0], device="cuda", compile=compiled, workers=16,
-                layer_scale=1e-5,
+                layer_scale=1e-5, cut=("whole",),
             )  # fmt: skip
             begun = perf_counter()
             try:

@@ -15,7 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from train.config import TrainConfig, read_config
+from train.config import Cuts, TrainConfig, read_config
 from train.presets import PRESETS
 
 
@@ -49,7 +49,7 @@ class Resume(_Command):
         _train(config.model_copy(update={"max_minutes": self.max_minutes}))
 
 
-class Pack(_Command):
+class Pack(Cuts):
     """Copy images into a few large files that are read faster than thousands of small ones."""
 
     data: CliPositionalArg[list[Path]]
@@ -63,10 +63,10 @@ class Pack(_Command):
 
     def cli_cmd(self) -> None:
         """Pack."""
-        from train.data.images import open_source
+        from train.data.images import open_sources
         from train.data.packs import pack
 
-        report = pack([open_source(path) for path in self.data], self.out, self.px, self.quality)
+        report = pack(open_sources(self.data, self), self.out, self.px, self.quality)
         print(
             f"{report.images} images, {report.bytes / 1e6:.1f} MB in {report.shards} shards; "
             f"{len(report.corrupt)} could not be read"

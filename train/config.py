@@ -39,16 +39,37 @@ class Stage(BaseModel):
     """Images per step, over all processes."""
 
 
-class TrainConfig(BaseModel):
+class Cuts(BaseModel):
+    """How pieces are cut from fields and slides, when they are drawn."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    cut: tuple[Literal["whole", "patches", "cells", "tiles"], ...] = ("whole",)
+    """What an image is, of all sources or of each: a whole file; patches of a smear field in a
+    grid at its own scale; cells that are found in a field; tiles of a slide."""
+    cut_px: Pixels = 224
+    """Side of a patch in pixels of its field, and of a tile in pixels of its scale."""
+    cut_um_per_px: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        0.5,
+    )
+    """Scales of tiles in micrometres per pixel; with several, each slide is tiled at each."""
+    cut_covered: Share = 0.1
+    """The blank rule: the least share of a patch that cells cover, or of a tile that tissue does;
+    0 keeps empty glass."""
+    cut_kinds: tuple[Literal["white", "red", "platelet"], ...] = ("red",)
+    """Kinds of cells that are cut."""
+    finder: str = "classical"
+    """What finds them: classical, or cellpose or instanseg where installed."""
+
+
+class TrainConfig(Cuts):
     """Train an encoder on unlabelled images with DINOv2 self-supervision.
 
     A preset gives every value; what is named on the command line overrides it. The result is
     saved as config.json beside the weights and loads back into this class.
     """
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
-    )
 
     preset: Literal["dinov2", "dinobloom", "reddino", "scratch"] = "dinobloom"
     """Where the values come from; `python -m train presets` lists them with every deviation."""
@@ -307,6 +328,11 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "dino_weight, ibot_weight and contrast_weight are all 0 and there is no guide: "
                 "nothing is left to learn"
+            )
+        if len(self.cut) not in (1, len(self.data)):
+            raise ValueError(
+                f"cut needs one word, or one for each of {len(self.data)} sources; "
+                f"got {len(self.cut)}"
             )
         if self.shard and self.tuning == "lora":
             raise ValueError("adapters are small: with tuning lora leave shard out")

@@ -116,6 +116,9 @@ REDDINO = {
     # Zedda et al. 2025, section 3.1, and deployment/2_gpu/s.yaml of Snarci/RedDino
     **DINOV2,
     "start": "dinov2-s",
+    "cut": ("patches",),
+    "cut_px": 224,
+    "cut_covered": 0.0,
     "steps": 2_000,
     "batch": 512,
     "micro_batch": 256,
@@ -227,6 +230,8 @@ PRESETS: dict[str, Preset] = {
             "RGB; the published code reads BGR (cv2.imread without conversion) and evaluates RGB.",
             "33 pixel operations, as in the code; the paper says 32.",
             "2,000 steps at a batch of 512, as in the paper; the code says 10 epochs and 280.",
+            "Patches are cut when they are drawn; with --cut cells it is single cells, found by "
+            "our own finder in place of a Cellpose that was fine-tuned on them.",
             "Prototypes are not frozen at the start (freeze_last_layer_epochs: 0), as published.",
         ),
     ),

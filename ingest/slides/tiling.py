@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -55,6 +55,8 @@ SMALL_OVERVIEW = 1024
 """Overviews of small slides are finer, up to this side or scale, whichever comes first."""
 OVERVIEW_SIDE = 3072
 """Longest side of an overview in pixels."""
+MOST_PLACES = 1000
+"""Places of tiles in one message."""
 
 ScaleOrigin = Literal["file", "manifest"]
 
@@ -202,15 +204,7 @@ def tiles(
     slide = open_slide(Path(source), max_pixels, short_way=short_way)
     run = _prepare(slide, TilePlan(**plan), QualityLimits(**(limits or {})), um_per_px)
     run.normaliser = None if stain is None else Normaliser.from_json(stain)
-    yield Piece(note="overview")
-    overview = np.empty((0, 0, 3), np.uint8)
-    for step in slide.overview(*_overview_size(run)):
-        if isinstance(step, Piece):
-            yield step
-        else:
-            overview = step
-    scale = run.slide.facts.width * run.scale[0] / overview.shape[1]
-    found = tissue.find_tissue(overview, scale)
+    overview, found = yield from _looked_over(run)
     _choose(run, found.mask, area)
     mine = _share(run, part)
     yield from _read(run, np.flatnonzero(mine & (np.array(run.reasons) == "kept")), batch)
@@ -236,6 +230,37 @@ def tiles(
     picture = draw(overview, run.boxes[mine], reasons, (slide.facts.width, slide.facts.height))
     slide.close()
     yield Piece(facts={"report": report.to_dict()}, images=[overview, picture])
+
+
+def places(
+    source: str, plan: JSON, um_per_px: float | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[Piece]:
+    """Reader: where the tiles with enough tissue lie, by the overview alone; none is read.
+
+    Raises:
+        Refusal: a slide without a scale or with one far too coarse.
+    """
+    slide = open_slide(Path(source), max_pixels)
+    run = _prepare(slide, TilePlan(**plan), QualityLimits(), um_per_px)
+    _, found = yield from _looked_over(run)
+    _choose(run, found.mask, None)
+    kept = run.boxes[np.array(run.reasons) == "kept"]
+    slide.close()
+    for start in range(0, len(kept), MOST_PLACES):
+        yield Piece(facts={"boxes": kept[start : start + MOST_PLACES].tolist()})
+
+
+def _looked_over(run: _Run) -> Generator[Piece, None, tuple[RGB, tissue.Tissue]]:
+    """The overview of a slide, and the tissue in it."""
+    yield Piece(note="overview")
+    overview = np.empty((0, 0, 3), np.uint8)
+    for step in run.slide.overview(*_overview_size(run)):
+        if isinstance(step, Piece):
+            yield step
+        else:
+            overview = step
+    scale = run.slide.facts.width * run.scale[0] / overview.shape[1]
+    return overview, tissue.find_tissue(overview, scale)
 
 
 def _prepare(slide: Slide, plan: TilePlan, limits: QualityLimits, um_per_px: float | None) -> _Run:

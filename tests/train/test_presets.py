@@ -44,6 +44,7 @@ def test_reddino_has_the_papers_and_the_codes_values():
     config = preset("reddino")
     assert config.steps == 2000  # section 3.1
     assert config.batch == 512  # section 3.1, small
+    assert (config.cut, config.cut_px, config.cut_covered) == (("patches",), 224, 0.0)  # 2.1
     assert config.koleo_weight == 0.0
     assert config.centering == "sinkhorn_knopp"
     assert config.local_crops == 0

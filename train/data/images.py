@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoder.card import Resample
+from encoder.contract import RGB
 from encoder.image import ImageError, read_rgb, resize
+from train.config import Cuts
+from train.data.cutting import Pieces, cut, slides_of
 from train.data.source import DataError, Source
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"})
@@ -40,6 +43,10 @@ class Files:
     def title(self, at: int) -> str:
         """The path."""
         return str(self.paths[at])
+
+    def image(self, at: int) -> RGB:
+        """The pixels of the file."""
+        return read_rgb(self.content(at))
 
     def content(self, at: int) -> bytes:
         """The file."""
@@ -66,6 +73,31 @@ def open_source(path: Path) -> Source:
         f"{path} is no folder and no .csv manifest; give a folder of images, a CSV with a column "
         "`path`, or a folder made by `python -m train pack`"
     )
+
+
+def open_sources(paths: Sequence[Path], cuts: Cuts, workers: int = 8) -> list[Source]:
+    """Every source as its setting `cut` says: whole files, or pieces that are cut when drawn.
+
+    Args:
+        paths: Folders, manifests or packed folders; with `tiles` folders of slides, or slides.
+        cuts: How pieces are cut.
+        workers: Files that are looked at side by side.
+
+    Raises:
+        DataError: a source without images, or from which nothing can be cut.
+    """
+    kinds = cuts.cut if len(cuts.cut) == len(paths) else cuts.cut * len(paths)
+    sources: list[Source] = []
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind == "tiles":
+            slides = slides_of(path)
+            labels = tuple(one.parent.name if one.parent != path else None for one in slides)
+            sources.append(cut(Files(str(path), slides, labels), slides, kind, cuts, workers))
+        elif kind != "whole":
+            sources.append(cut(open_source(path), (), kind, cuts, workers))
+        else:
+            sources.append(open_source(path))
+    return sources
 
 
 def _some(files: Files) -> Files:
@@ -133,10 +165,20 @@ class Images:
         """An image as px x px x 3; `None`, and a note in `corrupt`, if it cannot be read."""
         source, own = self.place(at)
         try:
-            return resize(read_rgb(source.content(own)), self.px, self.resample)
+            return resize(source.image(own), self.px, self.resample)
         except (ImageError, OSError) as error:
             self.corrupt.add(source.title(own), error)
             return None
+
+    def notes(self) -> list[str]:
+        """What was cut from which source, and what was left out."""
+        return [f"{one.name}: {one.note}" for one in self.sources if isinstance(one, Pieces)]
+
+    def close(self) -> None:
+        """Stop what reads slides."""
+        for source in self.sources:
+            if isinstance(source, Pieces):
+                source.close()
 
 
 class Order:
@@ -254,8 +296,9 @@ class Feed:
             self._ahead[position, n] = [self._pool.submit(self.images.decode, at) for at in wanted]
 
     def close(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the decoding threads, and what reads slides."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self.images.close()
 
     def _from(self, held: Tensor, position: int, n: int) -> Tensor:
         numbers = self.order.take(position, n)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from encoder.contract import RGB
 from encoder.image import ImageError, read_rgb, resize
 from train.data.source import DataError, Source
 
@@ -149,6 +150,10 @@ class Shards:
     def title(self, at: int) -> str:
         """As the packed source called it."""
         return f"{self.name}: {self._titles[at]}"
+
+    def image(self, at: int) -> RGB:
+        """The image's pixels."""
+        return read_rgb(self.content(at))
 
     def content(self, at: int) -> bytes:
         """The image file's bytes."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from encoder.contract import RGB
+
 
 class DataError(ValueError):
     """Images that cannot be trained on, and why."""
@@ -25,6 +27,10 @@ class Source(Protocol):
 
     def title(self, at: int) -> str:
         """What a report calls the image."""
+        ...
+
+    def image(self, at: int) -> RGB:
+        """The pixels, height x width x 3; raises `ImageError` or `OSError`."""
         ...
 
     def content(self, at: int) -> bytes:

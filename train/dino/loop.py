@@ -151,7 +151,10 @@ def report_data(run: Run, log: Progress) -> None:
         log.write(
             "run", 0, images=len(images), corrupt=len(corrupt), corrupt_images=corrupt,
             parameters=sum(p.numel() for p in run.student.backbone.parameters()),
+            cut=images.notes(),
         )  # fmt: skip
+    for note in images.notes():
+        log.say(note)
     log.say(
         f"{len(images)} images from {len(images.sources)} sources, {len(corrupt)} unreadable; "
         f"step {run.step} of {run.config.total_steps} on {run.device}"

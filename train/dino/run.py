@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from train.config import TrainConfig, read_config
-from train.data.images import Feed, Images, Order, open_source
+from train.data.images import Feed, Images, Order, open_sources
 from train.data.source import DataError
 from train.dino import checkpoint, loss, schedule, sharding
 from train.dino.model import Network, Start, build_networks, compiled_steps, load_start
@@ -58,7 +58,7 @@ def prepare(config: TrainConfig) -> Run:
         record = config.model_dump_json(indent=2) + "\n"
         checkpoint.write_text(config.out / "config.json", record)
     images = Images(
-        [open_source(path) for path in config.data],
+        open_sources(config.data, config, config.workers),
         config.decoded_px, config.resample, config.max_corrupt,
     )  # fmt: skip
     order = Order([len(s) for s in images.sources], config.weights, config.seed)

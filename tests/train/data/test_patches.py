@@ -8,7 +8,7 @@ import pytest
 from ingest.samples.synthetic import draw_field
 from ingest.smears.classical import Classical
 from ingest.smears.crops import FieldOfView
-from ingest.smears.patches import cells_of_field, patches_of
+from train.data.patches import cells_of_field, patches_of
 
 
 def test_patches_do_not_overlap_and_keep_the_fields_own_pixels(rng: np.random.Generator) -> None:
