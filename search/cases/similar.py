@@ -101,7 +101,7 @@ def similar_cases(
     misread += [one.words for one in unknown_names(store, question.not_these)]
     if not question.of_cases.empty:
         question = _within(collection, question)
-    bag = _query(context, question, images)
+    bag = query_bag(context, question, images)
     embedded_at = perf_counter()
     exclude = exclusion_filter(bag.own, question.exclude, question.not_these)
     values, complete = _candidates(store, question, bag, exclude)
@@ -171,7 +171,13 @@ def records_of(collection: Collection, by: BagField, match: CaseMatch) -> tuple[
     return tuple(one.model_copy(update={"edits": ()}) for one in known.values())
 
 
-def _query(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
+def query_bag(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
+    """The cells of a question about cases.
+
+    Raises:
+        BadQuestion: not exactly one of a stored case, items, vectors and images.
+        NoSuchCase, NoSuchItem, ImageError, BadVector: as they say.
+    """
     collection = context.collection
     given = [bool(images), question.case is not None, bool(question.items), bool(question.vectors)]
     if sum(given) != 1:

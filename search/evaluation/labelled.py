@@ -15,7 +15,6 @@ from search.evaluation.splits import subset
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.neighbours.duplicates import PictureHash, same_pairs
 from search.neighbours.groups import Rows, groups
-from search.schemas.answers import ReviewedLabel
 from search.schemas.filters import Filter, days
 from search.schemas.items import Item
 from search.text import composed
@@ -154,10 +153,7 @@ def _words(items: Iterable[Item], name: str) -> tuple[Any, ...]:
 
 
 def read_labelled(
-    store: Store,
-    where: Filter,
-    progress: Callable[[int], None] = lambda done: None,
-    labels: Mapping[str, ReviewedLabel] | None = None,
+    store: Store, where: Filter, progress: Callable[[int], None] = lambda done: None
 ) -> Cells:
     """The labelled items of a store that meet a filter.
 
@@ -165,19 +161,14 @@ def read_labelled(
         store: Of one collection.
         where: Conditions.
         progress: Callback with how many were read; may raise to stop.
-        labels: Reviewers' labels, by item; they count before the recorded ones.
     """
-    labels = labels or {}
 
     def read() -> Iterable[tuple[Item, Vectors]]:
         stored: Stored
         for at, stored in enumerate(scroll_all(store, None if where.empty else where)):
             if at % 1000 == 0:
                 progress(at)
-            item = stored.item
-            if (one := labels.get(item.id)) is not None:
-                item = item.model_copy(update={"label": one.label})
-            yield item, stored.vector
+            yield stored.item, stored.vector
 
     return table(read(), store.card.dim)
 

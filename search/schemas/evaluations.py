@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 
 from search.schemas.calibration import CoveragePoint, ReliabilityBin
 from search.schemas.filters import Filter
-from search.schemas.items import ItemId, Record
-from search.schemas.questions import Labels, Weighting
+from search.schemas.items import DISCLAIMER, ItemId, Record
+from search.schemas.questions import Weighting
 from search.schemas.versions import JobState
 
 SplitName = Literal[
@@ -35,9 +35,6 @@ class EvaluationPlan(Record):
     """Collection; `None` for the service's default."""
     where: Filter = Filter()
     """Only items that meet this are evaluated, as queries and as references."""
-    labels: Labels = "reviewed"
-    """Labels that are evaluated, and that vote: a reviewer's where there is one, else the recorded
-    one; or `recorded` alone."""
     split: SplitName = "auto"
     """Train/test split. `auto` holds out each patient, or each source where no patient is known.
     `leave-one-site-out` trains on all other sites; `one-site-in` on one, and tests on each other.
@@ -260,10 +257,6 @@ class DataFacts(Record):
     sources: int
     sites: int
     without_patient: int
-    labels: Labels = "recorded"
-    """Which labels were evaluated."""
-    reviewed: int = 0
-    """Of those that were used, how many have a reviewer's label."""
     uploaded: SetFacts | None = None
 
 
@@ -375,3 +368,66 @@ class ItemAnswers(Record):
     total: int
     """How many there are under the conditions."""
     answers: tuple[ItemAnswer, ...]
+
+
+Verdict = Literal["first", "second", "not shown"]
+
+
+class PairedSide(Record):
+    """One of the two."""
+
+    id: str
+    """Of the evaluation."""
+    collection: str
+    version: str
+    encoder: str
+    fingerprint: str
+    method: str
+    alone: int
+    """Items that only this one tested; they are left out."""
+
+
+class PairedScore(Record):
+    """One score of both, over the items that both tested."""
+
+    name: str
+    """`weighted_f1` and so on; the label for the recall of a class."""
+    first: float
+    second: float
+    difference: float
+    """First less second."""
+    span: Span
+    """95 % confidence interval of the difference: the same patients or sources drawn for both."""
+    asked: int
+    """Test items behind it."""
+
+
+class PairedResult(Record):
+    """Two evaluations compared over the same items."""
+
+    first: PairedSide
+    second: PairedSide
+    asked: int
+    """Items that both tested, with the same label."""
+    relabelled: int
+    """Items that both tested with different labels; they are left out."""
+    unit: Unit
+    """What the intervals are drawn by."""
+    clusters: int
+    both_right: int
+    only_first: int
+    """Right by the first alone."""
+    only_second: int
+    neither: int
+    scores: tuple[PairedScore, ...]
+    classes: tuple[PairedScore, ...]
+    """Recall of each label."""
+    mcnemar: float | None
+    """Two-sided exact p of McNemar's test over the items that one alone has right; `None` where
+    several items belong to one patient or source, which the test does not allow."""
+    verdict: Verdict
+    """By the interval of the difference in weighted F1; `not shown` where it contains 0."""
+    words: str
+    """The verdict in one sentence."""
+    notes: tuple[str, ...]
+    disclaimer: str = DISCLAIMER

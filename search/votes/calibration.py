@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from encoder.card import EncoderCard
 from search.disk.atomic import write_durably
 from search.errors import BadQuestion
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.schemas.answers import Hit, ReviewedLabel
+from search.schemas.answers import Hit
 from search.schemas.calibration import (
     FEWEST,
     Calibration,
@@ -25,7 +25,7 @@ from search.schemas.calibration import (
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.questions import Weighting
-from search.votes.knn import vote, with_reviews
+from search.votes.knn import vote
 from search.votes.reliability import (
     Floats,
     coverage_curve,
@@ -57,21 +57,7 @@ class _Sample:
     kth: float
 
 
-@dataclass(frozen=True)
-class Content:
-    """The content that a calibration is fitted on."""
-
-    digest: str
-    """Of the collection."""
-    reviews: str | None = None
-    """Digest of the reviewers' labels; `None` where there is none."""
-    labels: Mapping[str, ReviewedLabel] = field(default_factory=dict)
-    """The reviewers' labels, by item."""
-
-
-def calibrate(
-    store: Store, card: EncoderCard, content: Content, plan: CalibrationPlan
-) -> Calibration:
+def calibrate(store: Store, card: EncoderCard, digest: str, plan: CalibrationPlan) -> Calibration:
     """Fit a calibration on the items of a store.
 
     Each item of the sample is a query through the index that excludes the item itself, its
@@ -80,7 +66,7 @@ def calibrate(
     Raises:
         CannotCalibrate: too few labelled items, or of one label only.
     """
-    labelled, chosen = _sample(store, plan.sample, content.labels)
+    labelled, chosen = _sample(store, plan.sample)
     labels = {stored.item.label for stored in chosen}
     if len(chosen) < FEWEST or len(labels) < 2:
         raise CannotCalibrate(
@@ -89,17 +75,12 @@ def calibrate(
         )
     ks = sorted(set(plan.ks))
     vectors: Vectors = np.stack([stored.vector for stored in chosen])
-    own = [_own(stored.item) for stored in chosen]
-    lists = [
-        with_reviews(hits, content.labels)
-        for hits in store.nearest_batch(vectors, ks[-1], None, own)
-    ]
+    lists = store.nearest_batch(vectors, ks[-1], None, [_own(stored.item) for stored in chosen])
     without = sum(stored.item.patient is None for stored in chosen)
     return Calibration(
         fingerprint=card.fingerprint,
         items=store.count(),
-        digest=content.digest,
-        reviews=content.reviews,
+        digest=digest,
         unit="patient" if not without else "source" if without == len(chosen) else "mixed",
         without_patient=without,
         labelled=labelled,
@@ -109,16 +90,11 @@ def calibrate(
     )
 
 
-def _sample(
-    store: Store, most: int, labels: Mapping[str, ReviewedLabel]
-) -> tuple[int, list[Stored]]:
+def _sample(store: Store, most: int) -> tuple[int, list[Stored]]:
     """How many items are labelled, and the sample of them, in an order that ids decide."""
     kept: dict[str, Stored] = {}
     labelled = 0
     for stored in scroll_all(store):
-        if (one := labels.get(stored.item.id)) is not None:
-            item = stored.item.model_copy(update={"label": one.label})
-            stored = replace(stored, item=item)
         if stored.item.label is not None:
             labelled += 1
             kept[sha256(stored.item.id.encode()).hexdigest()] = stored

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXTRAS = {
-    "torch": "torch",
-    "timm": "torch",
-    "torchvision": "torch",
-    "openvino": "encoder",
+    "torch": "encoder",
+    "timm": "encoder",
     "cv2": "encoder",
     "qdrant_edge": "search",
     "qdrant_client": "search",
@@ -22,9 +20,7 @@ EXTRAS = {
     "ray": "ray",
     "cellpose": "cellpose",
     "instanseg": "instanseg",
-    "sklearn": "search",
-    "peft": "train",
-    "faiss": "gpu",
+    "sklearn": "train",
     "streamlit": "ui",
 }
 """The extra that brings a package."""
@@ -40,10 +36,7 @@ def in_one_sentence() -> Iterator[None]:
         extra = EXTRAS.get(missing)
         if extra is None:
             raise
-        refuse(
-            f"this needs {missing}, which is not installed: run `make install EXTRA={extra}` "
-            f"(or `uv sync --inexact --extra {extra}`)"
-        )
+        refuse(f"this needs {missing}, which is not installed: run `uv sync --extra {extra}`")
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:

@@ -68,7 +68,8 @@ def down(error: ServiceDown) -> str:
     return state(
         "down",
         "The service is down",
-        f"No service answers at {error.url}. Start it in a terminal, then try again.",
+        f"{_sentence(str(error))} Then reload this page.",
+        "hemaseek serve",
         role="alert",
     )
 
