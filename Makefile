@@ -6,47 +6,51 @@ export HEMASEEK_DATA ?= $(abspath ../shared/data)
 endif
 RECIPE ?= cpu
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-RUN := $(UV) run --frozen --extra all
+EXTRA ?= app
+RUN := $(UV) run --frozen --extra all --group dev
 
-.PHONY: demo test test-browser check bench install chromium screenshots train-smoke train-default evaluate-served clean
+.PHONY: demo test test-browser check bench install everything chromium screenshots train-smoke train-default evaluate-served clean
 
 $(if $(filter .uv/bin/uv,$(UV)),$(UV),):
 	python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.13,<0.14'
 
-install: $(if $(filter .uv/bin/uv,$(UV)),$(UV),) ## everything, into .venv
-	$(UV) sync --frozen --extra all --compile-bytecode
+install: $(if $(filter .uv/bin/uv,$(UV)),$(UV),) ## what EXTRA names beside the application, into .venv; nothing is removed
+	$(UV) sync --frozen --inexact --extra app $(addprefix --extra ,$(EXTRA)) --compile-bytecode
+
+everything: $(if $(filter .uv/bin/uv,$(UV)),$(UV),) ## all of it: PyTorch, training, tools of development
+	$(UV) sync --frozen --extra all --group dev --compile-bytecode
 
 demo: install ## ingest, one query, its neighbours, then the API and the page
-	$(RUN) hemaseek demo
+	$(UV) run --frozen --no-sync hemaseek demo
 
-test: install ## the whole suite
+test: everything ## the whole suite
 	$(RUN) pytest -n 2 --dist loadfile
 
-test-browser: install chromium ## only the tests that drive the page in Chromium
+test-browser: everything chromium ## only the tests that drive the page in Chromium
 	$(RUN) pytest -m browser
 
 chromium: ## Debian's Chromium, for the browser tests
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 
-screenshots: install chromium ## the pictures in docs/, of drawn cells
+screenshots: everything chromium ## the pictures in docs/, of drawn cells
 	$(RUN) python benchmarks/screenshots.py
 
-evaluate-served: install ## docs/evaluation-served.md: ingest, serve, calibrate, evaluate PBC
+evaluate-served: everything ## docs/evaluation-served.md: ingest, serve, calibrate, evaluate PBC
 	$(RUN) python benchmarks/evaluate_served.py
 
-train-smoke: install ## train a tiny model, kill it, resume, export, load, evaluate
+train-smoke: everything ## train a tiny model, kill it, resume, export, load, evaluate
 	$(RUN) python -m train smoke --out runs/smoke
 
-train-default: install ## train the encoder that ships, in slices of nine minutes, until it is done
+train-default: everything ## train the encoder that ships, in slices of nine minutes, until it is done
 	$(RUN) bash -c 'while python -m train.shipped.run --recipe $(RECIPE); status=$$?; [ $$status -eq 4 ]; do :; done; exit $$status'
 
-check: install ## style, types, layers
+check: everything ## style, types, layers
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
 
-bench: install ## every figure that docs/ gives
+bench: everything ## every figure that docs/ gives
 	for script in $(filter-out benchmarks/screenshots.py benchmarks/evaluate_served.py,$(wildcard benchmarks/*.py)); do $(RUN) python $$script; done
 
 clean:

@@ -67,7 +67,7 @@ def contenders(forward: Forward, images: np.ndarray) -> dict[str, Run]:
     model = converted(forward, images)
     engines: dict[str, Any] = {
         "torch fp32 eager": Torch(forward, CPU),
-        "torch bf16 autocast": Torch(forward, CPU, bf16=True),
+        "torch bf16 autocast": Torch(forward, CPU, "bf16"),
         "openvino fp32": OpenVino(model, "fp32"),
         "openvino bf16": OpenVino(model, "bf16"),
     }

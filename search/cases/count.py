@@ -10,14 +10,14 @@ import numpy as np
 from search.errors import NoSuchCase
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.library.collection import Collection
-from search.library.reviews import Reviewed, Reviews
+from search.library.reviews import Reviewed, Reviews, standing_labels
 from search.query.exclusion import exclusion_filter, own_groups, patient_exclusion
 from search.schemas.answers import Hit
 from search.schemas.cases import CaseCount, CountedCell, CountQuestion, CountRow
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.votes.judgement import judge
-from search.votes.knn import vote
+from search.votes.knn import vote, with_reviews
 from search.votes.lineage import spread
 
 EXCLUDED = ("source", "case", "patient")
@@ -45,7 +45,8 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
     own = exclusion_filter(own_groups([cell.item for cell in cells]), EXCLUDED)
     reviewed = reviews.of([cell.item.id for cell in cells])
     rows = np.stack([cell.vector for cell in cells])
-    lists = _voters(store, cells, rows, question, own)
+    labels = standing_labels(reviews.all()) if question.labels == "reviewed" else {}
+    lists = [with_reviews(hits, labels) for hits in _voters(store, cells, rows, question, own)]
     counted = tuple(
         _counted(cell.item, hits, reviewed.get(cell.item.id))
         for cell, hits in zip(cells, lists, strict=True)

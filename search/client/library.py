@@ -31,6 +31,7 @@ from search.schemas.questions import About
 from search.schemas.reviews import (
     ItemPage,
     ItemsWanted,
+    ReviewAgreement,
     ReviewedPage,
     ReviewedRecord,
     ReviewsWanted,
@@ -126,6 +127,10 @@ class LibraryCalls(Transport):
             after = found.next
             if after is None:
                 return
+
+    def agreement(self, collection: str) -> ReviewAgreement:
+        """How far the reviewers of a collection agree."""
+        return self._get(ReviewAgreement, f"/v1/collections/{collection}/reviews/agreement")
 
     def item_reviews(self, id: str, collection: str) -> ReviewedRecord:
         """The reviewers' labels of one item."""

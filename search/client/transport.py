@@ -30,6 +30,7 @@ class ServiceDown(RuntimeError):
     def __init__(self, url: str, why: str = "") -> None:
         reason = f" ({why})" if why else ""
         super().__init__(f"no service answers at {url}{reason}; start it with `hemaseek serve`")
+        self.url = url
 
 
 class Transport(Closing):

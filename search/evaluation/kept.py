@@ -297,6 +297,7 @@ def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run:
         collection.store.count(),
         content_digest(collection.folder),
         collection.rows.picture_hashes,
+        context.reviewed(plan.labels),
     )
     return evaluate(collection.store, collection.card, whole, plan, uploaded, progress)
 

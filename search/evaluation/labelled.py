@@ -15,6 +15,7 @@ from search.evaluation.splits import subset
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.neighbours.duplicates import PictureHash, same_pairs
 from search.neighbours.groups import Rows, groups
+from search.schemas.answers import ReviewedLabel
 from search.schemas.filters import Filter, days
 from search.schemas.items import Item
 from search.text import composed
@@ -153,7 +154,10 @@ def _words(items: Iterable[Item], name: str) -> tuple[Any, ...]:
 
 
 def read_labelled(
-    store: Store, where: Filter, progress: Callable[[int], None] = lambda done: None
+    store: Store,
+    where: Filter,
+    progress: Callable[[int], None] = lambda done: None,
+    labels: Mapping[str, ReviewedLabel] | None = None,
 ) -> Cells:
     """The labelled items of a store that meet a filter.
 
@@ -161,14 +165,19 @@ def read_labelled(
         store: Of one collection.
         where: Conditions.
         progress: Callback with how many were read; may raise to stop.
+        labels: Reviewers' labels, by item; they count before the recorded ones.
     """
+    labels = labels or {}
 
     def read() -> Iterable[tuple[Item, Vectors]]:
         stored: Stored
         for at, stored in enumerate(scroll_all(store, None if where.empty else where)):
             if at % 1000 == 0:
                 progress(at)
-            yield stored.item, stored.vector
+            item = stored.item
+            if (one := labels.get(item.id)) is not None:
+                item = item.model_copy(update={"label": one.label})
+            yield item, stored.vector
 
     return table(read(), store.card.dim)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from search.index.contract import Store
 from search.neighbours.duplicates import PictureHash
 from search.neighbours.groups import Rows
 from search.neighbours.site_bias import Origins, drawn, site_bias
+from search.schemas.answers import ReviewedLabel
 from search.schemas.evaluations import (
     FEWEST,
     BiasResult,
@@ -77,6 +78,8 @@ class Whole:
     content: str
     hashes: Callable[[Sequence[str]], Sequence[PictureHash | None]] = lambda ids: [None] * len(ids)
     """Perceptual hashes of stored items."""
+    labels: Mapping[str, ReviewedLabel] = field(default_factory=dict)
+    """Reviewers' labels, by item; they count before the recorded ones."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,9 @@ def evaluate(
         notes += unanswerable(predictions, methods, cells)
     steps.add(steps.total)
     result = EvaluationResult(
-        data=_data_facts(cells, whole, labelled, len(predictions[0].rows), uploaded),
+        data=_data_facts(cells, whole, labelled, len(predictions[0].rows), uploaded).model_copy(
+            update={"labels": plan.labels, "reviewed": len(whole.labels.keys() & set(cells.ids))}
+        ),
         encoder=EncoderFacts(id=card.id, fingerprint=card.fingerprint),
         code=code_facts(),
         split=split.facts,
@@ -196,7 +201,7 @@ def _data(
 ) -> tuple[Cells, Rows, int]:
     """Cells, the rows that are queries, and how many labelled ones there were before any limit."""
     if uploaded is None or plan.teach == "collection":
-        cells = read_labelled(store, plan.where, steps.look)
+        cells = read_labelled(store, plan.where, steps.look, whole.labels)
         labelled = len(cells)
         cells = most(cells, plan.limit, plan.seed)
         cells = replace(cells, hashes=tuple(whole.hashes(cells.ids)))

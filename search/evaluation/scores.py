@@ -36,7 +36,6 @@ from search.schemas.evaluations import (
     Span,
 )
 from search.schemas.filters import Filter
-from search.text import composed
 from search.votes.knn import votes
 from search.votes.lineage import is_dangerous
 from search.votes.reliability import coverage_curve, ece, reliability
@@ -263,14 +262,16 @@ def by_index(store: Store, task: Task, progress: Callable[[int], None]) -> Index
             hits = store.nearest_batch(cells.vectors[rows], wide + 2, where, without, exact=exact)
             found += [[h for h in one if h.score < IDENTICAL][:wide] for one in hits]
         progress(at)
-    number = {str(name): at for at, name in enumerate(task.names)}
+    number = dict(zip(cells.ids, task.truth.tolist(), strict=True))
     by_k = []
     for k in plan.ks:
         near = {exact: [one[:k] for one in found] for exact, found in lists.items()}
-        predicted = {exact: _called(found, number, k, plan) for exact, found in near.items()}
+        predicted = {
+            exact: _called(found, number, len(task.names), plan) for exact, found in near.items()
+        }
         by_store = {
             exact: Scores(
-                **scores(confusion(task.truth[queries], one, len(number), unanswered=True))
+                **scores(confusion(task.truth[queries], one, len(task.names), unanswered=True))
             )
             for exact, one in predicted.items()
         }
@@ -298,13 +299,15 @@ def _own(cells: Cells, row: int) -> Filter:
 
 
 def _called(
-    lists: Sequence[Sequence[Hit]], number: dict[str, int], k: int, plan: EvaluationPlan
+    lists: Sequence[Sequence[Hit]], number: dict[str, int], classes: int, plan: EvaluationPlan
 ) -> Rows:
+    """The class that each list votes for, -1 for a tie; `number` has the class of each item."""
+    k = max((len(hits) for hits in lists), default=1) or 1
     near_labels = np.full((len(lists), k), -1, np.int64)
     cosines = np.full((len(lists), k), -np.inf)
     for at, hits in enumerate(lists):
         for rank, hit in enumerate(hits):
-            near_labels[at, rank] = number.get(composed(str(hit.item.label)), -1)
+            near_labels[at, rank] = number.get(hit.item.id, -1)
             cosines[at, rank] = hit.score
-    found = votes(near_labels, cosines, len(number), plan.weighting, plan.temperature)
+    found = votes(near_labels, cosines, classes, plan.weighting, plan.temperature)
     return np.where(found.tied, -1, found.first)

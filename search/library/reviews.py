@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
+from itertools import combinations
 from pathlib import Path
 
 from search.disk.lines import append, whole_lines
 from search.errors import StoreError
 from search.library.versions import Versions, now
+from search.schemas.answers import ReviewedLabel
 from search.schemas.items import Item
+from search.schemas.reviews import ReviewerPair
 
 FILE = "reviews.jsonl"
 """In the folder of a collection: versions come and go, a reviewer's label stays."""
@@ -69,6 +74,61 @@ class Reviewed:
     def disputed(self) -> bool:
         """Whether two reviewers call it by different names."""
         return len({review.label for review in self.standing}) > 1
+
+
+def standing_labels(reviewed: Iterable[Reviewed]) -> dict[str, ReviewedLabel]:
+    """By item the reviewers' label that stands; items whose labels were all withdrawn have none."""
+    found = {}
+    for one in reviewed:
+        if one.standing:
+            last = one.standing[-1]
+            found[one.item] = ReviewedLabel(
+                label=str(last.label),
+                by=last.reviewer or last.caller,
+                at=last.at,
+                disputed=one.disputed,
+            )
+    return found
+
+
+def labels_digest(labels: Mapping[str, ReviewedLabel]) -> str | None:
+    """Sixteen hex digits over the labels that reviewers gave; `None` where there is none."""
+    if not labels:
+        return None
+    words = json.dumps(sorted((id, one.label) for id, one in labels.items()))
+    return sha256(words.encode()).hexdigest()[:16]
+
+
+def agreement(reviewed: Iterable[Reviewed]) -> list[ReviewerPair]:
+    """How far each two reviewers agree, over the items that both labelled.
+
+    Returns:
+        With Cohen's kappa (1960): 1 for full agreement, 0 for that of chance; `None` where both
+        used one and the same label throughout.
+    """
+    both: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for one in reviewed:
+        by = {review.reviewer or review.caller: str(review.label) for review in one.standing}
+        for pair in combinations(sorted(by), 2):
+            both.setdefault(pair, []).append((by[pair[0]], by[pair[1]]))
+    return [
+        ReviewerPair(
+            one=pair[0],
+            other=pair[1],
+            items=len(labels),
+            agreed=sum(a == b for a, b in labels),
+            kappa=_kappa(labels),
+        )
+        for pair, labels in sorted(both.items())
+    ]
+
+
+def _kappa(labels: Sequence[tuple[str, str]]) -> float | None:
+    n = len(labels)
+    seen = sum(a == b for a, b in labels) / n
+    first, second = Counter(a for a, _ in labels), Counter(b for _, b in labels)
+    chance = sum(first[label] * second[label] for label in first) / n**2
+    return None if chance == 1 else (seen - chance) / (1 - chance)
 
 
 class Reviews:
@@ -136,6 +196,14 @@ class Reviews:
                 if id in self._reviews
             }
 
+    def touched(self) -> tuple[int, int, int] | None:
+        """What changes with every review; `None` where there is no log."""
+        try:
+            facts = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+
     def all(self) -> list[Reviewed]:
         """Every review, in order of item id."""
         with self._turn:
@@ -146,12 +214,10 @@ class Reviews:
             ]
 
     def _read(self) -> None:
-        try:
-            facts = self.path.stat()
-        except FileNotFoundError:
+        seen = self.touched()
+        if seen is None:
             self._seen, self._reviews = None, {}
             return
-        seen = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
         if seen == self._seen:
             return
         self._reviews = {}

@@ -14,7 +14,7 @@ from search.query.balance import balanced, quotas, site_share
 from search.query.caveats import scale_warnings
 from search.query.context import Context
 from search.query.exclusion import patient_exclusion
-from search.query.facets import facet
+from search.query.facets import count, facet
 from search.query.grouping import grouped
 from search.query.mmr import mmr
 from search.query.pictures import Opened
@@ -23,7 +23,8 @@ from search.query.searcher import Searcher
 from search.schemas.answers import Answer, Group, Hit, SiteShare, VoteAnswer
 from search.schemas.filters import Filter
 from search.schemas.questions import BalanceField, Question, Weighting
-from search.votes.judgement import judged
+from search.votes.judgement import Foreign, judged
+from search.votes.knn import with_reviews
 
 POOL = 5
 """Candidates per hit that diversity chooses from, at least `SMALLEST_POOL`."""
@@ -43,6 +44,12 @@ def answer(context: Context, question: Question, image: bytes | Opened | None = 
             without an image, over its border, or of an encoder without patch tokens.
         NoSuchItem, WrongEncoder, ImageError, BadVector: as they say.
     """
+    return _answered(context, question, image)[0]
+
+
+def _answered(
+    context: Context, question: Question, image: bytes | Opened | None
+) -> tuple[Answer, Query]:
     _one_order(question)
     collection, card = context.collection, context.collection.card
     query_card = card_of_query(collection, question.fingerprint)
@@ -51,7 +58,7 @@ def answer(context: Context, question: Question, image: bytes | Opened | None = 
     query = resolve(context, question, image)
     embedded_at = perf_counter()
     searcher = make_searcher(context, question, query)
-    hits, groups = found(searcher, question)
+    hits, groups = labelled(context, question, *found(searcher, question))
     facets: dict[str, dict[str, int]] = {
         name: facet(searcher.store, name, searcher.where, searcher.exclude, FACET_VALUES)
         for name in question.facets
@@ -64,7 +71,7 @@ def answer(context: Context, question: Question, image: bytes | Opened | None = 
         "neighbours",
         query.unknown_names,
     )
-    return Answer(
+    answer = Answer(
         hits=tuple(hits),
         collection=collection.name,
         items=context.count(),
@@ -90,7 +97,22 @@ def answer(context: Context, question: Question, image: bytes | Opened | None = 
         facets=facets,
         own_site=_own_site(context, question, query, hits),
         alignment=query.alignment,
+        unfit=tuple(query.unfit),
+        searched=count(context.count, searcher.where, searcher.exclude),
+        labels=question.labels,
+        reviewed=sum(hit.reviewed is not None for hit in hits),
     )
+    return answer, query
+
+
+def labelled(
+    context: Context, question: Question, hits: Sequence[Hit], groups: Sequence[Group]
+) -> tuple[list[Hit], list[Group]]:
+    """Hits and groups with the reviewers' labels that count under a question."""
+    labels = context.reviewed(question.labels)
+    return with_reviews(hits, labels), [
+        one.model_copy(update={"hits": tuple(with_reviews(one.hits, labels))}) for one in groups
+    ]
 
 
 def answer_with_vote(
@@ -105,9 +127,16 @@ def answer_with_vote(
     Raises:
         BadQuestion, NoSuchItem, WrongEncoder, ImageError, BadVector: as `answer`.
     """
-    calibration, stale = context.calibration()
-    found = answer(context, question, image)
-    return judged(question, found, weighting, temperature, calibration, stale=stale)
+    calibration, stale = context.calibration(question.labels)
+    found, query = _answered(context, question, image)
+    familiar = context.familiar()
+    foreign = None
+    if familiar is not None:
+        (residual,) = familiar.residual(query.like[0][None])
+        foreign = Foreign(float(residual), familiar.far)
+    return judged(
+        question, found, weighting, temperature, calibration, stale=stale, foreign=foreign
+    )
 
 
 def found(searcher: Searcher, question: Question) -> tuple[list[Hit], list[Group]]:

@@ -24,6 +24,19 @@ SPAN_RATIO = 1.5
 """A query that spans this many times more, or less, than its neighbours is warned of."""
 
 
+def unfit(pixels: RGB) -> list[str]:
+    """Why an image is no basis for a verdict, as sentences; none where it is one."""
+    height, width = pixels.shape[:2]
+    found = []
+    if min(height, width) < SMALL_PX:
+        found.append(f"The image is only {width} x {height} pixels: too small to be trusted.")
+    if float(pixels.std(axis=(0, 1)).max()) < 4.0:  # of each channel: glass has a colour
+        found.append("The image is nearly blank.")
+    elif blurred(pixels):
+        found.append("The image is blurred: fine detail is missing, which stored cells show.")
+    return found
+
+
 def image_warnings(pixels: RGB, card: EncoderCard | None = None) -> list[str]:
     """What about a query image makes its answer less trustworthy, as sentences.
 
@@ -32,15 +45,9 @@ def image_warnings(pixels: RGB, card: EncoderCard | None = None) -> list[str]:
         card: The collection's, whose stain normalisation may fail on the image.
     """
     height, width = pixels.shape[:2]
-    found = []
-    if min(height, width) < SMALL_PX:
-        found.append(f"The image is only {width} x {height} pixels: too small to be trusted.")
-    elif max(height, width) > 3 * min(height, width):
+    found = unfit(pixels)
+    if min(height, width) >= SMALL_PX and max(height, width) > 3 * min(height, width):
         found.append(f"The image is {width} x {height} pixels; it is squashed to a square.")
-    if float(pixels.std(axis=(0, 1)).max()) < 4.0:  # of each channel: glass has a colour
-        found.append("The image is nearly blank.")
-    elif blurred(pixels):
-        found.append("The image is blurred: fine detail is missing, which stored cells show.")
     normaliser = None if card is None else normaliser_of(card)
     if normaliser is not None:
         _, failed = seen(normaliser, pixels)

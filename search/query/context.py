@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,14 +12,18 @@ from encoder.contract import Encoder
 from search.errors import NoCalibration
 from search.library.collection import Collection
 from search.library.contents import content_digest
+from search.library.reviews import Reviews, labels_digest, standing_labels
 from search.library.sources import ReadPixels
 from search.neighbours.duplicates import PictureHash
 from search.query.pictures import Pictures
 from search.query.searcher import ANYTHING
+from search.schemas.answers import ReviewedLabel
 from search.schemas.calibration import Calibration, CalibrationPlan
 from search.schemas.filters import Filter
+from search.schemas.questions import Labels
 from search.settings import Settings
 from search.votes import calibration as calibrations
+from search.votes.familiarity import Familiar, fit
 
 REMEMBERED = 200_000
 """Values kept in memory: counts, calibrations, and picture hashes of about 250 bytes."""
@@ -102,19 +106,47 @@ class Context:
             CannotCalibrate: too few labelled items.
         """
         collection = self.collection
-        digest = content_digest(collection.folder)
-        fitted = calibrations.calibrate(collection.store, collection.card, digest, plan)
+        labels = self.reviewed(plan.labels)
+        content = calibrations.Content(
+            content_digest(collection.folder), labels_digest(labels), labels
+        )
+        fitted = calibrations.calibrate(collection.store, collection.card, content, plan)
         calibrations.write(collection.folder, fitted)
         return fitted
 
-    def calibration(self) -> tuple[Calibration | None, bool]:
+    def calibration(self, labels: Labels = "reviewed") -> tuple[Calibration | None, bool]:
         """The calibration, `None` if there is none, and whether the collection has changed since.
+
+        Args:
+            labels: Which labels vote.
 
         Raises:
             CannotCalibrate: its file is damaged.
         """
         key = ("calibration", calibrations.touched(self.collection.folder))
-        return self.memory.of(self.collection, key, self._read_calibration)
+        found, stale = self.memory.of(self.collection, key, self._read_calibration)
+        if found is not None and not stale:
+            stale = found.reviews != labels_digest(self.reviewed(labels))
+        return found, stale
+
+    def reviewed(self, labels: Labels = "reviewed") -> Mapping[str, ReviewedLabel]:
+        """The reviewers' labels that count, by item; none where only recorded ones do.
+
+        Raises:
+            ReviewsDamaged: their log cannot be read.
+        """
+        if labels == "recorded":
+            return {}
+        reviews = Reviews(self.collection.versions)
+        return self.memory.of(
+            self.collection,
+            ("reviews", reviews.touched()),
+            lambda: standing_labels(reviews.all()),
+        )
+
+    def familiar(self) -> Familiar | None:
+        """What tells a stranger from the collection's own; `None` where it holds too little."""
+        return self.memory.of(self.collection, ("familiar",), lambda: fit(self.collection.store))
 
     def fitted(self) -> tuple[Calibration, bool]:
         """As `calibration`, where there must be one.

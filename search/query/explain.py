@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 import numpy as np
@@ -18,6 +18,7 @@ from search.index.contract import Store, Stored
 from search.query.context import Context
 from search.query.resolve import Query, part_of, resolve
 from search.query.stored import picture
+from search.schemas.answers import ReviewedLabel
 from search.schemas.explanations import (
     ExplainColours,
     ExplainMap,
@@ -28,7 +29,7 @@ from search.schemas.explanations import (
     PatchMatch,
 )
 from search.transforms.encoder import AdaptedEncoder
-from search.votes.knn import vote
+from search.votes.knn import vote, with_reviews
 
 NEED_PATCHES = ("colours", "correspondence", "attention")
 WITHHELD = (
@@ -59,7 +60,9 @@ def explain(context: Context, question: ExplainQuestion, image: bytes | None) ->
         whole = opened.pixels
         pixels = [whole if question.crop is None else part_of(whole, question.crop)]
         pixels += [read_rgb(picture(context, one.item.id)[0]) for one in hits]
-        return _Explaining(collection.store, encoder, question, query, hits, pixels).all()
+        made = _Explaining(collection.store, encoder, question, query, hits, pixels)
+        made.labels = context.reviewed(question.labels)
+        return made.all()
 
 
 class _Explaining:
@@ -76,6 +79,7 @@ class _Explaining:
     ) -> None:
         self.store, self.encoder = store, encoder
         self.question, self.query, self.hits, self.pixels = question, query, hits, pixels
+        self.labels: Mapping[str, ReviewedLabel] = {}
         self.seconds: dict[str, float] = {}
         self.left_out: dict[str, str] = {}
         self.tokens: Patches | None = None
@@ -205,7 +209,7 @@ class _Explaining:
 
         def lists(vectors: Vectors) -> list[dict[str, float]]:
             found = store.nearest_batch(vectors, question.k, where, without)
-            return [vote(hits).shares for hits in found]
+            return [vote(with_reviews(hits, self.labels)).shares for hits in found]
 
         shares = lists(self.query.like[0][None])[0]
         if not shares:

@@ -14,9 +14,15 @@ MOST = 10_000
 """Different values of a field that are looked at among what is left out."""
 
 
-def count(store: Store, where: Filter, exclude: Filter) -> int:
-    """How many items meet `where` and are not in `exclude`, exactly."""
-    return _left(lambda f: Counter({"": store.count(f)}), where, exclude)[""]
+def count(counted: Callable[[Filter], int], where: Filter, exclude: Filter) -> int:
+    """How many items meet `where` and are not in `exclude`, exactly.
+
+    Args:
+        counted: How many items meet a filter.
+        where: Conditions.
+        exclude: What is left out.
+    """
+    return _left(lambda f: Counter({"": counted(f)}), where, exclude)[""]
 
 
 def facet(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from search.query.facets import facet
 from search.query.searcher import ANYTHING, Searcher
 from search.schemas.answers import Group, Hit
 from search.schemas.filters import Filter
-from search.schemas.questions import GroupField
+from search.schemas.items import Item
+from search.schemas.questions import GroupField, Grouping
 
 VALUES = 1000
 """Up to so many groups are named in the search, so that items of no group never take a place."""
 
 
-def grouped(searcher: Searcher, by: GroupField, k: int, per_group: int = 1) -> list[Group]:
+Key = tuple[GroupField, str]
+"""A group: the field that makes it, and its value."""
+WIDER: tuple[GroupField, ...] = ("patient", "case", "source")
+"""What `group` groups by: the first of these that an item has."""
+
+
+def grouped(searcher: Searcher, by: Grouping, k: int, per_group: int = 1) -> list[Group]:
     """The `k` best groups, each as good as its best item.
 
     A group that was found is left out of the next search, so every search brings new ones, and
@@ -21,50 +30,81 @@ def grouped(searcher: Searcher, by: GroupField, k: int, per_group: int = 1) -> l
 
     Args:
         searcher: What may be found.
-        by: The field that makes a group.
+        by: The field that makes a group; `group`: see `Question.group_by`.
         k: How many groups.
         per_group: Hits shown of each.
 
     Returns:
         Falling score of the best hit, equal scores in order of its id.
     """
-    values = tuple(searcher.store.facet(by, searcher.where, VALUES))
-    if not values:
-        return []
-    only = _of(by, values) if len(values) < VALUES else ANYTHING
-    best: dict[str, Hit] = {}
+    fields = WIDER if by == "group" else (by,)
+    only, most = ANYTHING, k
+    if by != "group":
+        values = tuple(searcher.store.facet(by, searcher.where, VALUES))
+        only = _of(by, values) if 0 < len(values) < VALUES else ANYTHING
+        most = min(k, len(values))
+    best: dict[Key, Hit] = {}
+    seen: set[str] = set()
     limit = max(2 * k, 10)
-    while len(best) < min(k, len(values)):
-        hits = searcher.nearest(limit, only, _of(by, tuple(best)))
+    while len(best) < most:
+        found = _any([key for key in best if key[0] == fields[0]]).either(Filter(ids=tuple(seen)))
+        hits = searcher.nearest(limit, only, found)
         before = len(best)
         for hit in hits:
-            value = getattr(hit.item, by)
-            if value is not None:
-                best.setdefault(value, hit)
+            key = key_of(hit.item, fields)
+            if key is not None:
+                best.setdefault(key, hit)
+            if key is not None and key[0] != fields[0]:
+                seen.add(hit.item.id)  # its case or source may hold cells of known patients
         if len(hits) < limit:
             break
         if len(best) == before:
             limit *= 4
     chosen = list(best.items())[:k]
-    sizes = _sizes(searcher, by, tuple(value for value, _ in chosen))
+    sizes = _sizes(searcher, [key for key, _ in chosen])
     return [
         Group(
-            value=value,
-            items=sizes.get(value, 0),
+            value=key[1],
+            by=key[0],
+            items=sizes.get(key, 0),
             score=hit.score,
-            hits=(hit,)
-            if per_group == 1
-            else tuple(searcher.nearest(per_group, _of(by, (value,)))),
+            hits=(hit,) if per_group == 1 else _best_of(searcher, key, fields, per_group),
         )
-        for value, hit in chosen
+        for key, hit in chosen
     ]
 
 
-def _sizes(searcher: Searcher, by: GroupField, values: tuple[str, ...]) -> dict[str, int]:
-    where = searcher.where.both(_of(by, values)) if values else None
-    if where is None:
-        return {}
-    return facet(searcher.store, by, where, searcher.exclude, limit=len(values))
+def key_of(item: Item, fields: tuple[GroupField, ...] = WIDER) -> Key | None:
+    """The group of an item: the first of some fields that it has, and its value."""
+    for field in fields:
+        value = getattr(item, field)
+        if value is not None:
+            return field, value
+    return None
+
+
+def _best_of(
+    searcher: Searcher, key: Key, fields: tuple[GroupField, ...], most: int
+) -> tuple[Hit, ...]:
+    hits = searcher.nearest(most if key[0] == fields[0] else 4 * most, _any([key]))
+    return tuple(hit for hit in hits if key_of(hit.item, fields) == key)[:most]
+
+
+def _any(keys: Collection[Key]) -> Filter:
+    """Every item of some groups."""
+    fields = {field: tuple(value for of, value in keys if of == field) for field, _ in keys}
+    return Filter.model_validate(fields)
+
+
+def _sizes(searcher: Searcher, keys: Collection[Key]) -> dict[Key, int]:
+    found: dict[Key, int] = {}
+    for field in WIDER:
+        values = tuple(value for of, value in keys if of == field)
+        where = searcher.where.both(_of(field, values)) if values else None
+        if where is not None:
+            sizes = facet(searcher.store, field, where, searcher.exclude, limit=len(values))
+            found |= {(field, value): n for value, n in sizes.items()}
+    return found
 
 
 def _of(by: str, values: tuple[str, ...]) -> Filter:

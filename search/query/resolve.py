@@ -15,7 +15,7 @@ from search.library.shards import make_thumbnail
 from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
 from search.query.alignment import adapted, card_of_query
-from search.query.caveats import image_warnings, span_um
+from search.query.caveats import image_warnings, span_um, unfit
 from search.query.context import Context
 from search.query.exclusion import UnknownName, exclusion_filter, understood, unknown_names
 from search.query.pictures import Opened
@@ -44,6 +44,8 @@ class Query:
     """The patient or case that it names and that no stored item has."""
     site: str | None = None
     warnings: list[str] = field(default_factory=list)
+    unfit: list[str] = field(default_factory=list)
+    """Those of the warnings with which its picture is no basis for a verdict."""
     span_um: float | None = None
     """Micrometres that the longer side of its picture spans, where they are known."""
     pictured: bool = False
@@ -145,6 +147,7 @@ def _from_pixels(query: Query, context: Context, question: Question, pixels: RGB
     row, query.alignment = _embedded(context, question, pixels)
     query.like.append(row)
     query.warnings += image_warnings(pixels, context.collection.card)
+    query.unfit += unfit(pixels)
     if question.about.um_per_px is not None:
         query.span_um = max(pixels.shape[:2]) * question.about.um_per_px
     if "duplicate" in question.exclude:

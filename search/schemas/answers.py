@@ -8,16 +8,36 @@ from pydantic import Field
 
 from search.schemas.filters import Filter
 from search.schemas.items import DISCLAIMER, Item, Record
-from search.schemas.questions import GroupField
+from search.schemas.questions import GroupField, Grouping, Labels
+
+
+class ReviewedLabel(Record):
+    """The label that reviewers gave an item."""
+
+    label: str
+    """The last one that was not withdrawn."""
+    by: str
+    """Name that the reviewer gave, else the id of the key."""
+    at: str
+    """When, in UTC."""
+    disputed: bool = False
+    """Whether another reviewer's label stands beside it."""
 
 
 class Hit(Record):
     """One neighbour."""
 
     item: Item
-    """The stored item."""
+    """The stored item, with the label that was recorded."""
     score: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
     """Cosine similarity to the query."""
+    reviewed: ReviewedLabel | None = None
+    """The reviewers' label; `None` where there is none, and with `labels=recorded`."""
+
+    @property
+    def label(self) -> str | None:
+        """The label that votes: the reviewers', else the recorded one."""
+        return self.item.label if self.reviewed is None else self.reviewed.label
 
 
 class Vote(Record):
@@ -43,9 +63,12 @@ class Group(Record):
 
     value: str
     """Its name."""
+    by: GroupField | None = None
+    """What makes it a group; with `group_by=group` it may differ from group to group."""
     items: int
     """Exactly how many items of it could have been a hit: they meet `where` and are excluded by
-    neither `exclude` nor `not_these` (near-duplicates are counted)."""
+    neither `exclude` nor `not_these` (near-duplicates are counted). A case or source that stands in
+    for a patient who is not known is counted whole."""
     score: float
     """Of its best hit."""
     hits: tuple[Hit, ...]
@@ -104,9 +127,15 @@ class Answer(Record):
     patient id; `impossible` if ids are unknown; `off` if the question did not exclude it."""
     warnings: tuple[str, ...] = ()
     """Reasons not to trust the answer, as sentences."""
+    unfit: tuple[str, ...] = ()
+    """Those of the warnings with which the query's picture is no basis for a verdict: it is too
+    small, blank or blurred."""
+    searched: int | None = None
+    """Items that could have been hits: they meet `where` and are excluded by neither `exclude` nor
+    `not_these` (near-duplicates are counted); `None` in answers of older versions."""
     seconds: dict[str, float] = Field(default={})
     """Time spent, by step."""
-    group_by: GroupField | None = None
+    group_by: Grouping | None = None
     """What the hits are grouped by."""
     groups: tuple[Group, ...] = ()
     """The groups, best first; empty without `group_by`."""
@@ -119,6 +148,10 @@ class Answer(Record):
     alignment: Alignment | None = None
     """How an uploaded query was aligned; `None` where the index aligns no sites, and for stored
     items, which were aligned with the index."""
+    labels: Labels = "recorded"
+    """Which labels the hits vote with."""
+    reviewed: int = 0
+    """Hits whose label is a reviewer's."""
     disclaimer: str = DISCLAIMER
     """What the answer is not."""
 
@@ -180,3 +213,8 @@ class VoteAnswer(Record):
     this filter."""
     lineage: LineageSpread | None = None
     """The vote along maturation; `None` where the first label is not on the graph."""
+    residual: float | None = None
+    """How much of the query's vector the collection's own principal axes cannot express; `None`
+    where the collection is too small to say."""
+    far: float | None = None
+    """Residual beyond which a query is out of distribution."""

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from search.schemas.items import Record
+from search.schemas.questions import Labels
 
 FEWEST = 50
 """Labelled items below which nothing is fitted."""
@@ -32,6 +33,8 @@ class CalibrationPlan(Record):
     """Of the softmax weighting."""
     sample: Annotated[int, Field(ge=FEWEST, le=50_000)] = 2000
     """Labelled items that serve as queries, chosen by a digest of their ids."""
+    labels: Labels = "reviewed"
+    """Labels of the sample and of its neighbours: `Question.labels`."""
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99
     """Share of the sample whose k-th neighbour is near enough; farther is out of distribution."""
 
@@ -76,6 +79,9 @@ class Calibration(Record):
     """Items in the collection when it was fitted."""
     digest: str
     """Of the collection's content then; another one now makes the calibration stale."""
+    reviews: str | None = None
+    """Digest of the reviewers' labels then; `None` where none counted. Votes by other labels make
+    the calibration stale."""
     unit: Unit
     """What was left out with each item besides itself: its patient; its source, where no item of
     the sample has a patient; `mixed` where some have."""

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 from search.schemas.answers import Alignment, Exclusion
 from search.schemas.filters import Filter
 from search.schemas.items import DISCLAIMER, Item, ItemId, Record, Text
-from search.schemas.questions import RELATIONS, About, BagField, Relation
+from search.schemas.questions import RELATIONS, About, BagField, Labels, Relation
 
 MOST_CELLS = 2000
 """Cells of one query."""
@@ -358,6 +358,9 @@ class CountQuestion(Record):
     """Neighbours that vote on each cell."""
     where: Filter = Filter()
     """Conditions on the neighbours that vote."""
+    labels: Labels = "reviewed"
+    """Labels that these vote with: a reviewer's where there is one, else the recorded one; or
+    `recorded` alone."""
     cells: Annotated[int, Field(ge=1, le=MOST_CELLS)] = 500
     """Most cells that are counted."""
 

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from search.schemas.calibration import CoveragePoint, ReliabilityBin
 from search.schemas.filters import Filter
 from search.schemas.items import DISCLAIMER, ItemId, Record
-from search.schemas.questions import Weighting
+from search.schemas.questions import Labels, Weighting
 from search.schemas.versions import JobState
 
 SplitName = Literal[
@@ -35,6 +35,9 @@ class EvaluationPlan(Record):
     """Collection; `None` for the service's default."""
     where: Filter = Filter()
     """Only items that meet this are evaluated, as queries and as references."""
+    labels: Labels = "reviewed"
+    """Labels that are evaluated, and that vote: a reviewer's where there is one, else the recorded
+    one; or `recorded` alone."""
     split: SplitName = "auto"
     """Train/test split. `auto` holds out each patient, or each source where no patient is known.
     `leave-one-site-out` trains on all other sites; `one-site-in` on one, and tests on each other.
@@ -257,6 +260,10 @@ class DataFacts(Record):
     sources: int
     sites: int
     without_patient: int
+    labels: Labels = "recorded"
+    """Which labels were evaluated."""
+    reviewed: int = 0
+    """Of those that were used, how many have a reviewer's label."""
     uploaded: SetFacts | None = None
 
 

@@ -31,6 +31,12 @@ RELATIONS: tuple[Relation, ...] = ("item", "source", "case", "patient", "duplica
 GroupField = Literal["case", "patient", "source"]
 
 
+Grouping = Literal["case", "patient", "source", "group"]
+
+
+Labels = Literal["recorded", "reviewed"]
+
+
 BagField = Literal["case", "patient", "source"]
 
 
@@ -79,8 +85,10 @@ class Question(Record):
     """Items with any of these values are excluded as well."""
     exact: bool = False
     """Compare with every item instead of walking the graph."""
-    group_by: GroupField | None = None
-    """One group for each case, patient or source; `k` then counts groups, best first."""
+    group_by: Grouping | None = None
+    """One group for each case, patient or source; `k` then counts groups, best first. `group`: for
+    each patient; items without a patient by their case, and those without a case by their source,
+    so that every item belongs to one."""
     per_group: Annotated[int, Field(ge=1, le=50)] = 1
     """Hits shown of each group."""
     mmr: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
@@ -88,6 +96,9 @@ class Question(Record):
     balance: BalanceField | None = None
     """Let each site (or source, patient, dataset, scanner) have no more hits than its share of
     the filtered collection, rounded up."""
+    labels: Labels = "reviewed"
+    """Labels that vote: `reviewed`, a reviewer's where there is one, else the recorded one; or
+    `recorded` alone. Filters and facets are of recorded labels."""
     facets: Annotated[tuple[Keyword, ...], Field(max_length=len(KEYWORDS))] = ()
     """Fields whose values are counted over everything that could have been a hit."""
 

@@ -67,6 +67,31 @@ class ReviewedPage(Record):
     """Ask again after this id; `None` at the end."""
 
 
+class ReviewerPair(Record):
+    """Two reviewers, over the items that both labelled."""
+
+    one: str
+    """Name that a reviewer gave, else the id of the key."""
+    other: str
+    items: int
+    """How many both labelled; labels that were withdrawn do not count."""
+    agreed: int
+    """How many of these both gave the same label."""
+    kappa: float | None
+    """Cohen's kappa: 1 for full agreement, 0 for that of chance; `None` where both used one and
+    the same label throughout."""
+
+
+class ReviewAgreement(Record):
+    """How far the reviewers of a collection agree."""
+
+    items: int
+    """Items that have a reviewer's label."""
+    disputed: int
+    """Items to which two reviewers gave different labels."""
+    pairs: tuple[ReviewerPair, ...]
+
+
 class ItemsWanted(Record):
     """Which items are listed."""
 

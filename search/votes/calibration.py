@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from encoder.card import EncoderCard
 from search.disk.atomic import write_durably
 from search.errors import BadQuestion
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.schemas.answers import Hit
+from search.schemas.answers import Hit, ReviewedLabel
 from search.schemas.calibration import (
     FEWEST,
     Calibration,
@@ -25,7 +25,7 @@ from search.schemas.calibration import (
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.questions import Weighting
-from search.votes.knn import vote
+from search.votes.knn import vote, with_reviews
 from search.votes.reliability import (
     Floats,
     coverage_curve,
@@ -57,7 +57,21 @@ class _Sample:
     kth: float
 
 
-def calibrate(store: Store, card: EncoderCard, digest: str, plan: CalibrationPlan) -> Calibration:
+@dataclass(frozen=True)
+class Content:
+    """The content that a calibration is fitted on."""
+
+    digest: str
+    """Of the collection."""
+    reviews: str | None = None
+    """Digest of the reviewers' labels; `None` where there is none."""
+    labels: Mapping[str, ReviewedLabel] = field(default_factory=dict)
+    """The reviewers' labels, by item."""
+
+
+def calibrate(
+    store: Store, card: EncoderCard, content: Content, plan: CalibrationPlan
+) -> Calibration:
     """Fit a calibration on the items of a store.
 
     Each item of the sample is a query through the index that excludes the item itself, its
@@ -66,7 +80,7 @@ def calibrate(store: Store, card: EncoderCard, digest: str, plan: CalibrationPla
     Raises:
         CannotCalibrate: too few labelled items, or of one label only.
     """
-    labelled, chosen = _sample(store, plan.sample)
+    labelled, chosen = _sample(store, plan.sample, content.labels)
     labels = {stored.item.label for stored in chosen}
     if len(chosen) < FEWEST or len(labels) < 2:
         raise CannotCalibrate(
@@ -75,12 +89,17 @@ def calibrate(store: Store, card: EncoderCard, digest: str, plan: CalibrationPla
         )
     ks = sorted(set(plan.ks))
     vectors: Vectors = np.stack([stored.vector for stored in chosen])
-    lists = store.nearest_batch(vectors, ks[-1], None, [_own(stored.item) for stored in chosen])
+    own = [_own(stored.item) for stored in chosen]
+    lists = [
+        with_reviews(hits, content.labels)
+        for hits in store.nearest_batch(vectors, ks[-1], None, own)
+    ]
     without = sum(stored.item.patient is None for stored in chosen)
     return Calibration(
         fingerprint=card.fingerprint,
         items=store.count(),
-        digest=digest,
+        digest=content.digest,
+        reviews=content.reviews,
         unit="patient" if not without else "source" if without == len(chosen) else "mixed",
         without_patient=without,
         labelled=labelled,
@@ -90,11 +109,16 @@ def calibrate(store: Store, card: EncoderCard, digest: str, plan: CalibrationPla
     )
 
 
-def _sample(store: Store, most: int) -> tuple[int, list[Stored]]:
+def _sample(
+    store: Store, most: int, labels: Mapping[str, ReviewedLabel]
+) -> tuple[int, list[Stored]]:
     """How many items are labelled, and the sample of them, in an order that ids decide."""
     kept: dict[str, Stored] = {}
     labelled = 0
     for stored in scroll_all(store):
+        if (one := labels.get(stored.item.id)) is not None:
+            item = stored.item.model_copy(update={"label": one.label})
+            stored = replace(stored, item=item)
         if stored.item.label is not None:
             labelled += 1
             kept[sha256(stored.item.id.encode()).hexdigest()] = stored

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from search.schemas.answers import Answer, CalibrationState, LineageSpread, State, Vote, VoteAnswer
 from search.schemas.calibration import Calibration, CalibrationFit
 from search.schemas.questions import RELATIONS, Question, Refinement, Weighting
@@ -16,8 +18,22 @@ FEW_VOTERS = 3
 DANGEROUS_SHARE = 0.1
 """A label is not shown while this much of the vote would take a blast for a mature cell or the
 reverse."""
+CIRCULAR = (
+    "No vote: the neighbours were chosen by their label, so that a vote would only repeat the "
+    "filter. Remove the label filter to see one."
+)
 LIKELY = 0.5
 """A label with a calibrated probability below this is not shown."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How foreign a query is to the collection that it is compared with."""
+
+    residual: float
+    """`search.votes.familiarity.Familiar.residual` of its vector."""
+    far: float
+    """Residual beyond which it is out of distribution."""
 
 
 def judge(
@@ -25,6 +41,7 @@ def judge(
     fit: CalibrationFit | None = None,
     answer: Answer | None = None,
     lineage: LineageSpread | None = None,
+    foreign: Foreign | None = None,
 ) -> tuple[State, str, float | None]:
     """Whether a vote is clear enough to be shown as one label, why, and its probability.
 
@@ -33,21 +50,16 @@ def judge(
         fit: Of the collection's calibration, where it fits the question.
         answer: The neighbours that voted.
         lineage: The vote along maturation.
+        foreign: How foreign the query is; where that is unknown, the distance of its last
+            neighbour is held to the calibration's.
     """
+    if answer is not None and answer.unfit:
+        return "not sure", f"Not sure: {' '.join(answer.unfit)}", None
+    if (far := _far(fit, answer, foreign)) is not None:
+        return "out of distribution", f"Out of distribution: {far}", None
     if found.label is None:
         return "not sure", "Not sure: no neighbour carries a label.", None
     probability = fit.curve.at(list(found.shares.values())) if fit else None
-    if fit is not None and answer is not None and answer.hits:
-        distance = kth_distance(answer.hits)
-        if distance > fit.far:
-            return (
-                "out of distribution",
-                (
-                    f"Out of distribution: its neighbour number {len(answer.hits)} is farther "
-                    f"({distance:.3f}) than is usual among the library's own items ({fit.far:.3f})."
-                ),
-                probability,
-            )
     reason = _doubt(found, probability, lineage)
     if reason is not None:
         return "not sure", f"Not sure: {reason}", probability
@@ -56,6 +68,25 @@ def judge(
     if probability is not None:
         reason += f" Votes like this one were right {probability:.0%} of the time in this library."
     return "sure", reason, probability
+
+
+def _far(fit: CalibrationFit | None, answer: Answer | None, foreign: Foreign | None) -> str | None:
+    if foreign is not None:
+        if foreign.residual <= foreign.far:
+            return None
+        return (
+            f"it has {foreign.residual / max(foreign.far, 1e-9):.1f} times as much that this "
+            "collection cannot express as the most unusual hundredth of its own items."
+        )
+    if fit is None or answer is None or not answer.hits:
+        return None
+    distance = kth_distance(answer.hits)
+    if distance <= fit.far:
+        return None
+    return (
+        f"its neighbour number {len(answer.hits)} is farther ({distance:.3f}) than is usual "
+        f"among the library's own items ({fit.far:.3f})."
+    )
 
 
 def _doubt(found: Vote, probability: float | None, lineage: LineageSpread | None) -> str | None:
@@ -82,12 +113,24 @@ def judged(
     calibration: Calibration | None,
     *,
     stale: bool,
+    foreign: Foreign | None = None,
 ) -> VoteAnswer:
-    """The vote of the neighbours in an answer, with all that is needed to trust it or not."""
+    """The vote of the neighbours in an answer, with all that is needed to trust it or not.
+
+    There is no vote where the question filters by label: it could only say the filter again.
+    """
+    if question.where.label or question.not_these.label:
+        return VoteAnswer(
+            vote=Vote(label=None, shares={}, voters=0, unlabelled=0, margin=0.0),
+            sure=False,
+            reason=CIRCULAR,
+            answer=answer,
+            calibration="other question",
+        )
     found = vote(answer.hits, weighting, temperature)
     state_of, fit = applicable(question, weighting, temperature, calibration, stale=stale)
     lineage = spread(found)
-    state, reason, probability = judge(found, fit, answer, lineage)
+    state, reason, probability = judge(found, fit, answer, lineage, foreign)
     return VoteAnswer(
         vote=found,
         sure=state == "sure",
@@ -97,6 +140,8 @@ def judged(
         probability=probability,
         calibration=state_of,
         lineage=lineage,
+        residual=None if foreign is None else foreign.residual,
+        far=None if foreign is None else foreign.far,
     )
 
 

@@ -5,13 +5,13 @@ The vote that is served is the vote that scores a checkpoint in training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.schemas.answers import Hit, Vote
+from search.schemas.answers import Hit, ReviewedLabel, Vote
 from search.schemas.questions import Weighting
 
 
@@ -87,7 +87,8 @@ def vote(
 ) -> Vote:
     """The label that the neighbours of one query carry; see `votes`.
 
-    Neighbours without a label do not vote, and the order of the hits plays no part.
+    A reviewer's label counts before the recorded one, where a hit has it. Neighbours without a
+    label do not vote, and the order of the hits plays no part.
 
     Args:
         hits: The neighbours, in any order.
@@ -95,14 +96,14 @@ def vote(
         temperature: Of `softmax`.
     """
     voters = sorted(
-        (hit for hit in hits if hit.item.label is not None),
-        key=lambda hit: (-hit.score, str(hit.item.label), hit.item.id),
+        (hit for hit in hits if hit.label is not None),
+        key=lambda hit: (-hit.score, str(hit.label), hit.item.id),
     )
-    names = sorted({str(hit.item.label) for hit in voters})
+    names = sorted({str(hit.label) for hit in voters})
     unlabelled = len(hits) - len(voters)
     if not voters:
         return Vote(label=None, shares={}, voters=0, unlabelled=unlabelled, margin=0.0)
-    labels = np.array([[names.index(str(hit.item.label)) for hit in voters]])
+    labels = np.array([[names.index(str(hit.label)) for hit in voters]])
     scores = np.array([[hit.score for hit in voters]])
     found = votes(labels, scores, len(names), weighting, temperature)
     shares = {names[at]: float(found.shares[0, at]) for at in found.order[0]}
@@ -113,6 +114,21 @@ def vote(
         unlabelled=unlabelled,
         margin=float(found.margin[0]),
     )
+
+
+def with_reviews(hits: Sequence[Hit], labels: Mapping[str, ReviewedLabel]) -> list[Hit]:
+    """Hits with the reviewers' labels that they have.
+
+    Args:
+        hits: Any.
+        labels: By item id.
+    """
+    if not labels:
+        return list(hits)
+    return [
+        hit.model_copy(update={"reviewed": one}) if (one := labels.get(hit.item.id)) else hit
+        for hit in hits
+    ]
 
 
 def _weights(

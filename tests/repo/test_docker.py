@@ -209,7 +209,8 @@ def test_the_folder_of_the_images_holds_no_python() -> None:
     assert not list(DOCKER.rglob("*.py"))
 
 
-def test_an_image_is_built_where_there_is_an_engine() -> None:
+@pytest.mark.parametrize("name", ["search", "ui"])
+def test_an_image_is_built_where_there_is_an_engine(name: str) -> None:
     docker = shutil.which("docker")
     if (
         docker is None
@@ -217,7 +218,7 @@ def test_an_image_is_built_where_there_is_an_engine() -> None:
     ):
         pytest.skip("no Docker engine here")
     done = subprocess.run(
-        [docker, "build", "-q", "-f", str(DOCKER / "ui.Dockerfile"), str(REPOSITORY)],
+        [docker, "build", "-q", "-f", str(DOCKER / f"{name}.Dockerfile"), str(REPOSITORY)],
         check=False,
         capture_output=True,
         text=True,

@@ -39,7 +39,8 @@ def html(app: AppTest) -> str:
     """All that is drawn as HTML, in the page and on boards."""
     drawn = [str(part.proto.body) for part in app.get("html")]
     boards = [str(part.proto.json) for part in app.get("bidi_component")]
-    return " ".join(drawn + boards).replace('\\"', '"')
+    commands = [part.value for part in app.code]
+    return " ".join(drawn + boards + commands).replace('\\"', '"')
 
 
 def drawn(live: Live, label: str) -> Path:
@@ -378,6 +379,7 @@ def test_an_empty_library_says_how_to_fill_it(bare: str, monkeypatch: pytest.Mon
     assert not app.exception
     assert httpx.get(f"{bare}/health", trust_env=False).json()["status"] == "empty"
     assert "hemaseek ingest PATH" in html(app)
+    assert "Import cells" in [one.label for one in app.button]
 
 
 @pytest.mark.parametrize("name", ["compare", "case", "atlas", "evaluate", "library"])

@@ -28,7 +28,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything that a run needs. Never raises: what fails is a finding."""
     checks: tuple[tuple[str, Callable[[Settings], str]], ...] = (
-        ("torch and timm", _torch),
+        ("PyTorch", _torch),
         ("embedded store", _edge),
         ("slide reader", _openslide),
         ("encoder", _encoder),
@@ -47,6 +47,13 @@ def _look(what: str, check: Callable[[Settings], str], settings: Settings) -> Fi
 
 
 def _torch(_: Settings) -> str:
+    from encoder.contract import has_torch
+
+    if not has_torch():
+        return (
+            "not installed, and not needed by the encoders that ship; DINOv2, DinoBloom, RedDino, "
+            "timm sources and GPUs need it: make install EXTRA=torch"
+        )
     import timm
     import torch
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXTRAS = {
-    "torch": "encoder",
-    "timm": "encoder",
+    "torch": "torch",
+    "timm": "torch",
+    "torchvision": "torch",
+    "openvino": "encoder",
     "cv2": "encoder",
     "qdrant_edge": "search",
     "qdrant_client": "search",
@@ -20,7 +22,9 @@ EXTRAS = {
     "ray": "ray",
     "cellpose": "cellpose",
     "instanseg": "instanseg",
-    "sklearn": "train",
+    "sklearn": "search",
+    "peft": "train",
+    "faiss": "gpu",
     "streamlit": "ui",
 }
 """The extra that brings a package."""
@@ -36,7 +40,10 @@ def in_one_sentence() -> Iterator[None]:
         extra = EXTRAS.get(missing)
         if extra is None:
             raise
-        refuse(f"this needs {missing}, which is not installed: run `uv sync --extra {extra}`")
+        refuse(
+            f"this needs {missing}, which is not installed: run `make install EXTRA={extra}` "
+            f"(or `uv sync --inexact --extra {extra}`)"
+        )
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from search.schemas.answers import Answer, VoteAnswer
+from search.schemas.answers import Answer, Hit, VoteAnswer
 from search.schemas.cells import JudgedField
 from search.schemas.items import Item
 from search.schemas.reviews import ReviewedRecord
@@ -23,7 +23,10 @@ def as_csv(answer: Answer) -> bytes:
     """
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n")
-    write.writerow(["rank", "score", *COLUMNS, "x", "y", "w", "h", "encoder", "collection"])
+    review = ["reviewed_label", "reviewed_by", "reviewed_at", "disputed"]
+    write.writerow(
+        ["rank", "score", *COLUMNS, "x", "y", "w", "h", "encoder", "collection", *review]
+    )
     for at, hit in enumerate(answer.hits, 1):
         facts = hit.item.model_dump(mode="json")
         box = facts.pop("bbox") or {}
@@ -35,9 +38,15 @@ def as_csv(answer: Answer) -> bytes:
                 *(box.get(side, "") for side in ("x", "y", "w", "h")),
                 answer.encoder,
                 answer.collection,
+                *_reviewed(hit),
             ]
         )
     return out.getvalue().encode("utf-8-sig")
+
+
+def _reviewed(hit: Hit) -> list[Any]:
+    one = hit.reviewed
+    return [""] * 4 if one is None else [_plain(one.label), _plain(one.by), one.at, one.disputed]
 
 
 def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -> bytes:

@@ -15,7 +15,7 @@ from ui.look.scalebar import bar_html, scale_bar, side_um
 from ui.look.theme import GLYPHS
 
 THUMBNAIL_PX = 160
-"""A thumbnail with this many pixels a side may have been shrunk: it has lost its size."""
+"""A picture with exactly this many pixels a side may have been shrunk: it has lost its size."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def card(
 
     Args:
         item: The item.
-        picture: Its JPEG, as the service gives it.
+        picture: Its JPEG, as the service gives it: the thumbnail, or the whole picture.
         at: Its place among neighbours, from 1, which is shown.
         number: Its place in any other list; either way the key of that digit goes to the card.
         score: Its similarity.
@@ -79,7 +79,7 @@ def card(
     width, height = pixels(picture)
     longer = max(width, height)
     bar = scale_bar(
-        side_um(item, longer if longer < THUMBNAIL_PX else None),
+        side_um(item, longer if longer != THUMBNAIL_PX else None),
         item.um_per_px_origin == "estimate",
     )
     id = escape(item.id)

@@ -68,8 +68,7 @@ def down(error: ServiceDown) -> str:
     return state(
         "down",
         "The service is down",
-        f"{_sentence(str(error))} Then reload this page.",
-        "hemaseek serve",
+        f"No service answers at {error.url}. Start it in a terminal, then try again.",
         role="alert",
     )
 

@@ -22,7 +22,7 @@ from ui.look.tables import badge, plain, table
 from ui.screens.detail import Shown, open_item
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, goto, show_in_address
-from ui.session.pictures import pictures
+from ui.session.pictures import measurable
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
 from ui.widgets.gates import read, simplified, written
@@ -453,9 +453,9 @@ def _pictures(
     if not ids:
         st.html(states.notes(["No cell lies inside this gate."]))
         return
-    images = pictures(place.client, ids, place.name)
     page = place.client.items_page(place.name, Filter(ids=tuple(ids)), SHOWN).items
     items = {item.id: item for item in page}
+    images = measurable(place.client, page, place.name)
     cards = "".join(
         card(
             items[id],

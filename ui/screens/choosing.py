@@ -54,7 +54,7 @@ def begin(place: Place, search: Searching) -> None:
     st.html('<h2 class="hs-section">A sample from the library</h2>')
     about = place.facts
     samples = sampled(place.client, place.name, about.dim, about.fingerprint)
-    shown = pictures(place.client, [item.id for item in samples], place.name)
+    shown = pictures(place.client, samples, place.name)
     cards = "".join(
         card(item, shown[item.id], act="ask", number=at) for at, item in enumerate(samples, 1)
     )

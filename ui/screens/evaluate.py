@@ -30,7 +30,7 @@ from ui.screens.detail import Shown, open_item
 from ui.screens.paired import UNITS, side_by_side
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, show_in_address
-from ui.session.pictures import pictures
+from ui.session.pictures import measurable
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
 
@@ -481,7 +481,7 @@ def _pictures(
     ids = [one.item for one in stored]
     page = place.client.items_page(record.collection, Filter(ids=tuple(ids)), SHOWN).items
     items = {item.id: item for item in page}
-    images = pictures(place.client, ids, record.collection)
+    images = measurable(place.client, page, record.collection)
     cards = "".join(
         card(
             items[one.item],

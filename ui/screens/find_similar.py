@@ -9,6 +9,7 @@ import streamlit as st
 
 from search.client.transport import ServiceDown, ServiceError
 from search.schemas.filters import Filter
+from search.schemas.items import Item
 from ui.address import MOST_COMPARED, Searching
 from ui.exports.downloads import as_csv, as_json
 from ui.look import states
@@ -105,8 +106,8 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
         neighbours(place, search, found, shown, query)
 
 
-def _pictured(found: Results) -> list[str]:
-    return list(dict.fromkeys(hit.item.id for hit in found.answer.hits))
+def _pictured(found: Results) -> list[Item]:
+    return list({hit.item.id: hit.item for hit in found.answer.hits}.values())
 
 
 def filters(place: Place, search: Searching) -> Searching:

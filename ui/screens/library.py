@@ -15,12 +15,15 @@ from ui.exports.downloads import reviews_csv
 from ui.look import states
 from ui.look.card import data_url
 from ui.look.tables import badge, count, moment, plain, table
+from ui.screens.importing import importing
 from ui.session.jobs import follow, outcome
-from ui.session.place import Place, guarded, opened
+from ui.session.navigation import begin_with, show_in_address
+from ui.session.place import Place, guarded, nothing, opened
 
 JOB = "library-job"
 NOTE = "library-note"
 FACETS = ("kind", "dataset", "label", "site", "stain", "scanner")
+VIEWS = ("Overview", "Versions", "Imports", "Jobs")
 PICTURES = 12
 """Rejected files of which a thumbnail is shown."""
 CARD = {
@@ -47,22 +50,13 @@ def show() -> None:
         return
     with guarded():
         if not place.collections:
-            st.html(
-                states.empty(
-                    "There is no collection yet",
-                    "The first ingest makes one. Sub-folders become labels.",
-                    "hemaseek ingest PATH --dataset NAME",
-                )
-            )
+            importing(place)
             return
         _note()
-        view = st.segmented_control(
-            "View",
-            ["Overview", "Versions", "Imports", "Jobs"],
-            default="Overview",
-            key="library-view",
-            label_visibility="collapsed",
-        )
+        begin_with("library-view", "view", VIEWS)
+        st.session_state.setdefault("library-view", VIEWS[0])
+        view = st.segmented_control("View", VIEWS, key="library-view", label_visibility="collapsed")
+        show_in_address(view=None if view == VIEWS[0] else view)
         views = {"Versions": _versions, "Imports": _imports, "Jobs": _jobs}
         views.get(view or "", _overview)(place)
 
@@ -363,12 +357,10 @@ def _imports(place: Place) -> None:
     except ServiceError as error:
         if error.status != 404:
             raise
-        st.html(
-            states.empty(
-                "This service does not list imports",
-                "It was started without the ingest part. The terminal lists the imports:",
-                "hemaseek jobs",
-            )
+        nothing(
+            "This service does not list imports",
+            "It was started without the ingest part. The terminal lists the imports:",
+            "hemaseek jobs",
         )
         return
     facts = [
@@ -390,11 +382,12 @@ def _imports(place: Place) -> None:
             ]
             for one in found.runs
         ]
-        empty = states.empty("No import yet", "Run an ingest.", "hemaseek ingest PATH")
+        empty = states.empty("No import yet", "Begin one at the right.")
         st.html(
             table(["", "State", "Started (UTC)", "Result"], rows, text=[1, 3]) if rows else empty
         )
     with right:
+        importing(place)
         _rejected(place, found)
 
 

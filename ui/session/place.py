@@ -13,6 +13,7 @@ from search.client.transport import ServiceDown, ServiceError
 from search.schemas.collections import CollectionFacts
 from search.settings import Settings
 from ui.look import states
+from ui.session.navigation import goto
 
 CHOSEN = "hs-collection"
 """Where the session keeps the collection that is looked at, for all pages."""
@@ -53,7 +54,12 @@ def guarded() -> Iterator[None]:
 
 def refused(error: ServiceDown | ServiceError) -> None:
     """Show what went wrong and what to do."""
-    st.html(states.down(error) if isinstance(error, ServiceDown) else states.failed(error))
+    if not isinstance(error, ServiceDown):
+        st.html(states.failed(error))
+        return
+    st.html(states.down(error))
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        st.code("hemaseek serve", language=None, width="content")
 
 
 def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
@@ -64,30 +70,46 @@ def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
         lead: One sentence: what is done here.
         needs_items: Whether the page is of no use over an empty library.
     """
+    client = connect()
+    collections: list[CollectionFacts] = []
+    failure: ServiceDown | ServiceError | None = None
+    name = ""
     with st.container(horizontal=True, vertical_alignment="bottom", key="hs-head"):
         st.html(
             f'<header class="hs-title"><h1>{title}</h1><p class="hs-lead">{lead}</p></header>',
             width="stretch",
         )
-        client = connect()
         try:
             collections = client.collections()
         except (ServiceDown, ServiceError) as error:
-            refused(error)
-            return None
-        filled = [collection for collection in collections if collection.items]
-        if filled or (collections and not needs_items):
-            return Place(client, collections, _choose(filled if needs_items else collections))
-    if not needs_items:
-        return Place(client, collections, "")
-    st.html(
-        states.empty(
-            "The library is empty",
-            "Bring in images first, then reload this page. Sub-folders become labels.",
-            "hemaseek ingest PATH --dataset NAME",
-        )
+            failure = error
+        choice = [one for one in collections if one.items] if needs_items else collections
+        if choice:
+            name = _choose(choice)
+    if failure is not None:
+        refused(failure)
+        if st.button("Try again", icon=":material/refresh:", key="try-again"):
+            st.rerun()
+        return None
+    if name or not needs_items:
+        return Place(client, collections, name)
+    nothing(
+        "The library is empty",
+        "Import cells first: sample cells, an upload, or a folder. Then everything here works.",
+        "hemaseek ingest PATH --dataset NAME",
     )
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        if st.button("Import cells", type="primary", icon=":material/download:", key="to-import"):
+            goto("library", {"view": "Imports"})
     return None
+
+
+def nothing(title: str, text: str, command: str = "") -> None:
+    """Say that nothing is there and how that changes, with a command that can be copied."""
+    st.html(states.empty(title, text))
+    if command:
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            st.code(command, language=None, width="content")
 
 
 def _choose(collections: list[CollectionFacts]) -> str:

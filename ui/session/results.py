@@ -19,7 +19,7 @@ from search.schemas.filters import Filter
 from search.schemas.items import Item, Keyword
 from search.schemas.questions import Question, Refinement
 from ui.address import MOST_COMPARED, Searching
-from ui.session.pictures import pictures as there
+from ui.session.pictures import measurable
 from ui.session.uploads import Uploads
 
 COUNTED: tuple[Keyword, ...] = (
@@ -95,10 +95,10 @@ def full_picture(_client: Client, id: str, collection: str) -> bytes:
     return _client.image(id, collection, "full")
 
 
-def pictures(client: Client, ids: Sequence[str], collection: str) -> dict[str, bytes]:
-    """The small pictures of items; a grey one for an item that was deleted in between."""
-    found = there(client, ids, collection)
-    return {id: found.get(id) or grey() for id in ids}
+def pictures(client: Client, items: Sequence[Item], collection: str) -> dict[str, bytes]:
+    """The pictures of items by id; a grey one for an item that was deleted in between."""
+    found = measurable(client, items, collection)
+    return {item.id: found.get(item.id) or grey() for item in items}
 
 
 def grey(side: int = 16) -> bytes:

@@ -9,13 +9,14 @@ from fastapi import Body, Query
 from search.api.access import Reads, Writes, api_router
 from search.cases.count import count_case
 from search.errors import NoSuchItem
-from search.library.reviews import Reviewed, Reviews
+from search.library.reviews import Reviewed, Reviews, agreement
 from search.query.stored import stored
 from search.schemas.cases import CaseCount, CountQuestion
 from search.schemas.items import Item, ItemId
 from search.schemas.reviews import (
     ItemPage,
     ItemsWanted,
+    ReviewAgreement,
     ReviewedPage,
     ReviewedRecord,
     ReviewRecord,
@@ -61,6 +62,17 @@ def list_reviews(
     return ReviewedPage(
         reviewed=tuple(_record(found[one.item], one) for one in page if one.item in found),
         next=page[-1].item if more else None,
+    )
+
+
+@router.get("/collections/{name}/reviews/agreement")
+def review_agreement(name: str, access: Reads) -> ReviewAgreement:
+    """How far the reviewers of a collection agree, each two over what both labelled."""
+    reviewed = Reviews(access.context(name).collection.versions).all()
+    return ReviewAgreement(
+        items=sum(one.label is not None for one in reviewed),
+        disputed=sum(one.disputed for one in reviewed),
+        pairs=tuple(agreement(reviewed)),
     )
 
 

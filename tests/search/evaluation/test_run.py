@@ -29,11 +29,11 @@ from search.evaluation.run import Outcome, Whole, evaluate
 from search.index.contract import Store
 from search.library.shards import Entry
 from search.query.answer import answer as search
-from search.query.answer import answer_with_vote
 from search.schemas.evaluations import EvaluationPlan, EvaluationResult, SetFacts
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
 from search.service import Service
+from search.votes.knn import vote
 
 PLAN = EvaluationPlan(ks=(1, 3, 8), resamples=50, ann_sample=40)
 
@@ -145,8 +145,8 @@ def test_each_patient_left_out_is_the_vote_that_is_served(service: Service) -> N
     checked = 0
     for at, row in enumerate(made.rows[:80]):
         question = Question(item=outcome.cells.ids[row], k=8, where=Filter(label=labels))
-        vote = answer_with_vote(service.context(), question).vote
         hits = search(service.context(), question).hits
+        voted = vote(hits)
         group = outcome.cells.group
         known = {id: at for at, id in enumerate(outcome.cells.ids)}
         if any(group[known[hit.item.id]] == group[row] for hit in hits):
@@ -157,7 +157,7 @@ def test_each_patient_left_out_is_the_vote_that_is_served(service: Service) -> N
             or (outcome.cells.vectors[alike] @ outcome.cells.vectors[row]).max() > 0.99
         ):
             continue
-        want = [vote.shares.get(name, 0.0) for name in names]
+        want = [voted.shares.get(name, 0.0) for name in names]
         assert made.shares[at] == pytest.approx(want, abs=1e-4)
         checked += 1
     assert checked > 30

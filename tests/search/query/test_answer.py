@@ -16,6 +16,7 @@ from search.cases.similar import similar_cases
 from search.errors import BadQuestion, NoSuchItem
 from search.library.shards import Entry
 from search.query.answer import answer as search
+from search.query.answer import answer_with_vote
 from search.schemas.cases import CaseQuestion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
@@ -403,3 +404,37 @@ def test_an_item_that_is_not_there_is_named(service: Service) -> None:
 def test_duplicates_are_excluded_unless_allowed() -> None:
     assert "duplicate" in RELATIONS
     assert Question(item=None).exclude == RELATIONS
+
+
+def test_every_item_belongs_to_one_group_by_patient_else_case_else_source(
+    service: Service, entries: list[Entry]
+) -> None:
+    def key(item: Item) -> tuple[str, str]:
+        names = ("patient", "case", "source")
+        return next((n, str(v)) for n in names if (v := getattr(item, n)) is not None)
+
+    for entry in entries[::8]:
+        question = Question(item=entry.item.id, k=50, group_by="group", exclude=EXCLUDED)
+        allowed = oracle(entries, question)
+        sizes: dict[tuple[str, str], int] = {}
+        for item, _ in allowed:
+            sizes[key(item)] = sizes.get(key(item), 0) + 1
+
+        answer = search(service.context(), question)
+
+        assert [(one.by, one.value) for one in answer.groups] == list(sizes)
+        assert all(
+            one.items == sizes["patient", one.value] for one in answer.groups if one.by == "patient"
+        )
+        assert answer.searched == len(allowed)
+
+
+def test_there_is_no_vote_under_a_filter_by_label(service: Service, entries: list[Entry]) -> None:
+    for filtered in ({"where": Filter(label=("MY",))}, {"not_these": Filter(label=("MY",))}):
+        question = Question(item=entries[0].item.id, k=5, **filtered)  # type: ignore[arg-type]
+
+        voted = answer_with_vote(service.context(), question)
+
+        assert (voted.vote.label, voted.vote.shares, voted.sure) == (None, {}, False)
+        assert "No vote" in voted.reason
+        assert voted.answer.hits

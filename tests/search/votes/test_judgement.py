@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from search.schemas.answers import Vote
-from search.votes.judgement import judge
+from search.schemas.answers import Answer, Vote
+from search.schemas.filters import Filter
+from search.votes.judgement import Foreign, judge
 from search.votes.lineage import spread
 
 
@@ -33,3 +34,39 @@ def test_a_vote_is_judged_with_a_reason(vote: Vote, state: str, words: str) -> N
     assert found == state
     assert words in reason
     assert probability is None
+
+
+def answered(*unfit: str) -> Answer:
+    return Answer(
+        hits=(),
+        collection="cells",
+        items=10,
+        encoder="e",
+        fingerprint="f",
+        k=10,
+        exact=False,
+        where=Filter(),
+        patients=0,
+        sources=0,
+        sites=0,
+        patient_exclusion="applied",
+        unfit=unfit,
+    )
+
+
+def test_no_verdict_stands_on_a_picture_that_shows_nothing() -> None:
+    blank = answered("The image is nearly blank.")
+
+    found, reason, _ = judge(vote_of(SNE=1.0), answer=blank, foreign=Foreign(0.1, 0.5))
+
+    assert (found, reason) == ("not sure", "Not sure: The image is nearly blank.")
+
+
+def test_no_verdict_stands_on_a_stranger_whatever_its_neighbours_say() -> None:
+    stranger, own = Foreign(1.0, 0.5), Foreign(0.5, 0.5)
+
+    assert judge(vote_of(WBC=1.0), answer=answered(), foreign=stranger)[::2] == (
+        "out of distribution",
+        None,
+    )
+    assert judge(vote_of(WBC=1.0), answer=answered(), foreign=own)[0] == "sure"

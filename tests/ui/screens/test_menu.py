@@ -21,7 +21,9 @@ def page(monkeypatch: pytest.MonkeyPatch, url: str, name: str) -> AppTest:
 
 
 def html(app: AppTest) -> str:
-    return " ".join(str(part.proto.body) for part in app.get("html"))
+    return " ".join(
+        [*(str(part.proto.body) for part in app.get("html")), *(c.value for c in app.code)]
+    )
 
 
 def test_a_case_is_counted_by_source_reviewers_and_neighbours(

@@ -146,3 +146,48 @@ def test_a_tile_of_tissue_is_called_nothing_by_cells(library: Library) -> None:
 
     assert [one.voted for one in counted.cells] == [None]
     assert counted.not_sure == 1
+
+
+def test_reviews_count_in_votes_and_counts_and_recorded_labels_answer_as_before(
+    client: TestClient,
+) -> None:
+    item = page(client, limit=1)["items"][0]  # type: ignore[index]
+    question = {"item": item["id"], "k": 5}
+    before = client.post("/v1/vote", json=question).json()
+    voters = [hit["item"]["id"] for hit in before["answer"]["hits"]]
+
+    said = [{"item": id, "label": "blast"} for id in voters]
+    client.post(f"{CELLS}/reviews", json={"reviews": said, "reviewer": "Ada"})
+    said[0] = {"item": voters[0], "label": "myeloblast"}
+    client.post(f"{CELLS}/reviews", json={"reviews": said, "reviewer": "Ben"})
+    after = client.post("/v1/vote", json=question).json()
+    recorded = client.post("/v1/vote", json={**question, "labels": "recorded"}).json()
+    count = {"by": "patient", "case": item["patient"], "k": 5}
+    counted = client.post(f"{CELLS}/cases/count", json=count).json()
+
+    for one in (before, recorded):
+        one["answer"].pop("seconds")
+        one["answer"].pop("labels")
+    assert recorded == before
+    assert after["vote"]["label"] == "blast"
+    assert [hit["item"] for hit in after["answer"]["hits"]] == [
+        hit["item"] for hit in before["answer"]["hits"]
+    ]
+    assert (after["answer"]["labels"], after["answer"]["reviewed"]) == ("reviewed", 5)
+    first = after["answer"]["hits"][0]["reviewed"]
+    assert (first["label"], first["by"], first["disputed"]) == ("myeloblast", "Ben", True)
+    assert "blast" in {cell["voted"] for cell in counted["cells"]}
+
+
+def test_the_agreement_of_two_reviewers_is_kappa(client: TestClient) -> None:
+    ids = [item["id"] for item in page(client, limit=4)["items"]]  # type: ignore[index]
+    for reviewer, labels in (("Ada", "aabb"), ("Ben", "aaba")):
+        said = [{"item": id, "label": one} for id, one in zip(ids, labels, strict=True)]
+        client.post(f"{CELLS}/reviews", json={"reviews": said, "reviewer": reviewer})
+
+    found = client.get(f"{CELLS}/reviews/agreement").json()
+
+    assert (found["items"], found["disputed"]) == (4, 1)
+    (pair,) = found["pairs"]
+    assert (pair["one"], pair["other"], pair["items"], pair["agreed"]) == ("Ada", "Ben", 4, 3)
+    assert pair["kappa"] == pytest.approx(0.5)  # 3/4 seen, 1/2 by chance
