@@ -30,7 +30,7 @@ from search_index import FILTERS, K, make, resident, times
 from encoder.card import EncoderCard
 from search.index.contract import IndexSettings, Store, checked_vectors
 from search.index.embedded import EdgeStore
-from search.index.server import ServerStore, connect, drop_collection
+from search.index.server import ServerStore, connect, drop_collections
 
 VARIANTS = {
     "default (m 16, efc 128)": IndexSettings(),
@@ -136,7 +136,7 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, object]:
     finally:
         shutil.rmtree(base)
         if client is not None:
-            drop_collection(client, called)
+            drop_collections(client, called)
 
 
 def show(asked: argparse.Namespace, table: list[dict]) -> None:

@@ -28,7 +28,6 @@ from search.api.routes import (
     evaluations,
     explain,
     exports,
-    mil,
     questions,
     reviews,
     versions,
@@ -55,7 +54,6 @@ ROUTERS: Sequence[APIRouter] = tuple(
         evaluations,
         explain,
         exports,
-        mil,
     )
 )
 """Every router of this part under `/v1`; `search.api.access` says how one states its roles."""
@@ -66,7 +64,6 @@ MODELS: Sequence[type[BaseModel]] = (
     *atlas.MODELS,
     *evaluations.MODELS,
     *explain.MODELS,
-    *mil.MODELS,
 )
 """Bodies that are read or written by hand, for the OpenAPI file."""
 

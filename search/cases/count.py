@@ -54,7 +54,7 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
     exclusion, warnings = patient_exclusion(
         EXCLUDED,
         all(cell.item.patient is not None for cell in cells),
-        [hit.item for hits in lists for hit in hits],
+        [hit.item.patient for hits in lists for hit in hits],
         "cells that voted",
     )
     if len(cells) < items:

@@ -15,9 +15,14 @@ ROUNDS = 25
 SEED = 20_26
 
 
-def mean_vector(bag: Vectors) -> Floats:
-    """The mean of a bag, of length 1; zero where its vectors cancel out."""
-    mean = bag.astype(np.float64).mean(axis=0)
+def mean_vector(bag: Vectors, weights: Floats | None = None) -> Floats:
+    """The mean of a bag, of length 1; zero where its vectors cancel out.
+
+    Args:
+        bag: n x dim.
+        weights: Of each vector; equal ones if left out.
+    """
+    mean = np.average(bag.astype(np.float64), axis=0, weights=weights)
     length = np.linalg.norm(mean)
     return np.asarray(mean / length if length > 1e-12 else mean * 0)
 
@@ -27,13 +32,23 @@ def mean_distance(one: Vectors, other: Vectors) -> float:
     return 1.0 - float(mean_vector(one) @ mean_vector(other))
 
 
-def max_sim_distance(one: Vectors, other: Vectors) -> float:
+def max_sim_distance(
+    one: Vectors, other: Vectors, weights: Floats | None = None, others: Floats | None = None
+) -> float:
     """1 - the mean cosine of each vector to the nearest of the other bag, both ways: 0 to 2.
 
     The symmetric form of late interaction (Khattab and Zaharia 2020, section 3.3).
+
+    Args:
+        one: n x dim.
+        other: m x dim.
+        weights: Of the vectors of `one`; equal ones if left out.
+        others: Of those of `other`.
     """
     cosines = one.astype(np.float64) @ other.astype(np.float64).T
-    return 1.0 - float(cosines.max(axis=1).mean() + cosines.max(axis=0).mean()) / 2
+    there = np.average(cosines.max(axis=1), weights=weights)
+    back = np.average(cosines.max(axis=0), weights=others)
+    return 1.0 - float(there + back) / 2
 
 
 def kmeans(vectors: Vectors, n: int) -> Vectors:
@@ -69,10 +84,31 @@ def kmeans(vectors: Vectors, n: int) -> Vectors:
     return np.asarray(found, np.float32)
 
 
-def histogram(bag: Vectors, prototypes: Vectors) -> Floats:
+def histogram(bag: Vectors, prototypes: Vectors, weights: Floats | None = None) -> Floats:
     """The share of a bag's vectors that is nearest to each prototype."""
     nearest = (bag.astype(np.float64) @ prototypes.astype(np.float64).T).argmax(axis=1)
-    return np.bincount(nearest, minlength=len(prototypes)) / len(bag)
+    counts = np.bincount(nearest, weights=weights, minlength=len(prototypes))
+    return np.asarray(counts / counts.sum())
+
+
+def vlad(bag: Vectors, prototypes: Vectors, weights: Floats | None = None) -> Floats:
+    """The bag by where its vectors lie around each prototype: prototypes x dim numbers in a row.
+
+    The vector of locally aggregated descriptors (Jegou et al. 2010), the residuals of each
+    prototype and then the whole brought to length 1 (Arandjelovic and Zisserman 2013), each
+    prototype by the root of its share. Zero where every vector is a prototype.
+    """
+    rows, centres = bag.astype(np.float64), prototypes.astype(np.float64)
+    nearest = (rows @ centres.T).argmax(axis=1)
+    even = np.full(len(rows), 1 / len(rows)) if weights is None else weights
+    found = np.zeros(centres.shape)
+    for at in range(len(centres)):
+        mine = nearest == at
+        residual = (even[mine, None] * (rows[mine] - centres[at])).sum(axis=0)
+        if (length := np.linalg.norm(residual)) > 1e-12:
+            found[at] = residual / length * np.sqrt(even[mine].sum())
+    length = np.linalg.norm(found)
+    return np.asarray(found / length if length > 1e-12 else found).ravel()
 
 
 def histogram_distance(one: Vectors, other: Vectors, prototypes: Vectors) -> float:
@@ -87,26 +123,40 @@ def directions(dim: int, n: int = PROJECTIONS) -> Floats:
     return np.asarray(drawn / np.linalg.norm(drawn, axis=0))
 
 
-def transport_distance(one: Vectors, other: Vectors, along: Floats) -> float:
+def transport_distance(
+    one: Vectors,
+    other: Vectors,
+    along: Floats,
+    weights: Floats | None = None,
+    others: Floats | None = None,
+) -> float:
     """The sliced 2-Wasserstein distance (Bonneel et al. 2015, section 3): 0 to 2.
 
     Along each direction both bags are sorted, and the squares of the gaps between equal
-    quantiles are summed exactly, also for bags of different sizes. Scaled by the square root
-    of the dimension, so that it is near the distance of the vectors themselves.
+    quantiles are summed exactly, also for bags of different sizes and weights. Scaled by the
+    square root of the dimension, so that it is near the distance of the vectors themselves.
 
     Args:
         one: n x dim.
         other: m x dim.
         along: See `directions`.
+        weights: Of the vectors of `one`; equal ones if left out.
+        others: Of those of `other`.
     """
-    n, m = len(one), len(other)
-    left = np.sort(one.astype(np.float64) @ along, axis=0)
-    right = np.sort(other.astype(np.float64) @ along, axis=0)
-    cuts = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)  # in units of 1 / (n m)
-    width = np.diff(cuts) / (n * m)
-    gap = left[cuts[:-1] // m] - right[cuts[:-1] // n]
-    squared = (width[:, None] * gap**2).sum(axis=0).mean()
-    return float(np.sqrt(squared * along.shape[0]))
+    left, right = one.astype(np.float64) @ along, other.astype(np.float64) @ along
+    mine = np.full(len(one), 1 / len(one)) if weights is None else weights / weights.sum()
+    theirs = np.full(len(other), 1 / len(other)) if others is None else others / others.sum()
+    total = 0.0
+    for a, b in zip(left.T, right.T, strict=True):
+        first, second = np.argsort(a), np.argsort(b)
+        ends_a, ends_b = np.cumsum(mine[first]), np.cumsum(theirs[second])
+        ends = np.sort(np.concatenate([ends_a[:-1], ends_b[:-1], [1.0]]))
+        width = np.diff(ends, prepend=0.0)
+        middle = ends - width / 2
+        at = np.minimum(np.searchsorted(ends_a, middle), len(a) - 1)
+        to = np.minimum(np.searchsorted(ends_b, middle), len(b) - 1)
+        total += float(width @ (a[first][at] - b[second][to]) ** 2)
+    return float(np.sqrt(max(total, 0.0) / along.shape[1] * along.shape[0]))
 
 
 def pairs(one: Vectors, other: Vectors, most: int) -> list[tuple[int, int, float]]:

@@ -1,46 +1,47 @@
-"""Similar cases: candidates by votes, compared exactly as bags, own patient excluded."""
+"""Similar cases: chosen by their vectors or by votes, compared as bags, own patient excluded."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
 
+from search.cases.bags import Bag, query_bag
 from search.cases.distances import (
+    Floats,
     directions,
-    histogram_distance,
+    histogram,
     kmeans,
     max_sim_distance,
-    mean_distance,
     mean_vector,
     pairs,
     transport_distance,
+    vlad,
 )
-from search.errors import BadQuestion, NoSuchCase, NoSuchItem
-from search.index.contract import (
-    Store,
-    Stored,
-    Vectors,
-    checked_vectors,
-    need_fingerprint,
-    scroll_all,
+from search.cases.mosaic import MOSAIC, mosaic
+from search.cases.represented import (
+    FITTED_ON,
+    PROTOTYPES,
+    WORDS,
+    Cases,
+    Facts,
+    Pooling,
+    Represented,
+    facts_of,
+    using_cases,
 )
+from search.errors import BadQuestion, NoSuchCase
+from search.index.contract import Store, Stored, Vectors, need_fingerprint, scroll_all
 from search.library.collection import Collection
 from search.neighbours.duplicates import IDENTICAL
-from search.query.alignment import adapted
-from search.query.caveats import image_warnings
 from search.query.context import Context
-from search.query.exclusion import (
-    exclusion_filter,
-    own_groups,
-    patient_exclusion,
-    understood,
-    unknown_names,
-)
-from search.schemas.answers import Alignment, Hit
+from search.query.exclusion import exclusion_filter, patient_exclusion, understood, unknown_names
+from search.schemas.answers import Hit
 from search.schemas.cases import (
     CaseAnswer,
     CaseFacts,
@@ -51,9 +52,8 @@ from search.schemas.cases import (
     Differential,
 )
 from search.schemas.filters import Filter
-from search.schemas.items import Item, Keyword, source_id
+from search.schemas.items import Keyword
 from search.schemas.questions import BagField
-from search.transforms.encoder import AdaptedEncoder
 from search.votes.knn import vote
 
 VOTING = 64
@@ -61,27 +61,57 @@ VOTING = 64
 BALLOT = 50
 """Neighbours of each that are counted; more where they name too few cases."""
 LARGEST_BALLOT = 3200
+SPARE = 8
+"""Cases looked at beyond those that are wanted: some may turn out to be of the query's source."""
+FEW = 500
+"""Cases that a condition on records leaves, and that are compared without being searched for."""
 K_LABEL = 10
 """Neighbours whose vote labels a cell without a label."""
-FITTED_ON = 5000
-"""Items that prototypes are fitted on: the first in order of id, which is as good as drawn."""
+MANY = 4
+"""Cells of a case that are read for each that is compared."""
 VALUES = 10_000
 EXAMPLES = 24
+POOLED: dict[str, tuple[Pooling, ...]] = {
+    "mean": ("mean",),
+    "vlad": ("vlad",),
+    "prototypes": ("prototypes", "mean"),
+}
+"""By which vectors candidates are chosen, for each distance; others take mean and VLAD."""
+Measure = Callable[[Represented], float]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A case that was compared with the query."""
+
+    distance: float
+    case: Represented
+    """Without the cells that are the query's own."""
+    whole: bool
+    """Whether these are all of its cells."""
+    dropped: int
+    """Cells that were left out because the query has the same vector."""
 
 
 @dataclass
-class Bag:
-    """The cells of a query."""
+class Search:
+    """One question on its way."""
 
-    vectors: Vectors
-    items: list[Item] = field(default_factory=list)
-    """Empty where the cells are not stored."""
-    own: dict[str, set[str]] = field(default_factory=dict)
-    """For each relation (item, source, case, patient) the values that the query has."""
-    patient_known: bool = False
-    warnings: list[str] = field(default_factory=list)
-    alignment: Alignment | None = None
-    """How uploaded cells were aligned."""
+    context: Context
+    question: CaseQuestion
+    bag: Bag
+    exclude: Filter
+    """What no compared cell may be."""
+    measure: Measure
+    allowed: frozenset[str] | None
+    """Cases whose records meet `of_cases`; `None` where nothing is asked of records."""
+    compared: int = 0
+    duplicates: int = 0
+
+    @property
+    def store(self) -> Store:
+        """Of the collection's cells."""
+        return self.context.collection.store
 
 
 def similar_cases(
@@ -89,42 +119,33 @@ def similar_cases(
 ) -> CaseAnswer:
     """The cases (slides, patients) whose cells look like the cells of one, nearest first.
 
+    Cases and slides are found by their own vectors and compared by their mosaics. Where a
+    question has conditions on cells, or is about patients, candidates are found by their cells,
+    and the cells that meet the conditions are read.
+
     Raises:
-        BadQuestion: not exactly one of a stored case, items, vectors and images.
+        BadQuestion: not exactly one of a stored case, items, vectors and images; or records
+            that no case has.
         NoSuchCase, NoSuchItem, WrongEncoder, ImageError, BadVector: as they say.
     """
-    collection, card, store = context.collection, context.collection.card, context.collection.store
+    collection, card = context.collection, context.collection.card
     need_fingerprint(collection.name, card, question.fingerprint)
     started = perf_counter()
     about, misread = understood(question.about)
     question = question.model_copy(update={"about": about})
-    misread += [one.words for one in unknown_names(store, question.not_these)]
-    if not question.of_cases.empty:
-        question = _within(collection, question)
-    bag = query_bag(context, question, images)
-    embedded_at = perf_counter()
-    exclude = exclusion_filter(bag.own, question.exclude, question.not_these)
-    values, complete = _candidates(store, question, bag, exclude)
-    measure = _measure(context, question, bag)
-    matches, duplicates, compared = [], 0, 0
-    for value in values:
-        theirs, whole, dropped = _cells(store, question, value, exclude, bag)
-        duplicates += dropped
-        if theirs:
-            compared += 1
-            rows = np.stack([one.vector for one in theirs])
-            matches.append((measure(rows), value, theirs, whole))
-    best = sorted(matches, key=lambda match: (match[0], match[1]))[: question.k]
-    shown = tuple(
-        match.model_copy(update={"records": records_of(collection, question.by, match)})
-        for match in (_match(question, bag, *one) for one in best)
-    )
+    misread += [one.words for one in unknown_names(collection.store, question.not_these)]
+    with using(context, question) as cases:
+        bag = query_bag(context, question, images, cases)
+        embedded_at = perf_counter()
+        search = _search(context, question, bag, cases)
+        best, complete = _by_cells(search) if cases is None else _by_vectors(search, cases)
+    shown = tuple(_match(search, one) for one in best)
     exclusion, notes = patient_exclusion(
         question.exclude,
         bag.patient_known,
-        [one.item for match in best for one in match[2]],
+        [who for one in best for who in _patients(collection, one.case.facts)],
         "compared cells",
-        unknown_names(store, question.about),
+        unknown_names(collection.store, question.about),
     )
     warnings = [*misread, *bag.warnings, *notes]
     if len(shown) < question.k:
@@ -136,158 +157,180 @@ def similar_cases(
         distance=question.distance,
         encoder=card.id,
         fingerprint=card.fingerprint,
-        cells=len(bag.vectors),
-        differential=_query_differential(store, bag, exclude),
-        compared=compared,
+        cells=bag.cells,
+        differential=_query_differential(search),
+        compared=search.compared,
         complete=complete,
         patient_exclusion=exclusion,
-        duplicates=duplicates,
+        duplicates=search.duplicates,
         warnings=tuple(warnings),
         seconds={"embed": embedded_at - started, "search": perf_counter() - embedded_at},
         alignment=bag.alignment,
     )
 
 
-def _within(collection: Collection, question: CaseQuestion) -> CaseQuestion:
-    """The question with the cases that `of_cases` leaves among its conditions on cells.
+@contextmanager
+def using(context: Context, question: CaseQuestion) -> Iterator[Cases | None]:
+    """The represented cases that a question can be answered from; `None` for its cells.
 
     Raises:
-        BadQuestion: it leaves none.
+        BadQuestion: only white cells are to be compared, and that was not prepared.
     """
-    names = tuple(one.case for one in collection.cases.all(question.of_cases))
-    where = question.where.both(Filter(case=names)) if names else None
-    if where is None:
-        raise BadQuestion(
-            f"no case of collection {collection.name!r} has a record that meets of_cases; "
-            "`hemaseek cases list` shows the records"
-        )
-    return question.model_copy(update={"where": where})
-
-
-def records_of(collection: Collection, by: BagField, match: CaseMatch) -> tuple[CaseRecord, ...]:
-    """What is known of the cases of a match, without the history."""
-    cases = {match.value} if by == "case" else {pair.item.case for pair in match.pairs}
-    known = collection.cases.of(sorted(case for case in cases if case is not None))
-    return tuple(one.model_copy(update={"edits": ()}) for one in known.values())
-
-
-def query_bag(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
-    """The cells of a question about cases.
-
-    Raises:
-        BadQuestion: not exactly one of a stored case, items, vectors and images.
-        NoSuchCase, NoSuchItem, ImageError, BadVector: as they say.
-    """
-    collection = context.collection
-    given = [bool(images), question.case is not None, bool(question.items), bool(question.vectors)]
-    if sum(given) != 1:
-        raise BadQuestion(
-            f"a question about cases needs exactly one of images, case, items and vectors, "
-            f"got {sum(given)}"
-        )
-    if question.case is not None:
-        return _stored_bag(collection, question, question.case)
-    if question.items:
-        return _bag_of(collection, question)
-    if question.vectors:
-        if question.fingerprint is None:
+    collection, by = context.collection, question.by
+    plain = question.where.empty and question.not_these.empty and question.cells <= MOSAIC
+    with ExitStack() as stack:
+        cases: Cases | None = None
+        if by != "patient" and plain:
+            opened = using_cases(collection, by, question.found, context.count())
+            cases = stack.enter_context(opened)
+        if cases is None and question.found == "white":
             raise BadQuestion(
-                "vectors need the fingerprint of the encoder that made them, so that vectors "
-                f"of two encoders never meet; this one's is {collection.card.fingerprint}"
+                "white cells alone are compared between cases or slides, without conditions on "
+                "cells, and in a large collection once `hemaseek cases build --found white` has "
+                "prepared them"
             )
-        if len({len(row) for row in question.vectors}) > 1:
-            raise BadQuestion("the vectors of a case must all have the same length")
-        rows = np.asarray(question.vectors, np.float64)
-        return _from_about(question, Bag(checked_vectors(rows, collection.card.dim)))
-    return _uploaded(context, question, images)
+        yield cases
 
 
-def _stored_bag(collection: Collection, question: CaseQuestion, value: str) -> Bag:
-    """A stored case; its groups are those of all its cells, also of those not compared."""
-    store, whole = collection.store, Filter.model_validate({question.by: (value,)})
-    found = _first(scroll_all(store, whole), question.cells)
-    if not found:
-        raise NoSuchCase(question.by, value, collection.name)
-    names: tuple[Keyword, ...] = ("source", "case", "patient")
-    facets = {name: store.facet(name, whole, VALUES) for name in names}
-    bag = Bag(
-        np.stack([one.vector for one in found]),
-        [one.item for one in found],
-        {name: set(counts) for name, counts in facets.items()},
-        patient_known=sum(facets["patient"].values()) == store.count(whole),
-    )
-    bag.own[question.by].add(value)
-    bag.own["item"] = {one.item.id for one in found}
-    return bag
+def _search(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | None) -> Search:
+    collection = context.collection
+    allowed = None
+    if not question.of_cases.empty:
+        allowed = frozenset(one.case for one in collection.cases.all(question.of_cases))
+        if not allowed:
+            raise BadQuestion(
+                f"no case of collection {collection.name!r} has a record that meets of_cases; "
+                "`hemaseek cases list` shows the records"
+            )
+    own = {name: set(values) for name, values in bag.own.items()}
+    if "patient" in question.exclude:  # also where records alone say whose case it is
+        known = collection.cases.cases_of(sorted(own.get("patient", ())))
+        more = question.not_these.either(Filter(case=tuple(sorted(known))))
+    else:
+        more = question.not_these
+    exclude = exclusion_filter(own, question.exclude, more)
+    return Search(context, question, bag, exclude, _measure(context, question, bag, cases), allowed)
 
 
-def _bag_of(collection: Collection, question: CaseQuestion) -> Bag:
-    ids = list(dict.fromkeys(question.items))
-    found = collection.store.get(ids)
-    if missing := set(ids) - {one.item.id for one in found}:
-        raise NoSuchItem(min(missing), collection.name)
-    bag = Bag(np.stack([one.vector for one in found]), [one.item for one in found])
-    bag.own = own_groups(bag.items)
-    for name, values in bag.own.items():
-        values |= {getattr(question.about, name)} - {None}
-    bag.own["item"] = set(ids)
-    bag.patient_known = all(one.item.patient is not None for one in found)
-    return bag
+# ---------------------------------------------------------------- by the vectors of cases
 
 
-def _uploaded(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
-    card, encoder = context.collection.card, context.encoder()
-    plain = encoder.base if isinstance(encoder, AdaptedEncoder) else encoder
-    vectors: list[Vectors] = []
-    warnings: list[str] = []
-    named = [(f"image {at}", image) for at, image in enumerate(images)]
-    for batch in context.pictures.batches(named):
-        if card.stain is not None:
-            for at, one in enumerate(batch, sum(len(rows) for rows in vectors)):
-                warnings += [f"Image {at}: {words}" for words in image_warnings(one, card)]
-        vectors.append(plain.embed(batch))
-    rows, alignment = np.concatenate(vectors), None
-    if isinstance(encoder, AdaptedEncoder):
-        rows, alignment = adapted(encoder.adaptation, rows, question.about)
-    bag = _from_about(question, Bag(rows, alignment=alignment))
-    bag.warnings += warnings
-    bag.own.setdefault("source", set()).update(source_id(image) for image in images)
-    return bag
+def _by_vectors(search: Search, cases: Cases) -> tuple[list[Compared], bool]:
+    """The nearest cases by what represents them, and whether all were compared."""
+    question, allowed = search.question, search.allowed
+    own = len(search.bag.own.get(question.by, ()))
+    if allowed is not None and question.by == "case" and len(allowed) <= FEW:
+        return _ranked(search, cases, sorted(allowed)), True
+    if cases.total <= question.candidates + own:
+        return _ranked(search, cases, cases.values(cases.total)), True
+    poolings = POOLED.get(question.distance, ("mean", "vlad"))
+    pooled = len(poolings) == 1
+    wanted = question.k + SPARE if pooled else max(question.candidates, question.k)
+    bag = search.bag
+    points = bag.points or cases.words.pooled(bag.vectors, bag.weights)
+    limit = wanted
+    without = Filter(case=search.exclude.case, patient=search.exclude.patient)
+    while True:
+        lists = [
+            cases.nearest(one, points[one], limit, None, None if without.empty else without)
+            for one in poolings
+        ]
+        names = [name for name in _in_turn(lists) if _may(search, name)][:wanted]
+        best = _ranked(search, cases, names)
+        enough = len(best) >= min(question.k, search.compared) and len(names) >= wanted
+        if enough or len(lists[0]) < limit or limit >= cases.total:
+            return best, False
+        limit *= 4
 
 
-def _from_about(question: CaseQuestion, bag: Bag) -> Bag:
-    for name in ("source", "case", "patient"):
-        if (value := getattr(question.about, name)) is not None:
-            bag.own[name] = {value}
-    bag.patient_known = question.about.patient is not None
-    return bag
+def _in_turn(lists: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
+    """The names of several lists, the first of each, then the second of each, each once."""
+    longest = max(len(one) for one in lists)
+    turns = (one[at][0] for at in range(longest) for one in lists if at < len(one))
+    return list(dict.fromkeys(turns))
 
 
-def _candidates(
-    store: Store, question: CaseQuestion, bag: Bag, exclude: Filter
-) -> tuple[list[str], bool]:
+def _may(search: Search, name: str) -> bool:
+    return search.allowed is None or search.question.by != "case" or name in search.allowed
+
+
+def _ranked(search: Search, cases: Cases, names: Sequence[str]) -> list[Compared]:
+    """The nearest of some cases that may be compared with the query."""
+    found = []
+    search.compared = search.duplicates = 0
+    for case in cases.get(names).values():
+        if _excluded(search, case):
+            continue
+        one = _compared(search, case, case.whole)
+        search.duplicates += one.dropped
+        if len(one.case.vectors):
+            search.compared += 1
+            found.append(one)
+    return sorted(found, key=lambda one: (one.distance, one.case.value))[: search.question.k]
+
+
+def _excluded(search: Search, case: Represented) -> bool:
+    """Whether any cell of a case is what no compared cell may be."""
+    facts, question, own = case.facts, search.question, search.bag.own
+    if search.allowed is not None and not search.allowed & set(facts.cases):
+        return True
+    same = {
+        "source": bool(own.get("source", set()) & set(facts.sources)),
+        "case": bool(set(search.exclude.case) & set(facts.cases)),
+        "patient": bool(own.get("patient", set()) & set(facts.patients)),
+        "item": bool(own.get("item", set()) & set(case.ids)),
+    }
+    by_record = bool(set(search.exclude.case) & set(facts.cases))
+    return by_record or any(same.get(relation, False) for relation in question.exclude)
+
+
+# ---------------------------------------------------------------- by cells
+
+
+def _by_cells(search: Search) -> tuple[list[Compared], bool]:
+    """The nearest cases by the cells that meet the question's conditions."""
+    values, complete = _candidates(search)
+    found = []
+    for value in values:
+        case, whole = _read(search, value)
+        if case is None:
+            continue
+        one = _compared(search, case, whole)
+        search.duplicates += one.dropped
+        if len(one.case.vectors):
+            search.compared += 1
+            found.append(one)
+    best = sorted(found, key=lambda one: (one.distance, one.case.value))
+    return best[: search.question.k], complete
+
+
+def _candidates(search: Search) -> tuple[list[str], bool]:
     """Names of the cases to compare, and whether they are all that there are."""
+    store, question, bag = search.store, search.question, search.bag
     most = question.candidates
     own = len(bag.own.get(question.by, ()))
+    if search.allowed is not None and question.by == "case" and len(search.allowed) <= FEW:
+        return sorted(search.allowed), True
     every = list(store.facet(question.by, question.where, most + own + 1))
     if len(every) <= most + own:
-        return sorted(every), True
+        return [name for name in sorted(every) if _may(search, name)], True
     at = np.linspace(0, len(bag.vectors) - 1, min(VOTING, len(bag.vectors))).round().astype(int)
-    middle = mean_vector(bag.vectors).astype(np.float32)
+    middle = mean_vector(bag.vectors, bag.weights).astype(np.float32)
     voters = np.unique(bag.vectors[at], axis=0)
     if np.any(middle):
         voters = np.concatenate([voters, middle[None]])
     where = None if question.where.empty else question.where
+    without = None if search.exclude.empty else search.exclude
     ballot = BALLOT
     while True:
-        lists = store.nearest_batch(voters, ballot, where, None if exclude.empty else exclude)
+        lists = store.nearest_batch(voters, ballot, where, without)
         votes = _votes(lists, question.by)
+        named = [value for value in votes if _may(search, value)]
         full = any(len(hits) == ballot for hits in lists)
-        if len(votes) >= most or not full or ballot >= LARGEST_BALLOT:
+        if len(named) >= most or not full or ballot >= LARGEST_BALLOT:
             break
         ballot *= 4
-    order = sorted(votes, key=lambda value: (-round(votes[value], 9), value))
-    return order[:most], False
+    return sorted(named, key=lambda value: (-round(votes[value], 9), value))[:most], False
 
 
 def _votes(lists: Sequence[Sequence[Hit]], by: BagField) -> Counter[str]:
@@ -303,34 +346,72 @@ def _votes(lists: Sequence[Sequence[Hit]], by: BagField) -> Counter[str]:
     return votes
 
 
-def _cells(
-    store: Store, question: CaseQuestion, value: str, exclude: Filter, bag: Bag
-) -> tuple[list[Stored], bool, int]:
-    """The cells of a case that may be compared, whether all, and equal vectors left out."""
+def _read(search: Search, value: str) -> tuple[Represented | None, bool]:
+    """The cells of a case that may be compared, and whether all of them are."""
+    question = search.question
     where = question.where.both(Filter.model_validate({question.by: (value,)}))
     if where is None:
-        return [], True, 0
-    allowed = (one for one in scroll_all(store, where) if not exclude.hits(one.item))
-    found = _first(allowed, question.cells + 1)
-    whole, found = len(found) <= question.cells, found[: question.cells]
-    if "duplicate" not in question.exclude or not found:
-        return found, whole, 0
-    rows = np.stack([one.vector for one in found])
-    equal = (rows @ bag.vectors.T).max(axis=1) >= IDENTICAL
-    kept = [one for one, same in zip(found, equal, strict=True) if not same]
-    return kept, whole, int(equal.sum())
+        return None, True
+    allowed = (one for one in scroll_all(search.store, where) if _allowed(search, one))
+    found = _first(allowed, MANY * question.cells + 1)
+    if not found:
+        return None, True
+    rows, items = np.stack([one.vector for one in found]), [one.item for one in found]
+    chosen = mosaic(rows, [item.label for item in items], question.cells)
+    ids = tuple(items[at].id for at in chosen.rows)
+    case = Represented(value, facts_of(items), ids, rows[chosen.rows], chosen.weights, {})
+    return case, len(found) <= question.cells
 
 
-def _measure(context: Context, question: CaseQuestion, bag: Bag) -> Callable[[Vectors], float]:
-    if question.distance == "mean":
-        return lambda rows: _positive(mean_distance(bag.vectors, rows))
+def _allowed(search: Search, one: Stored) -> bool:
+    known = search.allowed is None or one.item.case in search.allowed
+    return known and not search.exclude.hits(one.item)
+
+
+# ---------------------------------------------------------------- the distance
+
+
+def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | None) -> Measure:
+    """The distance of a case to the query."""
     if question.distance == "max_sim":
-        return lambda rows: _positive(max_sim_distance(bag.vectors, rows))
+        return lambda case: max_sim_distance(bag.vectors, case.vectors, bag.weights, case.weights)
+    if question.distance == "transport":
+        along = directions(context.collection.card.dim)
+        return lambda case: transport_distance(
+            bag.vectors, case.vectors, along, bag.weights, case.weights
+        )
     if question.distance == "prototypes":
-        prototypes = prototypes_of(context, question.prototypes)
-        return lambda rows: histogram_distance(bag.vectors, rows, prototypes)
-    along = directions(context.collection.card.dim)
-    return lambda rows: transport_distance(bag.vectors, rows, along)
+        usual = cases is not None and question.prototypes == PROTOTYPES
+        prototypes = (
+            cases.words.prototypes
+            if cases and usual
+            else prototypes_of(context, question.prototypes)
+        )
+        kept = bag.points.get("prototypes") if usual else None
+        mine = histogram(bag.vectors, prototypes, bag.weights) if kept is None else kept
+        return lambda case: float(np.abs(mine - _histogram(case, prototypes, usual)).sum() / 2)
+    if question.distance == "mean":
+        return _pooled("mean", bag, mean_vector)
+    words = prototypes_of(context, WORDS) if cases is None else cases.words.words
+    return _pooled("vlad", bag, lambda rows, weights: vlad(rows, words, weights))
+
+
+def _pooled(name: Pooling, bag: Bag, pool: Callable[[Vectors, Floats], Floats]) -> Measure:
+    """1 - the cosine of two pooled vectors; that of a case is kept, or made from its cells."""
+    query = bag.points.get(name)
+    query = pool(bag.vectors, bag.weights) if query is None else query
+
+    def distance(case: Represented) -> float:
+        theirs = case.points.get(name)
+        theirs = pool(case.vectors, case.weights) if theirs is None else theirs
+        return 1.0 - float(query @ theirs)
+
+    return distance
+
+
+def _histogram(case: Represented, prototypes: Vectors, usual: bool) -> Floats:
+    kept = case.points.get("prototypes") if usual else None
+    return histogram(case.vectors, prototypes, case.weights) if kept is None else kept
 
 
 def prototypes_of(context: Context, n: int) -> Vectors:
@@ -346,53 +427,94 @@ def _fit_prototypes(store: Store, n: int) -> Vectors:
     return kmeans(np.stack([one.vector for one in found]), n)
 
 
-def _match(
-    question: CaseQuestion,
-    bag: Bag,
-    distance: float,
-    value: str,
-    theirs: list[Stored],
-    whole: bool,
-) -> CaseMatch:
-    rows = np.stack([one.vector for one in theirs])
-    items = [one.item for one in theirs]
+def _compared(search: Search, case: Represented, whole: bool) -> Compared:
+    """A case with its distance, without the cells that are the query's own pictures."""
+    kept, dropped = case, 0
+    if "duplicate" in search.question.exclude:
+        equal = (case.vectors @ search.bag.vectors.T).max(axis=1) >= IDENTICAL
+        if dropped := int(equal.sum()):
+            kept = replace(
+                case, vectors=case.vectors[~equal], weights=case.weights[~equal], points={},
+                ids=tuple(id for id, same in zip(case.ids, equal, strict=True) if not same),
+            )  # fmt: skip
+    distance = max(0.0, search.measure(kept)) if len(kept.vectors) else 0.0  # cosines pass 1
+    return Compared(distance, kept, whole, dropped)
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def _match(search: Search, found: Compared) -> CaseMatch:
+    """A case as it is shown."""
+    case, bag, facts = found.case, search.bag, found.case.facts
+    matched = pairs(bag.vectors, case.vectors, search.question.pairs)
+    ids = [case.ids[other] for _, other, _ in matched]
+    items = {one.item.id: one.item for one in search.store.get(ids)}
+    by = search.question.by
+    records = search.context.collection.cases.of([case.value] if by == "case" else facts.cases)
     return CaseMatch(
-        value=value,
-        distance=distance,
-        cells=len(theirs),
-        complete=whole,
-        patients=_values(items, "patient"),
-        sites=_values(items, "site"),
-        differential=_differential([item.label for item in items]),
+        value=case.value,
+        distance=found.distance,
+        cells=facts.cells - found.dropped,
+        complete=found.whole,
+        records=tuple(_plain(one) for one in records.values()),
+        patients=facts.patients,
+        sites=facts.sites,
+        differential=_differential(facts),
         pairs=tuple(
             CellPair(
-                cell=mine,
-                query_item=bag.items[mine].id if bag.items else None,
-                item=items[other],
+                cell=int(bag.positions[mine]),
+                query_item=bag.ids[mine] if bag.ids else None,
+                item=items[case.ids[other]],
                 score=score,
             )
-            for mine, other, score in pairs(bag.vectors, rows, question.pairs)
+            for mine, other, score in matched
+            if case.ids[other] in items
         ),
     )
 
 
-def _query_differential(store: Store, bag: Bag, exclude: Filter) -> Differential:
+def _plain(record: CaseRecord) -> CaseRecord:
+    """A record without its history."""
+    return record.model_copy(update={"edits": ()})
+
+
+def _patients(collection: Collection, facts: Facts) -> Iterator[str | None]:
+    """The patient of every cell of a case, known by its items or by the records of its cases."""
+    known = [one.patient for one in collection.cases.of(facts.cases).values()]
+    named = known[0] if len(facts.cases) == len(known) == 1 else None
+    yield from [named] * facts.without_patient
+    yield from (facts.patients[:1] or (named,)) * (facts.cells - facts.without_patient)
+
+
+def _query_differential(search: Search) -> Differential:
     """By the query's own labels; where it has none, by the votes of the neighbours of each cell."""
-    if any(item.label is not None for item in bag.items):
-        return _differential([item.label for item in bag.items])
-    lists = store.nearest_batch(bag.vectors, K_LABEL, None, None if exclude.empty else exclude)
-    found = _differential([vote(hits).label for hits in lists])
-    return found.model_copy(update={"origin": "votes"})
+    bag = search.bag
+    if bag.labels:
+        return _shares(bag.labels, bag.cells, "labels")
+    without = None if search.exclude.empty else search.exclude
+    lists = search.store.nearest_batch(bag.vectors, K_LABEL, None, without)
+    shares: Counter[str] = Counter()
+    for hits, weight in zip(lists, bag.weights, strict=True):
+        if (label := vote(hits).label) is not None:
+            shares[label] += weight * bag.cells
+    return _shares(shares, bag.cells, "votes")
 
 
-def _differential(labels: Sequence[str | None]) -> Differential:
-    counts = Counter(label for label in labels if label is not None)
+def _differential(facts: Facts) -> Differential:
+    return _shares(facts.labels, facts.cells, "labels")
+
+
+def _shares(
+    counts: Mapping[str, float], cells: int, origin: Literal["labels", "votes"]
+) -> Differential:
+    total = sum(counts.values())
     order = sorted(counts, key=lambda label: (-counts[label], label))
     return Differential(
-        shares={label: counts[label] / counts.total() for label in order},
-        cells=counts.total(),
-        unlabelled=len(labels) - counts.total(),
-        origin="labels",
+        shares={label: counts[label] / total for label in order},
+        cells=round(total),
+        unlabelled=cells - round(total),
+        origin=origin,
     )
 
 
@@ -433,10 +555,6 @@ def case_facts(collection: Collection, by: BagField, value: str) -> CaseFacts:
     )
 
 
-def _values(items: Sequence[Item], name: str) -> tuple[str, ...]:
-    return tuple(sorted({getattr(item, name) for item in items} - {None}))
-
-
 def _first(stored: Iterable[Stored], most: int) -> list[Stored]:
     found: list[Stored] = []
     for one in stored:
@@ -444,8 +562,3 @@ def _first(stored: Iterable[Stored], most: int) -> list[Stored]:
         if len(found) == most:
             break
     return found
-
-
-def _positive(distance: float) -> float:
-    """Cosines of equal vectors come a hair above 1."""
-    return max(0.0, distance)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from search.client.transport import Transport, given
-from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers, PairedResult
+from search.schemas.comparisons import PairedResult
+from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers
 
 UPLOAD_S = 600
 """Seconds that sending a labelled set may take."""

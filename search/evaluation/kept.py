@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from search.disk.atomic import write_durably
 from search.disk.space import need_room
 from search.errors import BadQuestion, Busy, NoSuchCollection, NoSuchItem
+from search.evaluation.cases import evaluate_cases
 from search.evaluation.labelled import Cells
 from search.evaluation.run import Outcome, Whole, evaluate
 from search.evaluation.uploaded_sets import kind_of, read_set
@@ -27,6 +28,8 @@ from search.library.jobs import Job, Jobs, NoSuchJob, Run
 from search.library.versions import now
 from search.query.context import Context
 from search.schemas.evaluations import (
+    CaseEvaluation,
+    CasePlan,
     EvaluationPlan,
     EvaluationRecord,
     EvaluationResult,
@@ -99,6 +102,8 @@ class Evaluations:
 
         def work(run: Run) -> dict[str, Any]:
             context = self.open_context(name)  # the version that serves when the job begins
+            if plan.cases is not None:
+                return {"evaluation": id, **_keep_cases(folder, record, context, run)}
             uploaded = None
             if facts is not None:
                 uploaded = _uploaded(context, facts, (folder / SET).read_bytes())
@@ -156,7 +161,10 @@ class Evaluations:
         changes: dict[str, Any] = {"stale": (record.version, record.content) != current}
         if whole:
             content = (folder / RESULT).read_bytes()
-            changes["result"] = EvaluationResult.model_validate_json(content)
+            if record.plan.cases is not None:
+                changes["cases"] = CaseEvaluation.model_validate_json(content)
+            else:
+                changes["result"] = EvaluationResult.model_validate_json(content)
         return record.model_copy(update=changes)
 
     def all(self, collection: str | None = None) -> list[EvaluationRecord]:
@@ -200,6 +208,8 @@ class Evaluations:
         state = self.get(id, whole=False).state
         if state != "done":
             raise BadQuestion(f"evaluation {id} is {state}; only one that is done has answers")
+        if not (self._of(id) / ANSWERS).exists():
+            raise BadQuestion(f"evaluation {id} is of cases; it has no answers for single items")
         table = pq.read_table(BytesIO((self._of(id) / ANSWERS).read_bytes()))
         methods = pc.unique(table["method"]).to_pylist()
         if method not in methods:
@@ -324,6 +334,33 @@ def _keep(folder: Path, record: EvaluationRecord, outcome: Outcome) -> Headline:
     }
     _write(folder / RECORD, record.model_copy(update=changes))
     return headline
+
+
+def _keep_cases(
+    folder: Path, record: EvaluationRecord, context: Context, run: Run
+) -> dict[str, Any]:
+    """Evaluate cases, and write the result as `_keep` does."""
+
+    def progress(done: int, total: int) -> None:
+        run.check()
+        run.progress(done, total)
+
+    plan, collection = record.plan, context.collection
+    content = content_digest(collection.folder)
+    found = evaluate_cases(context, plan.cases or CasePlan(), plan.resamples, plan.seed, progress)
+    write_durably(folder / RESULT, found.model_dump_json().encode())
+    changes = {
+        "state": "done",
+        "done": 1,
+        "total": 1,
+        "ended": now(),
+        "version": collection.version.id,
+        "content": content,
+        "encoder": collection.card.id,
+    }
+    _write(folder / RECORD, record.model_copy(update=changes))
+    best = max(found.scores, key=lambda one: one.map)
+    return {"distance": best.distance, "map": best.map, "vote": best.vote}
 
 
 def _write(path: Path, record: EvaluationRecord) -> None:

@@ -384,11 +384,15 @@ def point_alias(client: QdrantClient, alias: str, collection: str) -> None:
         client.update_collection_aliases(changes)
 
 
-def drop_collection(client: QdrantClient, name: str) -> None:
-    """Remove a collection from a server; one that is not there is removed already."""
+def drop_collections(client: QdrantClient, name: str) -> None:
+    """Remove a collection from a server, and what was derived from it (`NAME.` and more).
+
+    What is not there is removed already.
+    """
     with _answers(name):
-        if client.collection_exists(name):
-            client.delete_collection(name)
+        for one in client.get_collections().collections:
+            if one.name == name or one.name.startswith(f"{name}."):
+                client.delete_collection(one.name)
 
 
 def is_local(client: QdrantClient) -> bool:

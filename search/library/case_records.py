@@ -72,6 +72,8 @@ class CaseRecords:
         self._edits: dict[str, list[CaseEdit]] = {}
         self._columns: dict[str, ColumnType] = {}
         self._records: dict[str, CaseRecord] = {}
+        self._of: dict[str, set[str]] = {}
+        """Cases by patient."""
 
     @property
     def revision(self) -> tuple[int, int]:
@@ -171,7 +173,7 @@ class CaseRecords:
         wanted = set(patients)
         with self._turn:
             self._read()
-            return {case for case, v in self._values.items() if v.get("patient") in wanted}
+            return {case for patient in wanted for case in self._of.get(patient, ())}
 
     def _need_columns(self, names: set[str]) -> None:
         if unknown := sorted(names - set(self._columns)):
@@ -248,7 +250,10 @@ class CaseRecords:
                     after=after,
                 )
             )
+            self._of.get(values.get("patient", ""), set()).discard(case)
             values |= after
+            if values.get("patient") is not None:
+                self._of.setdefault(values["patient"], set()).add(case)
             self._records.pop(case, None)
 
 

@@ -65,6 +65,9 @@ class Collection(Closing):
         self.base = version.card if self.adaptation is None else self.adaptation.base
         """Of the vectors that are written to it, and lie in its shards."""
         self.cases = CaseRecords(versions)
+        self.stores = stores
+        self.derived: dict[str, Closing] = {}
+        """What features keep open beside it; closed with it."""
         self.revision = next(_revisions)
         self._writing = threading.RLock()
         with in_disk_words(folder):
@@ -203,6 +206,8 @@ class Collection(Closing):
     def close(self) -> None:
         """Release the collection; safe to call twice."""
         if self._finish.alive:
+            for one in self.derived.values():
+                one.close()
             self.store.close()
             self._finish()
 

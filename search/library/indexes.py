@@ -80,9 +80,9 @@ class OnServer:
 
     def drop(self, version: Version) -> None:
         """See `Stores.drop`."""
-        from search.index.server import drop_collection
+        from search.index.server import drop_collections
 
-        drop_collection(self._connected(), self._called(version))
+        drop_collections(self._connected(), self._called(version))
 
     def _called(self, version: Version) -> str:
         return f"{version.name}@{version.id}"

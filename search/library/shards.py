@@ -242,6 +242,12 @@ class Shard:
         """Every vector as the encoder made it, n x dim, in order."""
         return vectors_of(self._read(["vector"])["vector"], self.card.dim)
 
+    def notes(self) -> list[dict[str, str]]:
+        """The remarks on every item, in order."""
+        return [
+            json.loads(one) if one else {} for one in self._read(["notes"])["notes"].to_pylist()
+        ]
+
     def thumbnails(self) -> list[bytes]:
         """Every thumbnail, in order."""
         found: list[bytes] = self._read(["thumbnail"])["thumbnail"].to_pylist()

@@ -67,7 +67,7 @@ def _answered(
     exclusion, notes = patient_exclusion(
         question.exclude,
         query.patient_known,
-        [hit.item for hit in hits],
+        [hit.item.patient for hit in hits],
         "neighbours",
         query.unknown_names,
     )

@@ -92,7 +92,7 @@ def exclusion_filter(own: Groups, relations: Collection[str], more: Filter | Non
 def patient_exclusion(
     relations: Collection[str],
     patient_known: bool,
-    found: Sequence[Item],
+    found: Sequence[str | None],
     called: str,
     unknown_names: Sequence[UnknownName] = (),
 ) -> tuple[Exclusion, list[str]]:
@@ -101,7 +101,7 @@ def patient_exclusion(
     Args:
         relations: What the question excludes.
         patient_known: Whether the patient of the whole query is known.
-        found: The items that were found.
+        found: The patient of each item that was found.
         called: What these items are to the question, in the plural: `neighbours`.
         unknown_names: Names of the query that no stored item has.
     """
@@ -111,7 +111,7 @@ def patient_exclusion(
     if not patient_known:
         note = f"The query's patient is unknown: {called} may be of the same patient."
         return "impossible", [*warnings, note]
-    unknown = sum(item.patient is None for item in found)
+    unknown = sum(patient is None for patient in found)
     if found and unknown == len(found):
         return "impossible", [*warnings, f"The library has no patient ids for these {called}."]
     if any(one.near for one in unknown_names if one.field == "patient"):

@@ -223,7 +223,7 @@ class CaseQuestion(Record):
     distance: Distance = "max_sim"
     """`mean`: of the mean vectors. `max_sim`: of each cell to its nearest in the other case, both
     ways. `prototypes`: of the histograms over prototypes of the collection. `transport`: sliced
-    optimal transport."""
+    optimal transport. `vlad`: of where cells lie around few prototypes."""
     where: Filter = Filter()
     """Conditions that every compared cell meets."""
     of_cases: CaseFilter = CaseFilter()
@@ -234,10 +234,12 @@ class CaseQuestion(Record):
     not_these: Filter = Filter()
     """Cells with any of these values are excluded as well."""
     candidates: Annotated[int, Field(ge=1, le=500)] = 64
-    """Cases that are compared exactly; where there are more, they are chosen by the votes of the
-    query's cells and by its mean vector."""
-    cells: Annotated[int, Field(ge=1, le=MOST_CELLS)] = 500
-    """Cells of each case that are compared at most, in order of id."""
+    """Cases that are compared cell by cell; where there are more, they are chosen by their own
+    vectors or, under conditions on cells, by the votes of the query's cells."""
+    cells: Annotated[int, Field(ge=1, le=MOST_CELLS)] = 128
+    """Cells of each case that are compared: where it has more, so many that stand for all."""
+    found: Literal["all", "white"] = "all"
+    """`white`: without cells that a finder of cells took for red cells or platelets."""
     prototypes: Annotated[int, Field(ge=2, le=256)] = 32
     """Of `prototypes`."""
     pairs: Annotated[int, Field(ge=0, le=50)] = 10
@@ -249,7 +251,7 @@ class CellPair(Record):
 
     cell: int
     """Position of the query's cell: of the images, vectors or items; in a stored case, in order
-    of id."""
+    of id among those that are compared."""
     query_item: ItemId | None
     """Its id, where it is stored."""
     item: Item
@@ -279,9 +281,9 @@ class CaseMatch(Record):
     distance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """To the query, smaller is more alike; comparable only under one kind of distance."""
     cells: int
-    """Cells that were compared."""
+    """Cells that it has, or that were read where the question has conditions on cells."""
     complete: bool
-    """Whether those are all that may be compared; else the first in order of id."""
+    """Whether each of them was compared; else those that stand for all."""
     records: tuple[CaseRecord, ...] = ()
     """What is known of its cases beside their cells, without the history."""
     patients: tuple[str, ...]
@@ -428,4 +430,4 @@ class CaseCount(Record):
     disclaimer: str = DISCLAIMER
 
 
-Distance = Literal["mean", "max_sim", "prototypes", "transport"]
+Distance = Literal["mean", "max_sim", "prototypes", "transport", "vlad"]

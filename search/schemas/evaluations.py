@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from search.schemas.calibration import CoveragePoint, ReliabilityBin
+from search.schemas.cases import CaseFilter, Distance
 from search.schemas.filters import Filter
 from search.schemas.items import DISCLAIMER, ItemId, Record
 from search.schemas.questions import Labels, Weighting
@@ -26,6 +27,28 @@ SplitName = Literal[
 Unit = Literal["patient", "source", "mixed"]
 FEWEST = 20
 """Labelled items below which nothing is scored."""
+
+
+class CasePlan(Record):
+    """What of cases is evaluated: the label of the most similar cases of other patients."""
+
+    column: Annotated[str, Field(min_length=1, max_length=40)] = "diagnosis"
+    """Column of the cases' records whose values are the labels."""
+    distances: Annotated[tuple[Distance, ...], Field(min_length=1)] = (
+        "max_sim",
+        "mean",
+        "vlad",
+        "prototypes",
+    )
+    """How cases are compared; each is also compared with `mean`, where that is among them."""
+    found: Literal["all", "white"] = "all"
+    """As in a question about cases."""
+    k: Annotated[int, Field(ge=1, le=50)] = 5
+    """Cases that vote."""
+    of_cases: CaseFilter = CaseFilter()
+    """Only cases whose record meets this."""
+    ask: Annotated[int, Field(ge=1)] | None = None
+    """Most cases that are asked about, drawn at random; every one stays a reference."""
 
 
 class EvaluationPlan(Record):
@@ -74,6 +97,8 @@ class EvaluationPlan(Record):
     """With an uploaded set, what the references are: the collection, and the set is tested; or the
     set itself, which is then split, and the collection only lends its encoder."""
 
+    cases: CasePlan | None = None
+    """Evaluate similar cases instead of cells; of the rest only `resamples` and `seed` count."""
     adapt: Annotated[str, Field(pattern=r"^[a-z]+(\+[a-z]+)*$", max_length=100)] | None = None
     """Score an adaptation of this kind (`align`, `metric`, `align+metric`), fitted anew on the
     training part of each fold. Folds of whole patients or sources stand for each one in turn."""
@@ -318,6 +343,68 @@ class EvaluationResult(Record):
     seconds: dict[str, float]
 
 
+class PairedDifference(Record):
+    """A difference over the same cases, whole patients drawn."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    """Two-sided: twice the share of draws on the other side of 0."""
+
+
+class CaseLabelScores(Record):
+    """The cases of one label."""
+
+    label: str
+    cases: int
+    top_1: float
+    top_5: float
+    vote: float
+    average_precision: float
+
+
+class CaseScores(Record):
+    """How often the most similar cases have the label of the case that was asked about."""
+
+    distance: Distance
+    top_1: float
+    """Share of cases whose nearest case has their label."""
+    top_3: float
+    """Share with one of it among the nearest three."""
+    top_5: float
+    map: float
+    """Mean average precision of the first hundred."""
+    vote: float
+    """Share whose nearest cases, by majority, have their label."""
+    intervals: dict[str, Span]
+    labels: tuple[CaseLabelScores, ...]
+    worst: str
+    """The label that the vote finds least often."""
+    unanswered: int
+    """Cases for which no other labelled case was found."""
+    over_mean: dict[str, PairedDifference] | None
+    """Each score above that of `mean` over the same cases."""
+
+
+class CaseEvaluation(Record):
+    """The evaluation of similar cases by one column of their records."""
+
+    column: str
+    cases: int
+    """With a label."""
+    asked: int
+    patients: int
+    labels: dict[str, int]
+    """Labels with their cases, most frequent first."""
+    k: int
+    chance: dict[str, float]
+    """What a random order would reach."""
+    scores: tuple[CaseScores, ...]
+    notes: tuple[str, ...]
+    disclaimer: str = DISCLAIMER
+
+
 class Headline(Record):
     """The best method by weighted F1, for lists."""
 
@@ -349,7 +436,9 @@ class EvaluationRecord(Record):
     """Id of the encoder; `None` until done."""
     headline: Headline | None = None
     result: EvaluationResult | None = None
-    """`None` until it is done, and in lists."""
+    """`None` until it is done, in lists, and for cases."""
+    cases: CaseEvaluation | None = None
+    """As `result`, where cases were evaluated."""
 
 
 class ItemAnswer(Record):
@@ -375,66 +464,3 @@ class ItemAnswers(Record):
     total: int
     """How many there are under the conditions."""
     answers: tuple[ItemAnswer, ...]
-
-
-Verdict = Literal["first", "second", "not shown"]
-
-
-class PairedSide(Record):
-    """One of the two."""
-
-    id: str
-    """Of the evaluation."""
-    collection: str
-    version: str
-    encoder: str
-    fingerprint: str
-    method: str
-    alone: int
-    """Items that only this one tested; they are left out."""
-
-
-class PairedScore(Record):
-    """One score of both, over the items that both tested."""
-
-    name: str
-    """`weighted_f1` and so on; the label for the recall of a class."""
-    first: float
-    second: float
-    difference: float
-    """First less second."""
-    span: Span
-    """95 % confidence interval of the difference: the same patients or sources drawn for both."""
-    asked: int
-    """Test items behind it."""
-
-
-class PairedResult(Record):
-    """Two evaluations compared over the same items."""
-
-    first: PairedSide
-    second: PairedSide
-    asked: int
-    """Items that both tested, with the same label."""
-    relabelled: int
-    """Items that both tested with different labels; they are left out."""
-    unit: Unit
-    """What the intervals are drawn by."""
-    clusters: int
-    both_right: int
-    only_first: int
-    """Right by the first alone."""
-    only_second: int
-    neither: int
-    scores: tuple[PairedScore, ...]
-    classes: tuple[PairedScore, ...]
-    """Recall of each label."""
-    mcnemar: float | None
-    """Two-sided exact p of McNemar's test over the items that one alone has right; `None` where
-    several items belong to one patient or source, which the test does not allow."""
-    verdict: Verdict
-    """By the interval of the difference in weighted F1; `not shown` where it contains 0."""
-    words: str
-    """The verdict in one sentence."""
-    notes: tuple[str, ...]
-    disclaimer: str = DISCLAIMER

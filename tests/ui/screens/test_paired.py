@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from search.schemas.evaluations import PairedResult, PairedScore, PairedSide, Span, Verdict
+from search.schemas.comparisons import PairedResult, PairedScore, PairedSide, Verdict
+from search.schemas.evaluations import Span
 from ui.screens.paired import by_label, comparison
 
 

@@ -1,1 +1,0 @@
-"""An encoder taught further: by labels, or by a larger encoder."""
