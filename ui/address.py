@@ -62,7 +62,7 @@ class Searching(Record):
 
     def shown(self) -> Refinement:
         """The question for the gallery."""
-        grouping = {"group_by": "patient", "per_group": 3} if self.grouped else {}
+        grouping = {"group_by": "group", "per_group": 3} if self.grouped else {}
         return Refinement.model_validate(
             {
                 **self._common(),

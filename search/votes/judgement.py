@@ -75,8 +75,8 @@ def _far(fit: CalibrationFit | None, answer: Answer | None, foreign: Foreign | N
         if foreign.residual <= foreign.far:
             return None
         return (
-            f"it has {foreign.residual / max(foreign.far, 1e-9):.1f} times as much that this "
-            "collection cannot express as the most unusual hundredth of its own items."
+            f"it lies {foreign.residual / max(foreign.far, 1e-9):.1f} times as far from this "
+            "collection as 99 % of its own items do, so that a vote says nothing."
         )
     if fit is None or answer is None or not answer.hits:
         return None

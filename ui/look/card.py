@@ -14,6 +14,9 @@ from search.schemas.items import Item
 from ui.look.scalebar import bar_html, scale_bar, side_um
 from ui.look.theme import GLYPHS
 
+SIMILARITY = (
+    "Similarity: the cosine of the two vectors. 1 is the same picture; it is no probability."
+)
 THUMBNAIL_PX = 160
 """A picture with exactly this many pixels a side may have been shrunk: it has lost its size."""
 
@@ -57,6 +60,8 @@ def card(
     note: str = "",
     strip: str = "",
     mark: str = "",
+    badge: str = "",
+    label: str | None = None,
 ) -> str:
     """An item as a list entry of a `hs-grid`.
 
@@ -71,8 +76,10 @@ def card(
         note: A line over where it comes from.
         strip: HTML of small pictures under the large one.
         mark: A class for cards that stand out.
+        badge: One or two words on the picture, such as that the item votes.
+        label: A reviewer's label, where it counts before the recorded one.
     """
-    label = item.label or "no label"
+    label = label or item.label or "no label"
     words = [f"Neighbour {at}: {label}" if at is not None else label]
     words += [f"similarity {score:.3f}"] if score is not None else []
     alt = escape(", ".join(words))
@@ -92,16 +99,22 @@ def card(
     buttons = "".join(_button(action, id) for action in actions)
     digit = at or number
     reached = f' data-key="{digit}"' if digit is not None and digit <= 9 else ""
-    shown = "" if score is None else f'<span class="hs-score">{score:.3f}</span>'
+    shown = (
+        ""
+        if score is None
+        else f'<span class="hs-score" title="{SIMILARITY}" aria-description="{SIMILARITY}">'
+        f"{score:.3f}</span>"
+    )
+    badged = f'<span class="hs-votes">{escape(badge)}</span>' if badge else ""
     place = "" if at is None else f'<span class="hs-at">{at}</span>'
     return (
         f'<li class="hs-card {escape(mark)}" tabindex="-1" data-card="{id}"{reached}>'
-        f"<figure>{image}{bar_html(bar)}{place}</figure>"
+        f"<figure>{image}{bar_html(bar)}{place}{badged}</figure>"
         f'<div><span class="hs-label"><span>{escape(label)}</span>{shown}</span>'
         + (f'<span class="hs-note-line">{escape(note)}</span>' if note else "")
-        + f'<span class="hs-faint">{origin(item)}</span>'
-        + (f'<span class="hs-strip">{strip}</span>' if strip else "")
-        + (f'<span class="hs-acts">{buttons}</span>' if buttons else "")
+        + f'<span class="hs-faint" title="{escape(", ".join(origin(item)))}">'
+        + f"{_lines(origin(item))}</span>"
+        + (f'<span class="hs-acts">{strip}{buttons}</span>' if buttons or strip else "")
         + "</div></li>"
     )
 
@@ -119,18 +132,25 @@ def _button(action: Action, id: str) -> str:
     )
 
 
-def origin(item: Item) -> str:
-    """Where an item comes from, in short lines of HTML."""
+def _lines(lines: Sequence[str]) -> str:
+    """Lines of text, all but the first in one element, which a small card leaves out."""
+    first, *others = [escape(line) for line in lines] or [""]
+    rest = "".join(f"<br>{line}" for line in others)
+    return f'{first}<span class="hs-rest">{rest}</span>' if rest else first
+
+
+def origin(item: Item) -> list[str]:
+    """Where an item comes from, in short lines, the most telling first."""
     unknown = [] if item.case else ["case"]
     unknown += ["scale"] if item.um_per_px is None else []
     place = (item.site or item.dataset, item.stain)
     lines = [
-        f"case {item.case}" if item.case else "",
         " · ".join(part for part in place if part),
+        f"case {item.case}" if item.case else "",
         item.acquired.isoformat() if item.acquired else "",
         f"{' and '.join(unknown)} unknown" if unknown else "",
     ]
-    return "<br>".join(escape(line) for line in lines if line)
+    return [line for line in lines if line]
 
 
 def scale_words(item: Item) -> str:

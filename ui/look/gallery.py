@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from search.schemas.answers import Answer, Group, Hit, VoteAnswer
@@ -49,37 +50,60 @@ def query_card(
     )
 
 
-def vote_panel(found: VoteAnswer, most: int = 6) -> str:
-    """The vote: one label where it is clear, a plain "not sure" where it is not."""
-    if found.sure:
-        head = f'<p class="hs-verdict">{escape(str(found.vote.label))}</p>'
-    elif found.state == "out of distribution":
-        head = '<p class="hs-verdict hs-unsure">Unlike anything here</p>'
-    else:
-        head = '<p class="hs-verdict hs-unsure">Not sure</p>'
+def vote_panel(found: VoteAnswer, most: int = 4) -> str:
+    """The vote: one label where it is clear, a plain "not sure" where it is not.
+
+    Shares are folded away where the picture is no basis for a verdict, or a stranger.
+    """
+    head, voted = _verdict(found), bool(found.vote.voters)
     bars = "".join(
         f'<div class="hs-bar"><span title="{escape(label)}">{escape(label)}</span>'
         f'<span class="hs-track"><i style="width:{share:.1%}"></i></span><b>{share:.0%}</b></div>'
         for label, share in list(found.vote.shares.items())[:most]
     )
     reason = found.reason
-    for start in ("Not sure: ", "Out of distribution: "):
+    for start in ("Not sure: ", "Out of distribution: ", "No vote: "):
         reason = reason.removeprefix(start)
     reason = reason[:1].upper() + reason[1:]
     rest = len(found.vote.shares) - most
     more = f'<p class="hs-reason">and {count(rest, "more label")}</p>' if rest > 0 else ""
-    how = CALIBRATION.get(found.calibration)
-    if found.probability is not None:
-        how = (
-            f"Calibrated: of votes like this one, {found.probability:.0%} named the label "
-            "of the source."
-        )
-    foot = f'<p class="hs-reason hs-rule">{escape(how)}</p>' if how else ""
+    if voted and (found.answer.unfit or found.state == "out of distribution"):
+        bars = f"<details><summary>What the neighbours say</summary>{bars}{more}</details>"
+        more = ""
+    foot = "".join(f'<p class="hs-reason hs-rule">{escape(text)}</p>' for text in _how(found))
+    kicker = f"Vote of {count(found.vote.voters, 'neighbour')}" if voted else "Vote"
     return (
         '<section class="hs-panel" aria-label="Vote of the neighbours">'
-        f'<p class="hs-kicker">Vote of {count(found.vote.voters, "neighbour")}</p>{head}'
+        f'<p class="hs-kicker">{kicker}</p>{head}'
         f'<p class="hs-reason">{escape(reason)}</p>{bars}{more}{foot}</section>'
     )
+
+
+def _verdict(found: VoteAnswer) -> str:
+    if found.sure:
+        return f'<p class="hs-verdict">{escape(str(found.vote.label))}</p>'
+    words = "Not sure"
+    if found.answer.unfit:
+        words = "No verdict on this picture"
+    elif found.state == "out of distribution":
+        words = "Unlike anything here"
+    elif not found.vote.voters:
+        words = "No vote"
+    return f'<p class="hs-verdict hs-unsure">{words}</p>'
+
+
+def _how(found: VoteAnswer) -> list[str]:
+    """What the shares are, and whose labels voted."""
+    how = [] if found.answer.reviewed == 0 else [
+        f"{count(found.answer.reviewed, 'label')} of these neighbours "
+        f"{'is' if found.answer.reviewed == 1 else 'are'} a reviewer's, not the recorded one."
+    ]  # fmt: skip
+    disputed = sum(hit.reviewed is not None and hit.reviewed.disputed for hit in found.answer.hits)
+    if disputed:
+        how.append(f"Reviewers disagree on {disputed} of them; the last label voted.")
+    if found.vote.voters and found.probability is None and found.calibration in CALIBRATION:
+        how.append(CALIBRATION[found.calibration])
+    return how
 
 
 def warned(answer: Answer) -> str:
@@ -87,16 +111,36 @@ def warned(answer: Answer) -> str:
     return notes([text for text in answer.warnings if not text.startswith("Only ")])
 
 
-def facts(answer: Answer) -> str:
-    """What an answer is based on, in one line."""
-    words = [
-        f"{count(answer.items, 'item')} searched",
-        count(answer.sources, "source"),
-        count(answer.patients, "patient") if answer.patients else "patients unknown",
-        count(answer.sites, "site") if answer.sites else "sites unknown",
-        EXCLUSION[answer.patient_exclusion],
-        f"encoder {answer.encoder}",
-    ]
+def trust_line(answer: Answer, voters: Sequence[Hit]) -> str:
+    """What was searched, what is shown of it, and which of it voted, as one or two sentences."""
+    hits = answer.hits
+    kinds = {hit.item.kind for hit in hits}
+    what = kinds.pop() if len(kinds) == 1 else "item"
+    searched = answer.items if answer.searched is None else answer.searched
+    patients = len({hit.item.patient for hit in hits} - {None})
+    sites = len({hit.item.site for hit in hits} - {None})
+    shown = f"Shown: {count(len(hits), what)}"
+    shown += f" of {count(patients, 'patient')}" if patients else ""
+    unknown = len({_stands_for(hit) for hit in hits if hit.item.patient is None})
+    if unknown:
+        words = count(unknown, "case or picture", "cases or pictures")
+        shown += f"{' and' if patients else ' of'} {words} whose patient is unknown"
+    shown += f" at {count(sites, 'site')}" if sites else ", sites unknown"
+    there = {hit.item.id for hit in hits}
+    voted = sum(hit.item.id in there for hit in voters)
+    marked = f" The {voted} marked “votes” made the vote." if 0 < voted < len(hits) else ""
+    if voted < len(voters):
+        marked = f" {voted} of the {len(voters)} that voted are among them."
+    return f"Searched {searched:,} of {count(answer.items, what)}. {shown}.{marked}"
+
+
+def _stands_for(hit: Hit) -> str:
+    return hit.item.case or hit.item.source
+
+
+def facts(answer: Answer, voters: Sequence[Hit] = ()) -> str:
+    """What an answer is based on: a sentence, and a line of details."""
+    words = [EXCLUSION[answer.patient_exclusion], f"encoder {answer.encoder}"]
     if answer.duplicates:
         words.append(f"{count(answer.duplicates, 'copy', 'copies')} of the query left out")
     words += [text.rstrip(".") for text in answer.warnings if text.startswith("Only ")]
@@ -105,25 +149,32 @@ def facts(answer: Answer) -> str:
             f"{answer.own_site.share:.0%} from the query's own site, "
             f"{answer.own_site.expected:.0%} expected"
         )
+    words.append("similarity: cosine, 1 is the same picture, no probability")
     chips = "".join(f"<li>{escape(text)}</li>" for text in words)
-    return f'<ul class="hs-facts">{chips}</ul>'
+    line = escape(trust_line(answer, voters))
+    return f'<p class="hs-trust">{line}</p><ul class="hs-facts">{chips}</ul>'
 
 
-def gallery(
-    answer: Answer, pictures: Mapping[str, bytes], search: Searching, compared: Sequence[str]
-) -> str:
+@dataclass(frozen=True)
+class Shelf:
+    """What the cards of a gallery show beside their items."""
+
+    pictures: Mapping[str, bytes]
+    search: Searching
+    compared: Sequence[str]
+    """Ids marked for comparison."""
+    voters: Sequence[Hit] = ()
+    """Neighbours that voted."""
+
+
+def gallery(answer: Answer, shelf: Shelf) -> str:
     """Neighbours as a grid of cards, one for each patient where they are grouped."""
     if answer.groups:
-        cards = "".join(
-            _group_card(at, group, pictures, search, compared)
-            for at, group in enumerate(answer.groups, 1)
-        )
+        cards = "".join(_group_card(at, group, shelf) for at, group in enumerate(answer.groups, 1))
     else:
-        cards = "".join(
-            _hit_card(at, hit, pictures, search, compared) for at, hit in enumerate(answer.hits, 1)
-        )
+        cards = "".join(_hit_card(at, (hit,), shelf) for at, hit in enumerate(answer.hits, 1))
     words = "Patients, most similar first" if answer.groups else "Neighbours, most similar first"
-    return f'<ol class="hs-grid" aria-label="{words}">{cards}</ol>'
+    return f'<ol class="hs-grid hs-gallery" aria-label="{words}">{cards}</ol>'
 
 
 def keys() -> str:
@@ -135,49 +186,46 @@ def keys() -> str:
     )
 
 
-def _hit_card(
-    at: int,
-    hit: Hit,
-    pictures: Mapping[str, bytes],
-    search: Searching,
-    compared: Sequence[str],
-    note: str = "",
-    strip: str = "",
-) -> str:
+def _hit_card(at: int, hits: Sequence[Hit], shelf: Shelf, note: str = "", strip: str = "") -> str:
+    """The card of the first of some hits; the others are of the same patient."""
+    hit, search = hits[0], shelf.search
     id = hit.item.id
     liked, unliked = id in search.like, id in search.unlike
+    voters = {one.item.id for one in shelf.voters}
+    n = sum(one.item.id in voters for one in hits)
+    if hit.reviewed is not None:
+        note = f"reviewed by {hit.reviewed.by}, recorded {hit.item.label or 'none'}"
     return card(
         hit.item,
-        pictures[id],
+        shelf.pictures[id],
         at=at,
         score=hit.score,
         act="open",
         note=note,
         strip=strip,
         mark="hs-liked" if liked else "hs-unliked" if unliked else "",
+        badge="" if not n else "votes" if n == 1 else f"{n} votes",
+        label=hit.label,
         actions=(
             Action("like", "+", "More like this", "+", liked),
             Action("unlike", "−", "Less like this", "-", unliked),
-            Action("compare", "⇄", "Mark for comparison", "c", id in compared),
+            Action("compare", "⇄", "Mark for comparison", "c", id in shelf.compared),
         ),
     )
 
 
-def _group_card(
-    at: int,
-    group: Group,
-    pictures: Mapping[str, bytes],
-    search: Searching,
-    compared: Sequence[str],
-) -> str:
-    first, *others = group.hits
+def _group_card(at: int, group: Group, shelf: Shelf) -> str:
     strip = "".join(
         f'<button class="hs-mini" data-act="open" data-id="{escape(hit.item.id)}" '
-        f'aria-label="Open {escape(hit.item.label or "no label")}, similarity {hit.score:.3f}">'
-        f'<img src="{data_url(pictures[hit.item.id])}" '
-        f'alt="Of the same patient: {escape(hit.item.label or "no label")}, '
+        f'aria-label="Open {escape(hit.label or "no label")}, similarity {hit.score:.3f}">'
+        f'<img src="{data_url(shelf.pictures[hit.item.id])}" '
+        f'alt="Of the same patient: {escape(hit.label or "no label")}, '
         f'similarity {hit.score:.3f}"></button>'
-        for hit in others
+        for hit in group.hits[1:3]
     )
-    note = f"patient {group.value} · {count(group.items, 'cell')}"
-    return _hit_card(at, first, pictures, search, compared, note, strip)
+    cells = count(group.items, "cell")
+    note = {
+        "case": f"patient unknown · case {group.value} · {cells}",
+        "source": f"patient unknown · {cells} of one picture",
+    }.get(group.by or "patient", f"patient {group.value} · {cells}")
+    return _hit_card(at, group.hits, shelf, note, strip)

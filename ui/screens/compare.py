@@ -20,7 +20,15 @@ from ui.screens.detail import SHOWN
 from ui.session.current import SEARCH
 from ui.session.navigation import goto
 from ui.session.place import Place, guarded, opened
-from ui.session.results import COMPARED, cells_of, compared, search_results, stored_item, uploads
+from ui.session.results import (
+    best_of_each,
+    cells_of,
+    compared,
+    search_results,
+    set_compared,
+    stored_item,
+    uploads,
+)
 from ui.session.uploads import Upload
 from ui.widgets.lenses import Dot, Pane, lenses
 
@@ -55,7 +63,7 @@ def show() -> None:
             return
         if not ids:
             found = search_results(place.client, search, None if upload is None else upload.content)
-            ids = [hit.item.id for hit in found.answer.hits][: MOST_COMPARED - 1]
+            ids = best_of_each(found.answer, MOST_COMPARED - 1)
         _write(search, ids)
         _compared(place, search, upload, ids)
 
@@ -64,7 +72,7 @@ def _current(place: Place) -> tuple[Searching, list[str]]:
     """The search and the hits: of the address where it names them, else of the session."""
     params = st.query_params.to_dict()
     search: Searching = st.session_state.get(SEARCH, Searching())
-    ids = compared()
+    ids: list[str] | None = None
     named_there = "item" in params or "upload" in params
     if named_there and params != st.session_state.get(ADDRESS):
         named = [id for id in params.pop(WITH, "").split(",") if id][:MOST_COMPARED]
@@ -80,7 +88,9 @@ def _current(place: Place) -> tuple[Searching, list[str]]:
             return Searching(collection=place.name), []
         search = search.model_copy(update={"collection": place.name})
     st.session_state[SEARCH] = search
-    st.session_state[COMPARED] = ids
+    if ids is None:
+        return search, compared(search)
+    set_compared(search, ids)
     return search, ids
 
 

@@ -130,7 +130,7 @@ def _actions(place: Place, item: Item, search: Searching | None) -> None:
         goto("case", {"case": item.case, "by": "case", "collection": place.name})
     if search is None:
         return
-    chosen = compared()
+    chosen = compared(search)
     marked = item.id in chosen
     if st.button(
         "Unmark" if marked else "Mark for comparison",
@@ -138,7 +138,7 @@ def _actions(place: Place, item: Item, search: Searching | None) -> None:
         disabled=not marked and len(chosen) >= MOST_COMPARED,
         help=f"Up to {MOST_COMPARED} beside the query.",
     ):
-        mark(item.id)
+        mark(search, item.id)
         st.rerun()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from urllib.parse import urlencode
 
@@ -14,7 +15,7 @@ from ui.address import MOST_COMPARED, Searching
 from ui.exports.downloads import as_csv, as_json
 from ui.look import states
 from ui.look.card import pixels
-from ui.look.gallery import facts, gallery, keys, query_card, vote_panel, warned
+from ui.look.gallery import Shelf, facts, gallery, keys, query_card, vote_panel, warned
 from ui.look.scalebar import scale_bar, side_um
 from ui.screens.choosing import (
     begin,
@@ -25,7 +26,16 @@ from ui.screens.choosing import (
 )
 from ui.screens.detail import Shown, open_item
 from ui.screens.whole_field import whole_field
-from ui.session.current import change, current, keep, picking, set_picking, start_again, this_round
+from ui.session.current import (
+    change,
+    current,
+    keep,
+    picking,
+    set_picking,
+    start_again,
+    this_round,
+    under_way,
+)
 from ui.session.navigation import goto
 from ui.session.place import Place, opened, refused
 from ui.session.results import (
@@ -38,6 +48,8 @@ from ui.session.results import (
     search_results,
     stored_item,
     uploads,
+    voting,
+    with_voters,
 )
 from ui.session.uploads import Upload
 from ui.widgets.board import board
@@ -52,6 +64,7 @@ def show() -> None:
         "Find similar cells",
         "Give a cell. You see the stored cells that look most like it, patient by patient, "
         "and how their labels vote.",
+        compact=under_way(),
     )
     if place is None:
         return
@@ -95,12 +108,17 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
             pinned = st.empty()
         try:
             found = search_results(place.client, search, None if upload is None else upload.content)
+            found = replace(found, answer=with_voters(found))
             shown = pictures(place.client, _pictured(found), place.name)
         finally:
             waiting.empty()
     with left:
         query = query_jpeg(place, search, upload)
-        pinned.html(query_picture(place, search, upload, query) + vote_panel(found.voted))
+        pinned.html(
+            query_picture(place, search, upload, query)
+            + vote_panel(found.voted)
+            + warned(found.answer)
+        )
         query_actions(search, upload)
     with right:
         neighbours(place, search, found, shown, query)
@@ -114,9 +132,8 @@ def filters(place: Place, search: Searching) -> Searching:
     """Filters with counts, the number of neighbours, and grouping; the search as they make it."""
     at = this_round()
     counts = counted(place.client, place.name, search.where.model_dump_json())
-    groupable = bool(counts["patient"])
     chosen: dict[str, tuple[str, ...]] = {}
-    with st.container(horizontal=True, key="hs-filters", vertical_alignment="bottom"):
+    with st.container(horizontal=True, key="hs-filters", vertical_alignment="center"):
         for name in SHOWN_FILTERS:
             active = tuple(getattr(search.where, name))
             values = counts[name]
@@ -127,32 +144,35 @@ def filters(place: Place, search: Searching) -> Searching:
                 list(dict.fromkeys([*values, *active])),
                 default=list(active),
                 format_func=partial(_with_count, values),
-                placeholder=f"any of {len(values)}",
+                placeholder=f"{name.capitalize()}: any of {len(values)}",
                 key=f"f-{name}-{at}",
-                width=176,
+                width=160,
+                label_visibility="collapsed",
             )
             chosen[name] = tuple(picked)
         options = sorted({*KS, search.k})
         k = st.selectbox(
-            "Neighbours", options, index=options.index(search.k), key=f"k-{at}", width=104
+            "Neighbours",
+            options,
+            index=options.index(search.k),
+            format_func=lambda n: f"{n} neighbours",
+            key=f"k-{at}",
+            width=144,
+            label_visibility="collapsed",
         )
         grouped = st.toggle(
             "By patient",
-            value=search.grouped and groupable,
-            disabled=not groupable,
+            value=search.grouped,
             key=f"grouped-{at}",
-            help="One card for each patient, best first; items without a patient id are then "
-            "left out."
-            if groupable
-            else "The items of this collection carry no patient ids.",
+            help="One card for each patient, best first. Where the patient is unknown, one for "
+            "each case, else for each picture.",
         )
     where = Filter.model_validate({**search.where.model_dump(), **chosen})
-    wished = grouped if groupable else search.grouped
-    changed = search.model_copy(update={"where": where, "k": k, "grouped": wished})
+    changed = search.model_copy(update={"where": where, "k": k, "grouped": grouped})
     if changed != search:
         keep(changed)
         st.rerun()  # the counts of the other filters follow from this one
-    return search if groupable else search.model_copy(update={"grouped": False})
+    return search
 
 
 def _with_count(counts: dict[str, int], value: str) -> str:
@@ -210,8 +230,6 @@ def neighbours(
 ) -> None:
     """The gallery, and what can be done with it."""
     answer = found.answer
-    if beware := warned(answer):
-        st.html(beware)
     if not answer.hits:
         st.html(
             states.empty(
@@ -219,13 +237,13 @@ def neighbours(
             )
         )
         return
-    chosen = compared()
+    chosen, voters = compared(search), voting(found)
     actions = st.container(
         horizontal=True, key="hs-actions", vertical_alignment="center", wrap=False
     )
-    pressed = board(gallery(answer, shown, search, chosen) + keys(), "gallery")
+    pressed = board(gallery(answer, Shelf(shown, search, chosen, voters)) + keys(), "gallery")
     with actions:
-        st.html(facts(answer), width="stretch")
+        st.html(facts(answer, voters), width="stretch")
         with st.container(horizontal=True, width="content", gap="xsmall"):
             if chosen and st.button(
                 f"Compare {len(chosen)}",
@@ -243,7 +261,7 @@ def neighbours(
         keep(search.toggled(pressed.act, pressed.id))
         st.rerun()
     elif pressed.act == "compare":
-        if mark(pressed.id):
+        if mark(search, pressed.id):
             st.rerun()
         st.toast(f"Up to {MOST_COMPARED} neighbours are compared at once; unmark one first.")
     elif pressed.act == "open":

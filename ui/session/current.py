@@ -35,6 +35,12 @@ def current(place: Place) -> Searching:
     return keep(search)
 
 
+def under_way() -> bool:
+    """Whether a search is shown, by the session or by the address."""
+    search: Searching = st.session_state.get(SEARCH, Searching())
+    return search.asks or bool({"item", "upload"} & set(st.query_params))
+
+
 def keep(search: Searching) -> Searching:
     """Remember a search in the session and in the address."""
     st.session_state[SEARCH] = search

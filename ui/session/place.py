@@ -62,21 +62,25 @@ def refused(error: ServiceDown | ServiceError) -> None:
         st.code("hemaseek serve", language=None, width="content")
 
 
-def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
+def opened(
+    title: str, lead: str, *, needs_items: bool = True, compact: bool = False
+) -> Place | None:
     """Draw the head of a page with the choice of collection; `None` where the page cannot go on.
 
     Args:
         title: Heading.
         lead: One sentence: what is done here.
         needs_items: Whether the page is of no use over an empty library.
+        compact: Whether the work needs the room: the title is then for screen readers alone.
     """
     client = connect()
     collections: list[CollectionFacts] = []
     failure: ServiceDown | ServiceError | None = None
     name = ""
-    with st.container(horizontal=True, vertical_alignment="bottom", key="hs-head"):
+    key, kind = ("hs-head-compact", "hs-sr") if compact else ("hs-head", "hs-title")
+    with st.container(horizontal=True, vertical_alignment="bottom", key=key):
         st.html(
-            f'<header class="hs-title"><h1>{title}</h1><p class="hs-lead">{lead}</p></header>',
+            f'<header class="{kind}"><h1>{title}</h1><p class="hs-lead">{lead}</p></header>',
             width="stretch",
         )
         try:
@@ -85,7 +89,7 @@ def opened(title: str, lead: str, *, needs_items: bool = True) -> Place | None:
             failure = error
         choice = [one for one in collections if one.items] if needs_items else collections
         if choice:
-            name = _choose(choice)
+            name = _choose(choice, compact)
     if failure is not None:
         refused(failure)
         if st.button("Try again", icon=":material/refresh:", key="try-again"):
@@ -112,14 +116,20 @@ def nothing(title: str, text: str, command: str = "") -> None:
             st.code(command, language=None, width="content")
 
 
-def _choose(collections: list[CollectionFacts]) -> str:
+def _choose(collections: list[CollectionFacts], compact: bool) -> str:
     names = [str(collection.name) for collection in collections]
     default = next((collection.name for collection in collections if collection.default), names[0])
     wanted = st.query_params.get("collection", st.session_state.get(CHOSEN, default))
     at = names.index(wanted) if wanted in names else names.index(default)
     name = names[at]
     if len(names) > 1:
-        name = st.selectbox("Collection", names, index=at, width=240)
+        name = st.selectbox(
+            "Collection",
+            names,
+            index=at,
+            width=240,
+            label_visibility="collapsed" if compact else "visible",
+        )
         if name != wanted and "collection" in st.query_params:
             del st.query_params["collection"]
     st.session_state[CHOSEN] = name

@@ -12,7 +12,7 @@ import streamlit as st
 from PIL import Image
 
 from search.client.client import Client
-from search.schemas.answers import Answer, VoteAnswer
+from search.schemas.answers import Answer, Hit, VoteAnswer
 from search.schemas.cells import FoundCells, JudgedField
 from search.schemas.collections import SourceFacts
 from search.schemas.filters import Filter
@@ -37,7 +37,9 @@ SAMPLES = 7
 TYPICAL_OF = 16
 """A sample is nearest to the mean of this many items at each end of a direction."""
 COMPARED = "hs-compared"
-"""Where the session keeps the ids that are marked for comparison."""
+"""Where the session keeps the ids that are marked for comparison, and the query they belong to."""
+REVIEWS = "case-reviews"
+"""Where the session counts its reviews: what was asked before one is asked again."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ def uploads() -> Uploads:
 
 def search_results(client: Client, search: Searching, image: bytes | None) -> Results:
     """The results of a search, cached for five minutes."""
-    return _search_results(client, search.model_dump_json(), image)
+    reviews = int(st.session_state.get(REVIEWS, 0))
+    return _search_results(client, search.model_dump_json(), image, reviews)
 
 
 @st.cache_data(max_entries=32, ttl=300, show_spinner=False)
-def _search_results(_client: Client, query: str, image: bytes | None) -> Results:
+def _search_results(_client: Client, query: str, image: bytes | None, reviews: int) -> Results:
     search = Searching.model_validate_json(query)
     if not search.grouped and not search.refined:
         voted = _client.vote(search.question(), image)
@@ -170,19 +173,67 @@ def sampled(_client: Client, name: str, dim: int, fingerprint: str) -> list[Item
     return found or some(Filter(), SAMPLES)
 
 
-def compared() -> list[str]:
-    """Ids of the items marked for comparison."""
-    return list(st.session_state.get(COMPARED, []))
+def voting(found: Results) -> list[Hit]:
+    """The neighbours that voted; none where there was no vote."""
+    voted = found.voted
+    return [hit for hit in voted.answer.hits if hit.label] if voted.vote.voters else []
 
 
-def mark(id: str) -> bool:
+def with_voters(found: Results) -> Answer:
+    """What the gallery shows, with every neighbour that voted on the card of its patient."""
+    answer = found.answer
+    if not answer.groups:
+        return answer
+    groups = []
+    for group in answer.groups:
+        there = {hit.item.id for hit in group.hits}
+        of = group.by or "patient"
+        more = [
+            hit
+            for hit in voting(found)
+            if hit.item.id not in there and getattr(hit.item, of) == group.value
+        ]
+        hits = tuple(sorted((*group.hits, *more), key=lambda hit: (-hit.score, hit.item.id)))
+        groups.append(group.model_copy(update={"hits": hits}))
+    hits = tuple(hit for group in groups for hit in group.hits)
+    return answer.model_copy(update={"groups": tuple(groups), "hits": hits})
+
+
+def best_of_each(answer: Answer, most: int) -> list[str]:
+    """Ids of the best hits, one of each patient (case, or source, where the patient is unknown)."""
+    found: dict[tuple[str, str], str] = {}
+    for hit in answer.hits:
+        item = hit.item
+        of = ("patient", item.patient) if item.patient else ("case", item.case)
+        found.setdefault((of[0], of[1]) if of[1] else ("source", item.source), item.id)
+    return list(found.values())[:most]
+
+
+def of_query(search: Searching) -> str:
+    """What marks belong to: the query, whatever its filters and examples."""
+    crop = None if search.crop is None else search.crop.model_dump_json()
+    return f"{search.collection}|{search.item}|{search.upload}|{crop}"
+
+
+def compared(search: Searching) -> list[str]:
+    """Ids of the items marked for comparison with this query; marks of another are forgotten."""
+    kept = st.session_state.get(COMPARED, {})
+    return list(kept.get("items", [])) if kept.get("of") == of_query(search) else []
+
+
+def set_compared(search: Searching, items: Sequence[str]) -> None:
+    """Mark these items, and no others, for comparison with this query."""
+    st.session_state[COMPARED] = {"of": of_query(search), "items": list(items)}
+
+
+def mark(search: Searching, id: str) -> bool:
     """Mark an item for comparison, or unmark it; `False` where too many are marked already."""
-    items = compared()
+    items = compared(search)
     if id in items:
         items.remove(id)
     elif len(items) >= MOST_COMPARED:
         return False
     else:
         items.append(id)
-    st.session_state[COMPARED] = items
+    set_compared(search, items)
     return True
