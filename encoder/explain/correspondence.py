@@ -14,6 +14,8 @@ Grid = NDArray[np.float64]
 """A map over the patches of one image: rows x columns."""
 WEAK = 0.5
 """Share of the strongest component's span below which a component is shown paler."""
+MOST = 0.75
+"""Share of the middle of a picture that a foreground covers, to be a cell's."""
 LEVELS = 64
 """Steps in which the threshold between cell and glass is looked for."""
 
@@ -157,13 +159,53 @@ def _foreground(first: NDArray[np.float64], images: Sequence[Patches]) -> NDArra
     above = first > threshold
     middle = []
     for tokens in images:
-        rows, columns = tokens.shape[:2]
-        y, x = np.mgrid[:rows, :columns]
-        far = np.maximum(abs((y + 0.5) / rows - 0.5), abs((x + 0.5) / columns - 0.5))
-        middle.append((far < 0.25).ravel())
+        middle.append((_far(*tokens.shape[:2]) < 0.25).ravel())
     centre = np.concatenate(middle)
     chosen = above if above[centre].mean() >= above[~centre].mean() else ~above
-    return chosen if chosen.sum() >= 8 else np.ones(len(first), bool)
+    parts, at = [], 0
+    for tokens in images:
+        rows, columns = tokens.shape[:2]
+        parts.append(_middle(chosen[at : at + rows * columns].reshape(rows, columns)).ravel())
+        at += rows * columns
+    whole = np.concatenate(parts)
+    return whole if whole.sum() >= 8 else np.ones(len(first), bool)
+
+
+def _middle(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What of a foreground hangs together with the middle of the picture, without its border.
+
+    Tokens at the border also hold what the padding is; cells that lie apart are not the one that
+    is shown.
+    """
+    from scipy.ndimage import label
+
+    kept = inside.copy()
+    kept[[0, -1]] = False
+    kept[:, [0, -1]] = False
+    numbers, _ = label(kept)
+    middle = numbers[_far(*inside.shape) < 0.25]
+    return np.asarray(np.isin(numbers, middle[middle > 0]), bool)
+
+
+def _far(rows: int, columns: int) -> NDArray[np.float64]:
+    """How far each patch lies from the middle: 0 there, 0.5 at the border."""
+    y, x = np.mgrid[:rows, :columns]
+    return np.asarray(np.maximum(abs((y + 0.5) / rows - 0.5), abs((x + 0.5) / columns - 0.5)))
+
+
+def told_apart(images: Sequence[Coloured]) -> bool:
+    """Whether the foreground of each image is its cell: the middle lies in it, most else outside.
+
+    Else glass and other cells would be coloured as if they were parts of the cell.
+    """
+    for one in images:
+        far = _far(*one.foreground.shape)
+        rim = far > 0.3
+        rim[[0, -1]] = rim[:, [0, -1]] = False
+        inside, outside = one.foreground[far < 0.15], one.foreground[rim]
+        if inside.size == 0 or inside.mean() < MOST or (outside.size and outside.mean() > 0.5):
+            return False
+    return True
 
 
 def _otsu(values: NDArray[np.float64]) -> float | None:

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from encoder.contract import RGB, Encoder, NoPatchTokens, Patches, Vectors
 from encoder.explain.causal import Check, Hiding, Masks, Score, colour_masks, feature_masks
-from encoder.explain.correspondence import Grid, correspondence, joint_colours, matches
+from encoder.explain.correspondence import (
+    Grid,
+    correspondence,
+    joint_colours,
+    matches,
+    told_apart,
+)
 from encoder.image import read_rgb
 from search.errors import BadQuestion, NoSuchItem
 from search.index.contract import Store, Stored
@@ -34,6 +40,10 @@ from search.votes.knn import vote, with_reviews
 NEED_PATCHES = ("colours", "correspondence", "attention")
 WITHHELD = (
     "Withheld: hiding what this map points at changes the score no more than hiding random parts."
+)
+NOT_APART = (
+    "Withheld: the cell was not told from glass and other cells in each of these pictures, so that "
+    "structure types would colour them too."
 )
 _turn = threading.Lock()
 
@@ -117,6 +127,9 @@ class _Explaining:
         self.inside = joint_colours(list(self.tokens))
         self.seconds["colours"] = perf_counter() - started
         if not self.wants("colours"):
+            return ()
+        if not told_apart(self.inside):
+            self.left_out["colours"] = NOT_APART
             return ()
         ids = [None, *(hit.item.id for hit in self.hits)]
         return tuple(

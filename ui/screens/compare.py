@@ -126,7 +126,8 @@ def _compared(place: Place, search: Searching, upload: Upload | None, ids: list[
     explained: dict[str, Explanation] = {}
     if kind != "none":
         explained = _explained(place, search, upload, items, kind)
-        st.html(legend(kind))
+        if not any(kind in one.left_out for one in explained.values()):
+            st.html(legend(kind))
     panes = [
         _query_pane(place, search, upload),
         *(_pane(place, at, item) for at, item in enumerate(items, 1)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoder.explain.correspondence import correspondence, joint_colours, matches
+from encoder.explain.correspondence import correspondence, joint_colours, matches, told_apart
 
 
 def scene(rng: np.random.Generator, shift: int = 0) -> np.ndarray:
@@ -83,3 +83,21 @@ def test_only_foreground_is_matched_where_asked(rng: np.random.Generator) -> Non
 
     assert found
     assert all(inside[0][pair.one] and inside[1][pair.other] for pair in found)
+
+
+def test_cells_beside_the_one_in_the_middle_are_not_coloured(rng: np.random.Generator) -> None:
+    crowded = scene(rng)
+    crowded[0:3, 0:2] = crowded[4, 4]  # another cell, cut by the border
+
+    found = joint_colours([crowded, scene(rng, 1)])
+
+    assert not found[0].foreground[0:3, 0:2].any()
+    assert told_apart(found)
+
+
+def test_a_picture_without_a_cell_in_its_middle_is_not_told_apart(
+    rng: np.random.Generator,
+) -> None:
+    noise = rng.normal(size=(12, 12, 16)).astype(np.float32)
+
+    assert not told_apart(joint_colours([noise, noise[::-1].copy()]))

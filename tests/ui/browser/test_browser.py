@@ -155,6 +155,61 @@ def test_a_filter_narrows_the_gallery_and_a_link_reproduces_it(page: Page) -> No
 
     assert len(set(page.locator(".hs-label span:first-child").all_inner_texts())) == 1
     assert page.locator(".hs-card").all_inner_texts() == shown
+    assert page.locator(".hs-verdict").inner_text() == "No vote"  # it would repeat the filter
+    assert page.locator(".hs-votes").count() == 0
+
+
+def test_a_picture_that_shows_nothing_gets_no_verdict(page: Page, tmp_path: Path) -> None:
+    Image.new("RGB", (120, 120), (232, 226, 236)).save(tmp_path / "glass.png")
+    page.set_input_files("input[type=file]", str(tmp_path / "glass.png"))
+    panel = page.locator("[aria-label='Vote of the neighbours']")
+    panel.wait_for()
+
+    assert panel.locator(".hs-verdict").inner_text() == "No verdict on this picture"
+    assert "nearly blank" in panel.inner_text()
+    assert not panel.locator(".hs-bar").first.is_visible()
+
+
+def test_query_verdict_and_two_rows_need_no_scroll_and_voters_are_marked(page: Page) -> None:
+    search(page)
+    grouped = page.locator(".hs-votes").all_inner_texts()
+    page.goto(f"{page.url}&grouped=no")
+    page.locator("[aria-label^='Neighbours'] .hs-card").nth(9).wait_for()
+    wait_until_idle(page)
+
+    for one in (".hs-query img", ".hs-verdict", ".hs-trust"):
+        box = page.locator(one).first.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 720, one
+    last = page.locator(".hs-card").nth(9).bounding_box()
+    assert last is not None
+    assert last["y"] + last["height"] <= 720
+    assert page.locator(".hs-votes").count() == 10
+    assert sum(int(text.removesuffix("votes").strip() or 1) for text in grouped) == 10
+    assert re.search(
+        r"Searched \d+ of \d+ cells\. Shown: 10 cells of \d patient", page.inner_text(".hs-trust")
+    )
+
+
+def test_marks_belong_to_their_query_and_nothing_marked_compares_different_patients(
+    page: Page,
+) -> None:
+    search(page)
+    page.keyboard.press("1")
+    page.keyboard.press("c")
+    page.get_by_role("button", name="Compare 1").wait_for()
+    page.get_by_role("button", name="New search").click()
+    page.locator("[aria-label='Samples'] .hs-open").nth(1).click()
+    page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+    wait_until_idle(page)
+
+    assert page.get_by_role("button", name="Compare 1").count() == 0
+    page.get_by_role("link", name="Compare").click()
+    page.locator(".hs-lens").nth(1).wait_for()
+    wait_until_idle(page)
+    row = page.locator("tr", has=page.get_by_role("rowheader", name="patient", exact=True))
+    patients = row.locator("td").all_inner_texts()[1:]
+    assert len(set(patients)) == len(patients) > 1
 
 
 def test_the_answer_can_be_downloaded(page: Page) -> None:
