@@ -11,7 +11,7 @@ from typing import Literal
 from encoder.card import EncoderCard
 from encoder.contract import Encoder, EncoderError, Network, need_torch
 from encoder.features import colour, measured
-from encoder.networks import published
+from encoder.networks import baselines, published
 
 Device = Literal["auto", "cpu", "cuda"]
 SHIPPED = Path(__file__).parent / "weights"
@@ -47,6 +47,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(card=colour.CARD, build=colour.build),
         Recipe(card=measured.CARD, build=measured.build),
         *(Recipe(card=one.card, build=one.build) for one in published.ALL),
+        *(Recipe(card=one.card, build=one.build) for one in baselines.ALL),
     )
 }
 

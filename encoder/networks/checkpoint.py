@@ -17,6 +17,22 @@ State = dict[str, Tensor]
 
 DINOV2_TO_TIMM = ((".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2."))
 """The giant's SwiGLU layers, the only block names in which DINOv2 and timm differ."""
+TRANSFORMERS_TO_TIMM = (
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^embeddings\.", ""),
+    (r"^(encoder\.layer|layers)\.", "blocks."),
+    (r"\.attention\.attention\.(q)uery\.|\.attention\.(q)_proj\.", ".attn.q."),
+    (r"\.attention\.attention\.(k)ey\.|\.attention\.(k)_proj\.", ".attn.k."),
+    (r"\.attention\.attention\.(v)alue\.|\.attention\.(v)_proj\.", ".attn.v."),
+    (r"\.attention\.output\.dense\.|\.attention\.o_proj\.", ".attn.proj."),
+    (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"^layernorm\.", "norm."),
+)
+"""Names of Hugging Face's ViT as patterns, in the order in which they are replaced."""
 WRAPPERS = ("teacher", "state_dict_ema", "model_ema", "model", "state_dict")
 """Entries under which trainers keep the tensors, the one that is taken first where several are."""
 SHELLS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -97,11 +113,19 @@ def backbone(raw: Mapping[str, Any], where: str) -> State:
 
 
 def to_timm(state: State) -> State:
-    """DINOv2 names (without registers) to timm names; timm names pass unchanged.
+    """DINOv2's names and those of transformers' ViT to timm's; timm's pass unchanged.
+
+    DINOv2 adds a position to the class token and none to its registers; timm's model with
+    registers has no position for either, so that the class token takes its own in.
 
     DINOv2 trains blocks in chunks: `blocks.1.3.` is block 3, in chunk 1. Some copies of it count
     anew in every chunk, so blocks are counted in the order of both numbers.
     """
+    state = _of_transformers(state)
+    if (registers := state.pop("register_tokens", None)) is not None:
+        positions = state.pop("pos_embed")
+        state |= {"reg_token": registers, "pos_embed": positions[:, 1:]}
+        state["cls_token"] = state["cls_token"] + positions[:, :1]
     chunked = {name: found for name in state if (found := CHUNKED.fullmatch(name))}
     places = sorted({(int(found[1]), int(found[2])) for found in chunked.values()})
     renamed = {}
@@ -112,6 +136,24 @@ def to_timm(state: State) -> State:
             name = name.replace(theirs, ours)
         if name != "mask_token":  # used in training only
             renamed[name] = tensor
+    return renamed
+
+
+def _of_transformers(state: State) -> State:
+    """A copy, with the names of Hugging Face's ViT (of version 4 or 5) made timm's."""
+    if not any(name.endswith("embeddings.cls_token") for name in state):
+        return dict(state)
+    renamed: State = {}
+    for name, tensor in state.items():
+        if name.startswith("pooler."):  # a layer behind the token, which nobody uses
+            continue
+        name = name.removeprefix("vit.")
+        for theirs, ours in TRANSFORMERS_TO_TIMM:
+            name = re.sub(theirs, ours, name)
+        renamed[name] = tensor
+    for name in [one for one in renamed if ".attn.q." in one]:
+        three = [renamed.pop(name.replace(".q.", f".{part}.")) for part in "qkv"]
+        renamed[name.replace(".q.", ".qkv.")] = torch.cat(three)
     return renamed
 
 

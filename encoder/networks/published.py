@@ -1,4 +1,4 @@
-"""The vision transformers that others publish: DINOv2, DinoBloom and RedDino, by size."""
+"""The vision transformers that others publish: DINOv2, DinoBloom, RedDino, Phikon, by size."""
 
 from __future__ import annotations
 
@@ -60,15 +60,21 @@ class Published:
         return card, vit.network(card, model, "cls", device)
 
 
-def dinov2(size: str) -> Published:
-    """Meta's DINOv2 without registers (Oquab et al. 2023, arXiv 2304.07193)."""
+def dinov2(size: str, registers: bool = False) -> Published:
+    """Meta's DINOv2 (Oquab et al. 2023, arXiv 2304.07193).
+
+    Args:
+        size: s, b, l or g.
+        registers: With four register tokens (Darcet et al. 2023, arXiv 2309.16588).
+    """
     word, dim = SIZES[size]
-    file = f"dinov2_vit{size}14_pretrain.pth"
-    timm_name = f"vit_{word}_patch14_dinov2.lvd142m"
+    file = f"dinov2_vit{size}14_{'reg4_' if registers else ''}pretrain.pth"
+    architecture = f"vit_{word}_patch14_{'reg4_' if registers else ''}dinov2"
+    timm_name = f"{architecture}.lvd142m"
     return Published(
         card=EncoderCard(
-            id=f"dinov2-{size}",
-            architecture=f"vit_{word}_patch14_dinov2",
+            id=f"dinov2-{size}-registers" if registers else f"dinov2-{size}",
+            architecture=architecture,
             dim=dim,
             patch_px=14,
             licence="Apache-2.0",
@@ -79,7 +85,7 @@ def dinov2(size: str) -> Published:
             WeightsFile(
                 name=file,
                 url=f"{META}/dinov2_vit{size}14/{file}",
-                sha256=DINOV2_SHA256[size],
+                sha256=None if registers else DINOV2_SHA256[size],
             ),
             WeightsFile(
                 name=f"{timm_name}/model.safetensors",
@@ -148,8 +154,28 @@ def reddino(size: str) -> Published:
     )
 
 
+PHIKON = Published(
+    card=EncoderCard(
+        id="phikon",
+        architecture="vit_base_patch16_224",
+        dim=768,
+        patch_px=16,
+        resample="bilinear",
+        licence="Owkin non-commercial",
+        source=f"{HUB}/owkin/phikon",
+        notes="H&E tissue (PanCancer40M of TCGA), Filiot et al. 2023.",
+    ),
+    files=tuple(
+        WeightsFile(name=f"phikon/{file}", url=f"{HUB}/owkin/phikon/resolve/main/{file}")
+        for file in ("model.safetensors", "pytorch_model.bin")
+    ),
+    own_grid=True,
+)
+
 ALL = (
     *(dinov2(size) for size in "sblg"),
+    *(dinov2(size, registers=True) for size in "sblg"),
     *(dinobloom(size) for size in "sblg"),
     *(reddino(size) for size in "sbl"),
+    PHIKON,
 )

@@ -1,4 +1,4 @@
-"""A patch embedding of small convolutions, for transformers trained on few images."""
+"""Patch embeddings of small convolutions: ours, for few images, and that of CTransPath."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from timm.layers import PatchEmbed
-from torch import nn
+from torch import Tensor, nn
 
 
 class ConvStem(PatchEmbed):  # type: ignore[misc]
@@ -47,3 +47,48 @@ class ConvStem(PatchEmbed):  # type: ignore[misc]
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
         self.proj = nn.Sequential(*layers)
+
+
+class HalvingStem(nn.Module):
+    """CTransPath's patch embedding: two halving convolutions with batch normalisation, then 1 x 1.
+
+    As in its published code (ctran.py), with the interface that timm's Swin transformer wants.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        embed_dim: int = 96,
+        norm_layer: Any = None,
+        **rest: Any,
+    ) -> None:
+        """A stem for patches of four pixels.
+
+        Args:
+            img_size: Side of the input, or height and width.
+            embed_dim: Width of a token, a multiple of 8.
+            norm_layer: Of the tokens; `None` for none.
+            rest: What else timm gives its patch embeddings.
+        """
+        super().__init__()
+        high, wide = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.img_size = (high, wide)
+        self.patch_size = (4, 4)
+        self.grid_size = (high // 4, wide // 4)
+        self.num_patches = (high // 4) * (wide // 4)
+        layers: list[nn.Module] = []
+        before, width = int(rest.get("in_chans", 3)), embed_dim // 8
+        for _ in range(2):
+            layers += [
+                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            before, width = width, 2 * width
+        self.proj = nn.Sequential(*layers, nn.Conv2d(before, embed_dim, 1))
+        self.norm = norm_layer(embed_dim) if norm_layer else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """n x 3 x side x side to n x side / 4 x side / 4 x width."""
+        tokens: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
+        return tokens

@@ -9,8 +9,8 @@ from pathlib import Path
 from ingest.layouts.scan import LayoutError, Scan
 from ingest.sources.source import Facts
 from search.text import is_missing
+from search.trees import TREES, Aside, BadTree
 
-SLIDE = re.compile(r"^Slide (\d+)\b")
 CODE = re.compile(r"^([A-Za-z]{2,12})_\d+$")
 ROLES = frozenset(
     [
@@ -37,18 +37,15 @@ def labels(scan: Scan) -> None:
     _refuse_other_trees(scan, images, others)
     names = {path.with_suffix("") for path in images}
 
-    def facts(inner: Path) -> Facts | str:
+    def facts(inner: Path) -> Facts | Aside | str:
         mask = MASK.fullmatch(inner.stem)
         if mask and (scan.root / inner).with_name(mask[1]) in names:
-            return MASK_REASON
+            return Aside("it is a mask of the picture beside it")
         if len(inner.parts) == 1:
             return "it lies beside the label folders, so it has no label; move it into one"
         return Facts(label=inner.parts[0])
 
     _each(scan, facts)
-
-
-MASK_REASON = "it is a mask of the picture beside it"
 
 
 def _refuse_other_trees(scan: Scan, images: list[Path], others: list[Path]) -> None:
@@ -192,36 +189,51 @@ def acevedo(scan: Scan) -> None:
     _each(scan, facts)
 
 
-def elsafty(scan: Scan) -> None:
-    """Elsafty RBCs for classification (2024): `Cropped images/<class>/Slide N (...).png`.
+def tree(name: str) -> Callable[[Scan], None]:
+    """A published set in which an image's place says what it shows: `search.trees`.
 
-    Every slide is of another person (Elsafty et al., Scientific Data 11, 2024), so the slide is
-    case and patient. What the numbers in brackets mean is not documented there; they stay out.
+    Patients are those that the set names (of Elsafty's red cells, every slide is of another person:
+    Scientific Data 11, 2024), and are the case too. A source becomes the site.
     """
+    found = TREES[name]
 
-    def facts(inner: Path) -> Facts | str:
-        match = SLIDE.match(inner.stem)
-        if match is None or len(inner.parts) < 2:
-            return "class/Slide 1 (...).png was expected"
-        slide = f"slide-{match[1]}"
-        return Facts(label=inner.parts[-2], case=slide, patient=slide)
+    def read(scan: Scan) -> None:
+        try:
+            says = found.rule(scan.root)
+        except BadTree as error:
+            raise LayoutError(str(error)) from error
 
-    _each(scan, facts)
+        def facts(inner: Path) -> Facts | Aside | str:
+            said = says(inner)
+            if isinstance(said, Aside):
+                return said
+            if said is None:
+                return f"{found.expected} was expected"
+            return Facts(
+                label=said.label, case=said.patient, patient=said.patient, site=said.source
+            )
+
+        tables = scan.root.rglob(found.tables) if found.tables else ()
+        _each(scan, facts, known=tuple(path.name for path in tables))
+
+    return read
 
 
-def _each(scan: Scan, facts: Callable[[Path], Facts | str], known: tuple[str, ...] = ()) -> None:
+def _each(
+    scan: Scan, facts: Callable[[Path], Facts | Aside | str], known: tuple[str, ...] = ()
+) -> None:
     """Each image under the root, with what its place says; a sentence where it says nothing."""
     images, others = scan.walk()
-    masks: list[Path] = []
+    aside: dict[str, list[Path]] = {}
     for path in images:
         found = facts(path.relative_to(scan.root))
-        if found == MASK_REASON:
-            masks.append(path)
+        if isinstance(found, Aside):
+            aside.setdefault(found.why, []).append(path)
         elif isinstance(found, str):
             scan.fail(path, found)
         else:
             scan.whole(path, found)
-    if masks:
-        scan.leave(masks, MASK_REASON)
-        scan.warn(f"{len(masks)} images in {scan.root} are masks of pictures beside them: left out")
+    for why, paths in aside.items():
+        scan.leave(paths, why)
+        scan.warn(f"{len(paths)} images in {scan.root} are left out, each because {why}")
     scan.left_alone(path for path in others if path.name not in known)

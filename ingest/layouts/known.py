@@ -13,6 +13,7 @@ from ingest.layouts.scan import IMAGES, Files, Layout, LayoutError, Options, Sca
 from ingest.layouts.table import manifest
 from ingest.slides.source import SLIDES, SlideReader
 from ingest.sources.marked import BOXED, Marked
+from search.trees import TREES
 
 
 def _aslan(files: Files) -> bool:
@@ -35,6 +36,11 @@ def _aml(files: Files) -> bool:
 def _named(name: str) -> Callable[[Files], bool]:
     """Whether a folder, or one directly in it, has a name."""
     return lambda files: (files.root / name).is_dir() or files.root.name == name
+
+
+def _marked(marks: tuple[str, ...]) -> Callable[[Files], bool]:
+    """Whether one of some places lies below a root."""
+    return lambda files: any((files.root / mark).exists() for mark in marks)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -82,7 +88,11 @@ LAYOUTS: dict[str, Layout] = {
             _named("PBC_dataset_normal_DIB"),
         ),
         Layout("raabin", "Raabin-WBC: cropped cells, or fields with boxes", published.raabin),
-        Layout("elsafty", "Elsafty's red cells for classification", folders.elsafty),
+        *(
+            Layout(one.name, one.describes, folders.tree(one.name), _marked(one.marks))
+            for one in TREES.values()
+            if one.name not in ("bmc-full", "aml-matek")  # `bmc` and `aml` read those
+        ),
         Layout("qupath", "QuPath GeoJSON beside each image", qupath.qupath, qupath.is_qupath),
         Layout("mixed", "a tree of slides, smear photographs and known sets", mixed.mixed),
         Layout("slides", "whole slides, cut into tiles", mixed.slides),

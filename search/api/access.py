@@ -37,6 +37,7 @@ from search.errors import NoSuchCollection
 from search.evaluation.kept import Evaluations
 from search.library.jobs import Job, NoSuchJob, Run
 from search.library.library import Library
+from search.mil.models import Models
 from search.query.context import Context
 from search.query.pictures import BodyMemory, Pictures
 from search.security.audit import NOTED
@@ -144,6 +145,11 @@ class Access:
     def evaluations(self) -> Evaluations:
         """The evaluations of the collections that the caller may reach."""
         return replace(self._service.evaluations, open_context=self.context)
+
+    @property
+    def models(self) -> Models:
+        """The case models; each call names the collection that the caller was let into."""
+        return self._service.models
 
     def start(self, kind: str, name: str, work: Callable[[Run], Mapping[str, Any]]) -> Job:
         """Queue a job on a collection.

@@ -28,6 +28,7 @@ from search.api.routes import (
     evaluations,
     explain,
     exports,
+    mil,
     questions,
     reviews,
     versions,
@@ -54,6 +55,7 @@ ROUTERS: Sequence[APIRouter] = tuple(
         evaluations,
         explain,
         exports,
+        mil,
     )
 )
 """Every router of this part under `/v1`; `search.api.access` says how one states its roles."""
@@ -64,6 +66,7 @@ MODELS: Sequence[type[BaseModel]] = (
     *atlas.MODELS,
     *evaluations.MODELS,
     *explain.MODELS,
+    *mil.MODELS,
 )
 """Bodies that are read or written by hand, for the OpenAPI file."""
 

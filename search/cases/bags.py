@@ -41,6 +41,8 @@ class Bag:
     """Of the whole query."""
     ids: tuple[str, ...] = ()
     """Of the mosaic's cells; empty where they are not stored."""
+    items: list[Item] = field(default_factory=list)
+    """The mosaic's cells, where the question named them."""
     points: Mapping[Pooling, Floats] = field(default_factory=dict)
     """The whole query as one vector, by each pooling, where it is a stored case."""
     labels: dict[str, int] = field(default_factory=dict)
@@ -54,7 +56,7 @@ class Bag:
 
 
 def query_bag(
-    context: Context, question: CaseQuestion, images: Sequence[bytes], cases: Cases | None
+    context: Context, question: CaseQuestion, images: Sequence[bytes], cases: Cases | None = None
 ) -> Bag:
     """What a question starts from.
 
@@ -126,9 +128,13 @@ def _of_represented(there: Represented) -> Bag:
         np.arange(len(there.vectors)),
         facts.cells,
         there.ids,
-        there.points,
-        dict(facts.labels),
-        {"source": set(facts.sources), "case": set(facts.cases), "patient": set(facts.patients)},
+        points=there.points,
+        labels=dict(facts.labels),
+        own={
+            "source": set(facts.sources),
+            "case": set(facts.cases),
+            "patient": set(facts.patients),
+        },
         patient_known=not facts.without_patient,
     )
 
@@ -157,6 +163,7 @@ def _of_items(vectors: Vectors, items: Sequence[Item], question: CaseQuestion) -
         chosen.rows,
         len(vectors),
         tuple(items[at].id for at in chosen.rows),
+        [items[at] for at in chosen.rows],
         labels={label: labels.count(label) for label in dict.fromkeys(labels)},
     )
 

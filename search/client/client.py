@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from search.client.evaluations import EvaluationCalls
 from search.client.library import LibraryCalls
+from search.client.models import ModelCalls
 from search.client.questions import QuestionCalls
 from search.client.transport import ServiceDown, ServiceError
 from search.schemas.collections import Health
 
 
-class Client(QuestionCalls, EvaluationCalls, LibraryCalls):
+class Client(QuestionCalls, EvaluationCalls, ModelCalls, LibraryCalls):
     """A connection to one service; see `search.client.transport.Transport`."""
 
     def health(self) -> Health:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.client.transport import Transport, given
-from search.schemas.comparisons import PairedResult
-from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers
+from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers, PairedResult
 
 UPLOAD_S = 600
 """Seconds that sending a labelled set may take."""

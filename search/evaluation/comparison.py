@@ -10,8 +10,17 @@ from numpy.typing import NDArray
 from search.errors import BadQuestion
 from search.evaluation.kept import Evaluations
 from search.evaluation.metrics import confusion, drawn_matrices, draws, ends, scores, scores_of_many
-from search.schemas.comparisons import PairedResult, PairedScore, PairedSide, Verdict
-from search.schemas.evaluations import FEWEST, EvaluationRecord, EvaluationResult, Span, Unit
+from search.schemas.evaluations import (
+    FEWEST,
+    EvaluationRecord,
+    EvaluationResult,
+    PairedResult,
+    PairedScore,
+    PairedSide,
+    Span,
+    Unit,
+    Verdict,
+)
 
 RESAMPLES = 1000
 

@@ -10,6 +10,7 @@ import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from encoder.contract import RGB
 from encoder.image import read_rgb
 from search.evaluation.splits import Rows, Words
+from search.trees import TREES, Aside, BadTree, Said
 
 Square = tuple[int, int, int]
 """Left, top and side in pixels; inside the image."""
@@ -433,6 +435,83 @@ def folder(root: Path) -> Labelled:
     )
 
 
+def published(root: Path, name: str) -> Labelled:
+    """A published set in the tree that it was published in: `search.trees`.
+
+    What carries no label, and what is no cell of the set, is left out and counted.
+
+    Raises:
+        BadDataset: no folder, or a tree of another set.
+    """
+    tree = TREES[name]
+    if not root.is_dir():
+        raise BadDataset(f"no folder {root}; is it that of {tree.describes}?")
+    try:
+        says = tree.rule(root)
+    except BadTree as error:
+        raise BadDataset(str(error)) from error
+    cells: list[tuple[Path, Said]] = []
+    left_out: Counter[str] = Counter()
+    for path in _files(root):
+        said = says(path.relative_to(root))
+        if isinstance(said, Said) and said.label is not None:
+            cells.append((path, said))
+        else:
+            unlabelled = "it has no label" if said else f"{tree.expected} was expected"
+            left_out[said.why if isinstance(said, Aside) else unlabelled] += 1
+    if not cells:
+        raise BadDataset(f"{root}: no labelled cell of {name}; {tree.expected} was expected")
+    patients = tree.patients and all(said.patient for _, said in cells)
+    sources = [said.source or "" for _, said in cells]
+    return Labelled(
+        name=name,
+        paths=tuple(path for path, _ in cells),
+        squares=(None,) * len(cells),
+        labels=np.array([said.label for _, said in cells]),
+        groups=np.array([(said.patient or "") if patients else str(path.relative_to(root))
+                         for path, said in cells]),
+        unit="patient" if patients else "image",
+        sources=np.array(sources) if all(sources) else None,
+        patients=patients,
+        notes=(
+            *(f"{n} images left out: {why}" for why, n in sorted(left_out.items())),
+            *tree.notes,
+        ),
+    )  # fmt: skip
+
+
+def fixed_test(labelled: Labelled, table: Path) -> NDArray[np.bool_]:
+    """Which cells a published table of test images names (n flags).
+
+    The table is a CSV whose first column is a path, as the authors of DinoBloom publish them
+    (`Image Path,Label`), a CSV with `path` and `split`, or a path on each line. Since the paths
+    are those of another machine, an image is known by its folder and its name.
+
+    Raises:
+        BadDataset: a path that is not in the set, or nothing of the set left to train on.
+    """
+    if not table.is_file():
+        raise BadDataset(f"there is no table of test images {table}")
+    wanted: dict[str, int] = {}
+    with table.open(newline="", encoding="utf-8-sig") as lines:
+        for number, row in enumerate(csv.DictReader(lines, ("path", "second")), 1):
+            path, second = (row["path"] or "").strip(), (row["second"] or "").strip().lower()
+            header = number == 1 and path.lower() in ("path", "image path", "image")
+            if path and not header and second not in ("train", "val", "valid", "validation"):
+                wanted["/".join(path.replace("\\", "/").split("/")[-2:])] = number
+    there = np.array(["/".join(path.parts[-2:]) for path in labelled.paths])
+    if strange := set(wanted) - set(there.tolist()):
+        first = min(strange, key=wanted.__getitem__)
+        raise BadDataset(
+            f"{table} line {wanted[first]}: {labelled.name} has no image {first} "
+            f"({len(strange)} of {len(wanted)} are not there)"
+        )
+    test = np.isin(there, list(wanted))
+    if not test.any() or test.all():
+        raise BadDataset(f"{table} leaves {'no test' if not test.any() else 'no training'} images")
+    return np.asarray(test)
+
+
 READERS: dict[str, Callable[[Path], Labelled]] = {
     "pbc": lambda data: pbc(data / "pbc"),
     "chula": lambda data: chula(data / "chula"),
@@ -442,20 +521,27 @@ READERS: dict[str, Callable[[Path], Labelled]] = {
     "bmc": lambda data: bmc(data / "bmc"),
     "attri": lambda data: attri(data / "attri"),
     "pbc-bccd": lambda data: pbc_bccd(data / "pbc", data / "bccd"),
+    **{name: partial(lambda data, name: published(data / name, name), name=name) for name in TREES},
 }
 """Sets that have a name; to add one, add its line."""
 
 
 def read(name: str, data: Path) -> Labelled:
-    """A named set under the data folder, or `folder:PATH`.
+    """A named set under the data folder, `folder:PATH`, or a published tree as `NAME:PATH`.
 
     Raises:
         BadDataset: no such set, or not there.
     """
     if name.startswith("folder:"):
         return folder(Path(name.removeprefix("folder:")))
+    kind, _, path = name.partition(":")
+    if path and kind in TREES:
+        return published(Path(path), kind)
     if name not in READERS:
-        raise BadDataset(f"unknown data set {name!r}. Known: {', '.join(READERS)}, or folder:PATH")
+        raise BadDataset(
+            f"unknown data set {name!r}. Known: {', '.join(READERS)}, folder:PATH, or any of "
+            f"{', '.join(TREES)} as NAME:PATH"
+        )
     return READERS[name](data)
 
 

@@ -36,7 +36,9 @@ from train.data.datasets import Labelled
 from train.evaluation import table
 from train.evaluation.vectors import open_encoder, vectors_of
 
-SplitName = Literal["auto", "stratified", "grouped", "one-source-in", "leave-one-source-out"]
+SplitName = Literal[
+    "auto", "stratified", "grouped", "one-source-in", "leave-one-source-out", "fixed"
+]
 CODE = (
     "train.evaluation.run",
     "train.data.datasets",
@@ -62,8 +64,9 @@ class EvaluateConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: tuple[str, ...] = ("pbc", "chula", "lc25000")
-    """Sets, by name (pbc, chula, chula-no-12, lc25000, bccd, pbc-bccd) or folder:PATH (a folder
-    per label, or a manifest.csv with path, label and perhaps patient and source)."""
+    """Sets, by name (pbc, chula, chula-no-12, lc25000, bccd, pbc-bccd), folder:PATH (a folder per
+    label, or a manifest.csv with path, label and perhaps patient and source), or as published:
+    aml-hehr:PATH, aml-matek:, bmc-full:, lisc:, sslseg:, warty-pig:, elsafty:, dse:."""
     encoders: tuple[str, ...] = ("colour", "random-vit-s")
     """Names, folders or timm sources that the registry loads, and random-vit-s, -b, -l."""
     root: Path = Path(os.environ.get("HEMASEEK_DATA", "../shared/data"))
@@ -71,7 +74,10 @@ class EvaluateConfig(BaseModel):
     split: SplitName = "auto"
     """auto: folds that keep the set's groups whole; stratified: by cell, as the papers, and
     refused where groups are larger than a cell; one-source-in: train on one source, test on each
-    other one (RedDino's Table 1); leave-one-source-out: train on all others, test on one."""
+    other one (RedDino's Table 1); leave-one-source-out: train on all others, test on one; fixed:
+    the test images that `split_file` names (BMC and AML Matek in DinoBloom, 80/20)."""
+    split_file: Path | None = None
+    """With fixed: a CSV whose first column is a path, as published, or a path on each line."""
     folds: int = Field(default=5, ge=2)
     """Number of folds; the splits by source have one for each pair of sources, or each source."""
     ours: tuple[str, ...] = ()
@@ -110,6 +116,8 @@ class EvaluateConfig(BaseModel):
     def _known(self) -> EvaluateConfig:
         if unknown := [name for name in self.ours if name not in self.encoders]:
             raise ValueError(f"ours names {unknown[0]}, which is not among the encoders")
+        if (self.split == "fixed") != (self.split_file is not None):
+            raise ValueError("split fixed and split_file belong together: give both, or neither")
         if self.ours and len(set(self.ours)) == len(set(self.encoders)):
             raise ValueError("ours names every encoder; a gain needs others to compare with")
         return self
@@ -235,6 +243,10 @@ def make_folds(labelled: Labelled, config: EvaluateConfig) -> tuple[str, list[sp
         splits.BadSplit: a split by cell of a set whose groups are larger, or one source.
     """
     alone = len(np.unique(labelled.groups)) == len(labelled)
+    if config.split_file is not None:
+        test = datasets.fixed_test(labelled, config.split_file)
+        share = f"{100 * test.mean():.0f} % test"
+        return f"fixed by {config.split_file.name}, {share}", splits.fixed(test, labelled.groups)
     if config.split in ("one-source-in", "leave-one-source-out"):
         if labelled.sources is None:
             raise splits.BadSplit(f"{labelled.name} names no sources; {config.split} needs two")
@@ -388,14 +400,14 @@ LISTS = ("--data", "--encoders", "-k")
 """Options that take several words."""
 
 
-def spread(words: Sequence[str]) -> list[str]:
+def spread(words: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
     """`--data a b` as the parser wants it: one JSON list per option."""
     out: list[str] = []
     at = 0
     while at < len(words):
         word = words[at]
         at += 1
-        if word not in LISTS:
+        if word not in lists:
             out.append(word)
             continue
         values: list[str] = []

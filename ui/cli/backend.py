@@ -11,8 +11,10 @@ from search.client.client import Client
 from search.client.transport import ServiceDown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from search.library.jobs import Job
     from search.schemas.answers import Answer, VoteAnswer
     from search.schemas.calibration import Calibration, CalibrationPlan
     from search.schemas.cases import (
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     )
     from search.schemas.evaluations import EvaluationPlan, EvaluationRecord
     from search.schemas.exports import ExportWanted
+    from search.schemas.mil import MilAnswer, MilModel, MilPlan, MilQuestion
     from search.schemas.questions import BagField, Question, Weighting
     from search.service import Service
     from search.settings import Settings
@@ -85,6 +88,37 @@ class Local:
         from search.cases.similar import case_facts
 
         return case_facts(self.service.context(collection).collection, by, value)
+
+    def trained_model(
+        self, name: str, plan: MilPlan, progress: Callable[[Job], None] = lambda job: None
+    ) -> MilModel:
+        """Train a case model and keep it."""
+        from search.library.jobs import Job
+        from train.mil.run import train
+
+        collection = self.service.context(name).collection
+
+        def told(done: int, total: int) -> None:
+            progress(Job(id="", kind="mil", collection=collection.name, done=done, total=total))
+
+        return self.service.models.keep(train(collection, plan, told))
+
+    def models(self, collection: str) -> list[MilModel]:
+        """The case models of a collection, oldest first."""
+        return self.service.models.all(collection)
+
+    def forget_model(self, collection: str, id: str) -> MilModel:
+        """Delete a case model."""
+        return self.service.models.forget(id, collection)
+
+    def predict_case(
+        self, collection: str, question: MilQuestion, images: Sequence[bytes] = ()
+    ) -> MilAnswer:
+        """Apply a case model to a case."""
+        from search.mil.predict import predict
+
+        trained = self.service.models.open(question.model, collection)
+        return predict(self.service.context(collection), trained, question, images)
 
     def calibrate(self, plan: CalibrationPlan, collection: str) -> Calibration:
         """Fit the calibration of a collection."""

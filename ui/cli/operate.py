@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ui.cli.cases.models import mil
 from ui.cli.cases.records import cases
 from ui.cli.evaluating import evaluate
 from ui.cli.exchange import export, ingest_features
@@ -249,5 +250,6 @@ def mount(app: typer.Typer) -> None:
     for verb in VERBS:
         app.command()(verb)
     app.add_typer(cases, name="cases")
+    app.add_typer(mil, name="mil")
     app.add_typer(keys, name="keys")
     app.add_typer(audit, name="audit")

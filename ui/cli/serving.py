@@ -40,21 +40,26 @@ def application(settings: Settings) -> FastAPI:
     """
     from search.api.app import create_app
     from search.library.source_folders import SourceFolders
+    from train.mil import routes as training
 
     try:
         from ingest.routes import deepzoom as deepzoom_routes
         from ingest.routes import finder as finder_routes
         from ingest.slides.rereading import Rereader
     except ModuleNotFoundError:
-        return create_app(settings=settings)
+        return create_app(settings=settings, routers=[training.router], problems=training.PROBLEMS)
     folders = SourceFolders.of(settings)
     reader = Rereader(folders)
     return create_app(
         settings=settings,
         read_pixels=reader,
-        routers=[deepzoom_routes.deepzoom_router(reader.close, folders), finder_routes.router],
+        routers=[
+            deepzoom_routes.deepzoom_router(reader.close, folders),
+            finder_routes.router,
+            training.router,
+        ],
         models=finder_routes.MODELS,
-        problems=[*deepzoom_routes.PROBLEMS, *finder_routes.PROBLEMS],
+        problems=[*deepzoom_routes.PROBLEMS, *finder_routes.PROBLEMS, *training.PROBLEMS],
     )
 
 

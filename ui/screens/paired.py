@@ -9,7 +9,7 @@ import streamlit as st
 
 from search.client.client import Client
 from search.client.transport import ServiceError
-from search.schemas.comparisons import PairedResult, PairedScore
+from search.schemas.evaluations import PairedResult, PairedScore
 from ui.look import states
 from ui.look.tables import count, plain, table
 

@@ -15,8 +15,7 @@ from search.api.problems import TooMany
 from search.api.routes.collections import CollectionName
 from search.evaluation.comparison import paired
 from search.evaluation.kept import Conditions, answers
-from search.schemas.comparisons import PairedResult
-from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers
+from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers, PairedResult
 
 MODELS: tuple[type[BaseModel], ...] = (EvaluationPlan,)
 """Bodies that are parsed by hand."""

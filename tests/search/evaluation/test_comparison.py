@@ -13,8 +13,7 @@ from random_library import random_entries, random_service
 from search.client.evaluations import wait_for
 from search.errors import BadQuestion
 from search.evaluation.comparison import compared, mcnemar, paired
-from search.schemas.comparisons import PairedSide
-from search.schemas.evaluations import EvaluationPlan
+from search.schemas.evaluations import EvaluationPlan, PairedSide
 from search.schemas.filters import Filter
 from search.service import Service
 

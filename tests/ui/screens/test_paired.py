@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.schemas.comparisons import PairedResult, PairedScore, PairedSide, Verdict
-from search.schemas.evaluations import Span
+from search.schemas.evaluations import PairedResult, PairedScore, PairedSide, Span, Verdict
 from ui.screens.paired import by_label, comparison
 
 

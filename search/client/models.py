@@ -1,0 +1,68 @@
+"""The client's calls about case models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from search.client.transport import ServiceError, Transport
+from search.schemas.mil import MilAnswer, MilModel, MilPlan, MilQuestion
+from search.schemas.versions import ENDED, JobRecord
+
+
+class ModelCalls(Transport):
+    """Part of `search.client.client.Client`."""
+
+    def train_model(self, collection: str, plan: MilPlan) -> JobRecord:
+        """Queue the training of a case model; the job's result is its card."""
+        return self._post(JobRecord, f"/v1/collections/{collection}/mil/models", plan)
+
+    def trained_model(
+        self,
+        collection: str,
+        plan: MilPlan,
+        progress: Callable[[JobRecord], None] = lambda job: None,
+        every_s: float = 0.5,
+    ) -> MilModel:
+        """Train a case model and wait for it.
+
+        Args:
+            collection: Whose cases.
+            plan: How.
+            progress: Told the job each time that it has not ended.
+            every_s: Seconds between two looks.
+
+        Raises:
+            ServiceError: the training failed; the message says why.
+        """
+        job = self.train_model(collection, plan)
+        while job.state not in ENDED:
+            progress(job)
+            time.sleep(every_s)
+            job = self._get(JobRecord, f"/v1/jobs/{job.id}")
+        if job.result is None:
+            raise ServiceError(
+                422, f"the training {job.state}", (job.error or "").partition(": ")[2]
+            )
+        return MilModel.model_validate(job.result)
+
+    def models(self, collection: str) -> list[MilModel]:
+        """The case models of a collection, oldest first."""
+        return self._list(MilModel, f"/v1/collections/{collection}/mil/models")
+
+    def model(self, collection: str, id: str) -> MilModel:
+        """The card of a case model."""
+        return self._get(MilModel, f"/v1/collections/{collection}/mil/models/{id}")
+
+    def forget_model(self, collection: str, id: str) -> MilModel:
+        """Delete a case model for good."""
+        path = f"/v1/collections/{collection}/mil/models/{id}"
+        return MilModel.model_validate_json(self._call("DELETE", path).content)
+
+    def predict_case(
+        self, collection: str, question: MilQuestion, images: Sequence[bytes | Path] = ()
+    ) -> MilAnswer:
+        """Apply a case model to a stored case, or to uploaded cells."""
+        files = [("images", image) for image in images]
+        return self._post(MilAnswer, f"/v1/collections/{collection}/mil/predict", question, files)

@@ -1,0 +1,116 @@
+"""The bags that case models see: the cells of stored cases, and of a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.errors import BadQuestion, NoSuchCase
+from search.index.contract import Vectors, scroll_all
+from search.library.collection import Collection
+from search.schemas.filters import Filter
+from search.schemas.items import Item
+from search.schemas.questions import BagField
+
+
+@dataclass
+class StoredBag:
+    """The cells of a stored case (or patient, or source)."""
+
+    name: str
+    items: list[Item] = field(default_factory=list)
+    rows: list[Vectors] = field(default_factory=list)
+    complete: bool = True
+    """Whether those are all of its cells."""
+
+    @property
+    def vectors(self) -> Vectors:
+        """Cells x dim."""
+        return np.stack(self.rows)
+
+    @property
+    def patients(self) -> list[str]:
+        """Of its cells, in order of name."""
+        return sorted({one.patient for one in self.items if one.patient is not None})
+
+    @property
+    def cases(self) -> list[str]:
+        """Of its cells, in order of name."""
+        return sorted({one.case for one in self.items if one.case is not None})
+
+
+def stored_bags(
+    collection: Collection, by: BagField, where: Filter, cells: int
+) -> dict[str, StoredBag]:
+    """Every stored bag by name, each with its first cells in order of id.
+
+    Ids are digests, so the first are as good as drawn.
+
+    Args:
+        collection: Where they are.
+        by: What makes a bag.
+        where: Conditions on the cells.
+        cells: Of each bag, at most.
+    """
+    found: dict[str, StoredBag] = {}
+    for one in scroll_all(collection.store, None if where.empty else where):
+        name = getattr(one.item, by)
+        if name is None:
+            continue
+        bag = found.setdefault(name, StoredBag(name))
+        if len(bag.items) < cells:
+            bag.items.append(one.item)
+            bag.rows.append(one.vector)
+        else:
+            bag.complete = False
+    return found
+
+
+def stored_bag(
+    collection: Collection, by: BagField, value: str, where: Filter, cells: int
+) -> StoredBag:
+    """One stored bag.
+
+    Raises:
+        NoSuchCase: no item belongs to it.
+        BadQuestion: none of its items is of those that the model looks at.
+    """
+    own = Filter.model_validate({by: (value,)})
+    both = where.both(own)
+    bags = {} if both is None else stored_bags(collection, by, both, cells)
+    if value not in bags:
+        if not collection.store.count(own):
+            raise NoSuchCase(by, value, collection.name)
+        raise BadQuestion(
+            f"{by} {value!r} has no cell of those that this model looks at "
+            f"({where.model_dump_json(exclude_defaults=True)})"
+        )
+    return bags[value]
+
+
+def patient_of(bag: StoredBag) -> str:
+    """The patient of a bag; where none is known, a name of its own.
+
+    Raises:
+        BadQuestion: cells of several patients.
+    """
+    if len(bag.patients) > 1:
+        raise BadQuestion(
+            f"{bag.name!r} has cells of {len(bag.patients)} patients "
+            f"({', '.join(bag.patients[:3])}); a bag belongs to one: choose another grouping"
+        )
+    return bag.patients[0] if bag.patients else alone(bag.name)
+
+
+def alone(name: str) -> str:
+    """What stands for the unknown patient of a bag."""
+    return f"(of {name})"
+
+
+def mean_rows(bags: Sequence[Vectors]) -> Vectors:
+    """The mean vector of each bag, of length 1 (0 where its vectors cancel out)."""
+    means = np.stack([bag.mean(axis=0) for bag in bags])
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means / np.where(lengths > 1e-12, lengths, 1.0), np.float32)

@@ -1,0 +1,100 @@
+"""Fine-tuning and distillation of a tiny transformer on drawn cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from encoder.card import EncoderCard
+from encoder.contract import EncoderError
+from encoder.networks.export import save
+from encoder.networks.vit import timm_model
+from encoder.registry import load
+from train.dino.progress import read_log
+from train.smoke import SETTINGS, draw_cells
+from train.tuning.distillation import DistilConfig, distil, teach
+from train.tuning.supervised import TuneConfig, tune
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(name="cells", scope="module")
+def _cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cells")
+    draw_cells(folder, 20, 40, seed=1)
+    return folder
+
+
+@pytest.fixture(name="start", scope="module")
+def _start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained transformer for 56 pixels, as an exported folder."""
+    folder = tmp_path_factory.mktemp("start")
+    kwargs = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 14, "init_values": 1.0}
+    torch.manual_seed(0)
+    model = timm_model("vit_small_patch14_dinov2", 56, kwargs)
+    card = EncoderCard(id="tiny", architecture="x", dim=24, input_px=56, patch_px=14)
+    save(
+        folder, card, model.state_dict(), timm_name="vit_small_patch14_dinov2", img_size=56,
+        model_kwargs=kwargs,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("how", ["linear", "attention", "lora", "last-blocks"])
+def test_each_way_learns_its_own_numbers_and_scores(how, cells, start, tmp_path):
+    config = TuneConfig(
+        data=f"folder:{cells}", start=str(start), how=how, out=tmp_path / how, epochs=10, batch=16,
+        blocks=1, lr=3e-2, patience=10, px=56, device="cpu",
+    )  # fmt: skip
+    done = tune(config, Console(quiet=True))
+    before = load(str(start))
+
+    assert set(done.scores) == {"tuned", "20-NN", "linear probe"}
+    assert done.scores["tuned"]["accuracy"] > 0.4  # a quarter by chance
+    assert (tmp_path / how / "head.safetensors").is_file()
+    assert done.exported == (how in ("lora", "last-blocks"))
+    if not done.exported:
+        assert not (tmp_path / how / "card.json").exists()
+        return
+    after = load(str(tmp_path / how))
+    pictures = list(np.random.default_rng(0).integers(0, 255, (3, 40, 40, 3), np.uint8))
+    cosines = (before.embed(pictures) * after.embed(pictures)).sum(axis=1)
+    assert cosines.max() < 0.9999
+    assert after.card.fingerprint != before.card.fingerprint
+
+
+def test_a_network_that_is_no_transformer_is_refused(cells, tmp_path):
+    config = TuneConfig(data=f"folder:{cells}", start="colour", out=tmp_path)
+    with pytest.raises(EncoderError, match="colour"):
+        tune(config, Console(quiet=True))
+
+
+def test_a_small_student_learns_what_its_teacher_sees(cells, tmp_path):
+    told: list[str] = []
+    facts = SETTINGS | {
+        "data": (cells,), "out": tmp_path / "student", "teacher": "colour", "steps": 40, "lr": 3e-3,
+        "force": True, "tensorboard": False, "checkpoint_every": 100, "watch_every": 40,
+        "name": "student",
+    }  # fmt: skip
+    config = DistilConfig.model_validate(facts)
+    distil(config, told.append)
+    student, teacher = load(str(tmp_path / "student")), load("colour")
+    rows = teach(teacher, [cells], lambda done, total: None)
+    kept = np.load(tmp_path / "student" / "teacher.npy")
+
+    assert (config.dino_weight, config.ibot_weight) == (0, 0)
+    assert np.allclose(rows.mean(axis=0), 0, atol=1e-5)
+    assert np.array_equal(rows, kept)
+    assert student.card.dim == teacher.card.dim
+    steps = [line for line in read_log(tmp_path / "student") if line["kind"] == "step"]
+    assert steps[-1]["guide"] < 0.9 * steps[0]["guide"]

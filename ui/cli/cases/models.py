@@ -1,0 +1,261 @@
+"""The commands `hemaseek mil`: train a case model, list, apply to a case, delete."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ui.cli.options import (
+    CollectionOption,
+    LibraryOption,
+    Where,
+    by_records,
+    conditions,
+    settings_for,
+)
+
+if TYPE_CHECKING:
+    from search.client.client import Client
+    from search.schemas.mil import MilAnswer, MilModel
+    from ui.cli.backend import Local
+
+mil = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Case models: a label of a case learned from all of its cells (multiple instance "
+    "learning). Research use only.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The options of `train` that are fields of a `MilPlan`."""
+
+    label: Annotated[str, typer.Option(help="Column of the cases; of survival, with the time.")] = (
+        "diagnosis"
+    )
+    task: Annotated[str, typer.Option(help="class or survival.")] = "class"
+    event: Annotated[str, typer.Option(help="Of survival: column with yes or no.")] = "event"
+    by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case"
+    pooling: Annotated[
+        str, typer.Option(help="abmil, abmil_gated, clam_sb, transmil, mean or max.")
+    ] = "abmil_gated"
+    factors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--factor",
+            help="What must not decide: focus, brightness, hue, saturation, cells, size; repeat.",
+        ),
+    ] = None
+    where: Where = None
+    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts by patient.")] = 5
+    epochs: Annotated[int, typer.Option(min=1, max=1000, help="Most passes.")] = 60
+    cells: Annotated[int, typer.Option(min=1, max=2000, help="Most cells of a case.")] = 500
+    accuracy: Annotated[
+        float, typer.Option(help="Share of the answers that should be right; else not sure.")
+    ] = 0.9
+    name: Annotated[str, typer.Option(help="What to call it.")] = "model"
+    seed: Annotated[int, typer.Option(min=0, help="Of folds and weights.")] = 0
+
+
+@mil.command()
+@by_records
+def train(
+    plan: Plan,
+    values: Annotated[
+        Path | None,
+        typer.Option(help="CSV with a column `case` and the label: in place of what is stored."),
+    ] = None,
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Train a case model on the cases of a collection that have a label, folds by patient.
+
+    Example: hemaseek mil train --label diagnosis --pooling clam_sb
+    """
+    from search.schemas.mil import MilPlan
+    from ui.cli.backend import serving
+
+    settings = settings_for(library=library, collection=collection)
+    facts = vars(plan) | {
+        "where": conditions(plan.where),
+        "factors": plan.factors or (),
+        "values": {} if values is None else _values(values),
+    }
+    wanted = MilPlan.model_validate(facts)
+    with serving(settings) as backend:
+        card = backend.trained_model(settings.collection, wanted, _progress)
+    if sys.stderr.isatty():
+        sys.stderr.write("\r      \r")
+    _show(card)
+
+
+@mil.command("list")
+def list_models(library: LibraryOption = None, collection: CollectionOption = None) -> None:
+    """List the case models of a collection."""
+    from ui.cli.backend import serving
+    from ui.cli.output import for_people, table
+
+    settings = settings_for(library=library, collection=collection)
+    with serving(settings) as backend:
+        found = backend.models(settings.collection)
+    if not for_people():
+        for card in found:
+            typer.echo(card.model_dump_json())
+        return
+    rows = [
+        (card.id[:8], card.name, card.plan.pooling, card.plan.label, card.cases, _headline(card))
+        for card in found
+    ]
+    table("Case models", ("id", "name", "pooling", "label", "n", "held out"), rows)
+
+
+@mil.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="Name of a model, or the start of its id.")],
+    case: Annotated[str | None, typer.Argument(help="A stored case, patient or source.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="A cell of a new case; repeat for more.")
+    ] = None,
+    field: Annotated[
+        list[Path] | None,
+        typer.Option("--field", help="A smear field of a new case, whose white cells are found."),
+    ] = None,
+    patient: Annotated[
+        str | None, typer.Option(help="Pseudonym of a new case's patient, as the library has it.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="Cells with most attention to show.")] = 5,
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Apply a case model to a stored case, or to a new one: pictures of its cells, or fields.
+
+    A patient that the model was trained on is answered by the network that did not see it.
+
+    Example: hemaseek mil predict model C-0117
+    """
+    from search.schemas.mil import MilQuestion
+    from search.schemas.questions import About
+    from ui.cli.backend import serving
+    from ui.cli.output import for_people
+
+    settings = settings_for(library=library, collection=collection)
+    images = [path.read_bytes() for path in image or []]
+    for path in field or []:
+        images += cells_of(path)
+    with serving(settings) as backend:
+        question = MilQuestion(
+            model=_named(backend, settings.collection, model),
+            case=case,
+            about=About(patient=patient),
+            top=top,
+        )
+        answer = backend.predict_case(settings.collection, question, images)
+    if for_people():
+        _print(answer)
+    else:
+        typer.echo(answer.model_dump_json())
+
+
+@mil.command()
+def delete(
+    model: Annotated[str, typer.Argument(help="Name of a model, or the start of its id.")],
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+) -> None:
+    """Delete a case model for good."""
+    from ui.cli.backend import serving
+
+    settings = settings_for(library=library, collection=collection)
+    with serving(settings) as backend:
+        id = _named(backend, settings.collection, model)
+        gone = backend.forget_model(settings.collection, id)
+    typer.echo(f"deleted {gone.name} ({gone.id})")
+
+
+def cells_of(path: Path) -> list[bytes]:
+    """The white cells of a smear field, each as a PNG, cut as an ingest would."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    from encoder.image import read_rgb
+    from ingest.smears.crops import FieldOfView, crops_of
+    from ingest.smears.finders import DEFAULT, finder
+
+    pixels = read_rgb(path)
+    found = finder(DEFAULT).find(pixels, None)
+    cut = []
+    for crop in crops_of(pixels, found, FieldOfView(kinds=("white",))):
+        out = BytesIO()
+        Image.fromarray(crop.image).save(out, "PNG")
+        cut.append(out.getvalue())
+    if not cut:
+        raise typer.BadParameter(f"no white cell was found in {path.name}", param_hint="--field")
+    return cut
+
+
+def _values(path: Path) -> dict[str, dict[str, Any]]:
+    from ingest.sources.text import decode_text
+    from search.cases.table import read_cases
+
+    changes = read_cases(decode_text(path.read_bytes())[0], path.name)
+    found = {}
+    for one in changes:
+        facts = one.model_dump(mode="json", exclude={"more", "clear", "case"}, exclude_none=True)
+        found[one.case] = {**facts, **one.more}
+    return found
+
+
+def _named(backend: Client | Local, collection: str, word: str) -> str:
+    """The id of the newest model of that name, or with that beginning."""
+    found = [one for one in backend.models(collection) if word in (one.name, one.id[: len(word)])]
+    if not found:
+        raise typer.BadParameter(
+            f"collection {collection!r} has no case model {word!r}; `hemaseek mil list` shows them"
+        )
+    return found[-1].id
+
+
+def _progress(job: Any) -> None:
+    if sys.stderr.isatty() and job.total:
+        sys.stderr.write(f"\r{100 * job.done // job.total:3} % ")
+        sys.stderr.flush()
+
+
+def _show(card: MilModel) -> None:
+    from ui.cli.output import for_people
+
+    if not for_people():
+        typer.echo(card.model_dump_json())
+        return
+    typer.echo(f"{card.name} ({card.id[:8]}): {card.cases} cases of {card.patients} patients")
+    typer.echo(f"held out: {_headline(card)}")
+    for one in card.scores.classes:
+        typer.echo(f"  {one.name}: {one.cases} cases, {one.recall:.0%} found")
+    for note in card.notes:
+        typer.echo(f"- {note}")
+
+
+def _headline(card: MilModel) -> str:
+    name = "c_index" if card.plan.task == "survival" else "balanced_accuracy"
+    value, span = card.scores.figures[name], card.scores.intervals.get(name)
+    ends = f" [{span.low:.2f}, {span.high:.2f}]" if span else ""
+    return f"{name.replace('_', ' ').replace('c index', 'c-index')} {value:.2f}{ends}"
+
+
+def _print(answer: MilAnswer) -> None:
+    typer.echo(answer.reason)
+    for label, share in answer.probabilities.items():
+        typer.echo(f"  {share:6.1%}  {label}")
+    if answer.risk is not None:
+        typer.echo(f"  log risk {answer.risk:.2f}, percentile {answer.risk_percentile:.0%}")
+    typer.echo(f"{answer.looked_at} cells; most attention:")
+    for one in answer.cells:
+        typer.echo(f"  {one.attention:6.1%}  {one.item.id if one.item else f'cell {one.cell}'}")
+    for words in answer.warnings:
+        typer.echo(f"warning: {words}", err=True)
