@@ -1,4 +1,4 @@
-"""What the page's own server answers beside the page: tiles of sources, and the viewer's script.
+"""What the page's own server answers beside the page: tiles, thumbnails, and the viewer's script.
 
 The browser speaks to one address only. Tiles come through here with the page's key, so the
 service may lie where the browser does not reach it.
@@ -6,6 +6,8 @@ service may lie where the browser does not reach it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -36,15 +38,19 @@ def _client() -> Client:
 async def tile(request: Request) -> Response:
     """One tile of a stored source, or the refusal of the service in words."""
     at = request.path_params
+    place = (at["source"], at["collection"], at["level"], at["column"], at["row"])
+    return await _picture(partial(_client().tile, *place))
+
+
+async def thumbnail(request: Request) -> Response:
+    """The small picture of a stored item, or the refusal of the service in words."""
+    at = request.path_params
+    return await _picture(partial(_client().image, at["item"], at["collection"]))
+
+
+async def _picture(read: Callable[[], bytes]) -> Response:
     try:
-        content = await run_in_threadpool(
-            _client().tile,
-            at["source"],
-            at["collection"],
-            at["level"],
-            at["column"],
-            at["row"],
-        )
+        content = await run_in_threadpool(read)
     except ServiceError as error:
         return PlainTextResponse(str(error), error.status)
     except ServiceDown as error:
@@ -64,5 +70,6 @@ app = st.App(
         Route(
             "/hemaseek/tiles/{collection}/{source}/{level:int}/{column:int}_{row:int}.jpeg", tile
         ),
+        Route("/hemaseek/thumbnails/{collection}/{item}.jpeg", thumbnail),
     ],
 )

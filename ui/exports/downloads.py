@@ -10,10 +10,12 @@ from typing import Any
 
 from search.schemas.answers import Answer, Hit, VoteAnswer
 from search.schemas.cells import JudgedField
+from search.schemas.evaluations import EvaluationResult
 from search.schemas.items import Item
 from search.schemas.reviews import ReviewedRecord
 
 COLUMNS = tuple(name for name in Item.model_fields if name != "bbox")
+BOX = ("x", "y", "w", "h")
 
 
 def as_csv(answer: Answer) -> bytes:
@@ -49,6 +51,13 @@ def _reviewed(hit: Hit) -> list[Any]:
     return [""] * 4 if one is None else [_plain(one.label), _plain(one.by), one.at, one.disputed]
 
 
+def _known(item: Item) -> list[Any]:
+    """The cells of a line that tell what is known of an item."""
+    facts = item.model_dump(mode="json")
+    box = facts.pop("bbox") or {}
+    return [*(_plain(facts[name]) for name in COLUMNS), *(box.get(side, "") for side in BOX)]
+
+
 def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -> bytes:
     """All that was answered, and the search that it answers."""
     whole: dict[str, Any] = {
@@ -59,18 +68,49 @@ def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -
     return json.dumps(whole, indent=1).encode()
 
 
+def items_csv(items: Sequence[Item]) -> bytes:
+    """One line for each item, with all that is known of it."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n")
+    write.writerow([*COLUMNS, *BOX])
+    write.writerows(_known(item) for item in items)
+    return out.getvalue().encode("utf-8-sig")
+
+
+def scores_csv(result: EvaluationResult) -> bytes:
+    """One line for each method and score of an evaluation, and for each class."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n")
+    names = ["collection", "encoder", "split", "method", "class", "score", "value", "low", "high"]
+    write.writerow([*names, "queries"])
+    head = [result.data.collection, result.encoder.id, result.split.words]
+    for method in result.methods:
+        for name, value in method.scores.model_dump().items():
+            span = method.intervals.get(name)
+            ends = ["", ""] if span is None else [span.low, span.high]
+            row = [*head, method.method, "", name, value, *ends, result.data.asked]
+            write.writerow([_plain(one) for one in row])
+        for one in method.classes:
+            span = one.recall_span
+            ends = ["", ""] if span is None else [span.low, span.high]
+            for name in ("recall", "precision", "f1", "auroc"):
+                between = ends if name == "recall" else ["", ""]
+                row = [*head, method.method, one.label, name, getattr(one, name), *between]
+                write.writerow([_plain(value) for value in [*row, one.asked]])
+    return out.getvalue().encode("utf-8-sig")
+
+
 def field_csv(judged: JudgedField) -> bytes:
     """One line for each judged cell of a field."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n")
-    sides = ("x", "y", "w", "h")
     write.writerow(
-        ["cell", *sides, "state", "label", "share", "probability", "nearest", "score", "reason"]
+        ["cell", *BOX, "state", "label", "share", "probability", "nearest", "score", "reason"]
     )
     for at, one in enumerate(judged.cells, 1):
         box = one.cell.bbox.model_dump()
         nearest = "" if one.nearest is None else one.nearest.id
-        row = [at, *(box[side] for side in sides), one.state, one.label, f"{one.share:.4f}"]
+        row = [at, *(box[side] for side in BOX), one.state, one.label, f"{one.share:.4f}"]
         row += [one.probability, nearest, one.score, one.reason]
         write.writerow([_plain(value) for value in row])
     return out.getvalue().encode("utf-8-sig")

@@ -265,8 +265,11 @@ def _calibration(calibration: Calibration, stem: str) -> list[str]:
 
 
 def _curves(stem: str, best: MethodResult) -> str:
+    words = f"Shares of {best.method}, not calibrated: ECE {best.ece:.3f}."
+    if not stem:
+        return words
     return (
-        f"## Curves\n\nShares of {best.method}, not calibrated: ECE {best.ece:.3f}.\n\n"
+        f"## Curves\n\n{words}\n\n"
         f"![Reliability]({stem}-reliability.svg) ![Abstention]({stem}-abstention.svg)"
     )
 

@@ -35,6 +35,7 @@ KEYS = (
     ("+", "more like it"),
     ("-", "less like it"),
     ("c", "mark for comparison"),
+    ("l", "reclassify"),
 )
 """Keys of the gallery, and what they do."""
 
@@ -210,6 +211,7 @@ def _hit_card(at: int, hits: Sequence[Hit], shelf: Shelf, note: str = "", strip:
             Action("like", "+", "More like this", "+", liked),
             Action("unlike", "−", "Less like this", "-", unliked),
             Action("compare", "⇄", "Mark for comparison", "c", id in shelf.compared),
+            Action("label", "✎", "Reclassify", "l"),
         ),
     )
 

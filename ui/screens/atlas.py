@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -15,6 +16,7 @@ from search.client.transport import ServiceError
 from search.schemas.filters import Filter
 from search.schemas.maps import BatchEffects, MapAnswer, PlacedCell
 from search.schemas.versions import JobRecord
+from ui.exports.downloads import items_csv
 from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import UNKNOWN, colours, shapes
@@ -47,6 +49,8 @@ SHOWN = 24
 """Pictures of a gate that are shown at once."""
 NAMED = 16
 """Values of a column that get a colour of their own; the rest is drawn as one."""
+MOST_EXPORTED, AT_ONCE = 20_000, 500
+"""Cells of a gate in a table at most, and how many are asked for at once."""
 JOB = "atlas-job"
 EVERYONE = "All others"
 
@@ -158,6 +162,7 @@ def _map(found: MapAnswer, by: str, gates: Sequence[Gate], patient: dict[str, An
         f"atlas-{found.collection}-{found.method}",
         gates=gates,
         placed=patient["placed"] if patient else (),
+        pictured=(f"hemaseek/thumbnails/{found.collection}", found.ids),
     )
     st.html(legend)
     words = [f"{len(found.ids):,} of {found.of:,} items"]
@@ -368,11 +373,28 @@ def _inside(
                 left = [gate for gate in gates if gate.name != open_gate]
                 st.session_state["atlas-gates"] = (_of(found), left)
                 st.rerun()
+            st.download_button(
+                "CSV of its cells",
+                partial(_exported, place, found, np.flatnonzero(inside[open_gate])),
+                "gate.csv",
+                "text/csv",
+                on_click="ignore",
+                icon=":material/download:",
+                help=f"All that is known of each cell, at most {MOST_EXPORTED:,}.",
+            )
         _pictures(place, found, np.flatnonzero(inside[open_gate]), patient)
     elif st.session_state.get("atlas-point"):
         ids = found.ids
         if st.session_state["atlas-point"] in ids:
             _pictures(place, found, np.array([ids.index(st.session_state["atlas-point"])]), None)
+
+
+def _exported(place: Place, found: MapAnswer, inside: NDArray[np.int64]) -> bytes:
+    """The cells of a gate as a table, read when it is downloaded."""
+    ids = [found.ids[at] for at in inside[:MOST_EXPORTED]]
+    parts = [ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)]
+    pages = [place.client.items_page(place.name, Filter(ids=tuple(p)), AT_ONCE) for p in parts]
+    return items_csv([item for page in pages for item in page.items])
 
 
 def _by_value(found: MapAnswer, by: str, inside: dict[str, NDArray[np.bool_]]) -> None:

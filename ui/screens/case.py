@@ -26,12 +26,16 @@ from ui.look.card import Action, card, data_url
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
 from ui.look.tables import count, legend, meter, plain, table
+from ui.screens.detail import Shown, open_item
+from ui.screens.relabel import CHANGES, relabel
+from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import pictures
 from ui.session.place import Place, guarded, opened
 from ui.widgets.board import board
 from ui.widgets.viewer import Mark, mark, viewer
 
 BY: dict[BagField, str] = {"case": "Case", "patient": "Patient", "source": "Slide or field"}
+VIEWS = ("Cells", "Slide", "Similar cases")
 PAGE = 48
 """Cells that are shown at once."""
 FOUND = 60
@@ -44,8 +48,6 @@ SHOW: dict[Show, str] = {
     "Reviewed": "Reviewed",
     "Disputed": "Reviewers disagree",
 }
-NONE = "Remove my review"
-"""Offered beside the labels."""
 
 
 def show() -> None:
@@ -61,14 +63,16 @@ def show() -> None:
             return
         by, value = chosen
         found = _count(place, by, value)
+        begin_with("case-view-kept", "view", VIEWS)
         view = st.segmented_control(
             "View",
-            ["Cells", "Slide", "Similar cases"],
-            default=st.session_state.get("case-view-kept", "Cells"),
+            VIEWS,
+            default=st.session_state.get("case-view-kept", VIEWS[0]),
             key="case-view",
             label_visibility="collapsed",
         )
-        st.session_state["case-view-kept"] = view or "Cells"
+        st.session_state["case-view-kept"] = view or VIEWS[0]
+        show_in_address(by=by, case=value, view=None if view == VIEWS[0] else view)
         left, right = st.columns([2, 3], gap="medium")
         with left:
             _counts(found)
@@ -129,7 +133,7 @@ def _choose(place: Place) -> tuple[BagField, str] | None:
 def _count(place: Place, by: BagField, value: str) -> CaseCount:
     """The differential count; computed again after each review."""
     k = int(st.session_state.get("case-k", 20))
-    seen = (place.name, by, value, k, st.session_state.get("case-reviews", 0))
+    seen = (place.name, by, value, k, st.session_state.get(CHANGES, 0))
     counted = st.session_state.get("case-count")
     if counted is None or counted[0] != seen:
         with st.spinner("Counting the cells"):
@@ -195,7 +199,12 @@ def _cells(place: Place, found: CaseCount) -> None:
             c for c in cells if only in (c.reviewed or c.item.label, c.voted if c.sure else "")
         ]
     chosen = _chosen(found)
-    _relabel(place, found, labels, chosen)
+    with st.container(border=True, key="case-review"):
+        if not chosen:
+            st.html('<p class="hs-reason">Choose cells to reclassify them: ✓, or the key x.</p>')
+        if relabel(place, sorted(chosen), "relabel"):
+            st.session_state["case-chosen"] = (found.value, frozenset())
+            st.rerun()
     if not cells:
         st.html(states.empty("No such cell", "Choose another filter above."))
         return
@@ -219,6 +228,10 @@ def _cells(place: Place, found: CaseCount) -> None:
         st.html(f'<p class="hs-reason">{words}</p>')
     if pressed is None:
         return
+    if pressed.act == "open":
+        listed = [Shown(cell.item) for cell in shown if cell.item.id in images]
+        open_item(place, listed, pressed.id)
+        return
     if pressed.act == "choose":
         st.session_state["case-chosen"] = (found.value, chosen ^ {pressed.id})
     elif pressed.act == "slide":
@@ -238,6 +251,7 @@ def _card(cell: CountedCell, picture: bytes, chosen: bool) -> str:
         actions=(
             Action("choose", "✓", "Choose for reclassification", key="x", on=chosen),
             Action("slide", "target", "Show on the slide", key="s"),
+            Action("open", "⤢", "Open it large", key="o"),
         ),
     )
 
@@ -265,62 +279,6 @@ def _note(cell: CountedCell) -> str:
     return " · ".join(words)
 
 
-def _relabel(place: Place, found: CaseCount, labels: Sequence[str], chosen: frozenset[str]) -> None:
-    """A form for the reviewer's label of the chosen cells; the recorded label is kept."""
-    known = sorted({*labels, *place.client.facets(place.name, "label", 200)})
-    label, reviewer, sent = _review_form(known, len(chosen))
-    saved = st.session_state.pop("case-saved", "")
-    if saved:
-        st.html(states.notes([saved], "good"))
-    if not sent:
-        return
-    if not label:
-        st.html(states.notes(["Choose a label, then save."]))
-        return
-    st.session_state["case-reviewer"] = reviewer
-    verdict = None if label == NONE else str(label)
-    try:
-        done = place.client.review(place.name, dict.fromkeys(sorted(chosen), verdict), reviewer)
-    except ServiceError as error:
-        if error.status != 403:
-            raise
-        st.html(
-            states.notes([f"Nothing was saved: {error}. Reviewing needs the role write."], "bad")
-        )
-        return
-    st.session_state["case-reviews"] = st.session_state.get("case-reviews", 0) + 1
-    st.session_state["case-chosen"] = (found.value, frozenset())
-    st.session_state["case-saved"] = (
-        f"{count(done.written, 'review')} saved, {done.unchanged:,} unchanged. The recorded "
-        "labels stay as they are."
-    )
-    st.rerun()
-
-
-def _review_form(known: Sequence[str], chosen: int) -> tuple[str | None, str, bool]:
-    """A label, the reviewer, and whether the form was sent."""
-    with st.form("case-review", border=True):
-        one, two, three = st.columns([3, 2, 2], vertical_alignment="bottom")
-        with one:
-            label = st.selectbox(
-                f"Reclassify {count(chosen, 'cell')}" if chosen else "Choose cells to reclassify",
-                [*known, NONE],
-                index=None,
-                accept_new_options=True,
-                placeholder="A label, or a new one",
-            )
-        with two:
-            reviewer = st.text_input(
-                "Reviewer",
-                value=st.session_state.get("case-reviewer", ""),
-                placeholder="Name or initials",
-                max_chars=100,
-            )
-        with three:
-            sent = st.form_submit_button("Save the review", disabled=not chosen, type="primary")
-    return label, reviewer, sent
-
-
 # ---------------------------------------------------------------- the slide
 
 
@@ -335,7 +293,7 @@ def _slide(place: Place, found: CaseCount) -> None:
             "Slide or field",
             sources,
             index=sources.index(start),
-            format_func=lambda one: f"{one[:8]}…  ({count(most[one], 'cell')})",
+            format_func=lambda one: _named(sources.index(one) + 1, found, one),
         )
     try:
         source = _source(place, start)
@@ -369,6 +327,14 @@ def _slide(place: Place, found: CaseCount) -> None:
         st.rerun()
     if picked in cells:
         _picked(place, cells[picked], len(alike))
+
+
+def _named(at: int, found: CaseCount, source: str) -> str:
+    """A source by its place, its dataset and its day: names of files often name patients."""
+    cells = [cell.item for cell in found.cells if cell.item.source == source]
+    day = cells[0].acquired
+    words = [f"Picture {at}", cells[0].dataset, day.isoformat() if day else ""]
+    return " · ".join([*(one for one in words if one), count(len(cells), "cell")])
 
 
 @st.cache_data(ttl=300, max_entries=100, show_spinner="Opening the source")

@@ -14,6 +14,7 @@ from ui.address import MOST_COMPARED, Searching
 from ui.look import states
 from ui.look.card import data_url, pixels, scale_words
 from ui.look.scalebar import bar_html, scale_bar, side_um
+from ui.screens.relabel import relabel
 from ui.session.current import change
 from ui.session.navigation import goto
 from ui.session.place import Place, guarded
@@ -24,6 +25,7 @@ from ui.widgets.viewer import viewer
 SHOWN = ("label", "case", "patient", "dataset", "site", "stain", "scanner", "acquired", "kind")
 AT = "hs-opened"
 """Where the session keeps which of the items is open."""
+RELABEL = "hs-opened-label"
 CELL, FIELD = "Cell", "In its field"
 BOX = "#e69f00"
 VIEWER_PX = 420
@@ -39,7 +41,12 @@ class Shown:
 
 
 def open_item(
-    place: Place, shown: Sequence[Shown], id: str, search: Searching | None = None
+    place: Place,
+    shown: Sequence[Shown],
+    id: str,
+    search: Searching | None = None,
+    *,
+    label: bool = False,
 ) -> None:
     """Open an item of a list, from which one goes to the one before and the next.
 
@@ -48,10 +55,12 @@ def open_item(
         shown: The list.
         id: Of the item that is opened first; nothing is done where it is not in the list.
         search: The search that a new one with the item continues; its filters are kept.
+        label: Whether it is opened to be labelled.
     """
     ids = [one.item.id for one in shown]
     if id in ids:
         st.session_state[AT] = ids.index(id)
+        st.session_state[RELABEL] = label
         _opened(place, tuple(shown), search)
 
 
@@ -75,6 +84,9 @@ def _opened(place: Place, shown: Sequence[Shown], search: Searching | None) -> N
         with right:
             with st.container(horizontal=True, gap="small"):
                 _actions(place, one.item, search)
+            with st.expander("Reclassify", expanded=bool(st.session_state.get(RELABEL))):
+                if relabel(place, [one.item.id], f"opened-{one.item.id}"):
+                    st.rerun(scope="fragment")
             st.html(facts_table(one))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from html import escape
 from typing import get_args
 
@@ -20,6 +21,8 @@ from search.schemas.evaluations import (
 )
 from search.schemas.filters import Filter
 from search.settings import Settings
+from ui.exports.downloads import scores_csv
+from ui.exports.evaluation_report import markdown
 from ui.look import states
 from ui.look.card import card
 from ui.look.curves import chart
@@ -214,13 +217,23 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     elif other:
         side_by_side(place.client, id, beside, name)
     _closer(place, record, result, method, twin)
-    st.download_button(
-        "Download the figures as JSON",
-        record.model_dump_json(indent=2),
-        f"evaluation-{record.id[:8]}.json",
-        "application/json",
-        on_click="ignore",
-    )
+    _downloads(record, result)
+
+
+def _downloads(record: EvaluationRecord, result: EvaluationResult) -> None:
+    """The figures as files."""
+    stem = f"evaluation-{record.id[:8]}"
+    command = f"an evaluation of the page, {record.id}"
+    with st.container(horizontal=True, gap="xsmall"):
+        for name, ending, kind, made in (
+            ("CSV", "csv", "text/csv", partial(scores_csv, result)),
+            ("Markdown", "md", "text/markdown", partial(markdown, result, None, [command], "")),
+            ("JSON", "json", "application/json", partial(record.model_dump_json, indent=2)),
+        ):
+            st.download_button(
+                name, made, f"{stem}.{ending}", kind, on_click="ignore",
+                icon=":material/download:",
+            )  # fmt: skip
 
 
 def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:

@@ -264,9 +264,9 @@ def neighbours(
         if mark(search, pressed.id):
             st.rerun()
         st.toast(f"Up to {MOST_COMPARED} neighbours are compared at once; unmark one first.")
-    elif pressed.act == "open":
-        shown_items = [Shown(hit.item, hit.score) for hit in answer.hits]
-        open_item(place, shown_items, pressed.id, search)
+    elif pressed.act in {"open", "label"}:
+        listed = [Shown(hit.item, hit.score) for hit in answer.hits]
+        open_item(place, listed, pressed.id, search, label=pressed.act == "label")
 
 
 def downloads(search: Searching, found: Results, shown: dict[str, bytes], query: bytes) -> None:

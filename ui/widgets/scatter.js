@@ -166,6 +166,20 @@ function nearest(held, px, py) {
   return at;
 }
 
+// What a point is, and its picture where the page serves it.
+function hover(held, at) {
+  held.over = at;
+  const { data } = held;
+  const name = data.kinds[data.codes[at]].name;
+  held.tip.replaceChildren(name);
+  if (!data.pictures) return;
+  const picture = new Image(96, 96);
+  picture.alt = name;
+  picture.addEventListener("error", () => picture.remove());
+  picture.src = new URL(`${data.pictures}/${data.ids[at]}.jpeg`, document.baseURI).href;
+  held.tip.append(picture);
+}
+
 function listen(held) {
   const { canvas } = held;
   const place = (event) => {
@@ -187,9 +201,10 @@ function listen(held) {
       const at = nearest(held, x, y);
       held.tip.hidden = at < 0;
       if (at >= 0) {
-        held.tip.textContent = held.data.kinds[held.data.codes[at]].name;
+        if (held.over !== at) hover(held, at);
+        const below = y + 12 + held.tip.offsetHeight < canvas.clientHeight;
         held.tip.style.left = `${Math.min(x + 12, canvas.clientWidth - 160)}px`;
-        held.tip.style.top = `${y + 12}px`;
+        held.tip.style.top = `${below ? y + 12 : Math.max(0, y - 12 - held.tip.offsetHeight)}px`;
       }
       return;
     }

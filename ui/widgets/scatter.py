@@ -67,6 +67,7 @@ def scatter(
     placed: Sequence[tuple[float, float]] = (),
     what: str = "items",
     height: int = 760,
+    pictured: tuple[str, Sequence[str]] = ("", ()),
 ) -> Drawn:
     """Draw points, and say what was done on them in the run that follows.
 
@@ -80,8 +81,11 @@ def scatter(
         placed: Cells that are not part of the map, drawn as stars.
         what: What the points are, for those who do not see them.
         height: In CSS pixels, at most; less where the window is lower.
+        pictured: The address under which the pictures of the points lie, and their ids.
     """
     data = {
+        "pictures": pictured[0],
+        "ids": list(pictured[1]),
         "x": list(x),
         "y": list(y),
         "codes": list(codes),

@@ -44,12 +44,25 @@ def test_a_reviewer_reclassifies_a_cell_and_the_recorded_label_stays(
     check_page(page)
 
     first.locator(".hs-open").click()
-    label = page.get_by_label("Reclassify 1 cell")
+    save = page.get_by_role("button", name="Save the review")
+    label = page.get_by_role("combobox", name="Reclassify 1 cell")
     label.click()
-    label.fill("smudge cell")
+    label.fill("Another label")
     label.press("Enter")
-    page.get_by_label("Reviewer").fill("Ada")
-    page.get_by_role("button", name="Save the review").click()
+    typed = page.get_by_role("textbox", name="New label")
+    typed.fill("lymphocytes")
+    typed.press("Enter")
+    page.get_by_text("Did you mean lymphocyte").wait_for()
+    typed.fill("smudge cell")
+    typed.press("Enter")
+    page.get_by_text("“smudge cell” is a new label").click()
+    wait_until_idle(page)
+    save.click()
+    page.get_by_text("name the reviewer").wait_for()
+    page.get_by_role("textbox", name="Reviewer").fill("Ada")
+    page.get_by_role("textbox", name="Reviewer").press("Enter")
+    wait_until_idle(page)
+    save.click()
     page.get_by_text("1 review saved").wait_for()
 
     with Client(live.url) as client:
@@ -57,6 +70,14 @@ def test_a_reviewer_reclassifies_a_cell_and_the_recorded_label_stays(
         assert (reviewed.label, reviewed.history[0].reviewer) == ("smudge cell", "Ada")
         assert client.item(id).label == reviewed.history[0].source_label != "smudge cell"
     page.locator(".hs-table").get_by_text("smudge cell").wait_for()
+
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Taken back").wait_for()
+    with Client(live.url) as client:
+        again = client.item_reviews(id, "cells")
+        assert again.label is None
+        assert len(again.history) == 2
+    assert "case=" in page.url
 
 
 def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
