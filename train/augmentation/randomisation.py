@@ -9,17 +9,18 @@ that its worth can be measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import astuple, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from train.augmentation.codec import jpeg
+
 PARTS = (
     "zoom", "rotation", "stretch", "blur", "washed", "pasted", "stain", "matrix", "gamma",
-    "white balance", "light", "gradient", "saturation", "contrast", "sharpen", "chromatic",
+    "white balance", "light", "gradient", "hue", "saturation", "contrast", "sharpen", "chromatic",
     "noise", "jpeg",
 )  # fmt: skip
 """What may be left out."""
@@ -27,6 +28,8 @@ HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 """Optical density of hematoxylin, eosin and a residual stain in red, green and blue
 (Ruifrok and Johnston 2001)."""
 LUMINANCE = (0.299, 0.587, 0.114)
+HUE = 0.12
+"""Of the colour circle, the most that hues turn by."""
 COLOURED = 0.88
 """Share of the views whose colours change at all."""
 
@@ -43,6 +46,10 @@ class Field:
     """Standard deviation of its natural logarithm."""
     radius: float
     """Of the cell in the middle, beyond which the surroundings may be replaced."""
+
+    def row(self) -> Tensor:
+        """The five numbers in this order."""
+        return torch.tensor(astuple(self))
 
 
 WHITE = Field(12.5, 46.0, 23.0, 0.36, 8.5)
@@ -71,13 +78,13 @@ class Randomisation:
         self.left_out = frozenset(left_out)
 
     @torch.no_grad()
-    def __call__(self, pictures: Tensor, um: Tensor, fields: Sequence[Field]) -> Tensor:
+    def __call__(self, pictures: Tensor, um: Tensor, fields: Tensor) -> Tensor:
         """One view of each picture.
 
         Args:
             pictures: n x 3 x side x side, 0 to 1.
             um: Side of each picture in micrometres.
-            fields: How much of each is shown.
+            fields: n x 5, how much of each is shown: a `Field.row` for each.
 
         Returns:
             n x 3 x px x px, 0 to 1.
@@ -94,9 +101,7 @@ class Randomisation:
             return torch.zeros(len(like), device=like.device)
         return (torch.rand(len(like), device=like.device) < share).float()
 
-    def _sampled(
-        self, pictures: Tensor, um: Tensor, fields: Sequence[Field]
-    ) -> tuple[Tensor, Tensor]:
+    def _sampled(self, pictures: Tensor, um: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
         """Views, and the micrometres that each shows."""
         grid, share = self._grid(pictures, um, fields)
         level = (share * pictures.shape[-1] / self.px).clamp(min=1).log2().round()
@@ -113,10 +118,10 @@ class Randomisation:
                 )
         return views, share * um
 
-    def _grid(self, pictures: Tensor, um: Tensor, fields: Sequence[Field]) -> tuple[Tensor, Tensor]:
+    def _grid(self, pictures: Tensor, um: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
         """Where in its picture each pixel of a view lies, and the share of the side shown."""
         n = len(um)
-        low, high, middle, spread, _ = _columns(fields, um)
+        low, high, middle, spread, _ = fields.T
         shown = (middle.log() + spread * torch.randn_like(um)).exp()
         shown = torch.minimum(torch.maximum(shown, low), high)
         if "zoom" in self.left_out:
@@ -134,9 +139,9 @@ class Randomisation:
         size = [n, 3, self.px, self.px]
         return functional.affine_grid(torch.stack(rows, 1), size, align_corners=False), share
 
-    def _surroundings(self, views: Tensor, shown: Tensor, fields: Sequence[Field]) -> Tensor:
+    def _surroundings(self, views: Tensor, shown: Tensor, fields: Tensor) -> Tensor:
         """Some cells on washed-out glass, some among the neighbours of another picture."""
-        radius = _columns(fields, shown)[4] * _uniform(shown, 0.75, 1.1) / shown
+        radius = fields[:, 4] * _uniform(shown, 0.75, 1.1) / shown
         distance = (self._x**2 + self._y**2).sqrt()
         soft = _wide(_uniform(shown, 10, 40))
         outside = torch.sigmoid((distance - _wide(radius)) * soft)
@@ -175,14 +180,17 @@ class Randomisation:
         return tilt[0] * self._x + tilt[1] * self._y + tilt[2] * bowl
 
     def _mixed(self, views: Tensor, live: Tensor) -> Tensor:
-        """Saturation, contrast and a colour matrix in RGB."""
+        """Hue, saturation, contrast and a colour matrix in RGB."""
         saturation = _uniform(live, math.log(0.3), math.log(1.6)) * live
+        turn = _uniform(live, -2 * math.pi * HUE, 2 * math.pi * HUE) * live
+        turn = _turned(turn * self._chosen("hue", views, 0.5))
         saturation = (saturation * self._chosen("saturation", views, 0.6)).exp()
         contrast = (0.22 * _normal(live) * live * self._chosen("contrast", views, 0.7)).exp()
         grey = views.new_tensor(LUMINANCE).expand(3, 3)
         eye = torch.eye(3, device=views.device)
         matrix = _wide(saturation)[..., 0] * eye + _wide(1 - saturation)[..., 0] * grey
-        matrix = _wide(contrast)[..., 0] * matrix + self._jitter(views, live, 0.05, 0.5) - eye
+        matrix = _wide(contrast)[..., 0] * (matrix @ turn)
+        matrix = matrix + self._jitter(views, live, 0.05, 0.5) - eye
         pivot = _wide(views.mean((1, 2, 3)))
         mixed = (matrix @ (views - pivot).flatten(2)).view_as(views)
         return (mixed + pivot).clamp(0, 1)
@@ -230,21 +238,22 @@ class Randomisation:
         return out.view_as(views)
 
     def _coded(self, views: Tensor) -> Tensor:
-        """Half of the views through JPEG of quality 30 to 94, by OpenCV on the CPU."""
-        import cv2
-
-        for row in self._chosen("jpeg", views, 0.5).nonzero()[:, 0].tolist():
-            image = (255 * views[row].permute(1, 2, 0)).round().byte().cpu().numpy()
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(torch.randint(30, 95, ()))]
-            _, coded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)
-            back = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1]
-            views[row] = torch.from_numpy(back.copy()).permute(2, 0, 1).to(views) / 255
+        """Half of the views through JPEG of quality 30 to 94."""
+        rows = self._chosen("jpeg", views, 0.5).nonzero()[:, 0]
+        if len(rows):
+            pad = -self.px % 16
+            padded = functional.pad(views[rows], (0, pad, 0, pad), mode="replicate")
+            coded = jpeg(padded, _uniform(rows.float(), 30, 95).floor())
+            views[rows] = coded[..., : self.px, : self.px]
         return views
 
 
-def _columns(fields: Sequence[Field], like: Tensor) -> tuple[Tensor, ...]:
-    rows = [(f.lowest, f.highest, f.middle, f.spread, f.radius) for f in fields]
-    return tuple(torch.tensor(rows, dtype=like.dtype, device=like.device).T)
+def _turned(angle: Tensor) -> Tensor:
+    """n x 3 x 3: colours turned about the grey axis by so many radians."""
+    eye = torch.eye(3, device=angle.device)
+    cross = (eye.roll(1, 0) - eye.roll(1, 1)) / math.sqrt(3)
+    cos, sin = _wide(angle.cos())[..., 0], _wide(angle.sin())[..., 0]
+    return cos * eye + (1 - cos) / 3 + sin * cross
 
 
 def _uniform(like: Tensor, low: float, high: float) -> Tensor:

@@ -13,7 +13,7 @@ from train.augmentation.randomisation import PARTS
 from train.shipped.data import SHARES
 from train.shipped.recipes import RECIPES
 
-Step = Literal["pack", "train", "evaluate", "export"]
+Step = Literal["pack", "carry", "train", "evaluate", "export"]
 STEPS: tuple[Step, ...] = ("pack", "train", "evaluate", "export")
 
 
@@ -27,15 +27,18 @@ class DefaultConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     recipe: str = "cpu"
-    """cpu or gpu."""
+    """cpu, gpu or gpu-vit."""
     steps: tuple[Step, ...] = STEPS
-    """Which steps, in this order."""
+    """Which steps, in this order. carry writes the packs in a few megabytes, to be unpacked on a
+    machine that has a GPU but not the data."""
     sets: tuple[str, ...] = tuple(SHARES)
     """Laboratories to learn from. With one left out it is asked about instead; not exported."""
     but_batch: str | None = None
     """A capture batch of Chula to leave out, such as 51-222. Not exported."""
     left_out: tuple[str, ...] = ()
     """Parts of the randomisation to leave out, to measure what they are worth. Not exported."""
+    reversal: float = Field(default=0.0, ge=0)
+    """Weight of the reversed gradient of a guess of the laboratory. Not exported."""
     total: float | None = Field(default=None, gt=0)
     """Minutes of training in all; the recipe's if not given."""
     start: Path | None = None
@@ -73,11 +76,15 @@ class DefaultConfig(BaseModel):
     @property
     def ships(self) -> bool:
         """Whether nothing was left out, so that it may be exported."""
-        return not self.left_out and self.but_batch is None and set(self.sets) == set(SHARES)
+        whole = not self.left_out and self.but_batch is None and not self.reversal
+        return whole and set(self.sets) == set(SHARES)
 
     @property
     def run_folder(self) -> Path:
         """Of this run."""
         without = [name for name in SHARES if name not in self.sets]
         parts = [*without, *([self.but_batch] if self.but_batch else []), *self.left_out]
-        return self.work / "-".join([self.recipe, *(["without", *parts] if parts else [])])
+        reversal = [f"reversal-{self.reversal:g}"] if self.reversal else []
+        return self.work / "-".join(
+            [self.recipe, *reversal, *(["without", *parts] if parts else [])]
+        )

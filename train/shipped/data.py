@@ -6,18 +6,22 @@ import csv
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from encoder.contract import RGB
 from encoder.features.descriptors import WEIGHTS, Axes, fit, in_a_row, measure
 from encoder.image import read_rgb, resize
-from train.augmentation.randomisation import RED, WHITE, Field
+from train.augmentation.randomisation import RED, WHITE
 from train.data import datasets
 from train.data.datasets import Labelled
 from train.data.images import Files
@@ -79,12 +83,23 @@ class Pictures:
     """Of each picture, in the set's own words."""
     um: float
     """Side of a picture in micrometres, estimated from its red cells where nothing is recorded."""
+    sources: tuple[str, ...] = ()
+    """Capture batch of each picture, where the set has batches."""
 
-    def but(self, rows: NDArray[np.bool_]) -> Pictures:
-        """Without some rows."""
-        keep = np.flatnonzero(~rows)
+    def of(self, rows: NDArray[np.bool_]) -> Pictures:
+        """Some rows."""
+        keep = np.flatnonzero(rows)
         labels = tuple(self.labels[row] for row in keep)
-        return Pictures(self.name, self.images[torch.from_numpy(keep)], labels, self.um)
+        sources = tuple(self.sources[row] for row in keep) if self.sources else ()
+        return Pictures(self.name, self.images[torch.from_numpy(keep)], labels, self.um, sources)
+
+    def labelled(self) -> Labelled:
+        """Labels without files, each cell its own group."""
+        names = np.array([f"{self.name}-{at}" for at in range(len(self.labels))])
+        return Labelled(
+            name=self.name, paths=tuple(map(Path, names)), squares=(None,) * len(names),
+            labels=np.array(self.labels), groups=names, unit="image",
+        )  # fmt: skip
 
 
 def around(field: RGB, x: float, y: float, side: float) -> RGB:
@@ -100,19 +115,19 @@ def _mirrored(at: NDArray[np.intp], size: int) -> NDArray[np.intp]:
     return np.where(at >= size, period - at, at)
 
 
-Made = tuple[Iterator[RGB], Sequence[str], float]
-"""Pictures of any size, their labels, and the micrometres of a side."""
+Made = tuple[Iterator[RGB], Sequence[str], float, Sequence[str]]
+"""Pictures of any size, their labels, the micrometres of a side, and their capture batches."""
 
 
 def _pbc(data: Path) -> Made:
     cells = datasets.pbc(data / "pbc")
     rows = np.flatnonzero(~held_out(cells))
-    return cells.images(rows), cells.labels[rows].tolist(), 34.2
+    return cells.images(rows), cells.labels[rows].tolist(), 34.2, ()
 
 
 def _bmc(data: Path) -> Made:
     cells = datasets.bmc(data / "bmc")
-    return cells.images(), cells.labels.tolist(), 22.1
+    return cells.images(), cells.labels.tolist(), 22.1, ()
 
 
 def _chula(data: Path) -> Made:
@@ -125,7 +140,8 @@ def _chula(data: Path) -> Made:
             if square is not None:
                 yield around(_read(path), square[0] + half, square[1] + half, 4 * half)
 
-    return images(), cells.labels.tolist(), 26.6
+    batches = () if cells.sources is None else cells.sources.tolist()
+    return images(), cells.labels.tolist(), 26.6, batches
 
 
 def _aslan(data: Path) -> Made:
@@ -148,7 +164,17 @@ def _aslan(data: Path) -> Made:
             field = _read(data / "aslan" / "images" / rows[at]["image"])
             yield around(field, (x0 + x1) / 2, (y0 + y1) / 2, 186)
 
-    return images(), [rows[at]["label"] for at in whole], 26.6
+    return images(), [rows[at]["label"] for at in whole], 26.6, ()
+
+
+def _boxed(name: str) -> Callable[[Path], Made]:
+    """A set that is only evaluated on: squares about the boxes of its white cells."""
+
+    def made(data: Path) -> Made:
+        cells = datasets.read(name, data)
+        return cells.images(), cells.labels.tolist(), 21.0, ()
+
+    return made
 
 
 _LAST: dict[Path, RGB] = {}
@@ -167,12 +193,18 @@ MADE: Mapping[str, Callable[[Path], Made]] = {
     "bmc": _bmc,
     "chula": _chula,
     "aslan": _aslan,
+    "bccd": _boxed("bccd"),
+    "attri": _boxed("attri"),
 }
-"""Sets that may be learned from; to add one, add its line and its share."""
+"""Sets that may be packed. To learn from one more, add its line and its share in `SHARES`."""
+CARRIED_PX: Mapping[str, int] = MappingProxyType({"pbc": 192, "bmc": 192, "chula": 144})
+"""Side at which pictures are carried to another machine, where that is less than `PX`."""
+QUALITY = 86
+"""Of WebP when carried."""
 
 
 def pictures(name: str, data: Path, packs: Path) -> Pictures:
-    """A set, packed at its first use.
+    """A set, packed at its first use: from its files, or from what `carry` wrote.
 
     Args:
         name: In `MADE`.
@@ -183,14 +215,55 @@ def pictures(name: str, data: Path, packs: Path) -> Pictures:
         BadDataset: a set that is not there.
     """
     table, array = packs / f"{name}-{PX}.json", packs / f"{name}-{PX}.npy"
+    carried = packs / f"{name}.carried.npz"
+    if not table.is_file() and carried.is_file():
+        np.save(array, _unpacked(carried))
+        table.write_bytes(np.load(carried)["table"].tobytes())
     if not table.is_file():
-        images, labels, um = MADE[name](data)
+        images, labels, um, sources = MADE[name](data)
         packs.mkdir(parents=True, exist_ok=True)
         np.save(array, np.stack([resize(image, PX, "lanczos") for image in images]))
-        table.write_text(json.dumps({"labels": labels, "um": um}), encoding="utf-8")
+        facts = {"labels": list(labels), "um": um, "sources": list(sources)}
+        table.write_text(json.dumps(facts), encoding="utf-8")
     facts = json.loads(table.read_text(encoding="utf-8"))
     held = torch.from_numpy(np.load(array, mmap_mode="c"))
-    return Pictures(name, held, tuple(facts["labels"]), float(facts["um"]))
+    sources = tuple(facts.get("sources", ()))
+    return Pictures(name, held, tuple(facts["labels"]), float(facts["um"]), sources)
+
+
+def carry(name: str, packs: Path, folder: Path) -> Path:
+    """A packed set in a few megabytes (WebP), for a machine that has a GPU but not the data."""
+    from PIL import Image
+
+    def coded(image: RGB) -> bytes:
+        side, buffer = CARRIED_PX.get(name, PX), BytesIO()
+        small = Image.fromarray(resize(image, side, "lanczos"))
+        small.save(buffer, "WEBP", quality=QUALITY)
+        return buffer.getvalue()
+
+    array = np.load(packs / f"{name}-{PX}.npy", mmap_mode="r")
+    with ThreadPoolExecutor() as pool:
+        rows = list(pool.map(coded, array))
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"{name}.carried.npz"
+    table = (packs / f"{name}-{PX}.json").read_bytes()
+    np.savez(
+        out,
+        table=np.frombuffer(table, np.uint8),
+        ends=np.cumsum([len(row) for row in rows]),
+        bytes=np.frombuffer(b"".join(rows), np.uint8),
+    )
+    return out
+
+
+def _unpacked(carried: Path) -> NDArray[np.uint8]:
+    """n x side x side x 3."""
+    held = np.load(carried)
+    parts = np.split(held["bytes"], held["ends"][:-1])
+    with ThreadPoolExecutor() as pool:
+        return np.stack(
+            list(pool.map(lambda p: resize(read_rgb(p.tobytes()), PX, "bicubic"), parts))
+        )
 
 
 @dataclass(frozen=True)
@@ -205,8 +278,8 @@ class Batch:
     """n numbers."""
     um: Tensor
     """Side of each picture."""
-    fields: list[Field]
-    """How much of each a view shows."""
+    fields: Tensor
+    """n x 5: how much of each a view shows (`Field.row`)."""
 
 
 class Draw:
@@ -224,35 +297,37 @@ class Draw:
         """
         if not sets:
             raise DataError("no set to learn from")
-        self._sets = sets
-        self._shares = torch.tensor([SHARES[one.name] for one in sets])
         self._device = device
         gpu = device.type == "cuda"
         self._images = [one.images.to(device) if gpu else one.images for one in sets]
-        self._allowed = [torch.stack([allowed(label) for label in one.labels]) for one in sets]
-        self._weights = [torch.from_numpy(_rarity(one.labels)) for one in sets]
+        counts = torch.tensor([len(one.labels) for one in sets])
+        self._starts = [0, *counts.cumsum(0).tolist()]
+        self._weights = torch.cat([
+            SHARES[one.name] * functional.normalize(torch.from_numpy(_rarity(one.labels)), 1, 0)
+            for one in sets
+        ])  # fmt: skip
+        labels = [label for one in sets for label in one.labels]
+        fields = {True: RED.row(), False: WHITE.row()}
+        self._fields = torch.stack([fields[label in RED_LABELS] for label in labels]).to(device)
+        self._allowed = torch.stack([allowed(label) for label in labels]).to(device)
+        self._laboratories = torch.arange(len(sets)).repeat_interleave(counts).to(device)
+        self._um = torch.tensor([one.um for one in sets]).to(device)
 
     def batch(self, n: int) -> Batch:
         """n pictures, set by set."""
-        counts = torch.multinomial(self._shares, n, replacement=True).bincount(
-            minlength=len(self._sets)
-        )
-        images, kinds, fields = [], [], []
-        for at, count in enumerate(counts.tolist()):
-            if not count:
-                continue
-            rows = torch.multinomial(self._weights[at], count, replacement=True)
-            images.append(self._images[at][rows.to(self._images[at].device)])
-            kinds.append(self._allowed[at][rows])
-            labels = self._sets[at].labels
-            fields += [RED if labels[row] in RED_LABELS else WHITE for row in rows.tolist()]
-        um = torch.tensor([one.um for one in self._sets]).repeat_interleave(counts)
+        rows = torch.multinomial(self._weights, n, replacement=True).sort().values
+        images = []
+        for at, held in enumerate(self._images):
+            own = rows[(rows >= self._starts[at]) & (rows < self._starts[at + 1])]
+            images.append(held[(own - self._starts[at]).to(held.device)])
+        rows = rows.to(self._device)
+        laboratories = self._laboratories[rows]
         return Batch(
             torch.cat(images).to(self._device).permute(0, 3, 1, 2).float() / 255,
-            torch.cat(kinds).to(self._device),
-            torch.arange(len(counts)).repeat_interleave(counts).to(self._device),
-            um.to(self._device),
-            fields,
+            self._allowed[rows],
+            laboratories,
+            self._um[laboratories],
+            self._fields[rows],
         )
 
 

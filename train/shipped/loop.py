@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from train.augmentation.randomisation import Randomisation
 from train.shipped import labels
-from train.shipped.data import Draw, Pictures
-from train.shipped.loss import total
+from train.shipped.data import SHARES, Draw, Pictures
+from train.shipped.loss import hidden, total
 from train.shipped.recipes import Recipe
 
 KEEP_S = 180.0
@@ -41,6 +41,8 @@ class Pupil(nn.Module):
         self.frozen = recipe.frozen
         self.prefix = int(getattr(network, "num_prefix_tokens", 0))
         self.kinds = nn.Parameter(0.05 * torch.randn(len(labels.LEAVES), recipe.dim))
+        self.places = nn.Linear(recipe.dim, len(SHARES)) if recipe.reversal else None
+        """Guesses the laboratory, so that the network can learn to hide it."""
 
     def forward(self, views: Tensor) -> Tensor:
         """Views n x 3 x side x side, 0 to 1, to vectors of length 1."""
@@ -63,7 +65,7 @@ class Run:
     step: int = 0
     spent: float = 0.0
     """Seconds of training."""
-    seen: list[float] = field(default_factory=list)
+    seen: list[Tensor] = field(default_factory=list)
     """Losses since the last line of the log."""
 
     def keep(self) -> None:
@@ -114,6 +116,7 @@ def prepared(
 def _optimiser(pupil: Pupil, recipe: Recipe) -> torch.optim.Optimizer:
     network: Any = pupil.network
     fresh = [*network.project.parameters(), pupil.kinds]
+    fresh += [] if pupil.places is None else [*pupil.places.parameters()]
     apart = {id(weight) for weight in fresh}
     if pupil.frozen:
         for part in [network.stem, *network.stages][: pupil.frozen]:
@@ -124,7 +127,10 @@ def _optimiser(pupil: Pupil, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [w for w in rest if w.ndim < 2], "base": recipe.rate, "weight_decay": 0.0},
         {"params": fresh, "base": 3 * recipe.rate},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, betas=(0.9, 0.99))
+    return torch.optim.AdamW(
+        groups, lr=recipe.rate, weight_decay=recipe.decay, betas=(0.9, 0.99),
+        fused=pupil.kinds.device.type == "cuda",
+    )  # fmt: skip
 
 
 def train(
@@ -165,7 +171,7 @@ def train(
         run.spent, last = run.spent + now - last, now
         if now - told > LOG_S:
             speed = len(run.seen) * run.recipe.batch / (now - told)
-            loss, told, run.seen = sum(run.seen) / len(run.seen), now, []
+            loss, told, run.seen = float(torch.stack(run.seen).mean()), now, []
             run.note(loss=round(loss, 4), views_per_s=round(speed, 1))
             say(f"step {run.step}, {run.spent / 60:.1f} min, loss {loss:.3f}, {speed:.0f} views/s")
         if now - kept > KEEP_S:
@@ -183,14 +189,17 @@ def _rates(run: Run, done: float) -> None:
         group["lr"] = group["base"] * rise * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
 
 
-def _step(run: Run, draw: Draw, family: Tensor, randomisation: Randomisation) -> float:
+def _step(run: Run, draw: Draw, family: Tensor, randomisation: Randomisation) -> Tensor:
     """One batch; returns its loss."""
     batch = draw.batch(run.recipe.batch)
     views = randomisation(batch.images, batch.um, batch.fields)
     run.pupil.train()
     with torch.autocast("cuda", torch.bfloat16, enabled=views.device.type == "cuda"):
         vectors = run.pupil(views.contiguous(memory_format=torch.channels_last))
-    loss = total(vectors.float(), run.pupil.kinds, family, batch.allowed, batch.laboratories)
+    vectors = vectors.float()
+    loss = total(vectors, run.pupil.kinds, family, batch.allowed, batch.laboratories)
+    if run.pupil.places is not None:
+        loss = loss + hidden(vectors, run.pupil.places, batch.laboratories, run.recipe.reversal)
     run.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.pupil.parameters(), 5.0)
@@ -200,4 +209,4 @@ def _step(run: Run, draw: Draw, family: Tensor, randomisation: Randomisation) ->
     with torch.no_grad():
         for mean, now in zip(run.mean.parameters(), run.pupil.parameters(), strict=True):
             mean.lerp_(now, 1 - keep)
-    return float(loss.detach())
+    return loss.detach()

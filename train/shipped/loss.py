@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
@@ -42,6 +42,22 @@ def contrast(vectors: Tensor, allowed: Tensor, laboratories: Tensor, temperature
     each = -(weight * near.log_softmax(1)).sum(1) / weight.sum(1).clamp(min=1)
     some = weight.sum(1) > 0
     return each[some].mean() if some.any() else vectors.sum() * 0
+
+
+def hidden(vectors: Tensor, places: nn.Module, laboratories: Tensor, weight: float) -> Tensor:
+    """Cross-entropy of guessing the laboratory; the gradient that reaches the vectors is reversed.
+
+    So the guess gets better while the vectors give less away (Ganin et al. 2016, arXiv 1505.07818;
+    AdvDINO).
+
+    Args:
+        vectors: n x dim.
+        places: Guesses, dim to laboratories.
+        laboratories: n numbers.
+        weight: Times the gradient, before its sign is turned.
+    """
+    turned = (1 + weight) * vectors.detach() - weight * vectors
+    return functional.cross_entropy(places(turned), laboratories)
 
 
 def total(

@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from encoder.card import EncoderCard
 from train.augmentation.randomisation import WHITE, Randomisation
-from train.data import datasets
 from train.shipped.config import DefaultConfig
-from train.shipped.data import Pictures, pictures
+from train.shipped.data import MADE, Pictures, carry, pictures
 from train.shipped.loop import LAST, MEAN, STD, Pupil, prepared, train
 from train.shipped.recipes import RECIPES, Recipe
 from train.shipped.start import network
@@ -38,16 +39,17 @@ def pack_step(config: DefaultConfig) -> list[Pictures]:
     sets = [pictures(name, config.root, packs) for name in config.sets]
     if config.but_batch is None:
         return sets
-    batches = datasets.read("chula", config.root).sources
-    if batches is None or config.but_batch not in batches:
+    if config.but_batch not in next((one.sources for one in sets if one.name == "chula"), ()):
         raise ValueError(f"Chula has no batch {config.but_batch!r}")
-    gone = batches == config.but_batch
-    return [one.but(gone) if one.name == "chula" else one for one in sets]
+    return [
+        one.of(np.array(one.sources) != config.but_batch) if one.name == "chula" else one
+        for one in sets
+    ]
 
 
 def train_step(config: DefaultConfig, sets: list[Pictures], say: Say) -> bool:
     """One slice of training; true when the run is over."""
-    recipe = RECIPES[config.recipe]
+    recipe = replace(RECIPES[config.recipe], reversal=config.reversal)
     if config.threads:
         torch.set_num_threads(config.threads)
     gpu = config.device != "cpu" and torch.cuda.is_available()
@@ -93,7 +95,8 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
     recipe = RECIPES[config.recipe]
     state = torch.load(config.run_folder / LAST, map_location="cpu", weights_only=True)
     pupil = Pupil(blank(recipe), recipe)
-    pupil.load_state_dict(state["mean"])
+    own = {name: rows for name, rows in state["mean"].items() if not name.startswith("places.")}
+    pupil.load_state_dict(own)
     model = pupil.network
     convolutional = isinstance(model, lite.Lite)
     kwargs = {"dim": recipe.dim, "looks": list(recipe.looks)}
@@ -128,6 +131,11 @@ def run(config: DefaultConfig, say: Say = lambda text: None) -> int:
     from train.shipped.report import beats_colour, evaluate_all, write_json
 
     candidate, record = config.run_folder / "encoder", config.run_folder / "record.json"
+    if "carry" in config.steps:
+        for name in MADE:
+            pictures(name, config.root, config.work / "packs")
+            path = carry(name, config.work / "packs", config.work / "carried")
+            say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if "pack" in config.steps or "train" in config.steps:
         sets = pack_step(config)
         say("learns from " + ", ".join(f"{len(one.labels)} of {one.name}" for one in sets))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,16 @@ from train.augmentation.randomisation import RED, WHITE
 from train.data import datasets
 from train.data.datasets import Labelled
 from train.data.source import DataError
-from train.shipped.data import Draw, Pictures, around, held_out, pbc_files, pictures
+from train.shipped.data import (
+    PX,
+    Draw,
+    Pictures,
+    around,
+    carry,
+    held_out,
+    pbc_files,
+    pictures,
+)
 from train.shipped.labels import LEAVES
 
 
@@ -91,8 +102,8 @@ def test_a_batch_mixes_laboratories_and_says_what_each_picture_may_be() -> None:
     assert float(batch.images[~first].min()) == 1
     assert 0.9 < float(first.float().mean()) < 0.97  # 58 to 4
     assert batch.allowed[~first].sum(1).unique().tolist() == [13]
-    assert {field for field, at in zip(batch.fields, first, strict=True) if at} == {WHITE}
-    assert {field for field, at in zip(batch.fields, first, strict=True) if not at} == {RED}
+    assert torch.equal(batch.fields[first].unique(dim=0)[0], WHITE.row())
+    assert torch.equal(batch.fields[~first].unique(dim=0)[0], RED.row())
 
 
 def test_rare_classes_are_drawn_more_often_than_they_occur() -> None:
@@ -106,9 +117,28 @@ def test_rare_classes_are_drawn_more_often_than_they_occur() -> None:
 
 
 def test_some_rows_can_be_left_out() -> None:
-    cells = _set("chula", ["normal", "teardrop", "normal"], 0)
+    cells = replace(_set("chula", ["normal", "teardrop", "normal"], 0), sources=("a", "b", "b"))
 
-    assert cells.but(np.array([False, False, True])).labels == ("normal", "teardrop")
+    some = cells.of(np.array([True, True, False]))
+
+    assert some.labels == ("normal", "teardrop")
+    assert some.sources == ("a", "b")
+    assert len(some.images) == 2
+
+
+def test_a_carried_set_comes_back_with_its_labels(tmp_path: Path) -> None:
+    images = np.full((3, PX, PX, 3), (200, 120, 180), np.uint8)
+    images[1, 60:160, 60:160] = (90, 20, 120)
+    np.save(tmp_path / f"bmc-{PX}.npy", images)
+    facts = {"labels": ["NGS", "LYT", "NGS"], "um": 22.1, "sources": []}
+    (tmp_path / f"bmc-{PX}.json").write_text(json.dumps(facts))
+
+    path = carry("bmc", tmp_path, tmp_path / "there")
+    back = pictures("bmc", tmp_path / "no data", tmp_path / "there")
+
+    assert path.stat().st_size < 20_000
+    assert back.labels == ("NGS", "LYT", "NGS")
+    assert np.abs(back.images.numpy().astype(int) - images).mean() < 2
 
 
 def test_nothing_to_learn_from_is_refused() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from train.shipped.loss import contrast, marginal, total
+from train.shipped.loss import contrast, hidden, marginal, total
 
 
 def test_a_coarse_label_is_content_with_any_of_its_leaves() -> None:
@@ -53,3 +53,19 @@ def test_the_total_teaches_vectors_and_kinds() -> None:
     assert vectors.grad is not None
     assert kinds.grad is not None
     assert vectors.grad.abs().sum() > 0
+
+
+def test_the_guess_of_the_laboratory_learns_while_its_gradient_is_turned() -> None:
+    torch.manual_seed(0)
+    places = torch.nn.Linear(4, 2)
+    vectors = torch.randn(8, 4, requires_grad=True)
+    laboratories = torch.tensor([0, 1] * 4)
+
+    hidden(vectors, places, laboratories, 0.5).backward()
+    turned = vectors.grad
+    plain = vectors.detach().requires_grad_()
+    torch.nn.functional.cross_entropy(places(plain), laboratories).backward()
+
+    assert turned is not None
+    assert plain.grad is not None
+    assert torch.allclose(turned, -0.5 * plain.grad, atol=1e-6)

@@ -203,7 +203,7 @@ def test_the_gpu_recipe_trains_and_exports_at_toy_size(
     cells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = replace(
-        RECIPES["gpu"], id="toy-vit", minutes=0.02, px=28, input_px=28, dim=8, batch=4, warmup=1
+        RECIPES["gpu-vit"], id="toy-vit", minutes=0.02, px=28, input_px=28, dim=8, batch=4, warmup=1
     )
     monkeypatch.setitem(RECIPES, "toy", toy)
     config = _config(cells, sets=("pbc",), steps=("pack", "train"))

@@ -1,0 +1,132 @@
+"""What each part of the randomisation is worth: short runs, each without one part.
+
+    python -m train.shipped.ablation --recipe gpu --total 0.35 --but-batch 51-222
+
+Every run starts anew and sees neither BMC nor one capture batch of Chula. Those, BCCD and `attri`
+are then the queries; what was learned from is the index. The first two runs leave nothing out and
+differ in their seed: a difference smaller than theirs means nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from encoder.contract import Vectors
+from train.augmentation.randomisation import PARTS, Randomisation
+from train.shipped.abroad import Side, abroad
+from train.shipped.config import DefaultConfig
+from train.shipped.data import Pictures, pictures
+from train.shipped.loop import LAST, Pupil, prepared, train
+from train.shipped.recipes import RECIPES
+from train.shipped.start import network
+
+Say = Callable[[str], None]
+REVERSAL = 0.1
+"""Weight of the reversed gradient in the run that has one."""
+AT_ONCE = 512
+"""Pictures that are embedded together."""
+
+
+@torch.inference_mode()
+def embedded(pupil: Pupil, cells: Pictures, px: int) -> Vectors:
+    """Vectors of whole pictures at `px`, one look each: n x dim."""
+    pupil.eval()
+    device = pupil.kinds.device
+    half = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    rows = []
+    with half:
+        for start in range(0, len(cells.images), AT_ONCE):
+            part = cells.images[start : start + AT_ONCE]
+            views = part.to(device).permute(0, 3, 1, 2).float() / 255
+            views = functional.interpolate(
+                views, size=(px, px), mode="bilinear", antialias=True, align_corners=False
+            )
+            rows.append(pupil(views.clamp(0, 1)).float().cpu())
+    return torch.cat(rows).numpy()
+
+
+def left_out(config: DefaultConfig) -> tuple[list[Pictures], list[Pictures]]:
+    """What is learned from, and what is asked about afterwards.
+
+    Raises:
+        ValueError: no batch of Chula is named, or an unknown one.
+    """
+    packs = config.work / "packs"
+    held = {
+        name: pictures(name, config.root, packs)
+        for name in ("pbc", "chula", "aslan", "bmc", "bccd", "attri")
+    }
+    batch = np.array(held["chula"].sources) == config.but_batch
+    if not batch.any():
+        raise ValueError(f"Chula has no batch {config.but_batch!r}; name one with --but-batch")
+    learned = [held["pbc"], held["chula"].of(~batch), held["aslan"]]
+    return learned, [held["bccd"], held["bmc"], held["attri"], held["chula"].of(batch)]
+
+
+def scores(
+    pupil: Pupil, learned: Sequence[Pictures], asked: Sequence[Pictures], px: int
+) -> dict[str, list[float]]:
+    """20-NN weighted F1 and balanced accuracy of each set of queries, in percent."""
+    index: list[Side] = [
+        (one.labelled(), embedded(pupil, one, px)) for one in learned if one.name != "aslan"
+    ]
+    found = {}
+    for one in asked:
+        result = abroad((one.labelled(), embedded(pupil, one, px)), index)
+        found[one.name] = [
+            round(100 * result[name], 1) for name in ("weighted_f1", "balanced_accuracy")
+        ]
+    return found
+
+
+def runs() -> list[tuple[str, Mapping[str, Any]]]:
+    """Names of the runs, and what is other in each."""
+    whole = [("nothing", {"seed": 0}), ("nothing, another seed", {"seed": 1})]
+    reversal = [(f"nothing, with reversed gradient {REVERSAL:g}", {"reversal": REVERSAL})]
+    return [*whole, *[(part, {"left_out": (part,)}) for part in PARTS], *reversal]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command line; prints a line for each run."""
+    from pydantic_settings import CliApp
+    from rich.console import Console
+
+    from train.evaluation.run import spread
+
+    given = spread(sys.argv[1:] if words is None else words)
+    console = Console(highlight=False, soft_wrap=True)
+    config: DefaultConfig = CliApp.run(DefaultConfig, cli_args=given)
+    gpu = config.device != "cpu" and torch.cuda.is_available()
+    learned, asked = left_out(config)
+    folder = config.work / "ablation"
+    folder.mkdir(parents=True, exist_ok=True)
+    for at, (name, other) in enumerate(runs()):
+        one = config.model_copy(update=dict(other))
+        recipe = replace(RECIPES[config.recipe], reversal=one.reversal)
+        torch.manual_seed(one.seed)
+        run = prepared(
+            folder / str(at), recipe, network(recipe), torch.device("cuda" if gpu else "cpu"), None
+        )
+        minutes = config.total or recipe.minutes
+        views = Randomisation(recipe.px, one.left_out)
+        train(run, learned, views, minutes=minutes, slice_minutes=None, seed=one.seed)
+        (run.folder / LAST).unlink()
+        found = scores(run.mean, learned, asked, recipe.input_px)
+        line = {"left out": name, "views": run.step * recipe.batch, **found}
+        with (folder / "table.jsonl").open("a", encoding="utf-8") as table:
+            table.write(json.dumps(line) + "\n")
+        console.out(json.dumps(line))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
