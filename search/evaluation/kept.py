@@ -314,7 +314,9 @@ def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run:
 
 def _keep(folder: Path, record: EvaluationRecord, outcome: Outcome) -> Headline:
     """Write a result; the record last, so that a result is there whole or not at all."""
-    best = max(outcome.result.methods, key=lambda one: one.scores.weighted_f1)
+    methods = outcome.result.methods
+    votes = [one for one in methods if one.k is not None]  # a search answers by votes
+    best = max(votes or methods, key=lambda one: one.scores.weighted_f1)
     headline = Headline(
         method=best.method,
         weighted_f1=best.scores.weighted_f1,

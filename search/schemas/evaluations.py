@@ -406,7 +406,7 @@ class CaseEvaluation(Record):
 
 
 class Headline(Record):
-    """The best method by weighted F1, for lists."""
+    """The best vote by weighted F1, for lists; the probe only where nothing else was scored."""
 
     method: str
     weighted_f1: float

@@ -19,7 +19,7 @@ from search.schemas.versions import JobRecord
 from ui.exports.downloads import items_csv
 from ui.look import states
 from ui.look.card import Action, card
-from ui.look.palette import UNKNOWN, colours, shapes
+from ui.look.palette import CATEGORIES, UNKNOWN, colours
 from ui.look.tables import badge, plain, table
 from ui.screens.detail import Shown, open_item
 from ui.session.jobs import follow, outcome
@@ -43,14 +43,19 @@ COLUMNS = {
 ORIGINS = ("site", "scanner", "stain", "dataset", "patient")
 METHODS = {"pca": "PCA", "tsne": "t-SNE"}
 MOST_GATES = 6
+SEPARABLE = 0.9
+"""Share of own-site neighbours that labels alone explain, beyond which nothing is left to tell."""
 LISTED = 12
 """Values of a column that are counted beside the map."""
 SHOWN = 24
 """Pictures of a gate that are shown at once."""
-NAMED = 16
-"""Values of a column that get a colour of their own; the rest is drawn as one."""
 MOST_EXPORTED, AT_ONCE = 20_000, 500
 """Cells of a gate in a table at most, and how many are asked for at once."""
+NAMED = len(CATEGORIES)
+"""Values of a column that get a colour of their own: no colour stands for two; any other value
+can be highlighted."""
+GAVE_UP = "atlas-gave-up"
+"""Where the session keeps of which collection a map could not be computed, or was cancelled."""
 JOB = "atlas-job"
 EVERYONE = "All others"
 
@@ -68,22 +73,29 @@ def show() -> None:
             one, two = st.columns([1, 1], vertical_alignment="bottom")
             with one:
                 begin_with("atlas-method", "method", METHODS)
-                st.session_state.setdefault("atlas-method", "pca")
+                st.session_state.setdefault("atlas-method", "tsne")
                 method = st.segmented_control(
                     "Map by",
                     list(METHODS),
                     format_func=METHODS.__getitem__,
                     key="atlas-method",
-                    help="PCA is ready at once; t-SNE shows clusters and is computed once.",
+                    help="t-SNE shows clusters and is computed by itself, once after an import; "
+                    "PCA is ready at once, and packs most cells into one cloud.",
                 )
             found = _read(place, method or "pca")
-            if found is None:
-                return
             names = [name for name in COLUMNS if found.columns[name].values]
             with two:
                 begin_with("atlas-colour", "colour", names)
                 by = st.selectbox(
                     "Colour by", names, format_func=COLUMNS.__getitem__, key="atlas-colour"
+                )
+                highlighted = st.selectbox(
+                    "Highlight",
+                    sorted(found.columns[by].values),
+                    index=None,
+                    placeholder=f"one {by} of {len(found.columns[by].values)}",
+                    key=f"atlas-highlight-{by}",
+                    label_visibility="collapsed",
                 )
         with right:
             view = st.segmented_control(
@@ -94,8 +106,8 @@ def show() -> None:
         with left:
             gates = _gates(found)
             shown = written(gates)
-            show_in_address(method=found.method, colour=by, gates=shown)
-            _map(found, by, gates, patient)
+            show_in_address(method=method, colour=by, gates=shown)
+            _map(found, by, gates, patient, highlighted)
         with right:
             if view == "Batch effects":
                 _effects(place, found)
@@ -111,10 +123,9 @@ def _fetch(_place: Place, collection: str, method: str, _stamp: str) -> MapAnswe
     return _place.client.map(collection, method)  # type: ignore[arg-type]
 
 
-def _read(place: Place, method: str) -> MapAnswer | None:
-    """The map; where it was not computed, how that is done."""
-    if follow(place.client, JOB, "Computing the map", _ended) and method == "tsne":
-        return None
+def _read(place: Place, method: str) -> MapAnswer:
+    """The map; a t-SNE map that is lacking is computed, and PCA shown until it is there."""
+    going = follow(place.client, JOB, "Computing the t-SNE map", _ended)
     note = st.session_state.pop("atlas-note", None)
     if note:
         st.html(states.notes([note[0]], note[1]))
@@ -124,36 +135,53 @@ def _read(place: Place, method: str) -> MapAnswer | None:
     except ServiceError as error:
         if error.status != 404 or method != "tsne":
             raise
-        st.html(
-            states.empty(
-                "No t-SNE map yet",
-                "It takes minutes, once; everything else keeps working.",
-            )
-        )
-        _offer(place, "Compute")
-        return None
+        _compute(place, going, "There is no t-SNE map yet; PCA is shown until it is computed.")
+        return _fetch(place, place.name, "pca", stamp)
     if found.stale:
-        st.html(states.notes(["The collection has changed since this map was computed."]))
-        _offer(place, "Compute again")
+        _compute(place, going, "The collection has changed since this map was computed.")
     return found
 
 
-def _offer(place: Place, words: str) -> None:
-    if st.button(words, type="primary", key="atlas-compute"):
+def _compute(place: Place, going: bool, why: str) -> None:
+    """Start the t-SNE map, once for what is stored now; a button where that did not work."""
+    st.html(states.notes([why], "good"))
+    if going:
+        return
+    gave_up = st.session_state.get(GAVE_UP) == (place.name, place.facts.items)
+    if gave_up and not st.button("Compute", type="primary", key="atlas-compute"):
+        return
+    st.session_state[GAVE_UP] = (place.name, place.facts.items)
+    try:
         job = place.client.start_map(place.name, "tsne")
-        st.session_state[JOB] = job.id
-        st.rerun()
+    except ServiceError as error:
+        st.html(states.notes([f"It was not computed: {error}."]))
+        return
+    st.session_state[JOB] = job.id
+    st.rerun()
 
 
 def _ended(job: JobRecord) -> None:
     words, tone = outcome(job)
+    if job.state == "done":
+        st.session_state.pop(GAVE_UP, None)
     if words:
         st.session_state["atlas-note"] = (words, tone)
     st.session_state["atlas-made"] = st.session_state.get("atlas-made", 0) + 1
 
 
-def _map(found: MapAnswer, by: str, gates: Sequence[Gate], patient: dict[str, Any] | None) -> None:
-    codes, kinds, legend = _kinds(found, by) if patient is None else _sides(found, patient)
+def _map(
+    found: MapAnswer,
+    by: str,
+    gates: Sequence[Gate],
+    patient: dict[str, Any] | None,
+    highlighted: str | None,
+) -> None:
+    if patient is not None:
+        codes, kinds, legend = _sides(found, patient)
+    elif highlighted is not None:
+        codes, kinds, legend = _one_of(found, by, highlighted)
+    else:
+        codes, kinds, legend = _kinds(found, by)
     drawn = scatter(
         found.x,
         found.y,
@@ -197,6 +225,15 @@ def _gates(found: MapAnswer) -> list[Gate]:
     return list(gates) if of == _of(found) else []
 
 
+def _one_of(found: MapAnswer, by: str, value: str) -> tuple[list[int], list[Kind], str]:
+    """As `_kinds`, one value against all others."""
+    at = found.columns[by].values.index(value)
+    codes = [int(code == at) for code in found.columns[by].codes]
+    kinds = [Kind("all others", UNKNOWN, faint=True), Kind(value, "accent", strong=True)]
+    entries = _entry(kinds[1], sum(codes)) + _entry(kinds[0], len(codes) - sum(codes))
+    return codes, kinds, f'<ul class="hs-legend">{entries}</ul>'
+
+
 def _kinds(found: MapAnswer, by: str) -> tuple[list[int], list[Kind], str]:
     """Which kind each point is, the kinds, and the legend, by the values of a column."""
     values, codes = found.columns[by].values, found.columns[by].codes
@@ -204,12 +241,12 @@ def _kinds(found: MapAnswer, by: str) -> tuple[list[int], list[Kind], str]:
     order = sorted(range(len(values)), key=lambda at: (-counts[at], values[at]))
     kept = order[:NAMED]
     names = [values[at] for at in kept]
-    fill, form = colours(names), shapes(names)
-    kinds = [Kind(name, str(fill[name]), form[name]) for name in names]
+    fill = colours(names)
+    kinds = [Kind(name, str(fill[name])) for name in names]
     place = {at: to for to, at in enumerate(kept)}
     rest = sum(counts[at] for at in order[NAMED:])
     if rest:
-        kinds.append(Kind(f"{len(order) - NAMED} more", UNKNOWN, faint=True))
+        kinds.append(Kind(f"{len(order) - NAMED} more (highlight one)", UNKNOWN, faint=True))
         place |= dict.fromkeys(order[NAMED:], len(kinds) - 1)
     if counts[-1]:
         kinds.append(Kind(f"no {by}", UNKNOWN, faint=True))
@@ -547,7 +584,7 @@ def _effects(place: Place, drawn: MapAnswer) -> None:
     caption = (
         f"{found.k} neighbours of each of {found.asked:,} items, own source and patient left out."
     )
-    parts = [_verdict(found, field), table(heads, rows, caption)]
+    parts = [verdict(found, field), table(heads, rows, caption)]
     if len(found.origins) > 1:
         lines = [
             [
@@ -568,10 +605,18 @@ def _effects(place: Place, drawn: MapAnswer) -> None:
     )
 
 
-def _verdict(found: BatchEffects, field: str) -> str:
+def verdict(found: BatchEffects, field: str) -> str:
+    """What the measurement says in a sentence; nothing where it could not be made."""
     if found.share is None or not found.expected:  # nobody could have a neighbour of the own origin
         return ""
     excess = found.share - found.expected
+    if excess <= 0.1 and (found.robustness is None or found.expected > SEPARABLE):
+        text = (
+            f"The effect of the {field} cannot be told: {field} and label cannot be separated "
+            f"here, since nearly every label was recorded at one {field}. Import cells of the "
+            f"same labels from several."
+        )
+        return states.notes([text])
     if excess > 0.1:
         text = (
             f"Cells of one {field} resemble each other more than their labels explain: "

@@ -20,6 +20,7 @@ from search.schemas.evaluations import (
     SplitName,
 )
 from search.schemas.filters import Filter
+from search.schemas.questions import Labels
 from search.settings import Settings
 from ui.exports.downloads import scores_csv
 from ui.exports.evaluation_report import markdown
@@ -129,6 +130,12 @@ def _begin(place: Place) -> None:
             help="A cell is never judged by cells of its own patient, case or source.",
         )
         ks = st.multiselect("Neighbours (k)", [1, 3, 5, 10, 20, 50], default=[1, 5, 20])
+        labels: Labels = st.selectbox(
+            "Labels",
+            list(get_args(Labels))[::-1],
+            format_func={"reviewed": "Reviewed, else recorded", "recorded": "Recorded only"}.get,
+            help="What counts as the label of a cell, in the queries and in the reference set.",
+        )
         probe = st.checkbox("Linear probe", value=True)
         index = st.checkbox("Approximate vs exact search", value=True)
         few = st.number_input(
@@ -152,7 +159,13 @@ def _begin(place: Place) -> None:
         st.html(states.notes(["Choose at least one number of neighbours."]))
         return
     plan = EvaluationPlan(
-        collection=place.name, split=split, ks=tuple(ks), probe=probe, ann=index, ask=int(few)
+        collection=place.name,
+        split=split,
+        ks=tuple(ks),
+        probe=probe,
+        ann=index,
+        ask=int(few),
+        labels=labels,
     )
     try:
         begun = place.client.evaluate(plan, labelled.getvalue() if labelled else None)
@@ -204,7 +217,7 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
         st.html(states.notes(["The collection has changed since this evaluation."]))
     st.html(_facts(result))
     st.html(_scores(result, other))
-    methods = {one.method: one for one in result.methods}
+    methods = {one.method: one for one in votes_first(result)}
     best = record.headline.method if record.headline else next(iter(methods))
     begin_with("evaluate-method", "method", methods)
     if st.session_state.get("evaluate-method") not in methods:
@@ -241,10 +254,11 @@ def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:
     by its words."""
     names: dict[str, str] = {}
     for one in reversed(done):
-        head = f", F1 {one.headline.weighted_f1:.3f}" if one.headline else ""
+        best = one.headline
+        head = f", {best.method} weighted F1 {best.weighted_f1:.3f}" if best else ""
         version = f" version {one.version}" if one.version else ""
         version += f", {one.encoder}" if one.encoder else ""
-        split = "" if one.plan.split == "auto" else f", {SPLITS[one.plan.split].lower()}"
+        split = f", {SPLITS[one.plan.split].lower()} split"
         name = f"{one.collection}{version}{head}{split} ({moment(one.made)})"
         names[one.id] = f"{name} {one.id[:8]}" if name in names.values() else name
     return names
@@ -260,6 +274,8 @@ def _facts(result: EvaluationResult) -> str:
         count(data.sites, "site") if data.sites else "sites unknown",
         f"confidence intervals over {result.clusters:,} {UNITS[result.unit]}",
     ]
+    if data.labels == "reviewed" and data.reviewed:
+        words.append(f"{count(data.reviewed, 'label')} by reviewers")
     chips = "".join(f"<li>{escape(one)}</li>" for one in words)
     return states.notes(list(result.notes)) + f'<ul class="hs-facts">{chips}</ul>'
 
@@ -272,12 +288,45 @@ def _scores(result: EvaluationResult, other: EvaluationResult | None) -> str:
     ]
     rows = [
         [escape(one.method), *(_score(one, key, twins.get(one.method)) for key in kept)]
-        for one in result.methods
+        for one in votes_first(result)
     ]
-    caption = "95 % confidence intervals in brackets, bootstrap over patients or sources."
+    if any(one.answerable is not None for one in result.methods):
+        rows += [
+            [
+                f'{escape(one.method)}<span class="hs-faint">answerable queries alone</span>',
+                *(plain(getattr(one.answerable, key)) for key in kept),
+            ]
+            for one in votes_first(result)
+            if one.answerable is not None
+        ]
+    caption = (
+        f"{sentence(result.split.words)} 95 % confidence intervals in brackets, bootstrap over "
+        f"{UNITS[result.unit]}. k-NN is the vote of the k nearest neighbours, as a search answers; "
+        "the linear probe is a classifier trained on the vectors."
+    )
+    if any(one.scores.map_at_k is not None for one in result.methods):
+        caption += (
+            " mAP at k scores the order of all k neighbours, the vote only which label leads: with "
+            "more neighbours one may rise while the other falls."
+        )
     if other:
         caption += f" Below each: {other.encoder.id}, version {other.data.version}."
     return table(["", *(SCORES[key] for key in kept)], rows, caption) + _over_folds(result)
+
+
+def votes_first(result: EvaluationResult) -> list[MethodResult]:
+    """The methods, votes of neighbours before the probe."""
+    return sorted(result.methods, key=lambda one: (one.k is None, one.k or 0))
+
+
+def sentence(words: str) -> str:
+    """Words with a capital and a full stop."""
+    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
+
+
+def _of(result: EvaluationResult, method: MethodResult) -> str:
+    """Whose figures these are: the method and the split."""
+    return f"{method.method}. {sentence(result.split.words)}"
 
 
 def _over_folds(result: EvaluationResult) -> str:
@@ -322,18 +371,22 @@ def _closer(
     view = st.segmented_control("View", VIEWS, key="evaluate-view", label_visibility="collapsed")
     show_in_address(method=method.method, view=None if view == VIEWS[0] else view)
     if view == "Classes":
-        st.html(_classes(method))
+        st.html(classes(result, method))
     elif view == "Curves":
-        _curves(method, twin)
+        _curves(result, method, twin)
     elif view == "Index and site":
         _index(result)
     else:
         _confusions(place, record, result, method)
 
 
-def _classes(method: MethodResult) -> str:
-    rows = []
+def classes(result: EvaluationResult, method: MethodResult) -> str:
+    """The scores of each label; those that nobody can answer right under the split come apart."""
+    rows, apart = [], []
     for one in sorted(method.classes, key=lambda one: (one.recall is None, one.recall or 0)):
+        if one.answerable == 0 and one.asked:
+            apart.append(f"{one.label} ({count(one.asked, 'query', 'queries')})")
+            continue
         span = one.recall_span
         recall = plain(one.recall)
         if span:
@@ -350,10 +403,21 @@ def _classes(method: MethodResult) -> str:
             ]
         )
     heads = ["Label", "Queries", "Reference", "Recall", "Precision", "F1", "AUROC"]
-    return table(heads, rows, "The label with the lowest recall comes first.")
+    caption = f"{_of(result, method)} The lowest recall comes first."
+    lost = (
+        [
+            "These labels cannot be answered right under this split, because no reference outside "
+            f"the query's own patient, case, source or site has them: {', '.join(apart)}. The "
+            "scores of all queries count them as wrong."
+        ]
+        if apart
+        else []
+    )
+    return states.notes(lost) + table(heads, rows, caption)
 
 
-def _curves(method: MethodResult, twin: MethodResult | None) -> None:
+def _curves(result: EvaluationResult, method: MethodResult, twin: MethodResult | None) -> None:
+    st.html(f'<p class="hs-caption">{escape(_of(result, method))}</p>')
     left, right = st.columns(2, gap="medium")
     named = {"this evaluation": method} | ({"the other": twin} if twin else {})
     with left:
@@ -428,8 +492,8 @@ def _confusions(
     chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
     pressed = board(
         f'<ul class="hs-facts">{chips}</ul>'
-        '<p class="hs-caption">Rows: recorded label. Columns: vote of the neighbours. '
-        "Click a field for its pictures.</p>"
+        f'<p class="hs-caption">{escape(_of(result, method))} Rows: the label. Columns: '
+        "the prediction. Click a field for its pictures.</p>"
         f"{matrix(result.labels, method, truth, predicted)}",
         "evaluate-matrix",
     )

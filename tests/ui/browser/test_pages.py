@@ -98,7 +98,7 @@ def test_a_lasso_makes_a_gate_that_survives_reload_and_opens_its_cells_in_their_
     opened: tuple[str, Page],
 ) -> None:
     address, page = opened
-    page.goto(f"{address}/atlas")
+    page.goto(f"{address}/atlas?method=pca")
     canvas = page.locator(".hs-scatter canvas")
     canvas.wait_for()
     box = canvas.bounding_box()

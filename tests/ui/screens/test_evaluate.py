@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from search.schemas.evaluations import ConfusionMatrix, MethodResult, Scores
-from ui.screens.evaluate import matrix, upload_limit
+from search.schemas.evaluations import ClassScores, ConfusionMatrix, MethodResult, Scores
+from ui.screens.evaluate import classes, matrix, upload_limit
 
 NASTY = "<script>alert(1)</script>"
 
@@ -46,3 +49,33 @@ def test_every_confusion_is_a_button_with_its_share() -> None:
 )
 def test_the_page_offers_no_larger_upload_than_the_service_takes(limit: float, shown: int) -> None:
     assert upload_limit(limit) == shown
+
+
+def test_labels_that_nobody_can_answer_are_set_apart_and_the_split_is_named() -> None:
+    def one(label: str, recall: float, answerable: int) -> ClassScores:
+        return ClassScores(
+            label=label,
+            asked=7,
+            known=7,
+            precision=None,
+            recall=recall,
+            recall_span=None,
+            f1=recall,
+            auroc=None,
+            auprc=None,
+            map_at_k=None,
+            answerable=answerable,
+        )
+
+    scored = method(((1,),)).model_copy(
+        update={"classes": (one("blast", 0.0, 0), one("monocyte", 0.8, 7))}
+    )
+    result: Any = SimpleNamespace(split=SimpleNamespace(words="each site is held out"))
+
+    made = classes(result, scored)
+
+    assert "cannot be answered right under this split" in made
+    assert "blast (7 queries)" in made
+    assert '<th scope="row">blast</th>' not in made
+    assert '<th scope="row">monocyte</th>' in made
+    assert "1-NN. Each site is held out." in made
