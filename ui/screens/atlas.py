@@ -93,7 +93,7 @@ def show() -> None:
                     "Highlight",
                     sorted(found.columns[by].values),
                     index=None,
-                    placeholder=f"one {by} of {len(found.columns[by].values)}",
+                    placeholder=f"Highlight one {by} of {len(found.columns[by].values)}",
                     key=f"atlas-highlight-{by}",
                     label_visibility="collapsed",
                 )

@@ -413,7 +413,7 @@ def classes(result: EvaluationResult, method: MethodResult) -> str:
         if apart
         else []
     )
-    return states.notes(lost) + table(heads, rows, caption)
+    return states.notes(lost) + (table(heads, rows, caption) if rows else "")
 
 
 def _curves(result: EvaluationResult, method: MethodResult, twin: MethodResult | None) -> None:
