@@ -58,6 +58,7 @@ SPLITS = {
     "stratified": "Stratified folds of whole patients",
     "temporal": "Temporal split",
 }
+LABELS = {"reviewed": "Reviewed, else recorded", "recorded": "Recorded only"}
 SHOWN = 24
 """Pictures of a confusion that are shown."""
 NOBODY = "Nothing"
@@ -133,7 +134,7 @@ def _begin(place: Place) -> None:
         labels: Labels = st.selectbox(
             "Labels",
             list(get_args(Labels))[::-1],
-            format_func={"reviewed": "Reviewed, else recorded", "recorded": "Recorded only"}.get,
+            format_func=lambda one: LABELS[one],
             help="What counts as the label of a cell, in the queries and in the reference set.",
         )
         probe = st.checkbox("Linear probe", value=True)
