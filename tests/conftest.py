@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from live import REPOSITORY, Live, drawn_library
+from live import REPOSITORY, Live, drawn_library, served
 
 os.environ["HEMASEEK_HOSTS"] = "testserver"  # how the test client calls a service
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what a test starts may keep what it compiled
@@ -44,25 +42,10 @@ def _rng() -> np.random.Generator:
 @pytest.fixture(name="live", scope="session")
 def _live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The service over drawn cells, in a thread of this process."""
-    import uvicorn
-
-    from ui.cli.serving import application
-
     folder = tmp_path_factory.mktemp("live")
     settings = drawn_library(folder)
-    config = uvicorn.Config(
-        application(settings), port=settings.port, log_level="error", access_log=False
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    end = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < end, "the service did not start"
-        time.sleep(0.05)
-    yield Live(settings.url, folder / "drawn", settings)
-    server.should_exit = True
-    thread.join(30)
+    with served(settings):
+        yield Live(settings.url, folder / "drawn", settings)
 
 
 @pytest.fixture(name="chromium", scope="session")

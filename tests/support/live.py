@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,3 +44,25 @@ def drawn_library(folder: Path) -> Settings:
         sink.build()
     assert report.ok, report.failures
     return settings
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[None]:
+    """The service, in a thread of this process."""
+    import uvicorn
+
+    from ui.cli.serving import application
+
+    config = uvicorn.Config(
+        application(settings), port=settings.port, log_level="error", access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    end = time.monotonic() + 60
+    while not server.started:
+        assert time.monotonic() < end, "the service did not start"
+        time.sleep(0.05)
+    yield
+    server.should_exit = True
+    thread.join(30)

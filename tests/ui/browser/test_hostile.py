@@ -1,0 +1,86 @@
+"""Words of a library that would be a script, a link or a form: none of them runs on any page."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from browsing import browsed, wait_until_idle
+from live import Live, served
+from PIL import Image
+from playwright.sync_api import Page
+
+from benchmarks.fuzz_api import png
+from encoder.registry import load
+from search.client.client import Client
+from search.library.library import Library
+from search.library.shards import Entry, make_thumbnail
+from search.schemas.filters import Filter
+from search.schemas.items import Item, item_id, source_id
+from search.settings import Settings
+from ui.cli.demo import free_port
+
+SCRIPTS = (
+    "<script>window.top.hit=1</script>",
+    "<img src=x onerror=window.top.hit=1>",
+    "[here](javascript:window.top.hit=1)",
+    "</style></td><svg onload=window.top.hit=1>",
+    '" autofocus onfocus="window.top.hit=1',
+    "<iframe srcdoc='<script>window.top.hit=1</script>'></iframe>",
+)
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(name="hostile", scope="module")
+def _hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A service whose labels, patients, cases, sites and the rest are scripts."""
+    folder = tmp_path_factory.mktemp("hostile")
+    encoder, entries = load("colour"), []
+    for at in range(24):
+        content = png((40 + 8 * at, 60, 200 - 7 * at), at)
+        pixels = np.asarray(Image.open(io.BytesIO(content)))
+        word, source = SCRIPTS[at % len(SCRIPTS)], source_id(content)
+        item = Item(
+            id=item_id("made", source), dataset=word, source=source, label=word, site=word,
+            patient=f"{word} {at // 6}", case=f"{word} {at // 3}", stain=word, scanner=word,
+        )  # fmt: skip
+        entries.append(Entry(item, encoder.embed([pixels])[0], make_thumbnail(pixels)))
+    with Library.open(folder / "library").create("cells", encoder.card) as collection:
+        collection.add(entries)
+    settings = Settings(library=folder / "library", port=free_port())
+    with served(settings):
+        yield Live(settings.url, folder, settings)
+
+
+def ran(page: Page) -> list[str]:
+    """What ran, or would run at a click."""
+    found = ["a script ran"] if page.evaluate("() => window.hit !== undefined") else []
+    for frame in page.frames:
+        found += frame.evaluate(
+            """() => [
+                ...[...document.querySelectorAll("a")].map(one => one.getAttribute("href") || "")
+                    .filter(one => one.trim().toLowerCase().startsWith("javascript:")),
+                ...[...document.querySelectorAll("[onerror],[onload],[onfocus]")]
+                    .map(one => one.outerHTML.slice(0, 200))
+                    .filter(one => one.includes("hit=1")),
+            ]"""
+        )
+    return found
+
+
+def test_no_word_of_a_library_runs_in_the_browser(hostile: Live, chromium: str) -> None:
+    with Client(hostile.url) as client:
+        first, other, third = (one.id for one in client.items("cells", Filter(), most=3))
+        client.review("cells", {first: SCRIPTS[1]}, SCRIPTS[0], SCRIPTS[2])
+    places = [
+        f"?item={first}", f"compare?item={other}&like={third}",
+        "case?by=patient", "case?by=case", "atlas", "evaluate", "library",
+    ]  # fmt: skip
+    with browsed(hostile, chromium, 150_000) as (address, page):
+        for place in places:
+            page.goto(f"{address}/{place}")
+            wait_until_idle(page)
+            assert page.locator("[data-testid='stException']").count() == 0, place
+            assert ran(page) == [], place
