@@ -43,6 +43,7 @@ from search.query.context import Context
 from search.query.exclusion import exclusion_filter, patient_exclusion, understood, unknown_names
 from search.schemas.answers import Hit
 from search.schemas.cases import (
+    MOST_CELLS,
     CaseAnswer,
     CaseFacts,
     CaseMatch,
@@ -50,6 +51,7 @@ from search.schemas.cases import (
     CaseRecord,
     CellPair,
     Differential,
+    MosaicCell,
 )
 from search.schemas.filters import Filter
 from search.schemas.items import Keyword
@@ -71,6 +73,8 @@ MANY = 4
 """Cells of a case that are read for each that is compared."""
 VALUES = 10_000
 EXAMPLES = 24
+SHOWN = 36
+"""Cells of the mosaic that is looked at."""
 POOLED: dict[str, tuple[Pooling, ...]] = {
     "mean": ("mean",),
     "vlad": ("vlad",),
@@ -552,6 +556,17 @@ def case_facts(collection: Collection, by: BagField, value: str) -> CaseFacts:
         ),
         examples=tuple(one.item for one in store.scroll(whole, EXAMPLES).items),
         records=tuple(collection.cases.of(values("case")).values()),
+        mosaic=_mosaic(store, whole),
+    )
+
+
+def _mosaic(store: Store, whole: Filter) -> tuple[MosaicCell, ...]:
+    """Cells to be looked at instead of all of a case."""
+    found = _first(scroll_all(store, whole), MOST_CELLS)
+    chosen = mosaic(np.stack([o.vector for o in found]), [o.item.label for o in found], SHOWN)
+    return tuple(
+        MosaicCell(item=found[at].item, share=float(share))
+        for at, share in zip(chosen.rows, chosen.weights, strict=True)
     )
 
 

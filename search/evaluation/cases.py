@@ -16,11 +16,10 @@ from search.evaluation.metrics import Draws, draws, ends
 from search.evaluation.ranking import average_precision_at_k
 from search.library.collection import Collection
 from search.query.context import Context
-from search.schemas.cases import CaseQuestion, Distance
+from search.schemas.cases import CasePlan, CaseQuestion, Distance
 from search.schemas.evaluations import (
     CaseEvaluation,
     CaseLabelScores,
-    CasePlan,
     CaseScores,
     PairedDifference,
     Span,

@@ -27,9 +27,9 @@ from search.library.contents import content_digest
 from search.library.jobs import Job, Jobs, NoSuchJob, Run
 from search.library.versions import now
 from search.query.context import Context
+from search.schemas.cases import CasePlan
 from search.schemas.evaluations import (
     CaseEvaluation,
-    CasePlan,
     EvaluationPlan,
     EvaluationRecord,
     EvaluationResult,

@@ -67,7 +67,7 @@ class CaseValues(Record):
     """For instance `60-69` or `90+`."""
     report: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """Text of the report, without names and dates of birth."""
-    more: Annotated[dict[str, Value], Field(default_factory=dict, max_length=50)]
+    more: dict[str, Value] = Field(default_factory=dict, max_length=50)
     """Further columns, by name."""
 
     _age_band = field_validator("age_band")(_band)
@@ -325,6 +325,14 @@ class CaseAnswer(Record):
     disclaimer: str = DISCLAIMER
 
 
+class MosaicCell(Record):
+    """A cell that stands for others of its case."""
+
+    item: Item
+    share: float
+    """Of the case's cells that are most like it, among those of its class that are shown."""
+
+
 class CaseFacts(Record):
     """What there is of one case (or slide, or patient)."""
 
@@ -343,6 +351,8 @@ class CaseFacts(Record):
     """The first of its items in order of id, at most 24."""
     records: tuple[CaseRecord, ...] = ()
     """What is known of its cases beside their cells, in order of name."""
+    mosaic: tuple[MosaicCell, ...] = ()
+    """Cells that stand for all of them, in order of id."""
     disclaimer: str = DISCLAIMER
 
 
@@ -431,3 +441,25 @@ class CaseCount(Record):
 
 
 Distance = Literal["mean", "max_sim", "prototypes", "transport", "vlad"]
+
+
+class CasePlan(Record):
+    """What of cases is evaluated: the label of the most similar cases of other patients."""
+
+    column: Annotated[str, Field(min_length=1, max_length=40)] = "diagnosis"
+    """Column of the cases' records whose values are the labels."""
+    distances: Annotated[tuple[Distance, ...], Field(min_length=1)] = (
+        "max_sim",
+        "mean",
+        "vlad",
+        "prototypes",
+    )
+    """How cases are compared; each is also compared with `mean`, where that is among them."""
+    found: Literal["all", "white"] = "all"
+    """As in a question about cases."""
+    k: Annotated[int, Field(ge=1, le=50)] = 5
+    """Cases that vote."""
+    of_cases: CaseFilter = CaseFilter()
+    """Only cases whose record meets this."""
+    ask: Annotated[int, Field(ge=1)] | None = None
+    """Most cases that are asked about, drawn at random; every one stays a reference."""

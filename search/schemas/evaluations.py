@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from search.schemas.calibration import CoveragePoint, ReliabilityBin
-from search.schemas.cases import CaseFilter, Distance
+from search.schemas.cases import CasePlan, Distance
 from search.schemas.filters import Filter
 from search.schemas.items import DISCLAIMER, ItemId, Record
 from search.schemas.questions import Labels, Weighting
@@ -27,28 +27,6 @@ SplitName = Literal[
 Unit = Literal["patient", "source", "mixed"]
 FEWEST = 20
 """Labelled items below which nothing is scored."""
-
-
-class CasePlan(Record):
-    """What of cases is evaluated: the label of the most similar cases of other patients."""
-
-    column: Annotated[str, Field(min_length=1, max_length=40)] = "diagnosis"
-    """Column of the cases' records whose values are the labels."""
-    distances: Annotated[tuple[Distance, ...], Field(min_length=1)] = (
-        "max_sim",
-        "mean",
-        "vlad",
-        "prototypes",
-    )
-    """How cases are compared; each is also compared with `mean`, where that is among them."""
-    found: Literal["all", "white"] = "all"
-    """As in a question about cases."""
-    k: Annotated[int, Field(ge=1, le=50)] = 5
-    """Cases that vote."""
-    of_cases: CaseFilter = CaseFilter()
-    """Only cases whose record meets this."""
-    ask: Annotated[int, Field(ge=1)] | None = None
-    """Most cases that are asked about, drawn at random; every one stays a reference."""
 
 
 class EvaluationPlan(Record):

@@ -1,31 +1,25 @@
-"""*Case*: cells of one case by recorded label, review and vote; its slide; similar cases."""
+"""*Case*: its record, its cells by recorded label, review and vote; its slide; similar cases."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
-from typing import Any, Literal
+from typing import Literal
 
 import streamlit as st
 
 from search.client.transport import ServiceError
-from search.schemas.cases import (
-    CaseAnswer,
-    CaseCount,
-    CaseMatch,
-    CaseQuestion,
-    CountedCell,
-    CountQuestion,
-)
+from search.schemas.cases import CaseCount, CountedCell, CountQuestion
 from search.schemas.collections import SourceFacts
 from search.schemas.filters import Filter
 from search.schemas.questions import BagField, Question
 from ui.look import states
-from ui.look.card import Action, card, data_url
+from ui.look.card import Action, card
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
 from ui.look.tables import count, legend, meter, plain, table
+from ui.screens import case_record
 from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import CHANGES, relabel
 from ui.session.navigation import begin_with, show_in_address
@@ -35,7 +29,7 @@ from ui.widgets.board import board
 from ui.widgets.viewer import Mark, mark, viewer
 
 BY: dict[BagField, str] = {"case": "Case", "patient": "Patient", "source": "Slide or field"}
-VIEWS = ("Cells", "Slide", "Similar cases")
+VIEWS = ("Cells", "Mosaic", "Slide", "Similar cases")
 PAGE = 48
 """Cells that are shown at once."""
 FOUND = 60
@@ -63,6 +57,8 @@ def show() -> None:
             return
         by, value = chosen
         found = _count(place, by, value)
+        facts = case_record.facts_of(place, found)
+        case_record.header(place, facts)
         begin_with("case-view-kept", "view", VIEWS)
         view = st.segmented_control(
             "View",
@@ -80,7 +76,9 @@ def show() -> None:
             if view == "Slide":
                 _slide(place, found)
             elif view == "Similar cases":
-                _similar(place, found)
+                case_record.similar(place, found)
+            elif view == "Mosaic":
+                case_record.mosaic(place, facts)
             else:
                 _cells(place, found)
 
@@ -430,59 +428,3 @@ def _picked(place: Place, cell: CountedCell, alike: int) -> None:
             st.session_state["case-view-kept"] = "Cells"
             del st.session_state["case-view"]
             st.rerun()
-
-
-# ---------------------------------------------------------------- similar cases
-
-
-def _similar(place: Place, found: CaseCount) -> None:
-    if found.by == "source":
-        by: Literal["case", "patient", "source"] = "source"
-    else:
-        by = "case" if found.by == "case" else "patient"
-    question = CaseQuestion(
-        collection=place.name, by=by, case=found.value, k=6, pairs=6, distance="max_sim"
-    )
-    with st.spinner("Comparing with other cases"):
-        answer: CaseAnswer = _cases(place, question.model_dump_json())
-    if answer.warnings:
-        st.html(states.notes(answer.warnings))
-    if not answer.cases:
-        st.html(states.empty("No other case", "The collection has no other case to compare with."))
-        return
-    ids = [pair.item.id for match in answer.cases for pair in match.pairs]
-    ids += [pair.query_item for match in answer.cases for pair in match.pairs if pair.query_item]
-    images = pictures(place.client, ids, place.name)
-    st.html(
-        f'<p class="hs-reason">{count(answer.compared, "other")} compared; '
-        f"{escape(EXCLUSION[answer.patient_exclusion])}. Left of each pair is a cell of this case, "
-        "right the most similar cell of theirs.</p>"
-    )
-    for at, match in enumerate(answer.cases, 1):
-        st.html(_match(at, match, images))
-
-
-@st.cache_data(ttl=300, max_entries=50, show_spinner=False)
-def _cases(_place: Place, question: str) -> Any:
-    return _place.client.similar_cases(CaseQuestion.model_validate_json(question))
-
-
-def _match(at: int, match: CaseMatch, images: dict[str, bytes]) -> str:
-    pairs = "".join(
-        f'<li><figure><img src="{data_url(images[pair.query_item])}" alt="A cell of this case">'
-        f'<img src="{data_url(images[pair.item.id])}" '
-        f'alt="{escape(pair.item.label or "no label")}, of case {escape(match.value)}"></figure>'
-        f"{escape(pair.item.label or 'no label')} {pair.score:.3f}</li>"
-        for pair in match.pairs
-        if pair.query_item in images and pair.item.id in images
-    )
-    shares = ", ".join(
-        f"{label} {share:.0%}" for label, share in list(match.differential.shares.items())[:5]
-    )
-    site = f" · {', '.join(match.sites)}" if match.sites else ""
-    return (
-        f'<section class="hs-panel"><h3 class="hs-section">{at}. {escape(match.value)}</h3>'
-        f'<p class="hs-faint">distance {match.distance:.3f} · '
-        f"{count(match.cells, 'cell')}{escape(site)}<br>{escape(shares)}</p>"
-        f"<ol class='hs-pairs'>{pairs}</ol></section>"
-    )

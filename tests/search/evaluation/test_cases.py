@@ -9,8 +9,8 @@ from random_library import CARD, random_service, thumbnail
 from search.client.evaluations import wait_for
 from search.evaluation.cases import CannotEvaluateCases, evaluate_cases
 from search.library.shards import Entry
-from search.schemas.cases import CaseChange, CaseRecordsWanted
-from search.schemas.evaluations import CasePlan, EvaluationPlan
+from search.schemas.cases import CaseChange, CasePlan, CaseRecordsWanted
+from search.schemas.evaluations import EvaluationPlan
 from search.schemas.items import Item, item_id
 from search.service import Service
 

@@ -1,0 +1,67 @@
+"""The case page: what is recorded of a case, its mosaic, and similar cases with their records."""
+
+from __future__ import annotations
+
+import pytest
+from live import Live
+from streamlit.testing.v1 import AppTest
+
+from search.client.client import Client
+from search.schemas.cases import CaseChange, CaseRecordsQuestion, CaseRecordsWanted
+
+pytestmark = pytest.mark.usefixtures("forgetful")
+
+
+@pytest.fixture(name="page")
+def _page(live: Live, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
+    with Client(live.url) as client:
+        cases = sorted(client.facets("cells", "case"))
+        first = {"case": cases[0], "diagnosis": "AML", "diagnosis_code": "9861/3"}
+        changes = [CaseChange.model_validate({**first, "more": {"blasts": 34}})]
+        changes += [
+            CaseChange(case=one, diagnosis="CLL", treatment="<b>ibrutinib</b>") for one in cases[1:]
+        ]
+        client.change_cases("cells", CaseRecordsWanted(changes=tuple(changes), author="AB"))
+    app = AppTest.from_string("from ui.screens import case\ncase.show()", default_timeout=60)
+    app.query_params["case"] = cases[0]
+    return app
+
+
+def html(app: AppTest) -> str:
+    return "".join(str(one.proto.body) for one in app.get("html"))
+
+
+def test_the_header_says_what_is_recorded_and_a_correction_keeps_what_was(
+    page: AppTest, live: Live
+) -> None:
+    app = page
+    app.run()
+
+    assert not app.exception
+    assert "Diagnosis: <b>AML</b>" in html(app)
+    assert "Blasts: <b>34</b>" in html(app)
+    diagnosis = next(one for one in app.text_input if one.label == "Diagnosis")
+    diagnosis.set_value("AML with maturation")
+    next(one for one in app.button if one.label == "Save the record").click().run()
+
+    assert not app.exception
+    assert "Diagnosis: <b>AML with maturation</b>" in html(app)
+    with Client(live.url) as client:
+        record = client.case_records("cells", CaseRecordsQuestion(limit=1)).records[0]
+    assert record.edits[-1].before == {"diagnosis": "AML"}
+    assert record.diagnosis_code == "9861/3"
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [("Similar cases", "Diagnosis: <b>CLL</b>"), ("Mosaic", "that stand for all")],
+)
+def test_views_of_a_case_show_records_and_cells(page: AppTest, view: str, words: str) -> None:
+    app = page
+    app.session_state["case-view-kept"] = view
+    app.run()
+
+    assert not app.exception
+    assert words in html(app)
+    assert "<b>ibrutinib" not in html(app)
