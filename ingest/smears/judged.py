@@ -17,6 +17,7 @@ from search.schemas.answers import Exclusion, VoteAnswer
 from search.schemas.cells import CountedLabel, FoundCell, JudgedCell, JudgedField
 from search.schemas.items import Box
 from search.schemas.questions import Question
+from search.votes.differential import part_of
 from search.votes.lineage import stage_of
 
 MOST = 200
@@ -122,14 +123,13 @@ def differential(
 
 def is_leukocyte(label: str) -> bool:
     """Whether a label is counted among the white cells."""
-    stage = stage_of(label)
-    return stage is None or stage.lineage not in {"erythroid", "megakaryocyte"}
+    part = part_of(label)
+    return part == "leukocytes" or (part == "other" and stage_of(label) is None)
 
 
 def is_erythroblast(label: str) -> bool:
     """Whether a label means a nucleated red cell."""
-    stage = stage_of(label)
-    return stage is not None and stage.lineage == "erythroid" and stage.maturity != "mature"
+    return part_of(label) == "nucleated red cells"
 
 
 def _judged(cell: FoundCell, vote: VoteAnswer) -> JudgedCell:

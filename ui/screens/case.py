@@ -14,11 +14,13 @@ from search.schemas.cases import CaseCount, CountedCell, CountQuestion
 from search.schemas.collections import SourceFacts
 from search.schemas.filters import Filter
 from search.schemas.questions import BagField, Question
+from search.votes.differential import Differential
 from ui.look import states
 from ui.look.card import Action, card
+from ui.look.differential import differential_table
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
-from ui.look.tables import count, legend, meter, plain, table
+from ui.look.tables import count, legend
 from ui.screens import case_record
 from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import CHANGES, relabel
@@ -153,20 +155,15 @@ def _counts(found: CaseCount) -> None:
         f"encoder {found.encoder}",
     ]
     chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
-    most = max((max(r.recorded, r.reviewed, r.voted) for r in found.rows), default=0)
-    rows = [
-        [
-            escape(row.label),
-            meter(row.recorded, most),
-            meter(row.reviewed, most),
-            meter(row.voted, most, "hs-vote"),
-        ]
-        for row in found.rows
-    ]
-    rows.append(["Not sure", "", "", plain(found.not_sure)])
+    columns = {"Recorded": Differential({row.label: row.recorded for row in found.rows})}
+    if found.reviewed:
+        columns["Reviewed"] = Differential({row.label: row.reviewed for row in found.rows})
+    columns["Neighbours"] = Differential({row.label: row.voted for row in found.rows})
     others = "patients" if found.patient_exclusion == "applied" else "sources"
-    caption = f"Each vote is of the {found.k} nearest cells of other {others}."
-    heads = ["Label", "Recorded", "Reviewed", "Neighbours"]
+    caption = (
+        f"Each vote is of the {found.k} nearest cells of other {others}; of "
+        f"{count(found.not_sure, 'cell')} it is not sure."
+    )
     agreement = ""
     if found.agreement is not None:
         agreement = (
@@ -176,7 +173,7 @@ def _counts(found: CaseCount) -> None:
     st.html(
         states.notes(found.warnings)
         + f'<h2 class="hs-section">Differential count</h2><ul class="hs-facts">{chips}</ul>'
-        + table(heads, rows, caption)
+        + differential_table(columns, caption)
         + agreement
     )
 

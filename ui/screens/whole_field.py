@@ -15,9 +15,10 @@ from ui.address import Searching
 from ui.exports.downloads import field_csv
 from ui.look import states
 from ui.look.card import data_url
+from ui.look.differential import RANGES, percent_bar, usual
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines
-from ui.look.tables import count, meter, plain, table
+from ui.look.tables import count, plain, table
 from ui.screens.choosing import scale_input
 from ui.session.current import change, set_picking, start_again
 from ui.session.place import Place
@@ -111,25 +112,22 @@ def _differential(found: FoundCells, judged: JudgedField | None) -> str:
         [
             escape(one.label),
             plain(one.cells),
-            plain(None) if one.percent is None else meter_of(one.percent),
+            percent_bar(one.percent),
+            usual(one.label),
         ]
         for one in judged.counts
     ]
-    rows.append(["Not sure", plain(judged.unsure), ""])
+    rows.append(["Not sure", plain(judged.unsure), "", ""])
     if judged.erythroblasts_per_100 is not None and judged.erythroblasts:
         words = f"{judged.erythroblasts_per_100:.0f} per 100"
-        rows.append(["Nucleated red cells", plain(judged.erythroblasts), words])
+        rows.append(["Nucleated red cells", plain(judged.erythroblasts), words, "none"])
     caption = (
         f"Votes of the {judged.k} nearest stored cells; {EXCLUSION[judged.patient_exclusion]}; "
-        f"encoder {judged.encoder}."
+        f"encoder {judged.encoder}. {RANGES}"
     )
-    shown = table(["Label", "Cells", "% of leukocytes"], [*rows, *others], caption)
+    heads = ["Label", "Cells", "% of leukocytes", "Usual"]
+    shown = table(heads, [*rows, *([*one, ""] for one in others)], caption)
     return head + states.notes(list(judged.warnings)) + shown
-
-
-def meter_of(percent: float) -> str:
-    """A percentage with a bar under it."""
-    return meter(1, 1).replace("1<i", f"{percent:.0f} %<i").replace("100.0%", f"{percent:.1f}%")
 
 
 def _picture(
