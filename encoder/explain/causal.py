@@ -63,6 +63,28 @@ class Check:
         return self.gain > max(self.random)
 
 
+@dataclass(frozen=True)
+class Faithful:
+    """Whether a map's numbers are the effects that they claim to be."""
+
+    correlation: float
+    """Faithfulness correlation (Bhatt, Weller and Moura, IJCAI 2020): of the sum of the map over
+    random sets of places with what hiding them takes from the score; 1 is best, 0 is chance."""
+    monotonicity: float
+    """Share of the steps in which showing more, least important places first, does not lower the
+    score (Luss et al., KDD 2021): 1 is best."""
+
+
+def points_at(found: Grid, inside: NDArray[np.bool_]) -> bool:
+    """The pointing game (Zhang et al., IJCV 2018): whether the highest place of a map is inside.
+
+    Args:
+        found: rows x columns.
+        inside: The same size, true where the object lies.
+    """
+    return bool(inside.ravel()[int(found.argmax())])
+
+
 class Hiding:
     """One image, parts of which are hidden under the colour of its glass.
 
@@ -117,13 +139,38 @@ class Hiding:
         """Hold a map against random maps on this image."""
         if self._random is None:
             maps = [_blobs(self.grid, seed) for seed in range(RANDOM)]
-            areas = self._areas(found, *maps)
+            areas = self.areas(found, *maps)
             self._random = tuple(insertion - deletion for deletion, insertion in areas[1:])
         else:
-            areas = self._areas(found)
+            areas = self.areas(found)
         return Check(*areas[0], self._random)
 
-    def _areas(self, *maps: Grid) -> list[tuple[float, float]]:
+    def faithful(self, found: Grid, subsets: int = 24, seed: int = 0) -> Faithful:
+        """How far a map says what hiding does; see `Faithful`.
+
+        Args:
+            found: The map.
+            subsets: Random sets of places, each a quarter of the image, that are hidden.
+            seed: Of these sets.
+        """
+        rng = np.random.default_rng(seed)
+        places = found.size
+        hidden = np.zeros((subsets, places))
+        for one in hidden:
+            one[rng.choice(places, max(1, places // 4), replace=False)] = 1
+        rising_steps = self._steps(-found)  # least important first
+        shown = np.concatenate([1 - hidden.reshape(-1, *self.grid), rising_steps])
+        scores = self.scores(shown)
+        drops = self.whole - scores[:subsets]
+        told = hidden @ found.ravel()
+        flat = min(float(np.std(drops)), float(np.std(told))) < 1e-12
+        rising = np.concatenate([[self.hidden], scores[subsets:], [self.whole]])
+        return Faithful(
+            correlation=0.0 if flat else float(np.corrcoef(told, drops)[0, 1]),
+            monotonicity=float(np.mean(np.diff(rising) >= 0)),
+        )
+
+    def areas(self, *maps: Grid) -> list[tuple[float, float]]:
         """Areas under the deletion and the insertion of each map; all are embedded together."""
         step = self.whole - self.hidden
         if abs(step) < 1e-9:
@@ -244,4 +291,6 @@ def _glass(image: RGB) -> NDArray[np.float64]:
     return np.asarray(np.median(rows[light >= np.quantile(light, 0.75)], axis=0), np.float64)
 
 
-__all__: Sequence[str] = ["Check", "Hiding", "colour_masks", "feature_masks"]
+__all__: Sequence[str] = [
+    "Check", "Faithful", "Hiding", "colour_masks", "feature_masks", "points_at"
+]  # fmt: skip

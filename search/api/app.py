@@ -28,6 +28,7 @@ from search.api.routes import (
     evaluations,
     explain,
     exports,
+    gates,
     mil,
     questions,
     reviews,
@@ -55,6 +56,7 @@ ROUTERS: Sequence[APIRouter] = tuple(
         evaluations,
         explain,
         exports,
+        gates,
         mil,
     )
 )

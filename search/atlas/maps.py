@@ -27,7 +27,7 @@ from search.schemas.maps import MOST_POINTS, Method
 
 COLUMNS = ("label", "site", "stain", "scanner", "patient", "case", "dataset", "kind")
 """What the points of a map can be coloured by."""
-FEWEST = {"pca": 3, "tsne": 10}
+FEWEST: dict[Method, int] = {"pca": 3, "tsne": 10, "umap": 10}
 REDUCED = 50
 """Dimensions that t-SNE starts from, by PCA; as in van der Maaten and Hinton (2008), 4.2."""
 EARLY, LATE = 250, 500
@@ -66,6 +66,8 @@ class Map:
     seconds: float
     perplexity: float | None = None
     """Of t-SNE."""
+    neighbours: int | None = None
+    """Of UMAP."""
     explained: tuple[float, ...] = ()
     """Shares of the variance along the two axes, of PCA."""
     axes: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
@@ -162,6 +164,7 @@ def compute_map(
     method: Method,
     *,
     perplexity: float = 30.0,
+    neighbours: int = 15,
     most: int = MOST_POINTS,
     progress: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
@@ -171,14 +174,15 @@ def compute_map(
     Args:
         version: Folder of the version; its index is not opened.
         card: Of its encoder.
-        method: `pca` takes about a second; `tsne` minutes, see docs/benchmarks.md.
+        method: `pca` takes about a second; `tsne` and `umap` minutes.
         perplexity: Of t-SNE, roughly how many neighbours count; at most a third of the items.
+        neighbours: Of UMAP, how many neighbours count.
         most: Items on the map.
         progress: Callback with the steps done.
         stop: Called now and then; true ends it with `NoMap`, and nothing is kept.
 
     Raises:
-        CannotMap: too few items, or openTSNE is missing.
+        CannotMap: too few items, or openTSNE or umap-learn is missing.
         NoMap: it was stopped.
     """
     began, digest = perf_counter(), content_digest(version)
@@ -194,9 +198,13 @@ def compute_map(
     if method == "pca":
         places, used = (vectors - axes[0]) @ axes[1:].T, None
     else:
-        used = min(perplexity, (len(ids) - 1) / 3)
-        places = _tsne(vectors, used, progress, stop)
         axes, explained = np.empty((0, 0), np.float32), ()
+        used = min(perplexity, (len(ids) - 1) / 3) if method == "tsne" else None
+        places = (
+            _tsne(vectors, used, progress, stop)
+            if used is not None
+            else _umap(vectors, neighbours, progress, stop)
+        )
     made = Map(
         method=method,
         ids=tuple(str(UUID(bytes=id)) for id in ids),
@@ -207,6 +215,7 @@ def compute_map(
         made=now(),
         seconds=perf_counter() - began,
         perplexity=used,
+        neighbours=neighbours if method == "umap" else None,
         explained=explained,
         axes=axes,
     )
@@ -238,11 +247,6 @@ def _threads() -> int:
     return max(1, cores - 1)
 
 
-def can_tsne() -> bool:
-    """Whether openTSNE is installed here."""
-    return find_spec("openTSNE") is not None
-
-
 def _tsne(
     vectors: Vectors,
     perplexity: float,
@@ -250,8 +254,7 @@ def _tsne(
     stop: Callable[[], bool],
 ) -> NDArray[np.float64]:
     """t-SNE by openTSNE (Policar et al. 2019), begun from PCA (Kobak and Berens 2019)."""
-    if not can_tsne():
-        raise CannotMap("openTSNE is not installed where the service runs; install hemaseek[atlas]")
+    need_packages("tsne")
     from openTSNE import TSNE, OptimizationInterrupt
 
     wide = min(REDUCED, *vectors.shape)
@@ -286,6 +289,54 @@ def _tsne(
     return np.asarray(made, np.float64)
 
 
+def need_packages(method: Method) -> None:
+    """Raise `CannotMap` where what computes such a map is not installed here."""
+    packages = {"tsne": ("openTSNE", "openTSNE"), "umap": ("umap", "umap-learn")}
+    if method in packages and find_spec(packages[method][0]) is None:
+        raise CannotMap(
+            f"{packages[method][1]} is not installed where the service runs; install "
+            "hemaseek[atlas] there"
+        )
+
+
+def _umap(
+    vectors: Vectors,
+    neighbours: int,
+    progress: Callable[[int, int], None],
+    stop: Callable[[], bool],
+) -> NDArray[np.float64]:
+    """UMAP by umap-learn (McInnes, Healy and Melville 2018), begun from PCA, on one thread.
+
+    Its library cannot be stopped on the way; what is stopped is dropped at the end.
+    """
+    need_packages("umap")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba and umap remark on themselves while they load
+        from umap import UMAP
+
+        progress(0, 2)
+        axes, _ = principal_axes(vectors, min(REDUCED, *vectors.shape))
+        reduced = ((vectors - axes[0]) @ axes[1:].T).astype(np.float32)
+        if reduced.shape[1] < 2:
+            raise CannotMap("UMAP needs vectors of at least two numbers")
+        if stop():
+            raise NoMap("cancelled")
+        start = reduced[:, :2] / max(float(np.abs(reduced[:, :2]).max()), 1e-12) * 10
+        made = UMAP(
+            n_neighbors=min(neighbours, len(vectors) - 1),
+            metric="euclidean",  # of unit vectors: the same order as by cosine
+            init=start,
+            random_state=0,
+            n_jobs=1,
+        ).fit_transform(reduced)
+    progress(2, 2)
+    if stop():
+        raise NoMap("cancelled")
+    return np.asarray(made, np.float64)
+
+
 def _columns(items: Sequence[Item]) -> dict[str, tuple[tuple[str, ...], NDArray[np.int32]]]:
     found = {}
     for name in COLUMNS:
@@ -314,8 +365,8 @@ def place_on(
 ) -> Placed:
     """Place new vectors on a map that stays as it is.
 
-    PCA projects. On a t-SNE map a new item lies at the median of its `k` nearest items, which is
-    how openTSNE begins to place new points (Policar et al. 2019, section 2.3).
+    PCA projects. On a map by t-SNE or UMAP a new item lies at the median of its `k` nearest items,
+    which is how openTSNE begins to place new points (Policar et al. 2019, section 2.3).
 
     Args:
         map: The map.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from search.client.transport import Transport, given
 from search.schemas.collections import (
@@ -20,6 +21,10 @@ from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.maps import (
     BatchEffects,
+    GateFacts,
+    GateGroup,
+    Gates,
+    GateWanted,
     MapAnswer,
     MapFacts,
     MapWanted,
@@ -152,6 +157,24 @@ class LibraryCalls(Transport):
         """Compute a map; the job that does it."""
         wanted = MapWanted(method=method, perplexity=perplexity)
         return self._post(JobRecord, f"/v1/collections/{collection}/map", wanted)
+
+    def gates(self, collection: str, by: GateGroup = "label") -> Gates:
+        """The gates that are kept, each counted by group."""
+        return self._get(Gates, f"/v1/collections/{collection}/gates", params={"by": by})
+
+    def keep_gate(
+        self, collection: str, name: str, wanted: GateWanted, by: GateGroup = "label"
+    ) -> GateFacts:
+        """Keep a part of a map under a name."""
+        path = f"/v1/collections/{collection}/gates/{quote(name, safe='')}"
+        text = wanted.model_dump_json(exclude_defaults=True)
+        headers = {"Content-Type": "application/json"}
+        answer = self._call("PUT", path, content=text, headers=headers, params={"by": by})
+        return GateFacts.model_validate_json(answer.content)
+
+    def drop_gate(self, collection: str, name: str) -> None:
+        """Remove a gate."""
+        self._call("DELETE", f"/v1/collections/{collection}/gates/{quote(name, safe='')}")
 
     def place(
         self,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from search.schemas.items import DISCLAIMER, ItemId, Record
 from search.schemas.questions import About
 
-Method = Literal["pca", "tsne"]
+Method = Literal["pca", "tsne", "umap"]
 
 
-MOST_POINTS = 20_000
+MOST_POINTS = 100_000
 """Items on a map; of larger collections, a part that is drawn the same way every time."""
 
 
@@ -69,6 +72,8 @@ class MapWanted(Record):
     method: Method = "tsne"
     perplexity: Annotated[float, Field(ge=2, le=200, allow_inf_nan=False)] = 30
     """Of t-SNE: roughly how many neighbours count."""
+    neighbours: Annotated[int, Field(ge=2, le=200)] = 15
+    """Of UMAP: how many neighbours count."""
     most: Annotated[int, Field(ge=10, le=100_000)] = MOST_POINTS
     """Items on the map; of larger collections, a part."""
 
@@ -107,6 +112,8 @@ class MapAnswer(Record):
     made: str
     seconds: float
     perplexity: float | None
+    neighbours: int | None = None
+    """Of UMAP."""
     explained: tuple[float, ...]
     """PCA: shares of the variance along the two axes."""
     ids: tuple[str, ...]
@@ -152,4 +159,79 @@ class PlaceAnswer(Record):
     patient_known: bool
     """Whether items of the same patient could be kept from pulling."""
     cells: tuple[PlacedCell, ...]
+    disclaimer: str = DISCLAIMER
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Corners = Annotated[tuple[tuple[Number, Number], ...], Field(min_length=3, max_length=2000)]
+"""Corners of a gate, in the coordinates of its map."""
+GateGroup = Literal["label", "site", "stain", "scanner", "dataset", "kind", "case", "diagnosis"]
+
+
+def inside(
+    corners: Sequence[tuple[float, float]], x: NDArray[np.floating], y: NDArray[np.floating]
+) -> NDArray[np.bool_]:
+    """Which points lie inside a polygon, by the even-odd rule (n)."""
+    held = np.zeros(len(x), bool)
+    ends = list(corners)
+    for (x0, y0), (x1, y1) in zip(ends, [*ends[1:], ends[0]], strict=True):
+        if y0 == y1:
+            continue
+        across = (y0 > y) != (y1 > y)
+        held ^= across & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
+    return held
+
+
+class GateWanted(Record):
+    """A part of a map that is to be kept."""
+
+    method: Method
+    """The map that it was drawn on."""
+    corners: Corners
+    note: Annotated[str, Field(max_length=500)] = ""
+    """What it is, in a person's words."""
+
+
+class GateRecord(GateWanted):
+    """A part of a map that is kept."""
+
+    name: str
+    map_made: str
+    """When its map was computed: on another map its outline means nothing."""
+    by: str
+    """The key of who kept it."""
+    at: str
+
+
+class GateCount(Record):
+    """One group of patients, inside a gate and on the whole map."""
+
+    value: str | None
+    """`None`: the items of which the group is not known."""
+    cells: int
+    of: int
+    """Cells of the group on the map."""
+    share: float
+    patients: int
+    """With a cell inside; 0 where no patient is known."""
+    of_patients: int
+
+
+class GateFacts(Record):
+    """A gate with what lies inside."""
+
+    gate: GateRecord
+    cells: int
+    stale: bool
+    """Whether its map was computed again since: the outline then has to be drawn anew."""
+    counts: tuple[GateCount, ...]
+    """Most cells first."""
+
+
+class Gates(Record):
+    """The gates of a collection."""
+
+    collection: str
+    by: GateGroup
+    gates: tuple[GateFacts, ...]
     disclaimer: str = DISCLAIMER

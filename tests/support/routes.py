@@ -28,6 +28,7 @@ def ask(client: TestClient, method: str, path: str, stored: Stored, key: str) ->
         "id": "0" * 32 if "/sources/" in path else stored.ids[0],
         "other": "0" * 32,
         "case": "C0",
+        "gate": "Gate 1",
         "field": "label",
         "key": "0" * 16,
         **dict.fromkeys(("level", "column", "row"), "0"),

@@ -129,6 +129,12 @@ class Attentive(nn.Module):
         return scored
 
 
+def layer_on(dim: int, classes: int) -> nn.Sequential:
+    """A linear layer on numbers of one spread: a batch norm without weights of its own before it
+    (He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners", A.1)."""
+    return nn.Sequential(nn.BatchNorm1d(dim, affine=False), nn.Linear(dim, classes))
+
+
 class Classifier(nn.Module):
     """An encoder and a head; which of its numbers learn follows from `how`."""
 
@@ -141,7 +147,7 @@ class Classifier(nn.Module):
         self.frozen = config.how in FROZEN
         dim = int(self.backbone.vit.embed_dim)
         self.attends = config.how == "attention"
-        self.head = Attentive(dim, classes) if self.attends else nn.Linear(dim, classes)
+        self.head = Attentive(dim, classes) if self.attends else layer_on(dim, classes)
 
     def vectors(self, x: Tensor) -> Tensor:
         """n x 3 x side x side, normalised, to the vector that the encoder serves (n x dim)."""
@@ -236,6 +242,8 @@ def fit(model: Classifier, cells: Cells, fold: Fold, held_back: Rows, config: Tu
     for made in range(1, config.epochs + 1):  # noqa: B007 - told to the caller
         model.train()
         for part in cells.parts(rng.permutation(train), config.batch):
+            if len(part) < 2:  # a batch norm needs two
+                continue
             optimiser.zero_grad()
             scored = model(cells.batch(part, int(rng.integers(8))))
             wanted = cells.truth[torch.from_numpy(part)].to(cells.device)
@@ -256,7 +264,8 @@ def fit(model: Classifier, cells: Cells, fold: Fold, held_back: Rows, config: Tu
 
 def _learned(model: Classifier) -> dict[str, Tensor]:
     named = dict(model.named_parameters())
-    return {name: p.detach().clone() for name, p in named.items() if p.requires_grad}
+    kept = {name: p.detach().clone() for name, p in named.items() if p.requires_grad}
+    return kept | {f"head.{name}": b.clone() for name, b in model.head.named_buffers()}
 
 
 def tune(config: TuneConfig, console: Console) -> Tuned:

@@ -20,6 +20,7 @@ from ui.cli.options import (
 
 if TYPE_CHECKING:
     from search.client.client import Client
+    from search.evaluation.trust import Trust
     from search.schemas.calibration import Calibration
     from search.schemas.evaluations import EvaluationRecord
     from ui.cli.backend import Local
@@ -107,6 +108,114 @@ def evaluate(
         print_scores(record)
     else:
         typer.echo(record.model_dump_json())
+
+
+@by_records
+def trust(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    where: Where = None,
+    strange: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outside",
+            metavar="FIELD=VALUE",
+            help="Items of the collection that belong to none of its kinds (tissue among blood).",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Scores by year take neighbours up to this day. [the first year's end]"),
+    ] = None,
+    most: Annotated[int, typer.Option(min=20, help="Queries of each side.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn.")] = 0,
+) -> None:
+    """Measure when an answer should not be trusted: labels, sites and kinds that are not there.
+
+    AUROC of the distance that the service warns by, sensitivity and specificity of thresholds, and
+    AUROC by year of acquisition. The library is opened here: stop its service first.
+
+    Example: hemaseek trust --outside dataset=lc25000
+    """
+    from datetime import date
+
+    from search.evaluation.labelled import most as limited
+    from search.evaluation.labelled import read_labelled
+    from search.evaluation.trust import trust_of
+    from search.schemas.filters import Filter
+    from ui.cli.options import opened
+
+    held, name, _ = opened(library, collection)
+    with held.collection(name) as cells:
+        kept = read_labelled(cells.store, Filter.model_validate(conditions(where)))
+        far = None
+        if strange:
+            outside = Filter.model_validate(conditions(strange))
+            far = read_labelled(cells.store, outside)
+            kept = kept.take(without(kept.ids, far.ids))
+    found = trust_of(
+        limited(kept, MOST_CELLS, seed),
+        far,
+        cutoff=None if until is None else date.fromisoformat(until),
+        most=most,
+        seed=seed,
+    )
+    print_trust(found)
+
+
+MOST_CELLS = 40_000
+"""Items that are looked at, classes in proportion."""
+
+
+def without(ids: tuple[str, ...], others: tuple[str, ...]) -> Any:
+    """Places of the ids that are not among others."""
+    import numpy as np
+
+    gone = set(others)
+    return np.array([at for at, id in enumerate(ids) if id not in gone], np.int64)
+
+
+def print_trust(found: Trust) -> None:
+    """The figures as a table at a terminal, else as one line of JSON."""
+    import json
+    from dataclasses import asdict
+
+    from ui.cli.output import for_people, table
+
+    if not for_people():
+        typer.echo(json.dumps(asdict(found)))
+        return
+    rows = []
+    for one in found.strange:
+        shown = [
+            f"{100 * limit.sensitivity:.0f} / {100 * limit.specificity:.0f}"
+            for limit in one.thresholds
+        ]
+        rows.append((one.kind, one.value, _with_ends(one.auroc, one.interval), *shown))
+    heads = ("", "", "AUROC", *(f"sens / spec at {x:.0%}" for x in TRUST_AT))
+    table("Queries that are not there, told by their distance", heads, rows)
+    if found.decay is not None:
+        years = [
+            (
+                one.year,
+                one.queries,
+                f"{one.auroc:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]",
+            )
+            for one in found.decay.years
+        ]
+        table(f"By year, neighbours up to {found.decay.cutoff}", ("", "queries", "AUROC"), years)
+        if found.decay.per_year is not None:
+            typer.echo(f"{found.decay.per_year:+.4f} a year")
+    for note in found.notes:
+        typer.echo(f"- {note}")
+
+
+def _with_ends(value: float, ends: tuple[float, float]) -> str:
+    return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
+
+
+TRUST_AT = (0.95, 0.99)
+"""As `search.evaluation.trust.INSIDE`, for the heads."""
 
 
 def finished(backend: Client | Local, plan: Any, labelled: Path | None = None) -> EvaluationRecord:

@@ -10,7 +10,7 @@ import typer
 
 from ui.cli.cases.models import mil
 from ui.cli.cases.records import cases
-from ui.cli.evaluating import evaluate
+from ui.cli.evaluating import evaluate, trust
 from ui.cli.exchange import export, ingest_features
 from ui.cli.keys import audit, keys
 from ui.cli.options import CollectionOption, LibraryOption, opened
@@ -239,6 +239,7 @@ VERBS = (
     capacity,
     calibrate,
     evaluate,
+    trust,
     export,
     ingest_features,
 )

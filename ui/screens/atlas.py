@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from search.client.transport import ServiceError
 from search.schemas.filters import Filter
-from search.schemas.maps import BatchEffects, MapAnswer, PlacedCell
+from search.schemas.maps import BatchEffects, GateRecord, GateWanted, MapAnswer, PlacedCell
 from search.schemas.versions import JobRecord
 from ui.exports.downloads import items_csv
 from ui.look import states
@@ -41,7 +41,7 @@ COLUMNS = {
     "kind": "Kind",
 }
 ORIGINS = ("site", "scanner", "stain", "dataset", "patient")
-METHODS = {"pca": "PCA", "tsne": "t-SNE"}
+METHODS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 MOST_GATES = 6
 SEPARABLE = 0.9
 """Share of own-site neighbours that labels alone explain, beyond which nothing is left to tell."""
@@ -79,8 +79,8 @@ def show() -> None:
                     list(METHODS),
                     format_func=METHODS.__getitem__,
                     key="atlas-method",
-                    help="t-SNE shows clusters and is computed by itself, once after an import; "
-                    "PCA is ready at once, and packs most cells into one cloud.",
+                    help="t-SNE and UMAP show clusters and are computed by themselves, once after "
+                    "an import; PCA is ready at once, and packs most cells into one cloud.",
                 )
             found = _read(place, method or "pca")
             names = [name for name in COLUMNS if found.columns[name].values]
@@ -104,7 +104,7 @@ def show() -> None:
             )  # fmt: skip
             patient = _patient(place, found) if view == "Patient" else None
         with left:
-            gates = _gates(found)
+            gates = _gates(place, found)
             shown = written(gates)
             show_in_address(method=method, colour=by, gates=shown)
             _map(found, by, gates, patient, highlighted)
@@ -124,8 +124,8 @@ def _fetch(_place: Place, collection: str, method: str, _stamp: str) -> MapAnswe
 
 
 def _read(place: Place, method: str) -> MapAnswer:
-    """The map; a t-SNE map that is lacking is computed, and PCA shown until it is there."""
-    going = follow(place.client, JOB, "Computing the t-SNE map", _ended)
+    """The map; one that is lacking is computed, and PCA shown until it is there."""
+    going = follow(place.client, JOB, "Computing the map", _ended)
     note = st.session_state.pop("atlas-note", None)
     if note:
         st.html(states.notes([note[0]], note[1]))
@@ -133,26 +133,28 @@ def _read(place: Place, method: str) -> MapAnswer:
     try:
         found = _fetch(place, place.name, method, stamp)
     except ServiceError as error:
-        if error.status != 404 or method != "tsne":
+        if error.status != 404 or method == "pca":
             raise
-        _compute(place, going, "There is no t-SNE map yet; PCA is shown until it is computed.")
+        why = f"There is no {METHODS[method]} map yet; PCA is shown until it is computed."
+        _compute(place, going, why, method)
         return _fetch(place, place.name, "pca", stamp)
     if found.stale:
-        _compute(place, going, "The collection has changed since this map was computed.")
+        _compute(place, going, "The collection has changed since this map was computed.", method)
     return found
 
 
-def _compute(place: Place, going: bool, why: str) -> None:
-    """Start the t-SNE map, once for what is stored now; a button where that did not work."""
+def _compute(place: Place, going: bool, why: str, method: str) -> None:
+    """Start a map, once for what is stored now; a button where that did not work."""
     st.html(states.notes([why], "good"))
     if going:
         return
-    gave_up = st.session_state.get(GAVE_UP) == (place.name, place.facts.items)
+    now = (place.name, place.facts.items, method)
+    gave_up = st.session_state.get(GAVE_UP) == now
     if gave_up and not st.button("Compute", type="primary", key="atlas-compute"):
         return
-    st.session_state[GAVE_UP] = (place.name, place.facts.items)
+    st.session_state[GAVE_UP] = now
     try:
-        job = place.client.start_map(place.name, "tsne")
+        job = place.client.start_map(place.name, method)  # type: ignore[arg-type]
     except ServiceError as error:
         st.html(states.notes([f"It was not computed: {error}."]))
         return
@@ -198,6 +200,9 @@ def _map(
         words.append("the axes explain " + " and ".join(f"{one:.0%}" for one in found.explained))
     if found.perplexity:
         words.append(f"perplexity {found.perplexity:g}")
+    if found.neighbours:
+        words.append(f"{found.neighbours} neighbours")
+    if found.method != "pca":
         words.append("distances between distant groups have no meaning")
     words.append(f"encoder {found.encoder}")
     st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in words)}</ul>')
@@ -218,11 +223,39 @@ def _of(found: MapAnswer) -> tuple[str, str]:
     return (found.collection, found.method)
 
 
-def _gates(found: MapAnswer) -> list[Gate]:
+def _gates(place: Place, found: MapAnswer) -> list[Gate]:
+    """The gates of this map: those of the link, else those that are kept in the library."""
     if "atlas-gates" not in st.session_state and (named := st.query_params.get("gates")):
         st.session_state["atlas-gates"] = (_of(found), read(named)[:MOST_GATES])
     of, gates = st.session_state.get("atlas-gates", (("", ""), []))
-    return list(gates) if of == _of(found) else []
+    if of == _of(found):
+        return list(gates)
+    of, gates = st.session_state.get("atlas-kept", (("", ""), []))
+    if of != _of(found):
+        gates = [
+            Gate(one.gate.name, one.gate.corners)
+            for one in place.client.gates(place.name).gates
+            if one.gate.method == found.method and not one.stale
+        ][:MOST_GATES]
+        st.session_state["atlas-kept"] = (_of(found), gates)
+    return list(gates)
+
+
+def _keep(place: Place, found: MapAnswer, gates: Sequence[Gate], name: str, open_gate: str) -> None:
+    """Keep a gate in the library, under the name that was given."""
+    gate = next(one for one in gates if one.name == open_gate)
+    wanted = GateWanted(method=found.method, corners=gate.corners)
+    place.client.keep_gate(place.name, name, wanted)
+    if name != open_gate and any(one.name == open_gate for one in _kept(place)):
+        place.client.drop_gate(place.name, open_gate)
+    renamed = [Gate(name, one.corners) if one is gate else one for one in gates]
+    st.session_state["atlas-gates"] = (_of(found), renamed)
+    st.session_state["atlas-open"] = name
+    st.session_state["atlas-note"] = (f"{name} is kept in the library.", "good")
+
+
+def _kept(place: Place) -> list[GateRecord]:
+    return [one.gate for one in place.client.gates(place.name).gates]
 
 
 def _one_of(found: MapAnswer, by: str, value: str) -> tuple[list[int], list[Kind], str]:
@@ -406,7 +439,13 @@ def _inside(
                 "Show the cells of", names,
                 index=names.index(opened_now) if opened_now in names else len(names) - 1,
             )  # fmt: skip
+            name = st.text_input("Name", open_gate, max_chars=60, key=f"atlas-name-{open_gate}")
+            if st.button("Keep", key="atlas-keep", help="In the library, for everybody."):
+                _keep(place, found, gates, name.strip() or open_gate, open_gate)
+                st.rerun()
             if st.button("Remove this gate", key="atlas-remove"):
+                if any(one.name == open_gate for one in _kept(place)):
+                    place.client.drop_gate(place.name, open_gate)
                 left = [gate for gate in gates if gate.name != open_gate]
                 st.session_state["atlas-gates"] = (_of(found), left)
                 st.rerun()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from search.schemas.maps import inside
 from ui.widgets.mounting import mount
 
 Polygon = tuple[tuple[float, float], ...]
@@ -36,14 +37,7 @@ class Gate:
 
     def holds(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Which points lie inside, by the even-odd rule (n)."""
-        inside = np.zeros(len(x), bool)
-        ends = list(self.corners)
-        for (x0, y0), (x1, y1) in zip(ends, [*ends[1:], ends[0]], strict=True):
-            if y0 == y1:
-                continue
-            across = (y0 > y) != (y1 > y)
-            inside ^= across & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
-        return inside
+        return inside(self.corners, x, y)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from search.atlas.maps import (
     CannotMap,
     Map,
     NoMap,
-    can_tsne,
     compute_map,
     map_path,
+    need_packages,
     place_on,
     vectors_of,
 )
@@ -54,14 +54,16 @@ MOST_IMAGES = 500
 MODELS: tuple[type[BaseModel], ...] = (PlaceQuestion,)
 """Bodies that are parsed by hand."""
 router = api_router()
-MethodQuery = Annotated[Method, Query(description="`pca` at once, `tsne` once it was computed.")]
+MethodQuery = Annotated[
+    Method, Query(description="`pca` at once, `tsne` and `umap` once computed.")
+]
 
 
 @router.get("/collections/{name}/map")
 def read_map(name: str, access: Reads, method: MethodQuery = "pca") -> MapAnswer:
     """A collection as a map. One by PCA is computed when first wanted, and after each write."""
     collection = access.context(name).collection
-    found = _map(collection, method)
+    found = map_of(collection, method)
     known = collection.known(found.ids)
     here = [at for at, id in enumerate(found.ids) if id in known]
     access.note(query="map", k=len(here))
@@ -77,6 +79,7 @@ def read_map(name: str, access: Reads, method: MethodQuery = "pca") -> MapAnswer
         made=found.made,
         seconds=found.seconds,
         perplexity=found.perplexity,
+        neighbours=found.neighbours,
         explained=found.explained,
         ids=tuple(found.ids[at] for at in here),
         x=tuple(float(value) for value in places[:, 0]),
@@ -95,7 +98,7 @@ def list_maps(name: str, access: Reads) -> list[MapFacts]:
     collection = access.context(name).collection
     digest, found = content_digest(collection.folder), []
     for method in FEWEST:
-        path = map_path(collection.folder, method)  # type: ignore[arg-type]
+        path = map_path(collection.folder, method)
         if path.exists():
             one = Map.read(path)
             found.append(
@@ -115,10 +118,7 @@ def list_maps(name: str, access: Reads) -> list[MapFacts]:
 def start_map(name: str, wanted: MapWanted, access: Writes, response: Response) -> JobRecord:
     """Compute a map of the version that answers; a job."""
     library, called = access.library(name)
-    if wanted.method == "tsne" and not can_tsne():
-        raise BadQuestion(
-            "openTSNE is not installed where the service runs; install hemaseek[atlas] there"
-        )
+    need_packages(wanted.method)
 
     def work(run: Run) -> dict[str, Any]:
         versions = library.versions(called)
@@ -129,6 +129,7 @@ def start_map(name: str, wanted: MapWanted, access: Writes, response: Response) 
                 version.card,
                 wanted.method,
                 perplexity=wanted.perplexity,
+                neighbours=wanted.neighbours,
                 most=wanted.most,
                 progress=run.progress,
                 stop=run.stop,
@@ -179,7 +180,13 @@ def effects(
     return found.model_dump()
 
 
-def _map(collection: Collection, method: Method) -> Map:
+def map_of(collection: Collection, method: Method) -> Map:
+    """A map of what answers; one by PCA is computed when it is not there or not of today.
+
+    Raises:
+        NoMap: one by another method that was not computed yet.
+        CannotMap: a collection that is too large for one at once.
+    """
     path, digest = map_path(collection.folder, method), content_digest(collection.folder)
     try:
         found = Map.read(path)
@@ -222,7 +229,7 @@ def _place(context: Context, question: PlaceQuestion, images: list[bytes]) -> Pl
         vectors = np.stack([one.vector for one in stored])
         patients |= {one.item.patient for one in stored} - {None}
     rows = checked_vectors(vectors, card.dim)
-    found = _map(collection, question.method)
+    found = map_of(collection, question.method)
     truth = Truth.read(collection.folder, card)
     here = [at for at, id in enumerate(found.ids) if UUID(id).bytes in truth.rows]
     ids = [UUID(found.ids[at]).bytes for at in here]

@@ -9,7 +9,7 @@ import pytest
 
 from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder
-from encoder.explain.causal import Hiding, colour_masks, feature_masks
+from encoder.explain.causal import Hiding, colour_masks, feature_masks, points_at
 from encoder.features.colour import CARD, Colour
 from encoder.image import resize
 
@@ -116,3 +116,24 @@ def test_masks_of_colours_cover_every_square_once(image: RGB) -> None:
 
 def test_tokens_that_do_not_vary_give_one_mask() -> None:
     assert feature_masks(np.ones((4, 4, 3), np.float32)).shape == (1, 4, 4)
+
+
+def test_a_true_map_is_faithful_and_its_opposite_is_not(hiding: Hiding, image: RGB) -> None:
+    found = hiding.causal(colour_masks(image, hiding.grid))
+    true, false = hiding.faithful(found), hiding.faithful(-found)
+    flat = hiding.faithful(np.ones(hiding.grid))
+
+    assert true.correlation > 0.5 > -0.5 > false.correlation
+    assert flat.correlation == 0
+    assert 0 <= true.monotonicity <= 1
+    assert true.monotonicity > 0.7
+
+
+def test_the_pointing_game_looks_at_the_highest_place() -> None:
+    found = np.zeros((4, 4))
+    found[1, 2] = 1
+    inside = np.zeros((4, 4), bool)
+    inside[1, 2] = True
+
+    assert points_at(found, inside)
+    assert not points_at(found, ~inside)
