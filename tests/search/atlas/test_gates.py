@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +16,7 @@ from random_library import random_entries, random_service
 
 from search.api.app import create_app
 from search.atlas.gates import counted
-from search.atlas.maps import Map, compute_map, map_path
+from search.atlas.maps import Map, NoMap, compute_map, map_path
 from search.schemas.maps import GateRecord, inside
 from search.service import Service
 
@@ -75,8 +80,6 @@ def test_a_gate_is_kept_listed_counted_and_removed(client: TestClient, service: 
 def test_a_gate_of_a_map_that_was_made_anew_is_stale(client: TestClient, service: Service) -> None:
     client.put(f"{AT}/gates/old", json={"method": "pca", "corners": everything(client)})
     folder = service.collection().folder
-    from dataclasses import replace
-
     kept = replace(Map.read(map_path(folder, "pca")), made="2031-01-01T00:00:00+00:00")
     map_path(folder, "pca").write_bytes(kept.to_bytes())
 
@@ -112,13 +115,38 @@ def test_patients_are_counted_by_what_is_known_of_their_cases(service: Service) 
     assert sum(one.cells for one in found.counts) == N == found.cells
 
 
-def test_umap_keeps_clusters_apart_and_is_the_same_twice(service: Service) -> None:
-    pytest.importorskip("umap")
+class StandIn:
+    """In place of UMAP, which compiles itself for half a minute: keeps what it was given."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def fit_transform(self, rows: np.ndarray) -> np.ndarray:
+        assert np.isfinite(rows).all()
+        assert self.settings["init"].shape == (len(rows), 2)
+        assert self.settings["n_neighbors"] < len(rows)
+        return self.settings["init"]
+
+
+def test_a_map_by_umap_is_kept_with_its_neighbours(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=StandIn, __spec__=True))
     cells = service.collection()
     made = compute_map(cells.folder, cells.card, "umap", neighbours=5)
     again = Map.read(map_path(cells.folder, "umap"))
 
-    assert made.places.shape == (N, 2)
-    assert np.isfinite(made.places).all()
     assert np.array_equal(made.places, again.places)
-    assert (made.neighbours, made.perplexity) == (5, None)
+    assert (again.neighbours, again.perplexity, again.method) == (5, None, "umap")
+    with pytest.raises(NoMap, match="cancelled"):
+        compute_map(cells.folder, cells.card, "umap", stop=lambda: True)
+
+
+@pytest.mark.skipif("UMAP_COMPILES" not in os.environ, reason="half a minute: set UMAP_COMPILES=1")
+def test_umap_itself_is_the_same_twice(service: Service) -> None:
+    cells = service.collection()
+    one, two = (compute_map(cells.folder, cells.card, "umap", neighbours=5) for _ in range(2))
+
+    assert one.places.shape == (N, 2)
+    assert np.isfinite(one.places).all()
+    assert np.array_equal(one.places, two.places)
