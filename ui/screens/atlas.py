@@ -79,13 +79,8 @@ def show() -> None:
                     list(METHODS),
                     format_func=METHODS.__getitem__,
                     key="atlas-method",
-<<<<<<< HEAD
                     help="t-SNE and UMAP show clusters and are computed by themselves, once after "
                     "an import; PCA is ready at once, and packs most cells into one cloud.",
-=======
-                    help="t-SNE and UMAP show clusters and are computed by themselves, once after an "
-                    "import; PCA is ready at once, and packs most cells into one cloud.",
->>>>>>> 8adbcf3 (Offer a map by UMAP and keep gates from the page)
                 )
             found = _read(place, method or "pca")
             names = [name for name in COLUMNS if found.columns[name].values]
