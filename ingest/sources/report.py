@@ -9,6 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+MOST_TOLD = 3
+"""Reasons for failures that a run is summed up with."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -99,6 +102,16 @@ class Report:
     def failed(self) -> int:
         """How many failures there are."""
         return len(self.failures)
+
+    def told(self) -> str:
+        """The counts, and the reasons of the failures without the names of files."""
+        reasons = Counter(
+            failure.reason.replace(failure.path, "the file").replace(Path(failure.path).name, "it")
+            for failure in self.failures
+        )
+        words = [f"{reason} ({n:,})" for reason, n in reasons.most_common(MOST_TOLD)]
+        more = len(reasons) - MOST_TOLD
+        return "; ".join([str(self), *words, *([f"{more:,} more reasons"] if more > 0 else [])])
 
     @property
     def ok(self) -> bool:

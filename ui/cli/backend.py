@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from search.client.client import Client
-from search.client.transport import ServiceDown
+from search.client.transport import ServiceDown, ServiceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -147,6 +147,18 @@ class Local:
     def evaluation(self, id: str) -> EvaluationRecord:
         """An evaluation, as it stands; with its result where it is done."""
         return self.service.evaluations.get(id)
+
+
+def answers(settings: Settings) -> bool:
+    """Whether a service answers where the settings say one is."""
+    with Client(settings.url, timeout=5) as client:
+        try:
+            client.health()
+        except ServiceDown:
+            return False
+        except ServiceError:  # it refuses, so it is there
+            pass
+    return True
 
 
 def running_service(settings: Settings) -> Client | None:

@@ -49,7 +49,22 @@ def in_one_sentence() -> Iterator[None]:
     except Exception as error:
         if not expected(error):
             raise
-        refuse(str(error))
+        refuse(in_words(error))
+
+
+def in_words(error: Exception) -> str:
+    """An error as a sentence; those of pydantic name the field, what was wrong, and what came."""
+    problems = getattr(error, "errors", None)
+    if not type(error).__module__.startswith("pydantic") or not callable(problems):
+        return str(error)
+    words = []
+    for one in problems(include_url=False):
+        name = ".".join(map(str, one["loc"])) or "the request"
+        why = str(one["msg"]).removeprefix("Value error, ")
+        came = one.get("input")
+        got = "" if isinstance(came, dict | list) else f", got {came!r}"
+        words.append(f"{name}: {why[:1].lower()}{why[1:]}{got}")
+    return "; ".join(words)
 
 
 def expected(error: Exception) -> bool:

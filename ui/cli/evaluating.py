@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ui.cli.options import (
+    Adaptation,
     CollectionOption,
     LibraryOption,
+    Split,
+    Weighting,
     Where,
     by_records,
     conditions,
@@ -31,15 +34,14 @@ class Plan:
     """How a collection is evaluated: the options that are fields of an `EvaluationPlan`."""
 
     teach: Annotated[
-        str,
-        typer.Option(help="Training items of an uploaded set: collection, or set (split itself)."),
+        Literal["collection", "set"],
+        typer.Option(
+            help="Training items of an uploaded set; set: it is split itself.",
+        ),
     ] = "collection"
     split: Annotated[
-        str,
-        typer.Option(
-            help="auto, leave-one-patient-out, leave-one-source-out, leave-one-site-out, "
-            "one-site-in (RedDino's), stratified or temporal."
-        ),
+        Split,
+        typer.Option(help="Train-test split; one-site-in is RedDino's."),
     ] = "auto"
     folds: Annotated[int, typer.Option(min=2, max=20, help="Of stratified, and of the probe.")] = 5
     cutoff: Annotated[
@@ -48,7 +50,7 @@ class Plan:
     ks: Annotated[
         list[int] | None, typer.Option("-k", help="Neighbours that vote; repeat for more.")
     ] = None
-    weighting: Annotated[str, typer.Option(help="similarity, uniform or softmax.")] = "similarity"
+    weighting: Annotated[Weighting, typer.Option(help="Weight of each neighbour.")] = "similarity"
     where: Where = None
     ask: Annotated[int | None, typer.Option(min=1, help="Most queries, sampled by class.")] = None
     probe: Annotated[bool, typer.Option(help="Fit a linear probe too.")] = True
@@ -56,8 +58,8 @@ class Plan:
         bool, typer.Option("--index/--no-index", help="Search through the index too.")
     ] = True
     adapt: Annotated[
-        str | None,
-        typer.Option(help="Score an adaptation (align, metric, align+metric) fitted in each fold."),
+        Adaptation | None,
+        typer.Option(help="Score an adaptation fitted in each fold."),
     ] = None
     resamples: Annotated[int, typer.Option(min=1, help="Of the bootstrap.")] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Of folds, subsets and bootstrap.")] = 0

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -79,7 +79,8 @@ class Request:
         Path | None, typer.Option(help="GeoJSON: only tiles of slides within its areas.")
     ] = None
     stain_norm: Annotated[
-        str | None, typer.Option(help="For H&E slides: macenko, reinhard or vahadane.")
+        Literal["macenko", "reinhard", "vahadane"] | None,
+        typer.Option(help="For H&E slides."),
     ] = None
     stain_target: Annotated[
         Path | None,
@@ -92,7 +93,7 @@ class Request:
             help="Search unlabelled images for cells, or take each for one cell. [by size]",
         ),
     ] = None
-    engine: Annotated[str, typer.Option(help="Where the work runs: local or ray.")] = "local"
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the work runs.")] = "local"
 
     def kept(self) -> dict[str, Any]:
         """The same as JSON values, with absolute paths, so that it can be run from any folder."""
@@ -244,7 +245,7 @@ def run_ingest(
                     ledger.mark_built()
             if said:
                 _keep_cases(said, sink, report)
-            ledger.end("done", str(report))
+            ledger.end("done", report.told())
         except BaseException as error:
             with suppress(Exception):
                 ledger.end("failed", str(error) or type(error).__name__)

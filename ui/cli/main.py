@@ -12,6 +12,7 @@ from ui.cli.operate import mount
 from ui.cli.options import (
     CollectionOption,
     EncoderOption,
+    Grouped,
     LibraryOption,
     by_records,
     settings_for,
@@ -22,6 +23,9 @@ app = typer.Typer(
     name="hemaseek",
     help="Find the historical cells and cases that look like the one under the microscope. "
     "Research use only.",
+    cls=Grouped,
+    epilog="--json, anywhere on the line: JSON lines at a terminal too; they come by themselves "
+    "where the output is piped.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # rich help costs 0.3 s of start-up
@@ -84,10 +88,6 @@ def ingest(
         for one in LAYOUTS.values():
             typer.echo(f"{one.name:10} {one.describes}")
         return
-    if request.engine not in {"local", "ray"}:
-        raise typer.BadParameter(
-            f"expected local or ray, got {request.engine!r}", param_hint="--engine"
-        )
     settings = settings_for(library=library, collection=collection, encoder=request.encoder)
     run = perform(request, settings)
     if report is not None:
@@ -209,10 +209,17 @@ def page(
     """Open the page, which asks the running service."""
     import os
 
+    from ui.cli.backend import answers
     from ui.cli.serving import page_command, page_environment
 
     settings = settings_for(page_port=port, service_url=service)
     typer.echo(f"page: http://{address}:{settings.page_port} (service: {settings.url})", err=True)
+    if not answers(settings):
+        typer.echo(
+            f"warning: no service answers at {settings.url}; start it with `hemaseek serve`, or "
+            "name another with --service",
+            err=True,
+        )
     command = page_command(settings, address)
     os.execve(command[0], command, page_environment(settings))  # noqa: S606 - our own command
 

@@ -13,15 +13,50 @@ from ui.cli.cases.records import cases
 from ui.cli.evaluating import evaluate, trust
 from ui.cli.exchange import export, ingest_features
 from ui.cli.keys import audit, keys
-from ui.cli.options import CollectionOption, LibraryOption, opened
+from ui.cli.options import (
+    Adaptation,
+    CollectionOption,
+    LibraryOption,
+    Origin,
+    opened,
+)
 
 
 def show(found: Any) -> None:
-    """A record, or a list of them, as JSON lines; numbers and names only."""
+    """A record, or a list of them: a summary for a person, else JSON lines."""
     import json
 
-    for one in found if isinstance(found, list | tuple) else [found]:
-        typer.echo(json.dumps(one, default=_facts))
+    from ui.cli.output import for_people, summary
+
+    for at, one in enumerate(found if isinstance(found, list | tuple) else [found]):
+        line = json.dumps(one, default=_facts)
+        if for_people():
+            typer.echo("\n".join(["", *summary(json.loads(line))][0 if at else 1 :]))
+        else:
+            typer.echo(line)
+
+
+def show_built(done: Any, *, force: bool) -> None:
+    """What a re-index or an adaptation did; exits 1, with figures and limits, if it was refused."""
+    show(done)
+    for check in done.checks:
+        if check.passed is False:
+            typer.echo(f"failed: {in_figures(check)}", err=True)
+    if done.refused_by and not force:
+        typer.echo(
+            "the version was built and is not active; --force activates it all the same", err=True
+        )
+        raise typer.Exit(1)
+
+
+def in_figures(check: Any) -> str:
+    """A check with what was measured and what the limits are."""
+    told = [
+        ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+        for figures in (check.figures, check.limits)
+    ]
+    words = f"{check.name}: measured {told[0] or 'nothing'}; limit {told[1] or 'none'}"
+    return f"{words}. {check.note}" if check.note else words
 
 
 def _facts(one: Any) -> Any:
@@ -68,15 +103,14 @@ def reindex(
             plan=ReindexPlan(allow_missing=allow_missing, force=force),
             read_pixels=reader,
         )
-    show(done)
-    if done.refused_by and not force:
-        raise typer.Exit(1)
+    show_built(done, force=force)
 
 
 def adapt(
-    kind: Annotated[str, typer.Option("--kind", help="align, metric, or align+metric.")] = "metric",
+    kind: Annotated[Adaptation, typer.Option("--kind", help="What is fitted.")] = "metric",
     field: Annotated[
-        str, typer.Option("--field", help="What tells sites apart: site, scanner, stain, dataset.")
+        Origin,
+        typer.Option("--field", help="What tells sites apart."),
     ] = "site",
     library: LibraryOption = None,
     collection: CollectionOption = None,
@@ -99,9 +133,7 @@ def adapt(
     with Rereader() as reader:
         plan = AdaptPlan(kind=kind, field=field, force=force)
         done = run(held, name, encoder, plan, read_pixels=reader)
-    show(done)
-    if done.refused_by and not force:
-        raise typer.Exit(1)
+    show_built(done, force=force)
 
 
 def rollback(
@@ -199,7 +231,7 @@ def restore(
 
 
 def capacity(
-    cells: Annotated[float, typer.Option(help="How many cells, for instance 100e6.")],
+    cells: Annotated[float, typer.Option(min=1, help="How many cells, for instance 100e6.")],
     dim: Annotated[int, typer.Option(min=1, help="Length of a vector.")] = 384,
 ) -> None:
     """Bytes, nodes and hours that a number of cells takes."""
@@ -223,7 +255,7 @@ def calibrate(
     _, _, settings = opened(library, collection)
     with serving(settings) as backend:
         found = backend.calibrate(CalibrationPlan(sample=sample), settings.collection)
-    typer.echo(found.model_dump_json())
+    show(found)
 
 
 VERBS = (

@@ -7,13 +7,66 @@ from dataclasses import fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from search.library.library import Library
     from search.settings import Settings
+
+
+SECTIONS = {
+    "Search": ("search", "vote", "refine", "cases", "export"),
+    "Library": (
+        *("demo", "ingest", "ingest-features", "jobs", "quarantine", "undo", "samples"),
+        *("versions", "reindex", "adapt", "rollback", "prune", "reconcile", "snapshot", "restore"),
+    ),
+    "Evaluate": ("evaluate", "calibrate", "mil"),
+    "Operate": ("serve", "page", "doctor", "encoders", "keys", "audit", "capacity"),
+}
+"""The commands as the help groups them; a new one that is in none comes under "More"."""
+
+
+class Grouped(TyperGroup):
+    """The command `hemaseek`: its help in sections, and `--json` anywhere on its line."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands section by section."""
+        named = {name for names in SECTIONS.values() for name in names}
+        rest = tuple(name for name in self.list_commands(ctx) if name not in named)
+        for title, names in {**SECTIONS, "More": rest}.items():
+            found = [(name, one) for name in names if (one := self.get_command(ctx, name))]
+            rows = [(name, one.get_short_help_str(56)) for name, one in found if not one.hidden]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--json` out, wherever it stands."""
+        from ui.cli.output import force_json
+
+        force_json("--json" in args)
+        return super().parse_args(ctx, [one for one in args if one != "--json"])
+
+
+Split = Literal[
+    "auto",
+    "leave-one-patient-out",
+    "leave-one-source-out",
+    "leave-one-site-out",
+    "one-site-in",
+    "stratified",
+    "temporal",
+]
+Weighting = Literal["uniform", "similarity", "softmax"]
+GroupField = Literal["case", "patient", "source"]
+BalanceField = Literal["site", "source", "patient", "dataset", "scanner"]
+Adaptation = Literal["align", "metric", "align+metric"]
+Origin = Literal["site", "scanner", "stain", "dataset"]
+"""Words that options take: those of the wire models, which are too slow to import for a line of
+help; a test holds the two to be equal."""
 
 
 def by_records(run: Callable[..., None]) -> Callable[..., None]:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.schemas.answers import Answer, VoteAnswer
 
 
+SHORT_ID = 8
+"""Letters of an id that a narrow terminal shows; `--json` has the whole."""
+_forced = False
+
+
+def force_json(wanted: bool) -> None:
+    """Print JSON lines although a person reads (`--json`), or no more."""
+    global _forced
+    _forced = wanted
+
+
 def for_people() -> bool:
-    """Whether a person reads: standard output is a terminal."""
-    return sys.stdout.isatty()
+    """Whether a person reads: standard output is a terminal, and `--json` was not given."""
+    return sys.stdout.isatty() and not _forced
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -26,13 +37,71 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         number = column in {"score", "items", "share", "n"}
-        whole = column in {"id", "name", "score"}
+        whole = column in {"id", "name", "score", "label"}
         shown.add_column(
             column, justify="right" if number else "left", overflow="ellipsis", no_wrap=whole
         )
-    for row in rows:
-        shown.add_row(*("" if value is None else str(value) for value in row))
+    for row in fitted(columns, rows, console.width):
+        shown.add_row(*row)
     console.print(shown)
+
+
+def fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], width: int
+) -> list[tuple[str, ...]]:
+    """The cells of a table as texts, ids shortened where the table is wider than the terminal.
+
+    What a person reads, the label, is kept; an id is only copied, and `--json` has it whole.
+    """
+    texts = [tuple("" if value is None else str(value) for value in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    if sum(widths) + 2 * len(columns) <= width or "id" not in columns:
+        return texts
+    at = list(columns).index("id")
+    return [
+        (
+            *row[:at],
+            f"{row[at][:SHORT_ID]}…" if len(row[at]) > SHORT_ID else row[at],
+            *row[at + 1 :],
+        )
+        for row in texts
+    ]
+
+
+def size(n: int) -> str:
+    """A number of bytes as `du -h` says it."""
+    value = float(n)
+    for unit in ("B", "K", "M", "G"):
+        if value < 1024:
+            return f"{value:.0f}{unit}" if unit == "B" or value >= 10 else f"{value:.1f}{unit}"
+        value /= 1024
+    return f"{value:.1f}T"
+
+
+def summary(facts: Mapping[str, Any], depth: int = 0) -> list[str]:
+    """A record as lines for a person: names and values, lists as their number, nothing long."""
+    lines = []
+    for name, value in facts.items():
+        head = f"{'  ' * depth}{name.replace('_', ' ')}"
+        if value in (None, "", [], {}, ()):
+            continue
+        if isinstance(value, dict) and depth < MOST_DEPTH and len(value) <= MOST_VALUES:
+            lines += [head, *summary(value, depth + 1)]
+        elif isinstance(value, dict | list | tuple):
+            plain = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+            few = plain and len(value) <= MOST_LISTED
+            lines.append(f"{head}  {', '.join(value) if few else f'{len(value):,}'}")
+        elif isinstance(value, float):
+            lines.append(f"{head}  {value:.4g}")
+        elif name == "bytes":
+            lines.append(f"{head}  {size(int(value))}")
+        else:
+            lines.append(f"{head}  {f'{value:,}' if type(value) is int else value}")
+    return lines
+
+
+MOST_DEPTH, MOST_LISTED, MOST_VALUES = 2, 6, 24
+"""How deep a summary goes, how many words of a list and how many values of a record it shows."""
 
 
 def hits_table(answer: Answer) -> None:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ui.cli.options import CollectionOption, LibraryOption, Where, by_records, conditions
+from ui.cli.options import (
+    BalanceField,
+    CollectionOption,
+    GroupField,
+    LibraryOption,
+    Weighting,
+    Where,
+    by_records,
+    conditions,
+)
 
 if TYPE_CHECKING:
     from search.schemas.questions import Question
@@ -53,8 +62,10 @@ class Order:
         float | None, typer.Option(min=0, max=1, help="Diversity: 1 similarity, 0 variety alone.")
     ] = None
     balance: Annotated[
-        str | None,
-        typer.Option(help="No more hits of a site (source, patient, ...) than its share."),
+        BalanceField | None,
+        typer.Option(
+            help="No more hits of a site (source, patient, ...) than its share.",
+        ),
     ] = None
 
 
@@ -63,13 +74,18 @@ class Groups:
     """How hits are grouped and counted."""
 
     group_by: Annotated[
-        str | None,
-        typer.Option(help="One group for each case, patient or source; -k counts groups."),
+        GroupField | None,
+        typer.Option(
+            help="One group for each case, patient or source; -k counts groups.",
+        ),
     ] = None
     per_group: Annotated[int, typer.Option(min=1, max=50, help="Hits shown of each group.")] = 1
     facets: Annotated[
         list[str] | None,
-        typer.Option("--facet", help="Count the values of this field; repeat for more."),
+        typer.Option(
+            "--facet",
+            help="Count the values of this field; repeat for more.",
+        ),
     ] = None
 
 
@@ -86,7 +102,10 @@ class Examples:
     region: Annotated[
         str | None, typer.Option(help="Look at this part of the image alone.", metavar="X,Y,W,H")
     ] = None
-    strategy: Annotated[str, typer.Option(help="average_vector or best_score.")] = "average_vector"
+    strategy: Annotated[
+        Literal["average_vector", "best_score"],
+        typer.Option(help="How examples are weighed."),
+    ] = "average_vector"
 
 
 def question_of(
@@ -170,27 +189,21 @@ def vote(
     *,
     k: Neighbours = 20,
     scope: Scope,
-    weighting: Annotated[str, typer.Option(help="similarity, uniform or softmax.")] = "similarity",
-    temperature: Annotated[float, typer.Option(help="Of the softmax weighting.")] = 0.07,
+    weighting: Annotated[Weighting, typer.Option(help="Weight of each neighbour.")] = "similarity",
+    temperature: Annotated[
+        float, typer.Option(min=0.001, max=10, help="Of the softmax weighting.")
+    ] = 0.07,
 ) -> None:
     """Show how the labels of a query's neighbours vote."""
-    from typing import cast, get_args
 
-    from search.schemas.questions import Question, Weighting
+    from search.schemas.questions import Question
     from ui.cli.backend import serving
     from ui.cli.options import settings_for
     from ui.cli.output import for_people, vote_table
 
-    if weighting not in get_args(Weighting):
-        raise typer.BadParameter(
-            f"expected {', '.join(get_args(Weighting))}, got {weighting!r}",
-            param_hint="--weighting",
-        )
     facts, image = question_of(query, k, scope, {})
     with serving(settings_for(library=scope.library)) as backend:
-        found = backend.vote(
-            Question.model_validate(facts), image, cast("Weighting", weighting), temperature
-        )
+        found = backend.vote(Question.model_validate(facts), image, weighting, temperature)
     if for_people():
         vote_table(found)
     else:
@@ -225,7 +238,10 @@ def _box(region: str) -> dict[str, int]:
     try:
         x, y, w, h = (int(part) for part in region.split(","))
     except ValueError:
+        w = h = 0
+    if w < 1 or h < 1:
         raise typer.BadParameter(
-            f"expected X,Y,W,H in pixels, got {region!r}", param_hint="--region"
-        ) from None
+            f"expected X,Y,W,H in pixels, width and height at least 1, got {region!r}",
+            param_hint="--region",
+        )
     return {"x": x, "y": y, "w": w, "h": h}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -394,7 +395,13 @@ def _imports(place: Place) -> None:
 def _rejected(place: Place, found: Brought) -> None:
     st.html('<h2 class="hs-section">Rejected</h2>')
     if not found.set_aside:
-        st.html(states.notes(["Every file could be read."], "good"))
+        last = found.runs[0].summary if found.runs else ""
+        failed = re.search(r"([1-9][\d,]*) failed", last)
+        words = "Every file could be read."
+        if failed:
+            words = f"Every file could be read, but {failed[1]} of the last run's items could not "
+            words += "be taken; the reasons stand under Runs."
+        st.html(states.notes([words], "warn" if failed else "good"))
         return
     rows = [
         [

@@ -109,6 +109,10 @@ def test_the_service_answers_when_it_owns_the_library(live: Live) -> None:
         (("ingest", "{manifest}", "--encoder", "colours"), "Did you mean 'colour'?"),
         (("search", __file__, "--where", "label"), "expected FIELD=VALUE"),
         (("search", __file__, "--where", "lable=x"), "no field 'lable'"),
+        (("evaluate", "--split", "x"), "is not one of 'auto', 'leave-one-patient-out'"),
+        (("vote", __file__, "--weighting", "x"), "is not one of 'uniform'"),
+        (("refine", __file__, "--region", "0,0,0,0"), "width and height at least 1"),
+        (("evaluate", "--cutoff", "soon"), "cutoff: "),
     ],
 )
 def test_a_mistake_is_answered_in_words(
@@ -122,6 +126,66 @@ def test_a_mistake_is_answered_in_words(
     assert done.returncode in {1, 2}
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
+
+
+def test_the_help_groups_every_command() -> None:
+    from typer.main import get_command
+
+    from ui.cli.main import app
+    from ui.cli.options import SECTIONS
+
+    help_ = hemaseek("--help").stdout
+
+    assert [line for line in help_.splitlines() if line in {f"{name}:" for name in SECTIONS}]
+    assert "More:" not in help_
+    assert "is not in the range" in hemaseek("capacity", "--cells", "-5").stderr
+    assert set(get_command(app).commands) == {one for names in SECTIONS.values() for one in names}
+
+
+def test_the_words_of_options_are_those_of_the_wire() -> None:
+    from typing import get_args
+
+    from search.schemas import evaluations, questions
+    from ui.cli import options
+
+    assert get_args(options.Split) == get_args(evaluations.SplitName)
+    assert get_args(questions.Weighting) == get_args(options.Weighting)
+    assert get_args(questions.GroupField) == get_args(options.GroupField)
+    assert get_args(questions.BalanceField) == get_args(options.BalanceField)
+
+
+def test_a_narrow_table_shortens_ids_and_keeps_labels() -> None:
+    from ui.cli.output import fitted
+
+    columns, id = ("score", "label", "id"), "3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11"
+    rows = [("0.9", "segmented neutrophil", id)]
+
+    assert fitted(columns, rows, 80) == rows
+    assert fitted(columns, rows, 50) == [("0.9", "segmented neutrophil", "3f0c9c0e…")]
+
+
+def test_a_summary_is_short_and_sizes_are_as_du_has_them() -> None:
+    from ui.cli.output import size, summary
+
+    facts = {"bytes": 1_600_000, "checks": [{"a": 1}] * 9, "names": ["a", "b"], "off": None}
+
+    assert summary({**facts, "built": {"recall": 0.98765}}) == [
+        *("bytes  1.5M", "checks  9", "names  a, b", "built", "  recall  0.9877"),
+    ]
+    assert (size(512), size(20_480), size(3 << 30)) == ("512B", "20K", "3.0G")
+
+
+def test_the_page_says_where_no_service_answers() -> None:
+    import sys
+
+    code = (
+        "import os, sys; os.execve = lambda *_: None\n"
+        "sys.argv = ['hemaseek', 'page', '--service', 'http://127.0.0.1:9']\n"
+        "from ui.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert "no service answers at http://127.0.0.1:9" in done.stderr
 
 
 def test_an_empty_library_says_how_to_fill_it(tmp_path: Path) -> None:
