@@ -30,7 +30,8 @@ def need(package: str) -> None:
 
 
 def facts_of(rows: Rows) -> dict[str, Any]:
-    """What a file says of its vectors: collection, version and encoder, with its card."""
+    """What a file says of its vectors: collection, version, encoder with its card, and which
+    labels are reviewers'."""
     return {
         "collection": rows.collection,
         "version": rows.version,
@@ -38,6 +39,12 @@ def facts_of(rows: Rows) -> dict[str, Any]:
         "fingerprint": rows.card.fingerprint,
         "card": rows.card.to_json(),
         "made_by": "Hemaseek; research use only",
+        "reviewed": json.dumps(
+            {
+                id: {**one.model_dump(), "recorded": recorded}
+                for id, (one, recorded) in rows.reviewed.items()
+            }
+        ),
     }
 
 

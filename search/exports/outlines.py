@@ -169,7 +169,8 @@ def _group(rows: Rows, row: int, image: Dataset) -> Any:
     }
     if item.label:
         value = CodedConcept(sha256(item.label.encode()).hexdigest()[:12], SCHEME, item.label[:64])
-        name = CodedConcept("label", SCHEME, "Label of the source")
+        whose = "a reviewer" if item.id in rows.reviewed else "the source"
+        name = CodedConcept("label", SCHEME, f"Label of {whose}")
         said["qualitative_evaluations"] = [QualitativeEvaluation(name=name, value=value)]
     if score is not None:
         name = CodedConcept("cosine", SCHEME, "Cosine similarity to the query")

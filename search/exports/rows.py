@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -13,6 +13,8 @@ from encoder.card import EncoderCard
 from search.errors import BadQuestion
 from search.index.contract import Vectors, scroll_all
 from search.library.collection import Collection
+from search.library.reviews import Reviews, standing_labels
+from search.schemas.answers import ReviewedLabel
 from search.schemas.exports import ExportWanted
 from search.schemas.items import Item
 
@@ -33,6 +35,8 @@ class Rows:
     """n x dim, rows of length 1."""
     scores: NDArray[np.float32] | None = None
     """Cosine of each to a query (n); `None` where there was none."""
+    reviewed: Mapping[str, tuple[ReviewedLabel, str | None]] = field(default_factory=dict)
+    """By item, the reviewers' label that it has here, and the recorded one."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -78,15 +82,23 @@ def rows_of(collection: Collection, wanted: ExportWanted, most: int | None = MOS
             f"more than {most:,} items are meant, too many for one answer; give a filter, or run "
             "`hemaseek export` where the library is"
         )
+    labels = standing_labels(Reviews(collection.versions).all())
+    labels = labels if wanted.labels == "reviewed" else {}
+    recorded = {one.item.id: one.item.label for one in found if one.item.id in labels}
     scored = dict(zip(wanted.items, wanted.scores, strict=False))
     return Rows(
         collection=collection.name,
         version=collection.version.id,
         card=collection.card,
-        items=tuple(one.item for one in found),
+        items=tuple(_labelled(one.item, labels.get(one.item.id)) for one in found),
         vectors=np.stack([one.vector for one in found]).astype(np.float32, copy=False),
         scores=_scores([one.item.id for one in found], scored),
+        reviewed={id: (labels[id], label) for id, label in recorded.items()},
     )
+
+
+def _labelled(item: Item, reviewed: ReviewedLabel | None) -> Item:
+    return item if reviewed is None else item.model_copy(update={"label": reviewed.label})
 
 
 def _scores(ids: Sequence[str], scored: dict[str, float]) -> NDArray[np.float32] | None:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from search.schemas.filters import Filter
 from search.schemas.items import ItemId, Record
+from search.schemas.questions import Labels
 
 ExportFormat = Literal["hdf5", "safetensors", "h5ad", "geojson", "dicom-sr"]
 
@@ -25,5 +26,8 @@ class ExportWanted(Record):
         Field(max_length=100_000),
     ] = ()
     """Of each of `items`, its score in the search."""
+    labels: Labels = "reviewed"
+    """Labels in the file: a reviewer's where there is one, else the recorded one; or `recorded`
+    alone. Files of arrays list the former beside the recorded ones (`reviewed`)."""
     where: Filter = Filter()
     """Without `items`: which items of the collection, all if it is empty."""

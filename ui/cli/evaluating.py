@@ -51,6 +51,9 @@ class Plan:
         list[int] | None, typer.Option("-k", help="Neighbours that vote; repeat for more.")
     ] = None
     weighting: Annotated[Weighting, typer.Option(help="Weight of each neighbour.")] = "similarity"
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Recorded labels alone, without reviewers'.")
+    ] = False
     where: Where = None
     ask: Annotated[int | None, typer.Option(min=1, help="Most queries, sampled by class.")] = None
     probe: Annotated[bool, typer.Option(help="Fit a linear probe too.")] = True
@@ -92,6 +95,7 @@ def evaluate(
 
     settings = settings_for(library=library, collection=collection)
     facts = vars(plan) | {"collection": settings.collection, "where": conditions(plan.where)}
+    facts["labels"] = "recorded" if facts.pop("recorded") else "reviewed"
     if not plan.ks:
         del facts["ks"]
     with serving(settings) as backend:

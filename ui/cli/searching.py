@@ -193,6 +193,9 @@ def vote(
     temperature: Annotated[
         float, typer.Option(min=0.001, max=10, help="Of the softmax weighting.")
     ] = 0.07,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Recorded labels alone, without reviewers'.")
+    ] = False,
 ) -> None:
     """Show how the labels of a query's neighbours vote."""
 
@@ -201,7 +204,8 @@ def vote(
     from ui.cli.options import settings_for
     from ui.cli.output import for_people, vote_table
 
-    facts, image = question_of(query, k, scope, {})
+    labels = {"labels": "recorded" if recorded else "reviewed"}
+    facts, image = question_of(query, k, scope, labels)
     with serving(settings_for(library=scope.library)) as backend:
         found = backend.vote(Question.model_validate(facts), image, weighting, temperature)
     if for_people():

@@ -129,7 +129,21 @@ def _reviews(place: Place) -> None:
         return
     disputed = sum(one.disputed for one in reviewed)
     words = f"{count(len(reviewed), 'cell')} reviewed; reviewers disagree on {disputed:,}."
-    st.html(f'<p class="hs-reason">{words} The recorded labels stay as they are.</p>')
+    words += " Their labels vote before the recorded ones, which stay as they are."
+    st.html(f'<p class="hs-reason">{words}</p>')
+    pairs = place.client.agreement(place.name).pairs
+    if pairs:
+        rows = [
+            [
+                escape(f"{pair.one} and {pair.other}"),
+                plain(pair.items),
+                f"{pair.agreed / pair.items:.0%}",
+                plain(None) if pair.kappa is None else f"{pair.kappa:.2f}",
+            ]
+            for pair in pairs
+        ]
+        heads = ["Reviewers", "Cells of both", "Same label", "Cohen's kappa"]
+        st.html(table(heads, rows, "Kappa: 1 for full agreement, 0 for that of chance."))
     st.download_button(
         "Download the reviews as CSV",
         reviews_csv(reviewed),

@@ -14,10 +14,13 @@ import pytest
 
 from encoder.card import EncoderCard
 from search.errors import BadQuestion
+from search.exports.arrays import facts_of
 from search.exports.files import export
 from search.exports.rows import Rows, rows_of
+from search.index.contract import scroll_all
 from search.library.collection import Collection
 from search.library.library import Library
+from search.library.reviews import Reviews
 from search.library.shards import Entry, make_thumbnail
 from search.schemas.exports import ExportFormat, ExportWanted
 from search.schemas.filters import Filter
@@ -170,3 +173,19 @@ def test_a_structured_report_holds_outline_label_and_score(cells: Collection) ->
     assert whole.tracking_identifier == _item(5).id
     assert report.PatientID == "P1"
     assert hd.sr.srread(BytesIO(exported(rows, "dicom-sr"))).SOPInstanceUID == report.SOPInstanceUID
+
+
+def test_reviewers_labels_are_written_and_told_unless_recorded_ones_are_wanted(
+    cells: Collection,
+) -> None:
+    first = next(iter(scroll_all(cells.store))).item
+    Reviews(cells.versions).add([(first, "a reviewer's word", None)], "key", "Ada")
+
+    reviewed = rows_of(cells, ExportWanted(format="hdf5", items=(first.id,)))
+    recorded = rows_of(cells, ExportWanted(format="hdf5", items=(first.id,), labels="recorded"))
+
+    assert reviewed.items[0].label == "a reviewer's word"
+    told = json.loads(facts_of(reviewed)["reviewed"])[first.id]
+    assert (told["by"], told["recorded"]) == ("Ada", first.label)
+    assert recorded.items == (first,)
+    assert facts_of(recorded)["reviewed"] == "{}"
