@@ -110,7 +110,7 @@ def hits_table(answer: Answer) -> None:
         (
             at,
             f"{hit.score:.4f}",
-            hit.item.label,
+            hit.label,
             hit.item.case,
             hit.item.patient,
             hit.item.dataset,
@@ -144,8 +144,11 @@ def warn(answer: Answer) -> None:
 
 def vote_table(found: VoteAnswer) -> None:
     """Print the shares of a vote, then its neighbours."""
-    rows = [(label, f"{share:.1%}") for label, share in found.vote.shares.items()]
-    head = f"{found.vote.label}" if found.sure else "not sure"
+    from ui.look.gallery import verdict, withheld
+
+    shares = {} if withheld(found) else found.vote.shares
+    rows = [(label, f"{share:.1%}") for label, share in shares.items()]
+    head = verdict(found)
     table(f"Vote: {head}", ("label", "share"), rows)
     say(found.reason)
     hits_table(found.answer)

@@ -60,7 +60,7 @@ def contact_sheet(query: bytes, answer: Answer, pictures: Sequence[bytes], path:
 def _lines(hit: Hit) -> list[tuple[str, str, int]]:
     where = " · ".join(part for part in (hit.item.dataset, hit.item.case) if part)
     return [
-        (f"{hit.score:.3f}  {hit.item.label or 'no label'}"[:24], INK, 15),
+        (f"{hit.score:.3f}  {hit.label or 'no label'}"[:24], INK, 15),
         (where[:28], FAINT, 13),
     ]
 

@@ -19,7 +19,7 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
 from search.schemas.answers import Answer, Hit, VoteAnswer
-from ui.look.gallery import EXCLUSION
+from ui.look.gallery import EXCLUSION, verdict, withheld, without_verdict
 from ui.look.tables import count
 from ui.look.theme import LIGHT
 
@@ -162,11 +162,11 @@ def _conditions(answer: Answer) -> str:
 
 
 def _vote(found: VoteAnswer) -> list[Any]:
-    head = str(found.vote.label) if found.sure else "Not sure"
-    reason = found.reason.removeprefix("Not sure: ")
+    head, reason = verdict(found), without_verdict(found.reason)
     rows = [
         [Paragraph(text(label), BODY), Paragraph(f"{share:.0%}", NUMBER)]
         for label, share in list(found.vote.shares.items())[:8]
+        if not withheld(found)
     ]
     parts: list[Any] = [Paragraph(f"<b>{text(head)}</b>. {text(reason)}", BODY)]
     if rows:
@@ -203,7 +203,7 @@ def _hits(hits: Sequence[Hit], pictures: Sequence[bytes], *, pseudonyms: bool) -
             [
                 Paragraph(str(at), NUMBER),
                 picture(content, PICTURE),
-                Paragraph(text(item.label or "no label"), BODY),
+                Paragraph(text(hit.label or "no label"), BODY),
                 [Paragraph(where, BODY), Paragraph(item.id, SMALL)],
                 Paragraph(f"{hit.score:.3f}", NUMBER),
             ]

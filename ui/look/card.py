@@ -100,10 +100,7 @@ def card(
     digit = at or number
     reached = f' data-key="{digit}"' if digit is not None and digit <= 9 else ""
     shown = (
-        ""
-        if score is None
-        else f'<span class="hs-score" title="{SIMILARITY}" aria-description="{SIMILARITY}">'
-        f"{score:.3f}</span>"
+        "" if score is None else f'<span class="hs-score" title="{SIMILARITY}">{score:.3f}</span>'
     )
     badged = f'<span class="hs-votes">{escape(badge)}</span>' if badge else ""
     place = "" if at is None else f'<span class="hs-at">{at}</span>'

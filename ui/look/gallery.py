@@ -62,13 +62,10 @@ def vote_panel(found: VoteAnswer, most: int = 4) -> str:
         f'<span class="hs-track"><i style="width:{share:.1%}"></i></span><b>{share:.0%}</b></div>'
         for label, share in list(found.vote.shares.items())[:most]
     )
-    reason = found.reason
-    for start in ("Not sure: ", "Out of distribution: ", "No vote: "):
-        reason = reason.removeprefix(start)
-    reason = reason[:1].upper() + reason[1:]
+    reason = without_verdict(found.reason)
     rest = len(found.vote.shares) - most
     more = f'<p class="hs-reason">and {count(rest, "more label")}</p>' if rest > 0 else ""
-    if voted and (found.answer.unfit or found.state == "out of distribution"):
+    if voted and withheld(found):
         bars = f"<details><summary>What the neighbours say</summary>{bars}{more}</details>"
         more = ""
     foot = "".join(f'<p class="hs-reason hs-rule">{escape(text)}</p>' for text in _how(found))
@@ -81,16 +78,31 @@ def vote_panel(found: VoteAnswer, most: int = 4) -> str:
 
 
 def _verdict(found: VoteAnswer) -> str:
+    mark = "hs-verdict" if found.sure else "hs-verdict hs-unsure"
+    return f'<p class="{mark}">{escape(verdict(found))}</p>'
+
+
+def verdict(found: VoteAnswer) -> str:
+    """The label of a vote where it is clear, else what stands in its place."""
     if found.sure:
-        return f'<p class="hs-verdict">{escape(str(found.vote.label))}</p>'
-    words = "Not sure"
+        return str(found.vote.label)
     if found.answer.unfit:
-        words = "No verdict on this picture"
-    elif found.state == "out of distribution":
-        words = "Unlike anything here"
-    elif not found.vote.voters:
-        words = "No vote"
-    return f'<p class="hs-verdict hs-unsure">{words}</p>'
+        return "No verdict on this picture"
+    if found.state == "out of distribution":
+        return "Unlike anything here"
+    return "Not sure" if found.vote.voters else "No vote"
+
+
+def without_verdict(reason: str) -> str:
+    """The reason of a vote without the verdict that it begins with."""
+    for start in ("Not sure: ", "Out of distribution: ", "No vote: "):
+        reason = reason.removeprefix(start)
+    return reason[:1].upper() + reason[1:]
+
+
+def withheld(found: VoteAnswer) -> bool:
+    """Whether the shares of a vote would mislead: of a stranger, or a picture of nothing."""
+    return bool(found.answer.unfit) or found.state == "out of distribution"
 
 
 def _how(found: VoteAnswer) -> list[str]:
