@@ -1,9 +1,10 @@
-"""Weakly supervised evaluation: gated attention over the cells of a patient."""
+"""Weakly supervised evaluation: attention over the cells of a patient, without a gate and with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from search.evaluation.metrics import METRICS, confusion, scores
 from search.evaluation.splits import Fold, grouped
+from train.mil.networks import Entry, network
 
 Bag = NDArray[np.float32]
 """The vectors of one patient: cells x dim."""
@@ -21,16 +23,20 @@ Bag = NDArray[np.float32]
 class MilConfig:
     """How the aggregator is trained."""
 
+    pooling: Literal["abmil", "abmil_gated"] = "abmil"
+    """Attention without a gate, as in the paper's code, or gated (Ilse, Tomczak, Welling 2018,
+    equations 8 and 9); see `train.mil.networks.CaseNetwork`."""
     folds: int = 5
     """Cross-validation folds by patient (DinoBloom, Table 2)."""
     epochs: int = 150
-    """Passes over the training patients (the paper's code)."""
+    """Most passes over the training patients (the paper's code)."""
+    patience: int = 20
+    """Passes without a lower loss of the held-back patients after which it stops (the code of
+    Hehr et al. 2023, whose framework the paper follows)."""
     lr: float = 1e-3
     """Of Adam (the paper's code)."""
     attention: int = 128
     """Width of the attention layers (the paper's code)."""
-    hidden: int = 64
-    """Width between the two linear layers of the head (the paper's code)."""
     held_back: float = 0.2
     """Share of the training patients on which the best epoch is chosen."""
     seed: int = 0
@@ -51,27 +57,6 @@ class MilResult:
     mean: dict[str, float]
     sd: dict[str, float]
     """Standard deviation over the folds (n, not n - 1: numpy's, as the paper's code)."""
-
-
-class GatedABMIL(nn.Module):
-    """Gated attention pooling (Ilse, Tomczak, Welling 2018, equation 9) and the paper's head.
-
-    The head is two linear layers with ReLU between (DinoBloom, section 3). The paper's code
-    has no gate; the gate is what "ABMIL" in its reference [14] offers for the same price.
-    """
-
-    def __init__(self, dim: int, classes: int, attention: int = 128, hidden: int = 64) -> None:
-        super().__init__()
-        self.tanh = nn.Linear(dim, attention)
-        self.gate = nn.Linear(dim, attention)
-        self.score = nn.Linear(attention, 1)
-        self.head = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, classes))
-
-    def forward(self, bag: Tensor) -> tuple[Tensor, Tensor]:
-        """One bag (cells x dim) to its logits (classes) and attention (cells, sums to 1)."""
-        raw = self.score(torch.tanh(self.tanh(bag)) * torch.sigmoid(self.gate(bag)))
-        attention = torch.softmax(raw[:, 0], dim=0)
-        return self.head(attention @ bag), attention
 
 
 def cross_validate(
@@ -109,7 +94,7 @@ def cross_validate(
             model = _fit(tensors, labels, patients, fold, classes, config)
             for bag in fold.test:
                 with torch.no_grad():
-                    logits, weights = model(tensors[bag])
+                    logits, weights = _looked(model, tensors[bag])
                 probabilities[bag] = torch.softmax(logits, dim=0).numpy()
                 attention[bag] = weights.numpy()
             predicted = probabilities[fold.test].argmax(axis=1)
@@ -132,25 +117,37 @@ def _fit(
     fold: Fold,
     classes: int,
     config: MilConfig,
-) -> GatedABMIL:
+) -> nn.Module:
     """The aggregator after its best epoch on training patients that are held out for it."""
     most = int(np.bincount(labels[fold.train]).max())
     parts = max(2, min(round(1 / config.held_back), most, len(np.unique(patients[fold.train]))))
     inner = grouped(labels[fold.train].astype(str), patients[fold.train], parts, config.seed)[0]
     train, validation = fold.train[inner.train], fold.train[inner.test]
-    model = GatedABMIL(bags[0].shape[1], classes, config.attention, config.hidden)
+    entry = Entry(np.zeros(bags[0].shape[1]), 1.0)
+    model = network(config.pooling, entry, classes, config.attention)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
     truth = torch.from_numpy(labels)
-    best, kept = float("inf"), {k: v.clone() for k, v in model.state_dict().items()}
+    best, since, kept = float("inf"), 0, {k: v.clone() for k, v in model.state_dict().items()}
     for _ in range(config.epochs):
         for at in train[torch.randperm(len(train)).numpy()]:
             optimiser.zero_grad()
-            torch.autograd.backward(nn.functional.cross_entropy(model(bags[at])[0], truth[at]))
+            logits, _ = _looked(model, bags[at])
+            torch.autograd.backward(nn.functional.cross_entropy(logits, truth[at]))
             optimiser.step()
         with torch.no_grad():
-            logits = torch.stack([model(bags[at])[0] for at in validation])
+            logits = torch.stack([_looked(model, bags[at])[0] for at in validation])
             loss = float(nn.functional.cross_entropy(logits, truth[validation]))
+        since += 1
         if loss < best:
-            best, kept = loss, {k: v.clone() for k, v in model.state_dict().items()}
+            best, since = loss, 0
+            kept = {k: v.clone() for k, v in model.state_dict().items()}
+        if since == config.patience:
+            break
     model.load_state_dict(kept)
     return model
+
+
+def _looked(model: nn.Module, bag: Tensor) -> tuple[Tensor, Tensor]:
+    """One bag (cells x dim) to its logits (classes) and attention (cells, sums to 1)."""
+    seen = model(bag[None], torch.ones(1, len(bag), dtype=torch.bool))
+    return seen.outputs[0], seen.attention[0]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ from train.data import datasets
 from train.data.datasets import Labelled
 from train.evaluation import table
 from train.evaluation.vectors import open_encoder, vectors_of
+
+if TYPE_CHECKING:
+    from train.evaluation.abmil import MilResult
 
 SplitName = Literal[
     "auto", "stratified", "grouped", "one-source-in", "leave-one-source-out", "fixed"
@@ -95,7 +98,8 @@ class EvaluateConfig(BaseModel):
     probe_rule: Rule = "samples"
     """What n counts in C = c x n / 100: training samples (the paper), or features (its code)."""
     bags: bool = False
-    """Also score patients by gated ABMIL; needs a set with patients, each of one label."""
+    """Also score patients by ABMIL, without a gate (the paper's) and gated; needs a set with
+    patients, each of one label."""
     limit: int | None = Field(default=None, ge=1)
     """About so many cells per set, classes in proportion, from as many groups as there are;
     stated in the report."""
@@ -327,7 +331,7 @@ def _one_set(
         )
         embedded = time.monotonic()
         results = evaluate(vectors, labelled, folds, config)
-        mil = _bags(vectors, labelled, config) if config.bags else None
+        mil = _bags(vectors, labelled, config) if config.bags else {}
         entry["encoders"].append(
             {
                 "id": encoder.card.id,
@@ -336,7 +340,8 @@ def _one_set(
                 "features": config.features,
                 "metric": config.metric,
                 "results": [asdict(result) for result in results],
-                "abmil": mil,
+                "abmil": mil.get("abmil"),
+                "abmil_gated": mil.get("abmil_gated"),
                 "seconds_embedding": round(embedded - started, 1),
                 "seconds_scoring": round(time.monotonic() - embedded, 1),
             }
@@ -361,8 +366,6 @@ def _fold_notes(labelled: Labelled, folds: Sequence[splits.Fold]) -> list[str]:
 def _bags(
     vectors: NDArray[np.float32], labelled: Labelled, config: EvaluateConfig
 ) -> dict[str, Any]:
-    from train.evaluation.abmil import MilConfig, cross_validate
-
     if not labelled.patients:
         raise datasets.BadDataset(f"--bags needs patients, and {labelled.name} names none")
     patients, member = np.unique(labelled.groups, return_inverse=True)
@@ -371,10 +374,20 @@ def _bags(
         raise datasets.BadDataset(f"{len(mixed)} patients have several labels, first {mixed[0]}")
     _, truth = np.unique([labels[0] for labels in names], return_inverse=True)
     bags = [vectors[member == at] for at in range(len(patients))]
-    crossed = cross_validate(bags, truth, patients, MilConfig(folds=config.folds, seed=config.seed))
+    from train.evaluation.abmil import MilConfig, cross_validate
+
+    scored: dict[str, Any] = {}
+    poolings: tuple[Literal["abmil", "abmil_gated"], ...] = ("abmil", "abmil_gated")
+    for pooling in poolings:
+        how = MilConfig(pooling=pooling, folds=config.folds, seed=config.seed)
+        scored[pooling] = _crossed(cross_validate(bags, truth, patients, how), patients)
+    return scored
+
+
+def _crossed(crossed: MilResult, patients: NDArray[np.str_]) -> dict[str, Any]:
     return {
         "unit": "patient",
-        "n": len(bags),
+        "n": len(patients),
         "mean": crossed.mean,
         "sd": crossed.sd,
         "per_fold": crossed.per_fold,

@@ -93,9 +93,10 @@ def notes(entry: dict[str, Any]) -> list[str]:
                     f"{one['id']}, {result['method']}: bAcc {both:.1f} with, {part:.1f} without "
                     "the cells whose class has no training cell in their fold"
                 )
-        if one["abmil"]:
-            means = _mean(one["abmil"])
-            found.append(f"{one['id']}, ABMIL by patient, wF1 / bAcc / Acc: {means}")
+        for name, title in (("abmil", "ABMIL"), ("abmil_gated", "gated ABMIL")):
+            if one.get(name):
+                means = _mean(one[name])
+                found.append(f"{one['id']}, {title} by patient, wF1 / bAcc / Acc: {means}")
     return found
 
 

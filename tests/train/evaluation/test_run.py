@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from io import StringIO
 
 import numpy as np
@@ -13,7 +14,7 @@ from encoder.registry import load
 from search.evaluation.run import code_digest
 from search.evaluation.splits import BadSplit
 from train.data.datasets import BadDataset, folder
-from train.evaluation import table
+from train.evaluation import abmil, table
 from train.evaluation.run import (
     CODE,
     EvaluateConfig,
@@ -178,19 +179,23 @@ def test_a_limit_is_stated(tmp_path):
     assert "a subset of 24 of 40 cells" in record["sets"][0]["notes"]
 
 
-def test_bags_are_scored_by_patient_with_attention_per_cell(tmp_path):
+def test_bags_are_scored_by_patient_with_attention_per_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr(abmil, "MilConfig", partial(abmil.MilConfig, epochs=3))
     root = _drawn(tmp_path / "set")
 
     seen = StringIO()
 
     record = run(_config(root, bags=True, probe=False, folds=2), Console(file=seen))
 
-    bags = record["sets"][0]["encoders"][0]["abmil"]
-    assert (bags["unit"], bags["n"]) == ("patient", 10)
-    assert len(bags["per_fold"]) == 2
-    assert set(bags["attention"]) == {f"p{at}" for at in range(10)}
-    assert all(sum(w) == pytest.approx(1, abs=1e-4) for w in bags["attention"].values())
+    encoder = record["sets"][0]["encoders"][0]
+    for bags in (encoder["abmil"], encoder["abmil_gated"]):
+        assert (bags["unit"], bags["n"]) == ("patient", 10)
+        assert len(bags["per_fold"]) == 2
+        assert set(bags["attention"]) == {f"p{at}" for at in range(10)}
+        assert all(sum(w) == pytest.approx(1, abs=1e-4) for w in bags["attention"].values())
+    assert encoder["abmil"]["attention"] != encoder["abmil_gated"]["attention"]
     assert "ABMIL by patient" in seen.getvalue()
+    assert "gated ABMIL by patient" in seen.getvalue()
 
 
 def test_bags_without_patients_are_refused(tmp_path):
