@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 EXTRA ?= app
 RUN := $(UV) run --frozen --extra all --group dev
 
-.PHONY: demo test test-browser check bench install everything chromium screenshots train-smoke train-default evaluate-served clean
+.PHONY: demo test axe test-browser check bench install everything chromium screenshots train-smoke train-default evaluate-served clean
 
 $(if $(filter .uv/bin/uv,$(UV)),$(UV),):
 	python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.13,<0.14'
@@ -26,11 +26,14 @@ demo: install ## ingest, one query, its neighbours, then the API and the page
 test: everything ## the whole suite
 	$(RUN) pytest -n 2 --dist loadfile
 
-test-browser: everything chromium ## only the tests that drive the page in Chromium
+test-browser: everything chromium axe ## only the tests that drive the page in Chromium
 	$(RUN) pytest -m browser
 
 chromium: ## Debian's Chromium, for the browser tests
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+
+axe: ## axe-core of npm (MPL-2.0, so not in here), which the browser tests run on every page
+	test -f runs/axe/node_modules/axe-core/axe.min.js || npm install --silent --no-audit --no-fund --prefix runs/axe axe-core@4
 
 screenshots: everything chromium ## the pictures in docs/, of drawn cells
 	$(RUN) python benchmarks/screenshots.py

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from search.schemas.filters import Filter
 from search.schemas.items import Box, ItemId, Record
@@ -38,6 +38,8 @@ class Searching(Record):
     um_estimated: bool = False
     """Whether the scale is an estimate from red cells, and not typed."""
     where: Filter = Filter()
+    least: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
+    """Similarity that is shown at least; less similar neighbours are hidden, and vote."""
     like: Examples = ()
     unlike: Examples = ()
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from live import Live
+from live import REPOSITORY, Live
 from playwright.sync_api import Page, sync_playwright
 
 from ui.cli.demo import page as page_process
 
+AXE = Path(
+    os.environ.get("HEMASEEK_AXE")
+    or REPOSITORY / "runs" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+)
+"""The script of axe-core, of npm; its licence keeps it out of this repository."""
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -45,10 +52,28 @@ def wait_until_idle(page: Page) -> None:
             return
 
 
-def check_page(page: Page) -> None:
-    """Check every page for: no horizontal scrolling, no image without alt, no traceback."""
+def violations(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.1 A and AA; nothing where `make axe` has not fetched it."""
+    if not AXE.is_file():
+        return []
+    if not page.evaluate("() => !!window.axe"):
+        page.evaluate(AXE.read_text())
+    return [
+        f"{rule}: {html[:200]}"
+        for rule, htmls in page.evaluate(
+            "() => axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})"
+            ".then(found => found.violations.map(one => [one.id, one.nodes.map(n => n.html)]))"
+        )
+        for html in htmls
+    ]
+
+
+def check_page(page: Page, *, axe: bool = True) -> None:
+    """Check every page for: no horizontal scrolling, no image without alt, no traceback, and
+    nothing that axe finds."""
     wide = page.evaluate(
         "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
     silent = page.evaluate("() => [...document.images].filter(one => !one.alt).length")
+    assert not (found := violations(page) if axe else []), found
     assert (wide, silent, page.locator("[data-testid='stException']").count()) == (0, 0, 0)

@@ -74,7 +74,7 @@ def test_the_vote_is_of_the_plain_query_and_the_gallery_of_the_refined_one() -> 
     assert WHOLE.question().model_fields_set.isdisjoint({"like", "unlike"})
     assert WHOLE.shown().like == (ID,)
     assert WHOLE.shown().strategy == "best_score"
-    assert Searching(item=ID).shown().group_by == "patient"
+    assert Searching(item=ID).shown().group_by == "group"
 
 
 def test_the_own_patient_is_left_out_by_default() -> None:

@@ -56,7 +56,7 @@ def run_demo(settings: Settings, out: Path, *, serve: bool) -> None:
     say(f"[bold]1.[/] {cells.origin}")
     collection = f"demo-{encoder.card.fingerprint[:6]}"
     settings = settings.model_copy(update={"library": out / "library", "collection": collection})
-    say(f"[bold]2.[/] Ingest with encoder {encoder.card.id} ({encoder.card.dim} numbers per cell)")
+    say(f"[bold]2.[/] Ingest with encoder {encoder.card.id} ({encoder.card.dim} dimensions)")
     run = run_ingest(cells.scans, settings, encoder, name)
     print_report(run)
     say(f"[bold]3.[/] Search: what looks like {cells.query.name} ({cells.truth})?")
@@ -97,7 +97,7 @@ def find_cells(settings: Settings, out: Path) -> Cells:
 
     if settings.data is not None:
         if not settings.data.is_dir():
-            raise NoSuchFolder(f"there is no folder {settings.data}; mend --data")
+            raise NoSuchFolder(f"there is no folder {settings.data}; correct --data")
         return from_real(settings.data, f"Real cells from {settings.data}")
     folder = default_folder()
     if not is_complete(folder, ("bccd",)):
@@ -152,7 +152,7 @@ def from_real(folder: Path, origin: str) -> Cells:
         if (folder / name).is_dir():
             scans.append(a_few(scan(folder / name, None, Options(dataset=name))))
     if not scans:
-        raise NoSuchFolder(f"{folder} has none of the sets pbc, bccd, chula, aslan; mend --data")
+        raise NoSuchFolder(f"{folder} has none of the sets pbc, bccd, chula, aslan; correct --data")
     if not pbc.is_dir():
         query, truth = cut_query(scans[0])
     return Cells(scans, query, truth, True, origin)

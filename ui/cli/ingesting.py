@@ -262,7 +262,7 @@ def _keep_cases(said: Sequence[CaseChange], sink: Destination, report: Report) -
     try:
         written = sink.change_cases(CaseRecordsWanted(changes=tuple(said)))
     except (BadQuestion, StoreError) as error:
-        reason = f"{error}. The images are in; mend the table, then `hemaseek cases import` it"
+        reason = f"{error}. The images are in; correct the table, then `hemaseek cases import` it"
         report.failures.append(Failure("records of cases", reason))
         return
     if written:

@@ -72,7 +72,7 @@ def ingest(
         Path | None, typer.Option(help="Keep the whole report here, as JSON.")
     ] = None,
 ) -> None:
-    """Bring images and slides into the library: read, cut, embed, store. Exits 1 if any failed.
+    """Import images and slides into the library: read, cut, embed, store. Exits 1 if any failed.
 
     Running it again changes nothing; after a crash it completes what is missing.
 
@@ -206,7 +206,7 @@ def page(
         str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")
     ] = "127.0.0.1",
 ) -> None:
-    """Open the page, which asks the running service."""
+    """Open the page over the running service."""
     import os
 
     from ui.cli.backend import answers

@@ -176,9 +176,9 @@ def prune(
 def reconcile(
     library: LibraryOption = None,
     collection: CollectionOption = None,
-    check: Annotated[bool, typer.Option("--check", help="Only look; mend nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only compare; change nothing.")] = False,
 ) -> None:
-    """Prove that the index equals the shards, and mend it where it does not."""
+    """Compare the index with the shards, and correct it where they differ."""
     from search.maintenance.reconcile import reconcile as run
 
     lib, name, _ = opened(library, collection)
@@ -190,7 +190,7 @@ def reconcile(
 
 
 def undo(library: LibraryOption = None, collection: CollectionOption = None) -> None:
-    """Bring back the items that the last ingest removed because their sources changed.
+    """Restore the items that the last import removed because their sources changed.
 
     What that ingest stored in their place stays.
     """

@@ -45,7 +45,7 @@ def field_report(
         Spacer(1, 3 * mm),
         picture(_boxed(judged, field), WHOLE, WIDTH_PX),
         Spacer(1, 3 * mm),
-        *(Paragraph(f"Beware: {text(one)}", BODY) for one in judged.warnings),
+        *(Paragraph(f"Warning: {text(one)}", BODY) for one in judged.warnings),
         Paragraph("Differential count", HEAD),
         _counts(judged),
         Paragraph(_basis(judged), SMALL),

@@ -70,7 +70,7 @@ def search_report(
         Spacer(1, 4 * mm),
         _query(found, query, name, made),
         Spacer(1, 4 * mm),
-        *(Paragraph(f"Beware: {text(one)}", BODY) for one in answer.warnings),
+        *(Paragraph(f"Warning: {text(one)}", BODY) for one in answer.warnings),
         Spacer(1, 3 * mm),
         Paragraph("How the labels of the neighbours vote", HEAD),
         *_vote(found),

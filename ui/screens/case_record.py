@@ -157,7 +157,7 @@ def _form(place: Place, facts: CaseFacts) -> None:
     st.session_state["case-reviewer"] = author.strip()
     st.session_state["case-records"] = st.session_state.get("case-records", 0) + 1
     st.session_state["case-record-saved"] = (
-        "The record is saved; what it said before is in its history."
+        "The record is saved; earlier values are in its history."
         if done.written
         else "The record says that already; nothing was changed."
     )

@@ -494,7 +494,7 @@ def _confusions(
     pressed = board(
         f'<ul class="hs-facts">{chips}</ul>'
         f'<p class="hs-caption">{escape(_of(result, method))} Rows: the label. Columns: '
-        "the prediction. Click a field for its pictures.</p>"
+        "the prediction. Click a number for its pictures.</p>"
         f"{matrix(result.labels, method, truth, predicted)}",
         "evaluate-matrix",
     )

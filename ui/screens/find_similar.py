@@ -25,6 +25,7 @@ from ui.screens.choosing import (
     scale_input,
 )
 from ui.screens.detail import Shown, open_item
+from ui.screens.filtering import at_least, more_filters
 from ui.screens.whole_field import whole_field
 from ui.session.current import (
     change,
@@ -108,7 +109,7 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
             pinned = st.empty()
         try:
             found = search_results(place.client, search, None if upload is None else upload.content)
-            found = replace(found, answer=with_voters(found))
+            found, hidden = at_least(replace(found, answer=with_voters(found)), search.least)
             shown = pictures(place.client, _pictured(found), place.name)
         finally:
             waiting.empty()
@@ -118,6 +119,7 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
             query_picture(place, search, upload, query)
             + vote_panel(found.voted)
             + warned(found.answer)
+            + states.notes([f"{hidden}; they voted all the same."] if hidden else [])
         )
         query_actions(search, upload)
     with right:
@@ -167,8 +169,10 @@ def filters(place: Place, search: Searching) -> Searching:
             help="One card for each patient, best first. Where the patient is unknown, one for "
             "each case, else for each picture.",
         )
-    where = Filter.model_validate({**search.where.model_dump(), **chosen})
-    changed = search.model_copy(update={"where": where, "k": k, "grouped": grouped})
+        more = more_filters(search, counts, at)
+    where = Filter.model_validate({**search.where.model_dump(), **chosen, **more["where"]})
+    changes = {"where": where, "least": more["least"], "k": k, "grouped": grouped}
+    changed = search.model_copy(update=changes)
     if changed != search:
         keep(changed)
         st.rerun()  # the counts of the other filters follow from this one

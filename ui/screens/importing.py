@@ -37,7 +37,7 @@ def importing(place: Place) -> None:
         if not imports.here(settings):
             st.html(
                 '<p class="hs-reason">The library lies on another machine, or in a folder that '
-                "this page was not told of (HEMASEEK_LIBRARY). Import there:</p>"
+                "this page does not know (HEMASEEK_LIBRARY). Import there:</p>"
             )
             st.code("hemaseek ingest PATH --dataset NAME", language=None)
             return

@@ -431,7 +431,7 @@ def _rejected(place: Place, found: Brought) -> None:
         '<p class="hs-reason">Names of files are not shown here: they often name patients. '
         "<code>hemaseek quarantine</code> prints them.</p>"
     )
-    if st.button("Retry all with the next import"):
+    if st.button("Read all again with the next import"):
         try:
             n = place.client.release(place.name)
         except ServiceError as error:

@@ -91,7 +91,7 @@ def begin(path: Path, settings: Settings, options: Mapping[str, str]) -> Running
     """
     if not path.exists():
         raise CannotImport(
-            f"there is nothing at {path} on the machine of the page; mend the path, or upload"
+            f"there is nothing at {path} on the machine of the page; correct the path, or upload"
         )
     flags = [f"--{name}={value}" for name, value in options.items() if value]
     command = [sys.executable, "-m", "ui", "ingest", str(path), "--library", str(settings.library)]

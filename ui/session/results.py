@@ -30,6 +30,7 @@ COUNTED: tuple[Keyword, ...] = (
     "dataset",
     "kind",
     "patient",
+    "case",
 )
 """The fields whose values are counted for the filters."""
 SAMPLES = 7
