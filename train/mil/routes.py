@@ -25,7 +25,7 @@ class NeedsTorch(StoreError):
     def __init__(self) -> None:
         super().__init__(
             "training a case model needs torch, which is not installed here: run "
-            "`uv sync --extra train`; models that are trained already answer without it"
+            "`uv sync --extra torch`; models that are trained already answer without it"
         )
 
 

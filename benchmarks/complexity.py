@@ -1,0 +1,135 @@
+"""Do factors that must not decide help where blur and stain go with the class, then against it?
+
+    python benchmarks/complexity.py [--encoder NAME] [--seeds 5] [--with-class 0.9]
+
+Bags are drawn from PBC: normal white cells, and in every second bag a few eosinophils. In training
+nine in ten bags with eosinophils are blurred and stained another way, and one in ten without; in
+the test it is the other way round. Both models see the same bags: gated attention pooling without
+and with `factors`. Prints the AUROC of each seed, the paired differences, and what is left without
+each of the three parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import train.mil.fit as fitting
+from encoder.registry import default_encoder, load
+from search.evaluation.ranking import ranked
+from search.schemas.mil import FACTORS, MilPlan
+from train.mil.factors import of_cell
+from train.mil.fit import Cases, fit
+
+POOL = {"SNE": 220, "LY": 130, "MO": 70, "EO": 140}
+LEVELS = (0.0, 0.35, 0.65, 1.0)
+"""How strongly a bag is blurred and stained."""
+BAGS, CELLS, PLANTED = 40, 24, (2, 5)
+MEASURED = tuple(one for one in FACTORS if one not in ("cells", "size"))
+
+
+def spoilt(picture: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
+    """A picture (red first), blurred and stained as strongly as `level` says."""
+    if level:
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.3 + 2.2 * level)
+    hsv = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + 14 * level) % 360
+    hsv[..., 1] *= 1 - 0.25 * level
+    hsv[..., 2] *= 1 - 0.12 * level
+    back = cv2.cvtColor(hsv.clip(0, [360, 1, 1]).astype(np.float32), cv2.COLOR_HSV2RGB)
+    return np.asarray((back * 255).round(), np.uint8)
+
+
+class Pool:
+    """Cells of each class at every level: vectors and factors."""
+
+    def __init__(self, data: Path, encoder: str) -> None:
+        network = load(encoder)
+        self.vectors: dict[str, NDArray[np.float32]] = {}
+        self.factors: dict[str, NDArray[np.float64]] = {}
+        for label, many in POOL.items():
+            paths = sorted((data / "pbc" / "cells" / label).iterdir())[:many]
+            plain = [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2RGB) for p in paths]
+            at = [[spoilt(one, level) for one in plain] for level in LEVELS]
+            self.vectors[label] = np.stack([network.embed(rows) for rows in at])
+            known = [[of_cell(one, None) for one in rows] for rows in at]
+            self.factors[label] = np.array(
+                [[[cell[name] for name in MEASURED] for cell in rows] for rows in known]
+            )
+
+    def bags(self, rng: np.random.Generator, half: int, share: float) -> tuple[Cases, NDArray]:
+        """Bags of one half of the cells; in `share` of them the level goes with the class."""
+        labels = np.arange(BAGS) % 2
+        along = np.where(rng.random(BAGS) < share, labels, 1 - labels)
+        levels = np.where(along, rng.integers(2, 4, BAGS), rng.integers(0, 2, BAGS))
+        vectors, factors = [], []
+        for label, level in zip(labels, levels, strict=True):
+            planted = int(rng.integers(*PLANTED)) if label else 0
+            names = ["EO"] * planted + list(
+                rng.choice(["SNE", "LY", "MO"], CELLS - planted, p=[0.6, 0.3, 0.1])
+            )
+            rows = [int(rng.integers(POOL[n] // 2)) + half * (POOL[n] // 2) for n in names]
+            pairs = list(zip(names, rows, strict=True))
+            vectors.append(np.stack([self.vectors[n][level, at] for n, at in pairs]))
+            factors.append(np.stack([self.factors[n][level, at] for n, at in pairs]))
+        return Cases(vectors, np.arange(BAGS).astype(str), labels, None, factors), levels
+
+
+def auroc(cases: Cases, test: Cases, plan: MilPlan) -> float:
+    """Of the mean of the networks of all folds, on the test bags."""
+    made = fit(cases, plan)
+    found = [np.mean([one(bag)[0] for one in made.networks], axis=0) for bag in test.bags]
+    shares = np.array([one[1] - one[0] for one in found])
+    return float(ranked(shares, test.labels == 1, np.ones((1, BAGS))).auroc[0])
+
+
+def without(part: str, cases: Cases, test: Cases, plan: MilPlan) -> float:
+    """The AUROC with one of the three parts switched off."""
+    kept = fitting.PENALTY, fitting.explained, fitting.difficulty
+    try:
+        if part == "attention penalty":
+            fitting.PENALTY = 0.0
+        elif part == "factor head":
+            fitting.explained = lambda means, factors, strata: np.zeros((0, means.shape[1]))
+        else:
+            fitting.difficulty = lambda bags: np.zeros(len(bags))
+        return auroc(cases, test, plan)
+    finally:
+        fitting.PENALTY, fitting.explained, fitting.difficulty = kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--encoder", default=default_encoder())
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--with-class", type=float, default=0.9)
+    given = parser.parse_args()
+    pool = Pool(Path(os.environ.get("HEMASEEK_DATA", "../shared/data")), given.encoder)
+    parts = ("factor head", "order of difficulty", "attention penalty")
+    print("| seed | plain | with factors | " + " | ".join(f"without {p}" for p in parts) + " |")
+    print("|---" * (3 + len(parts)) + "|")
+    rows = []
+    for seed in range(given.seeds):
+        rng = np.random.default_rng(seed)
+        cases, _ = pool.bags(rng, 0, given.with_class)
+        test, _ = pool.bags(rng, 1, 1 - given.with_class)
+        plain = Cases(cases.bags, cases.patients, cases.labels)
+        plan = MilPlan(folds=3, epochs=40, seed=seed)
+        row = [auroc(plain, test, plan), auroc(cases, test, plan)]
+        row += [without(part, cases, test, plan) for part in parts]
+        rows.append(row)
+        print(f"| {seed} | " + " | ".join(f"{one:.3f}" for one in row) + " |", flush=True)
+    table = np.array(rows)
+    print("| mean | " + " | ".join(f"{one:.3f}" for one in table.mean(axis=0)) + " |")
+    gain = table[:, 1] - table[:, 0]
+    half = 2.776 * gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) == 5 else float("nan")
+    print(f"\npaired gain {gain.mean():.3f}, 95 % interval +- {half:.3f} (t, {len(gain)} seeds)")
+
+
+if __name__ == "__main__":
+    main()
