@@ -22,6 +22,7 @@ from search.api.problems import PROBLEMS, Expected, Problem, add_handlers
 from search.api.routes import (
     atlas,
     calibration,
+    case_groups,
     case_records,
     cases,
     collections,
@@ -47,6 +48,7 @@ ROUTERS: Sequence[APIRouter] = tuple(
     for module in (
         collections,
         questions,
+        case_groups,
         case_records,
         cases,
         calibration,

@@ -1,4 +1,4 @@
-"""The client's calls about case models."""
+"""The client's calls about case models, patients over time, and groups of cases."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from search.client.transport import ServiceError, Transport
+from search.schemas.cases import GroupsAnswer, GroupsQuestion, Timeline
 from search.schemas.mil import MilAnswer, MilModel, MilPlan, MilQuestion
 from search.schemas.versions import ENDED, JobRecord
 
@@ -66,3 +67,12 @@ class ModelCalls(Transport):
         """Apply a case model to a stored case, or to uploaded cells."""
         files = [("images", image) for image in images]
         return self._post(MilAnswer, f"/v1/collections/{collection}/mil/predict", question, files)
+
+    def timeline(self, collection: str, patient: str) -> Timeline:
+        """The cases of one patient in order of date."""
+        path = f"/v1/collections/{collection}/timeline"
+        return self._get(Timeline, path, params={"patient": patient})
+
+    def compare_groups(self, collection: str, question: GroupsQuestion) -> GroupsAnswer:
+        """How two groups of cases differ in their kinds of cells."""
+        return self._post(GroupsAnswer, f"/v1/collections/{collection}/cases/groups", question)

@@ -463,3 +463,100 @@ class CasePlan(Record):
     """Only cases whose record meets this."""
     ask: Annotated[int, Field(ge=1)] | None = None
     """Most cases that are asked about, drawn at random; every one stays a reference."""
+
+
+class Prototype(Record):
+    """A group of cells that look alike, found in the collection."""
+
+    number: int
+    """From 1."""
+    label: str | None
+    """The most frequent label of its cells; `None` where they carry none."""
+    example: Item
+    """The cell nearest to its middle."""
+
+
+class CaseMoment(Record):
+    """One case of a patient, as a point in time."""
+
+    case: str
+    date: datetime.date | None
+    """Of its record, else the earliest day on which its items were acquired."""
+    days: int | None
+    """Since the first dated case."""
+    cells: int
+    differential: dict[str, float]
+    """Share of each label: a reviewer's, else the source's; where no cell has one, of clear votes
+    of neighbours of other patients."""
+    origin: Literal["labels", "votes"]
+    shares: tuple[float, ...]
+    """Share of each prototype."""
+    distance: Annotated[float, Field(ge=0, le=1)]
+    """Share of its cells that would have to change prototype to be as in the first case."""
+    treatment: str | None
+    outcome: str | None
+
+
+class Timeline(Record):
+    """The cases of one patient in order of date; those without a date come last."""
+
+    patient: str
+    collection: str
+    fingerprint: str
+    """Of the encoder."""
+    prototypes: tuple[Prototype, ...]
+    moments: tuple[CaseMoment, ...]
+    warnings: tuple[str, ...] = ()
+    disclaimer: str = DISCLAIMER
+
+
+class GroupsQuestion(Record):
+    """Two groups of cases to be compared, each by its records or by names."""
+
+    first: CaseFilter = CaseFilter()
+    second: CaseFilter = CaseFilter()
+    first_cases: Annotated[tuple[Text, ...], Field(max_length=10_000)] = ()
+    """In place of `first`."""
+    second_cases: Annotated[tuple[Text, ...], Field(max_length=10_000)] = ()
+    prototypes: Annotated[int, Field(ge=2, le=64)] = 12
+    cells: Annotated[int, Field(ge=1, le=MOST_CELLS)] = 500
+    """Cells of each case, at most: the first in order of id, which is as good as drawn."""
+    resamples: Annotated[int, Field(ge=100, le=10_000)] = 2000
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class GroupDifference(Record):
+    """One kind of cells in both groups; each case counts alike."""
+
+    kind: Literal["prototype", "label"]
+    name: str
+    first: float
+    """Mean share over the cases of the first group."""
+    second: float
+    difference: float
+    """Second less first."""
+    low: float
+    """Of the 95 % interval, whole patients drawn, the same for both groups."""
+    high: float
+    clear: bool
+    """Whether 0 is outside the interval also when it is widened for the number of rows
+    (Bonferroni)."""
+    example: Item | None = None
+    """Of a prototype: the cell nearest to its middle."""
+
+
+class GroupsAnswer(Record):
+    """How two groups of cases differ in their cells."""
+
+    collection: str
+    fingerprint: str
+    first_cases: int
+    second_cases: int
+    first_patients: int
+    second_patients: int
+    both: int
+    """Patients with cases in both groups."""
+    rows: tuple[GroupDifference, ...]
+    """Prototypes by falling size of the difference, then labels."""
+    warnings: tuple[str, ...]
+    disclaimer: str = DISCLAIMER

@@ -1,0 +1,153 @@
+"""The cases of one patient in order of time, by labels and by kinds of cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+
+from search.cases.count import count_case
+from search.cases.distances import Floats, histogram
+from search.cases.similar import prototypes_of
+from search.errors import NoSuchCase
+from search.index.contract import Stored, Vectors, scroll_all
+from search.library.collection import Collection
+from search.library.reviews import Reviews
+from search.query.context import Context
+from search.schemas.cases import (
+    CaseCount,
+    CaseMoment,
+    CaseRecord,
+    CountQuestion,
+    Prototype,
+    Timeline,
+)
+from search.schemas.filters import Filter
+
+PROTOTYPES = 12
+CELLS = 500
+MOST = 1000
+"""Cases of one patient."""
+
+
+@dataclass(frozen=True)
+class KnownCase:
+    """A case with its cells and what kinds they are of."""
+
+    name: str
+    patient: str
+    cells: list[Stored]
+    shares: Floats
+    """Of each prototype."""
+
+
+def timeline(context: Context, patient: str) -> Timeline:
+    """The cases of a patient in order of date.
+
+    Raises:
+        NoSuchCase: no item of that patient has a case.
+    """
+    collection = context.collection
+    whole = Filter(patient=(patient,))
+    names = list(collection.store.facet("case", whole, MOST))
+    if not names:
+        raise NoSuchCase("patient", patient, collection.name)
+    prototypes = prototypes_of(context, PROTOTYPES)
+    cases = [read_case(collection, name, prototypes, CELLS) for name in sorted(names)]
+    records = collection.cases.of(names)
+    dates = {
+        one.name: records[one.name].date
+        if one.name in records and records[one.name].date
+        else min((c.item.acquired for c in one.cells if c.item.acquired), default=None)
+        for one in cases
+    }
+    cases.sort(key=lambda one: (dates[one.name] or date.max, one.name))
+    moments = [_moment(collection, one, cases[0], dates, records.get(one.name)) for one in cases]
+    undated = sum(one.date is None for one in moments)
+    return Timeline(
+        patient=patient,
+        collection=collection.name,
+        fingerprint=collection.card.fingerprint,
+        prototypes=described(prototypes, [cell for one in cases for cell in one.cells]),
+        moments=tuple(moments),
+        warnings=(f"{undated} of {len(moments)} cases have no date and stand last.",)
+        if undated
+        else (),
+    )
+
+
+def _moment(
+    collection: Collection,
+    case: KnownCase,
+    first: KnownCase,
+    dates: Mapping[str, date | None],
+    record: CaseRecord | None,
+) -> CaseMoment:
+    question = CountQuestion(case=case.name, cells=CELLS)
+    counted = count_case(collection, Reviews(collection.versions), question)
+    shares, by_labels = _differential(counted)
+    start, today = dates[first.name], dates[case.name]
+    return CaseMoment(
+        case=case.name,
+        date=today,
+        days=(today - start).days if today and start else None,
+        cells=counted.items,
+        differential=shares,
+        origin="labels" if by_labels else "votes",
+        shares=tuple(float(share) for share in case.shares),
+        distance=float(np.abs(case.shares - first.shares).sum() / 2),
+        treatment=record.treatment if record else None,
+        outcome=record.outcome if record else None,
+    )
+
+
+def read_case(collection: Collection, name: str, prototypes: Vectors, cells: int) -> KnownCase:
+    """A case by its first cells in order of id, at most `cells`; an unknown patient gets a name.
+
+    Args:
+        collection: Where it is.
+        name: Of a case that has items.
+        prototypes: n x dim.
+        cells: At most.
+    """
+    found = []
+    for one in scroll_all(collection.store, Filter(case=(name,))):
+        found.append(one)
+        if len(found) == cells:
+            break
+    patients = {one.item.patient for one in found} - {None}
+    rows = np.stack([one.vector for one in found])
+    patient = str(min(patients)) if patients else f"(of {name})"  # type: ignore[type-var]
+    return KnownCase(name, patient, found, histogram(rows, prototypes))
+
+
+def _differential(counted: CaseCount) -> tuple[dict[str, float], bool]:
+    """Shares of labels, largest first, and whether these are labels and not votes."""
+    labels = Counter({row.label: row.reviewed for row in counted.rows if row.reviewed})
+    votes = Counter({row.label: row.voted for row in counted.rows if row.voted})
+    chosen = labels or votes
+    shares = {label: n / chosen.total() for label, n in chosen.most_common()}
+    return shares, bool(labels)
+
+
+def described(prototypes: Vectors, cells: Sequence[Stored]) -> tuple[Prototype, ...]:
+    """The prototypes that any of the cells belongs to."""
+    cosines = np.stack([one.vector for one in cells]) @ prototypes.T
+    of = cosines.argmax(axis=1)
+    found = []
+    for at in range(len(prototypes)):
+        rows = np.flatnonzero(of == at)
+        if not len(rows):
+            continue
+        labels = Counter(label for row in rows if (label := cells[int(row)].item.label) is not None)
+        found.append(
+            Prototype(
+                number=at + 1,
+                label=labels.most_common(1)[0][0] if labels else None,
+                example=cells[int(rows[cosines[rows, at].argmax()])].item,
+            )
+        )
+    return tuple(found)
