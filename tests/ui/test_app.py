@@ -417,3 +417,28 @@ def test_every_page_opens(live: Live, monkeypatch: pytest.MonkeyPatch, name: str
 
     assert not app.exception
     assert "<h1>" in html(app)
+
+
+def test_a_gate_is_kept_in_the_library_under_its_name_and_removed(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(live.url) as client:
+        name = client.collections()[0].name
+        drawn_on = client.map(name)
+        low, high = min(*drawn_on.x, *drawn_on.y) - 1, max(*drawn_on.x, *drawn_on.y) + 1
+        corners = f"{low},{low};{high},{low};{high},{high};{low},{high}"
+        monkeypatch.setenv("HEMASEEK_SERVICE_URL", live.url)
+        script = "from ui.screens import atlas\natlas.show()"
+        app = AppTest.from_string(script, default_timeout=60)
+        app.query_params["method"] = "pca"
+        app.query_params["gates"] = f"Gate 1:{corners}"
+        app.run()
+        app.text_input(key="atlas-name-Gate 1").set_value("everything")
+        app.button(key="atlas-keep").click().run()
+        (kept,) = client.gates(name).gates
+
+        assert not app.exception
+        assert (kept.gate.name, kept.gate.method) == ("everything", "pca")
+        assert kept.cells == len(drawn_on.ids)
+        app.button(key="atlas-remove").click().run()
+        assert client.gates(name).gates == ()

@@ -295,7 +295,10 @@ def tune(config: TuneConfig, console: Console) -> Tuned:
     model = Classifier(start, config, len(names)).to(device)
     epochs = fit(model, cells, fold, fold.train[inner.test], config)
     tuned = cells.mapped(model.eval(), fold.test, size).argmax(1).numpy()
-    known, near = truth[fold.train], exact.search(vectors[fold.test], vectors[fold.train], 20)
+    known, near = (
+        truth[fold.train],
+        exact.search(vectors[fold.test], vectors[fold.train], min(20, len(fold.train))),
+    )
     predicted = {
         "tuned": tuned,
         "20-NN": votes(known[near[0]], near[1], len(names), "uniform").first,
