@@ -47,14 +47,15 @@ class Cuts(BaseModel):
     )
 
     cut: tuple[Literal["whole", "patches", "cells", "tiles"], ...] = ("whole",)
-    """What an image is, of all sources or of each: a whole file; patches of a smear field in a
-    grid at its own scale; cells that are found in a field; tiles of a slide."""
+    """What an image is, of all sources or of each (`patches,whole`): a whole file; patches of a
+    smear field in a grid at its own scale; cells that are found in a field; tiles of a slide."""
     cut_px: Pixels = 224
     """Side of a patch in pixels of its field, and of a tile in pixels of its scale."""
     cut_um_per_px: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
         0.5,
     )
-    """Scales of tiles in micrometres per pixel; with several, each slide is tiled at each."""
+    """Scales of tiles in micrometres per pixel; with several (`0.25,0.5`), each slide is tiled at
+    each."""
     cut_covered: Share = 0.1
     """The blank rule: the least share of a patch that cells cover, or of a tile that tissue does;
     0 keeps empty glass."""
