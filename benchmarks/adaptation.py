@@ -75,7 +75,7 @@ def line(
 
 
 def _scored(truth: NDArray[np.int64], called: NDArray[np.int64], classes: int) -> list[float]:
-    found = scores(confusion(truth, called, classes, silent=True))
+    found = scores(confusion(truth, called, classes, unanswered=True))
     return [found["weighted_f1"], found["balanced_accuracy"]]
 
 

@@ -15,11 +15,15 @@ Pooling = Literal["cls", "mean", "none"]
 
 NOT_IN_FINGERPRINT = frozenset({"id", "licence", "source", "field_of_view_um", "notes"})
 """Facts about an encoder that do not change its vectors."""
+LATER = frozenset({"adapted", "parts"})
+"""Facts that older cards do not have."""
 
 
 LONGEST = {"notes": 10_000, "source": 2000}
 """Most characters of a text; of all others `LONGEST_TEXT`."""
 LONGEST_TEXT = 500
+NUMBERS = frozenset({"dim", "input_px", "patch_px", "mean", "std", "parts", "field_of_view_um"})
+"""Facts that are no text."""
 LARGEST = {"dim": 65_536, "input_px": 16_384, "patch_px": 16_384}
 
 
@@ -67,6 +71,9 @@ class EncoderCard:
     adapted: str | None = None
     """Kind and digest of the transform that a library fitted on its own vectors; `None` for the
     encoder's vectors as they are."""
+    parts: tuple[int, ...] | None = None
+    """Lengths of the vectors that stand behind each other, where several encoders make one vector;
+    `None` for one encoder."""
     field_of_view_um: float | None = None
     """Side of the image that the encoder was trained on, in micrometres; `None` if unknown."""
     licence: str = "unknown"
@@ -104,8 +111,9 @@ class EncoderCard:
         return json.dumps({**self._facts(), "fingerprint": self.fingerprint}, indent=2) + "\n"
 
     def _facts(self) -> dict[str, Any]:
-        """Every field; `adapted` only where there is one, so that older fingerprints stay."""
-        return {k: v for k, v in asdict(self).items() if k != "adapted" or v is not None}
+        """Every field; `LATER` ones only where they say something, so that older fingerprints
+        stay."""
+        return {k: v for k, v in asdict(self).items() if k not in LATER or v is not None}
 
     @classmethod
     def from_json(cls, text: str, where: str = "card.json") -> EncoderCard:
@@ -127,7 +135,7 @@ class EncoderCard:
             raise CardError(
                 f"{where} has unknown fields {sorted(unknown)}; is it of a newer version?"
             )
-        for name in ("mean", "std"):
+        for name in ("mean", "std", "parts"):
             if isinstance(facts.get(name), list):
                 facts[name] = tuple(facts[name])
         try:
@@ -150,7 +158,7 @@ class EncoderCard:
 def _check_words(card: EncoderCard) -> None:
     for field in fields(card):
         value = getattr(card, field.name)
-        if field.name in {"dim", "input_px", "patch_px", "mean", "std", "field_of_view_um"}:
+        if field.name in NUMBERS:
             continue
         optional = field.default is None
         if not isinstance(value, str) and not (optional and value is None):
@@ -187,9 +195,20 @@ def _check_numbers(card: EncoderCard) -> None:
             raise CardError(f"card {card.id!r}: {name} must be three finite numbers, got {values}")
     if any(s <= 0 for s in card.std):
         raise CardError(f"card {card.id!r}: std must be positive, got {card.std}")
+    if card.parts is not None and not _parts_of(card.parts, card.dim):
+        raise CardError(
+            f"card {card.id!r}: parts must be two or more lengths whose sum is dim {card.dim}, "
+            f"got {card.parts!r}"
+        )
     view = card.field_of_view_um
     if view is not None and not (_finite(view) and 0 < view <= 1e6):
         raise CardError(f"card {card.id!r}: field_of_view_um must be positive, got {view!r}")
+
+
+def _parts_of(parts: object, dim: int) -> bool:
+    if not isinstance(parts, tuple) or len(parts) < 2:
+        return False
+    return all(type(part) is int and part > 0 for part in parts) and sum(parts) == dim
 
 
 def _finite(value: object) -> bool:

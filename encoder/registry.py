@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from encoder.card import EncoderCard
+from encoder.combined import JOIN, combined
 from encoder.contract import Encoder, EncoderError, Network, need_torch
 from encoder.features import colour, measured
 from encoder.networks import baselines, published
@@ -37,7 +38,8 @@ class UnknownEncoder(EncoderError):
         hint = f" Did you mean {near[0]!r}?" if near else ""
         super().__init__(
             f"unknown encoder {id!r}.{hint} Known: {', '.join(known())}; "
-            "or a folder with a card.json, or timm:hf-hub:OWNER/NAME, or timm:local-dir:PATH"
+            "or a folder with a card.json, or timm:hf-hub:OWNER/NAME, or timm:local-dir:PATH; or "
+            "several joined by a plus"
         )
 
 
@@ -78,7 +80,8 @@ def load(id: str, *, weights: Path | None = None, device: Device = "auto") -> En
 
     Args:
         id: A name in `known()`, a folder with a `card.json` (an export of `train`), or a timm
-            source `timm:hf-hub:OWNER/NAME[@REVISION]` or `timm:local-dir:PATH`.
+            source `timm:hf-hub:OWNER/NAME[@REVISION]` or `timm:local-dir:PATH`; or several of
+            these joined by a plus, whose vectors then stand behind each other.
         weights: The weights file; `None` looks in the weights folder and then downloads.
         device: `auto` takes the GPU if there is one.
 
@@ -99,4 +102,6 @@ def load(id: str, *, weights: Path | None = None, device: Device = "auto") -> En
     folder = shipped().get(id, Path(id))
     if folder.is_dir():
         return export.load_folder(folder, device)
+    if JOIN in id:
+        return combined([load(part, device=device) for part in id.split(JOIN)])
     raise UnknownEncoder(id)

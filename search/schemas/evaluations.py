@@ -78,8 +78,9 @@ class EvaluationPlan(Record):
     cases: CasePlan | None = None
     """Evaluate similar cases instead of cells; of the rest only `resamples` and `seed` count."""
     adapt: Annotated[str, Field(pattern=r"^[a-z]+(\+[a-z]+)*$", max_length=100)] | None = None
-    """Score an adaptation of this kind (`align`, `metric`, `align+metric`), fitted anew on the
-    training part of each fold. Folds of whole patients or sources stand for each one in turn."""
+    """Score an adaptation of this kind (`align`, `metric`, `fuse`, or several joined by a plus),
+    fitted anew on the training part of each fold. Folds of whole patients or sources stand for
+    each one in turn."""
 
     @field_validator("ks")
     @classmethod

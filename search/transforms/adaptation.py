@@ -18,9 +18,14 @@ from search.disk.atomic import write_durably
 from search.errors import StoreError
 from search.transforms.align import Align
 from search.transforms.contract import CannotFit, Sample, Transform, Vectors, Words
+from search.transforms.fuse import Fuse
 from search.transforms.metric import Metric
 
-KINDS: dict[str, type[Align] | type[Metric]] = {"align": Align, "metric": Metric}
+KINDS: dict[str, type[Transform]] = {
+    "align": Align,
+    "metric": Metric,
+    "fuse": Fuse,
+}
 """Every transform by its name; to add one, add its line. Chains are joined by a plus."""
 FACTS = "adaptation.json"
 TABLES = "adaptation.safetensors"
@@ -69,7 +74,7 @@ class Adaptation:
             whole.update(name.encode() + np.ascontiguousarray(table).tobytes())
         name = f"{self.kind} {whole.hexdigest()[:16]}"
         patches = self.base.patch_px if self.dim == self.base.dim else None
-        return replace(self.base, dim=self.dim, patch_px=patches, adapted=name)
+        return replace(self.base, dim=self.dim, patch_px=patches, parts=None, adapted=name)
 
     @classmethod
     def fit(cls, kind: str, sample: Sample, base: EncoderCard, field: str = "site") -> Adaptation:
@@ -84,6 +89,7 @@ class Adaptation:
         Raises:
             CannotFit: an unknown kind, or a sample that lacks what one of them needs.
         """
+        sample = replace(sample, parts=base.parts or ())
         vectors, steps = sample.vectors, []
         for name in kinds_in(kind):
             step = KINDS[name].fit(sample.with_vectors(vectors))
@@ -175,7 +181,7 @@ def kinds_in(kind: str) -> list[str]:
     """The kinds of a chain.
 
     Raises:
-        CannotFit: an unknown one, or one twice.
+        CannotFit: an unknown one, one twice, or `fuse` behind another.
     """
     names = kind.split("+")
     unknown = [name for name in names if name not in KINDS]
@@ -183,6 +189,11 @@ def kinds_in(kind: str) -> list[str]:
         raise CannotFit(
             f"unknown kind of adaptation {kind!r}; known are {', '.join(KINDS)}, each at most "
             "once, joined by a plus: align+metric"
+        )
+    if "fuse" in names[1:]:
+        raise CannotFit(
+            f"in {kind!r} fuse must come first, since it tells the encoders' numbers apart: "
+            f"{'+'.join(['fuse', *(name for name in names if name != 'fuse')])}"
         )
     return names
 

@@ -31,13 +31,17 @@ class Sample:
     """Label of each row; only `metric` reads them."""
     groups: Rows
     """Equal for rows that belong to one patient, case or source."""
+    parts: tuple[int, ...] = ()
+    """Lengths of the vectors that stand behind each other in a row, where several encoders made
+    it."""
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def take(self, rows: Rows | NDArray[np.bool_]) -> Sample:
         """Some of the rows."""
-        return Sample(self.vectors[rows], self.sites[rows], self.labels[rows], self.groups[rows])
+        taken = (self.vectors[rows], self.sites[rows], self.labels[rows], self.groups[rows])
+        return Sample(*taken, self.parts)
 
     def with_vectors(self, vectors: Vectors) -> Sample:
         """The same rows with other vectors."""
@@ -46,6 +50,15 @@ class Sample:
 
 class Transform(Protocol):
     """A fitted transform. It never changes; `with_site` gives another one."""
+
+    @classmethod
+    def fit(cls, sample: Sample) -> Transform:
+        """The transform that a sample gives.
+
+        Raises:
+            CannotFit: the sample lacks what it needs.
+        """
+        ...
 
     @property
     def dim(self) -> int:

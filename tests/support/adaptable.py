@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from versioned import mixed
 
+from encoder.combined import combined
 from encoder.contract import RGB, Encoder
 from search.library.library import Library
 from search.library.shards import Entry, make_thumbnail
@@ -17,8 +18,9 @@ EACH = 80
 
 
 def encoder_of(id: str) -> Encoder:
-    """The encoder `mixed-1`, whatever is named."""
-    return mixed(1, dim=16)
+    """The encoder `mixed-1`, or that and `mixed-2` as one where two are named."""
+    one = mixed(1, dim=16)
+    return combined([one, mixed(2, dim=12)]) if "+" in id else one
 
 
 def picture(at: int, label: str, site: str) -> RGB:
@@ -48,13 +50,13 @@ def pictured() -> list[tuple[Item, RGB]]:
     return found
 
 
-def fill_sites(folder: Path) -> Library:
-    """A library with the collection `cells` of all of them."""
+def fill_sites(folder: Path, id: str = "mixed-1") -> Library:
+    """A library with the collection `cells` of all of them, as an encoder sees them."""
     library = Library.open(folder / "library")
-    encoder = encoder_of("mixed-1")
+    encoder = encoder_of(id)
     pairs = pictured()
     vectors = encoder.embed([image for _, image in pairs])
-    with library.create("cells", encoder.card, "mixed-1") as cells:
+    with library.create("cells", encoder.card, id) as cells:
         cells.add(
             [
                 Entry(item, row, make_thumbnail(image))

@@ -120,8 +120,9 @@ def adapt(
 ) -> None:
     """Fit a transform on the stored vectors and build a version with it; embeds nothing again.
 
-    align brings sites together without labels; metric lets labels choose what counts. It is scored
-    on sites (else patients, else sources) that it was not fitted on. Exits 1 if a check fails.
+    align brings sites together without labels; metric lets labels choose what counts; fuse, for
+    two encoders (a+b), puts what they agree on first. Kinds are joined by a plus. It is scored on
+    sites (else patients, else sources) that it was not fitted on. Exits 1 if a check fails.
     """
     from encoder.registry import load
     from ingest.slides.rereading import Rereader

@@ -63,7 +63,9 @@ Split = Literal[
 Weighting = Literal["uniform", "similarity", "softmax"]
 GroupField = Literal["case", "patient", "source"]
 BalanceField = Literal["site", "source", "patient", "dataset", "scanner"]
-Adaptation = Literal["align", "metric", "align+metric"]
+Adaptation = Literal[
+    "align", "metric", "fuse", "align+metric", "fuse+align", "fuse+metric", "fuse+align+metric"
+]
 Origin = Literal["site", "scanner", "stain", "dataset"]
 """Words that options take: those of the wire models, which are too slow to import for a line of
 help; a test holds the two to be equal."""

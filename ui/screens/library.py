@@ -279,6 +279,11 @@ ADAPTATIONS = {
     "align": "Sites are aligned, without labels",
     "align+metric": "Sites are aligned, then labels choose",
 }
+FUSIONS = {
+    "fuse": "What the encoders agree on comes first, without labels",
+    "fuse+metric": "The encoders are fused, then labels choose",
+}
+"""For a collection of several encoders."""
 
 
 def _adapt(place: Place) -> None:
@@ -289,7 +294,8 @@ def _adapt(place: Place) -> None:
             "again. The new version becomes active only if it scores better on sites (or patients) "
             "that it was not fitted on.</p>"
         )
-        kind = st.selectbox("Kind", list(ADAPTATIONS), format_func=ADAPTATIONS.__getitem__)
+        kinds = ADAPTATIONS | (FUSIONS if "+" in place.facts.encoder else {})
+        kind = st.selectbox("Kind", list(kinds), format_func=kinds.__getitem__)
         field = st.selectbox("Sites are distinguished by", ["site", "scanner", "stain", "dataset"])
         sent = st.form_submit_button("Adapt the collection")
     if not sent:

@@ -51,3 +51,16 @@ def test_what_the_data_does_not_allow_exits_1_in_words(library: Path) -> None:
 
     assert done.returncode == 1
     assert "no item has a date of acquisition" in done.stderr
+
+
+def test_a_transform_is_scored_inside_the_folds(library: Path) -> None:
+    words = ["--library", str(library), "-k", "5", "--resamples", "20", "--no-probe", "--no-index"]
+
+    done = hemaseek(
+        "evaluate", *words, "--split", "stratified", "--folds", "3", "--adapt", "metric"
+    )
+
+    assert done.returncode == 0, done.stderr
+    result = EvaluationRecord.model_validate(json.loads(done.stdout)).result
+    assert result is not None
+    assert any("vectors adapted by 'metric', fitted anew" in note for note in result.notes)

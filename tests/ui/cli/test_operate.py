@@ -95,3 +95,10 @@ def test_cases_alike_are_found_and_never_the_own_patient(library: Path) -> None:
     assert len(found["cases"]) == 3
     for match in found["cases"]:
         assert "synthetic-patient-00" not in match["patients"]
+
+
+def test_a_collection_is_adapted_without_embedding_anything(library: Path) -> None:
+    (done,) = printed(library, "adapt", "--kind", "metric", "--force")
+
+    assert done["switched"]
+    assert (done["embedded"], done["copied"]) == (0, done["items"])
