@@ -11,6 +11,7 @@ import pytest
 from random_library import CARD, LABELS, random_entries, random_service, thumbnail
 
 from search.errors import NoCalibration
+from search.library.reviews import Reviews
 from search.library.shards import Entry
 from search.query.answer import answer as search
 from search.query.answer import answer_with_vote
@@ -203,3 +204,25 @@ def test_it_is_held_out_by_patient_so_that_noise_is_not_called_certain(
         assert max(bin.probability for bin in fit.reliability) < 0.7
     finally:
         service.close()
+
+
+def test_reviews_make_it_stale_for_votes_by_them_and_not_for_recorded_labels(
+    service: Service, entries: list[Entry]
+) -> None:
+    service.context().calibrate(PLAN)
+    question = Question(item=entries[0].item.id, k=10)
+    plain = question.model_copy(update={"labels": "recorded"})
+    before = answer_with_vote(service.context(), plain)
+    Reviews(service.collection().versions).add([(entries[1].item, "BL", None)], "key", "Ada")
+
+    assert answer_with_vote(service.context(), question).calibration == "stale"
+    after = answer_with_vote(service.context(), plain)
+    assert (after.probability, after.state, after.vote) == (
+        before.probability,
+        before.state,
+        before.vote,
+    )
+    fitted = service.context().calibrate(PLAN)
+    assert fitted.reviews is not None
+    assert answer_with_vote(service.context(), question).calibration == "applied"
+    assert answer_with_vote(service.context(), plain).calibration == "stale"
