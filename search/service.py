@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from encoder.stains.stained import as_carded
 from search.disk.atomic import sweep, write_durably
 from search.disk.space import DiskTrouble
 from search.errors import CannotOpen, StoreBusy, StoreDown
-from search.evaluation.kept import Evaluations
 from search.index.contract import need_same_encoder
 from search.library.collection import Collection
 from search.library.indexes import embedded, on_server
@@ -29,6 +29,9 @@ from search.query.context import Context, Memory
 from search.query.pictures import MemoryBudget, Pictures
 from search.settings import Settings
 from search.transforms.encoder import AdaptedEncoder
+
+if TYPE_CHECKING:
+    from search.evaluation.kept import Evaluations
 
 PROTOTYPES = 16
 """Sets of prototypes that are kept in memory."""
@@ -91,11 +94,10 @@ class Service:
         self.encoders = Encoders(load_encoder or (lambda id: load(id, device=settings.device)))
         self.jobs = Jobs(library.folder / "jobs")
         self.models = Models(library.folder / "mil")
-        self.evaluations = Evaluations(library.folder / "evaluations", self.jobs, self.context)
+        self._evaluations: Evaluations | None = None
         self.pictures = Pictures(
             MemoryBudget(settings.picture_bytes), int(settings.max_megapixels * 1e6)
         )
-        self.evaluations.sweep()
         sweep(library.folder)
         self._memory, self._prototypes = Memory(), Memory(PROTOTYPES)
         self._collections = OpenCollections(library, self.encoders.prepare)
@@ -104,6 +106,18 @@ class Service:
         """Collections that cannot be opened, and why; the others answer."""
         for name in library.names():
             self._try_to_open(name)
+
+    @property
+    def evaluations(self) -> Evaluations:
+        """Its evaluations; what killed ones left is removed as they are first asked for."""
+        from search.evaluation.kept import Evaluations  # a search need not wait for its import
+
+        with self._opening:
+            if self._evaluations is None:
+                folder = self.library.folder / "evaluations"
+                self._evaluations = Evaluations(folder, self.jobs, self.context)
+                self._evaluations.sweep()
+            return self._evaluations
 
     def _try_to_open(self, name: str) -> None:
         try:

@@ -54,7 +54,8 @@ TURN = 32
 SCANS_WORTH = 2
 """A walk under a filter without links of its own (`search.index.contract.mixed`) looks at so many
 times more than one under a value that has them, so a scan is worth it for so many times more
-vectors."""
+vectors, at the usual `ef`; where a build raised it, a walk takes longer in proportion and a scan
+does not."""
 
 
 class EdgeStore(Closing):
@@ -274,7 +275,8 @@ class EdgeStore(Closing):
         request = engine.CountRequest(exact=False, filter=filter_of(met, []))
         with self._shard.turn() as shard:
             left = int(shard.count(request))
-        return left * self.card.dim * 4 < SCANS_WORTH * self.settings.scan_below_kb * 1024
+        worth = SCANS_WORTH * max(1.0, self.settings.ef / IndexSettings.ef)
+        return left * self.card.dim * 4 < worth * self.settings.scan_below_kb * 1024
 
     def _widen(self, ef: int) -> None:
         manifest = self._shard.manifest

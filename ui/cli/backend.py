@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from search.client.client import Client
-from search.client.transport import ServiceDown, ServiceError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from search.client.client import Client
     from search.library.jobs import Job
     from search.schemas.answers import Answer, VoteAnswer
     from search.schemas.calibration import Calibration, CalibrationPlan
@@ -151,6 +149,9 @@ class Local:
 
 def answers(settings: Settings) -> bool:
     """Whether a service answers where the settings say one is."""
+    from search.client.client import Client
+    from search.client.transport import ServiceDown, ServiceError
+
     with Client(settings.url, timeout=5) as client:
         try:
             client.health()
@@ -172,6 +173,9 @@ def running_service(settings: Settings) -> Client | None:
             return None  # the note is rewritten by the next service
     if not url:
         return None
+    from search.client.client import Client
+    from search.client.transport import ServiceDown
+
     key = settings.api_key
     client = Client(url, key.get_secret_value() if key else None)
     try:
