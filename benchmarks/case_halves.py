@@ -140,11 +140,13 @@ def main() -> None:
     words.add_argument("--reference", type=Path, nargs="*", default=[])
     words.add_argument("--differentials", type=Path)
     words.add_argument("--circle", action="store_true")
+    words.add_argument("--kept", action="store_true", help="ask the library as it is")
     given = words.parse_args()
     settings = Settings(library=given.library)
     with TemporaryDirectory() as folder:
-        manifest = halves(given.table, given.fields, Path(folder), given.circle)
-        for paths in ([manifest], *([path] for path in given.reference)):
+        most = 0 if given.kept else given.fields
+        manifest = halves(given.table, most, Path(folder), given.circle)
+        for paths in () if given.kept else ([manifest], *([path] for path in given.reference)):
             run = perform(Request(paths=paths), settings)
             print(run.report)
     service = Service.open(settings)
