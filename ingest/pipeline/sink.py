@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from encoder.card import EncoderCard
+from search.cases.represented import prepare
 from search.disk.closing import Closing
 from search.errors import NoSuchCollection, StoreDown, StoreError, WrongEncoder
 from search.index.contract import BuildReport, scroll_all
@@ -129,7 +130,9 @@ class LibrarySink(Closing):
 
     def build(self) -> BuildReport:
         """See `Sink.build`."""
-        return self._collection.build()
+        report = self._collection.build()
+        prepare(self._collection)
+        return report
 
     def close(self) -> None:
         """See `Sink.close`."""

@@ -247,6 +247,13 @@ def build(collection: Collection, by: By = "case", found: Found = "all") -> int:
         return len(rows.bags)
 
 
+def prepare(collection: Collection) -> None:
+    """After the index was built, represent the cases of a collection that is too large for a
+    question to do it."""
+    if collection.store.count() > INLINE:
+        build(collection)
+
+
 class _Rows:
     """The items of a collection, by bag."""
 

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from encoder.card import EncoderCard
 from search.api.access import Access, Lists, Reads, Writes, api_router
 from search.api.bodies import read_body
+from search.cases.represented import prepare
 from search.library.collection import Added, Collection
 from search.library.uploads import check_shard
 from search.query.context import Context
@@ -125,8 +126,11 @@ def update_items(name: str, changed: Items, access: Writes) -> Written:
 
 @router.post("/collections/{name}/build")
 def build(name: str, access: Writes) -> Built:
-    """Build the search graph over everything stored, and measure its recall."""
-    report = access.context(name).collection.build()
+    """Build the search graph over everything stored, and measure its recall; and what represents
+    the cases of a large collection."""
+    collection = access.context(name).collection
+    report = collection.build()
+    prepare(collection)
     return Built(
         points=report.points,
         seconds=report.seconds,

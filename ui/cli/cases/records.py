@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from ui.cli.options import CollectionOption, LibraryOption, settings_for
 
 if TYPE_CHECKING:
     from search.schemas.cases import CaseAnswer, CaseRecord, CaseRecordsWritten
+    from search.schemas.evaluations import CaseEvaluation
 
 
 class ByName(TyperGroup):
@@ -176,6 +178,98 @@ def similar(
         _print_similar(found)
     else:
         typer.echo(found.model_dump_json())
+
+
+@cases.command("evaluate")
+def evaluate(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    column: Annotated[str, typer.Option(help="Column of the records.")] = "diagnosis",
+    distance: Annotated[
+        list[str] | None, typer.Option(help="How cases are compared; repeat for more.")
+    ] = None,
+    white: Annotated[bool, typer.Option("--white", help="Leave red cells out.")] = False,
+    k: Annotated[int, typer.Option("-k", min=1, max=50, help="Cases that vote.")] = 5,
+    ask: Annotated[int | None, typer.Option(min=1, help="Most cases asked about.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Score similar cases: do the nearest cases of other patients have the same diagnosis?
+
+    Intervals are 95 %, over whole patients. Prints the record as JSON, or tables at a terminal.
+    """
+    from search.schemas.cases import CasePlan
+    from search.schemas.evaluations import EvaluationPlan
+    from ui.cli.backend import serving
+    from ui.cli.evaluating import finished
+    from ui.cli.output import for_people
+
+    settings = settings_for(library=library, collection=collection)
+    facts: dict[str, Any] = {"column": column, "k": k, "ask": ask}
+    facts |= {"found": "white" if white else "all"}
+    if distance:
+        facts["distances"] = distance
+    cases_plan = CasePlan.model_validate(facts)
+    plan = EvaluationPlan(collection=settings.collection, cases=cases_plan, seed=seed)
+    with serving(settings) as backend:
+        record = finished(backend, plan)
+    if record.cases is None:
+        typer.echo(f"{record.state}: {record.error or 'it did not end'}", err=True)
+        raise typer.Exit(1)
+    if for_people():
+        print_case_scores(record.cases)
+    else:
+        typer.echo(record.model_dump_json())
+
+
+@cases.command("build")
+def build_vectors(
+    library: LibraryOption = None,
+    collection: CollectionOption = None,
+    found: Annotated[str, typer.Option(help="all, or white: without red cells.")] = "all",
+    by: Annotated[str, typer.Option(help="case, or source: slides of tiles.")] = "case",
+) -> None:
+    """Make mosaics and vectors of the cases of a large collection, after its ingest.
+
+    In a collection of up to 50,000 cells the first question makes them.
+    """
+    from search.cases.represented import build
+    from ui.cli.options import opened
+
+    if found not in ("all", "white") or by not in ("case", "source"):
+        raise typer.BadParameter("expected --found all or white, and --by case or source")
+    lib, name, _ = opened(library, collection)
+    with lib.collection(name) as one:
+        count = build(one, by, found)  # type: ignore[arg-type]
+    typer.echo(json.dumps({"collection": name, "by": by, "found": found, "represented": count}))
+
+
+def print_case_scores(found: CaseEvaluation) -> None:
+    """Print the scores of every distance with their intervals, by label, and notes."""
+    from ui.cli.output import table
+
+    names = ("top_1", "top_3", "top_5", "map", "vote")
+    rows = []
+    for one in found.scores:
+        cells: list[str] = [one.distance]
+        for name in names:
+            span = one.intervals[name]
+            ends = f" [{100 * span.low:.0f}, {100 * span.high:.0f}]"
+            cells.append(f"{100 * getattr(one, name):.1f}{ends}")
+        over = one.over_mean and one.over_mean["map"]
+        cells.append(f"{100 * over.difference:+.1f}, p {over.p:.3f}" if over else "")
+        rows.append((*cells, one.worst))
+    chance = [f"{100 * found.chance[name]:.1f}" if name in found.chance else "" for name in names]
+    rows.append(("chance", *chance, "", ""))
+    title = f"{found.asked} of {found.cases} cases of {found.patients} patients by {found.column}"
+    table(title, ("", "top 1", "top 3", "top 5", "mAP", "vote", "mAP over mean", "worst"), rows)
+    best = max(found.scores, key=lambda one: one.map)
+    labels = [
+        (one.label, one.cases, f"{100 * one.top_1:.0f}", f"{100 * one.vote:.0f}")
+        for one in best.labels
+    ]
+    table(f"by {best.distance}", (found.column, "n", "top 1", "vote"), labels)
+    for note in found.notes:
+        typer.echo(f"- {note}")
 
 
 def _write(facts: dict[str, Any], library: Path | None, collection: str | None, keep: bool) -> None:
