@@ -240,6 +240,16 @@ class Order:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
+def free_bytes() -> int | None:
+    """Memory that can be had without swapping; `None` where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0][1]) * 1024 if found else None
+
+
 class Feed:
     """Batches by position, decoded ahead of time, with the seconds that the caller waited."""
 
@@ -260,8 +270,18 @@ class Feed:
             self._hold(device if hold == "device" else torch.device("cpu"))
 
     def _hold(self, where: torch.device) -> None:
-        """Decode everything once. The good rows stay as uint8; the others are noted."""
+        """Decode everything once. The good rows stay as uint8; the others are noted.
+
+        Raises:
+            DataError: more than there is memory for.
+        """
         n, px = len(self.images), self.images.px
+        free = free_bytes()
+        if free is not None and n * px * px * 3 > free:
+            raise DataError(
+                f"{n:,} images of {px} px take {n * px * px * 3 / 1e9:,.1f} GB and "
+                f"{free / 1e9:,.1f} GB of memory are free; decode them as they come (--hold disk)"
+            )
         held = np.empty((n, px, px, 3), np.uint8)
         self._row = np.full(n, -1, np.int64)
         kept = 0

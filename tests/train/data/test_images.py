@@ -163,3 +163,10 @@ def test_a_batch_says_which_images_it_holds(spoiled, hold):
     assert len(source.numbers) == len(batch) < len(source.images)
     again = [source.images.decode(int(at)) for at in source.numbers]
     assert np.array_equal(batch.permute(0, 2, 3, 1).numpy(), np.stack(again))
+
+
+def test_more_images_than_memory_are_refused_before_they_are_decoded(cells, monkeypatch):
+    monkeypatch.setattr("train.data.images.free_bytes", lambda: 10_000)
+    with pytest.raises(DataError, match=r"16 images of 16 px take .*--hold disk"):
+        feed(cells, "memory")
+    feed(cells, "disk").close()
