@@ -13,6 +13,7 @@ from search.schemas.items import Box, ItemId, Record
 from search.schemas.questions import RELATIONS, About, Examples, Question, Refinement
 
 LISTED = ("like", "unlike")
+BOXES = ("crop", "region")
 DEFAULT_K = 10
 MOST_COMPARED = 4
 """Hits beside a query on Compare."""
@@ -28,6 +29,8 @@ class Searching(Record):
     """Id (digest of the bytes) of the uploaded picture that is the query."""
     crop: Box | None = None
     """The part of the uploaded picture that is the query."""
+    region: Box | None = None
+    """The part of the query picture (of the crop, where there is one) that the gallery follows."""
     k: int = DEFAULT_K
     grouped: bool = True
     """One group for each patient, best first."""
@@ -45,8 +48,8 @@ class Searching(Record):
 
     @property
     def refined(self) -> bool:
-        """Whether anything is wanted more or less of."""
-        return bool(self.like or self.unlike)
+        """Whether anything is wanted more or less of, or a part of the picture alone."""
+        return bool(self.like or self.unlike or self.region)
 
     @property
     def um_given(self) -> float | None:
@@ -71,6 +74,7 @@ class Searching(Record):
                 **grouping,
                 "like": self.like,
                 "unlike": self.unlike,
+                "region": None if self.region is None or self.item else self.region.model_dump(),
                 "show_examples": True,
                 "strategy": "best_score" if self.unlike else "average_vector",
             }
@@ -103,7 +107,7 @@ class Searching(Record):
         facts.pop("patient", None)  # a link is passed on
         found = {}
         for name, value in facts.items():
-            if name == "crop":
+            if name in BOXES:
                 value = ",".join(str(value[side]) for side in ("x", "y", "w", "h"))
             elif name in LISTED:
                 value = ",".join(value)
@@ -126,7 +130,7 @@ class Searching(Record):
             if name not in cls.model_fields or name == "patient":
                 continue
             try:
-                if name == "crop":
+                if name in BOXES:
                     sides = [int(side) for side in value.split(",")]
                     found[name] = dict(zip(("x", "y", "w", "h"), sides, strict=True))
                 elif name in LISTED:

@@ -24,6 +24,8 @@ from ui.widgets.board import board
 from ui.widgets.paste import pasted
 
 TYPES = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "gif"]
+NOTHING_MORE: dict[str, object] = {"crop": None, "like": (), "unlike": (), "region": None}
+"""What a new query leaves of the one before."""
 FIELD_PX = 420
 """An uploaded picture with a longer side than this is taken for a field of many cells."""
 
@@ -60,7 +62,7 @@ def begin(place: Place, search: Searching) -> None:
     )
     pressed = board(f'<ol class="hs-grid" aria-label="Samples">{cards}</ol>', f"samples-{at}")
     if pressed is not None:
-        change(search, item=pressed.id, upload=None, crop=None)
+        change(search, item=pressed.id, upload=None, crop=None, region=None)
 
 
 def uploader(label: str, key: str) -> tuple[str, bytes] | None:
@@ -78,7 +80,14 @@ def take(place: Place, search: Searching, name: str, content: bytes) -> None:
         st.html(states.notes([f"{words}."], "bad"))
         return
     upload = Upload.of(content, name)
-    changes = {"upload": upload.id, "item": None, "crop": None, "like": (), "unlike": ()}
+    changes = {
+        "upload": upload.id,
+        "item": None,
+        "crop": None,
+        "like": (),
+        "unlike": (),
+        "region": None,
+    }
     try:
         with st.spinner(f"Reading {name}"):
             if is_field(upload):
@@ -119,7 +128,7 @@ def _open(place: Place, search: Searching, typed: str) -> None:
             words = "It may have been deleted or re-indexed, or lie in another collection."
         st.html(states.notes([f"There is no item {typed[:40]}. {words}"], "bad"))
         return
-    change(search, item=found.id, upload=None, crop=None)
+    change(search, item=found.id, upload=None, crop=None, region=None)
 
 
 def forgotten(search: Searching) -> None:
@@ -138,7 +147,7 @@ def forgotten(search: Searching) -> None:
             change(search)
         st.html(states.notes(["This is another picture than the link was made with."]))
         if st.button("Search with this image instead"):
-            change(search, upload=kept.id, crop=None, like=(), unlike=())
+            change(search, upload=kept.id, crop=None, like=(), unlike=(), region=None)
     if st.button("New search", key="new", icon=":material/restart_alt:"):
         start_again(search)
 

@@ -137,7 +137,7 @@ def _actions(place: Place, item: Item, search: Searching | None) -> None:
     if st.button("Search with this cell", type="primary", icon=":material/search:", key="ask"):
         if search is None:
             goto("", {"item": item.id, "collection": place.name})
-        change(search, item=item.id, upload=None, crop=None, like=(), unlike=())
+        change(search, item=item.id, upload=None, crop=None, like=(), unlike=(), region=None)
     if item.case and st.button("Open this case", icon=":material/assignment_ind:"):
         goto("case", {"case": item.case, "by": "case", "collection": place.name})
     if search is None:

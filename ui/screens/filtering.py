@@ -34,8 +34,8 @@ def more_filters(
     """
     where: dict[str, Any] = {}
     active = active_filters(search)
-    words = f"More filters · {active}" if active else "More filters"
-    with st.popover(words, icon=":material/tune:"):
+    words = f"More · {active}" if active else "More"
+    with st.popover(words, icon=":material/tune:", help="More filters"):
         for name in NAMES:
             given = list(getattr(search.where, name))
             where[name] = tuple(

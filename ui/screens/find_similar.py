@@ -26,6 +26,7 @@ from ui.screens.choosing import (
 )
 from ui.screens.detail import Shown, open_item
 from ui.screens.filtering import at_least, more_filters
+from ui.screens.regions import part_of_query
 from ui.screens.whole_field import whole_field
 from ui.session.current import (
     change,
@@ -121,7 +122,7 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
             + warned(found.answer)
             + states.notes([f"{hidden}; they voted all the same."] if hidden else [])
         )
-        query_actions(search, upload)
+        query_actions(place, search, upload)
     with right:
         neighbours(place, search, found, shown, query)
 
@@ -148,7 +149,7 @@ def filters(place: Place, search: Searching) -> Searching:
                 format_func=partial(_with_count, values),
                 placeholder=f"{name.capitalize()}: any of {len(values)}",
                 key=f"f-{name}-{at}",
-                width=160,
+                width=140,
                 label_visibility="collapsed",
             )
             chosen[name] = tuple(picked)
@@ -159,7 +160,7 @@ def filters(place: Place, search: Searching) -> Searching:
             index=options.index(search.k),
             format_func=lambda n: f"{n} neighbours",
             key=f"k-{at}",
-            width=144,
+            width=132,
             label_visibility="collapsed",
         )
         grouped = st.toggle(
@@ -183,16 +184,17 @@ def _with_count(counts: dict[str, int], value: str) -> str:
     return f"{value} · {counts.get(value, 0):,}"
 
 
-def query_actions(search: Searching, upload: Upload | None) -> None:
+def query_actions(place: Place, search: Searching, upload: Upload | None) -> None:
     """What can be done with the query."""
-    if search.refined:
+    if search.like or search.unlike:
         words = "The vote is of the query alone; the gallery follows your examples."
         st.html(states.notes([words], "good"))
     if upload is not None and upload.size is not None:
         words = "Find cells in it" if search.crop is None else "Back to the field"
         if st.button(words, key="other", icon=":material/crop_free:", width="stretch"):
             set_picking(upload.id, True)
-            change(search, crop=None)
+            change(search, crop=None, region=None)
+        part_of_query(place, search, upload)
         with st.expander("Query details"):
             scale_input(search, upload)
             typed = st.text_input(
@@ -256,7 +258,9 @@ def neighbours(
                 key="compare",
             ):
                 goto("compare")
-            if search.refined and st.button("Remove examples", icon=":material/undo:"):
+            if (search.like or search.unlike) and st.button(
+                "Remove examples", icon=":material/undo:"
+            ):
                 change(search, like=(), unlike=())
             downloads(search, found, shown, query)
     if pressed is None:

@@ -11,12 +11,11 @@ from search.client.transport import ServiceError
 from ui.look import states
 from ui.look.tables import count
 from ui.session.place import Place
+from ui.session.results import REVIEWS
 
 NEW, NONE = "Another label, not known here yet", "Remove my review"
 """Offered below the known labels."""
 REVIEWER, SAVED = "hs-reviewer", "hs-reviewed"
-CHANGES = "hs-reviews"
-"""How many times the session has saved reviews: part of what is cached about them."""
 LABELS = 200
 MOST_UNDONE = 500
 """Cells whose earlier labels are kept, so that one press brings them back."""
@@ -89,7 +88,7 @@ def _save(place: Place, ids: Sequence[str], label: str | None, note: str, key: s
         "labels stay as they are."
     )
     st.session_state[SAVED] = (key, words, before, reviewer)
-    st.session_state[CHANGES] = st.session_state.get(CHANGES, 0) + 1
+    st.session_state[REVIEWS] = st.session_state.get(REVIEWS, 0) + 1
     return True
 
 
@@ -118,5 +117,5 @@ def _undo(place: Place, key: str) -> bool:
         ids = [id for id, one in before.items() if one == label]
         place.client.review(place.name, dict.fromkeys(ids, label), reviewer)
     st.session_state[SAVED] = (key, "Taken back: your reviews are as before.", {}, reviewer)
-    st.session_state[CHANGES] = st.session_state.get(CHANGES, 0) + 1
+    st.session_state[REVIEWS] = st.session_state.get(REVIEWS, 0) + 1
     return True

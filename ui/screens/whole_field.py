@@ -67,8 +67,8 @@ def _search_with(crop: Box | None, search: Searching, found: FoundCells) -> None
     if crop is None:
         return
     if search.um_given is None and found.um_per_px is not None:
-        change(search, crop=crop, um_per_px=found.um_per_px, um_estimated=True)
-    change(search, crop=crop)
+        change(search, crop=crop, region=None, um_per_px=found.um_per_px, um_estimated=True)
+    change(search, crop=crop, region=None)
 
 
 def _leave(search: Searching, upload: Upload) -> None:

@@ -43,7 +43,7 @@ function build(root) {
   const button = (text, name, press) => {
     const made = document.createElement("button");
     Object.assign(made, { className: "hs-button", type: "button", textContent: text, title: name });
-    made.setAttribute("aria-label", name);
+    made.setAttribute("aria-label", text.length > 1 ? `${text}: ${name}` : name);
     made.addEventListener("click", () => { press(made); });
     keys.append(made);
     return made;

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from search.schemas.answers import Answer, Group, Hit, Vote, VoteAnswer
 from search.schemas.filters import Filter
-from search.schemas.items import Item, item_id
+from search.schemas.items import Box, Item, item_id
 from ui.address import Searching
 from ui.screens.filtering import active_filters, at_least
 from ui.session.results import Results
@@ -47,7 +47,7 @@ def test_what_is_less_similar_is_hidden_and_counted_and_still_votes() -> None:
 
 def test_the_filters_are_part_of_the_link_and_counted() -> None:
     where = Filter(case=("C-1",), acquired_from="2024-01-02", um_per_px_max=0.3)
-    search = Searching(where=where, least=0.8)
+    search = Searching(where=where, least=0.8, region=Box(x=1, y=2, w=3, h=4))
 
     assert active_filters(search) == 4
     assert Searching.of_address(search.address()) == search
