@@ -2,8 +2,8 @@
 
     python benchmarks/complexity.py [--encoder NAME] [--seeds 5] [--with-class 0.9]
 
-Bags are drawn from PBC: normal white cells, and in every second bag a few eosinophils. In training
-nine in ten bags with eosinophils are blurred and stained another way, and one in ten without; in
+Bags are drawn from PBC: normal white cells, and in every second bag a few band neutrophils. In
+training nine in ten bags with bands are blurred and stained another way, and one in ten without; in
 the test it is the other way round. Both models see the same bags: gated attention pooling without
 and with `factors`. Prints the AUROC of each seed, the paired differences, and what is left without
 each of the three parts.
@@ -26,7 +26,7 @@ from search.schemas.mil import FACTORS, MilPlan
 from train.mil.factors import of_cell
 from train.mil.fit import Cases, fit
 
-POOL = {"SNE": 220, "LY": 130, "MO": 70, "EO": 140}
+POOL = {"SNE": 220, "LY": 130, "MO": 70, "BNE": 140}
 LEVELS = (0.0, 0.35, 0.65, 1.0)
 """How strongly a bag is blurred and stained."""
 BAGS, CELLS, PLANTED = 40, 24, (2, 5)
@@ -36,11 +36,11 @@ MEASURED = tuple(one for one in FACTORS if one not in ("cells", "size"))
 def spoilt(picture: NDArray[np.uint8], level: float) -> NDArray[np.uint8]:
     """A picture (red first), blurred and stained as strongly as `level` says."""
     if level:
-        picture = cv2.GaussianBlur(picture, (0, 0), 0.3 + 2.2 * level)
+        picture = cv2.GaussianBlur(picture, (0, 0), 0.3 + 3.2 * level)
     hsv = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0] + 14 * level) % 360
-    hsv[..., 1] *= 1 - 0.25 * level
-    hsv[..., 2] *= 1 - 0.12 * level
+    hsv[..., 0] = (hsv[..., 0] + 30 * level) % 360
+    hsv[..., 1] *= 1 - 0.4 * level
+    hsv[..., 2] *= 1 - 0.2 * level
     back = cv2.cvtColor(hsv.clip(0, [360, 1, 1]).astype(np.float32), cv2.COLOR_HSV2RGB)
     return np.asarray((back * 255).round(), np.uint8)
 
@@ -70,7 +70,7 @@ class Pool:
         vectors, factors = [], []
         for label, level in zip(labels, levels, strict=True):
             planted = int(rng.integers(*PLANTED)) if label else 0
-            names = ["EO"] * planted + list(
+            names = ["BNE"] * planted + list(
                 rng.choice(["SNE", "LY", "MO"], CELLS - planted, p=[0.6, 0.3, 0.1])
             )
             rows = [int(rng.integers(POOL[n] // 2)) + half * (POOL[n] // 2) for n in names]

@@ -42,9 +42,9 @@ class MilPlan(Record):
     last news, in any unit."""
     event: Text = "event"
     """Of `survival`: column that says whether the event came (yes, true, 1) or not."""
-    values: Annotated[
-        dict[Text, dict[Text, Value]], Field(default_factory=dict, max_length=MOST_CASES)
-    ]
+    values: Annotated[dict[Text, dict[Text, Value]], Field(max_length=MOST_CASES)] = Field(
+        default_factory=dict
+    )
     """Case, column and value: in place of what is stored of the cases, or beside it."""
     pooling: Pooling = "abmil_gated"
     """How cells become one vector. `abmil`, `abmil_gated`: attention; `clam_sb`: attention with a

@@ -28,7 +28,13 @@ Points = Sequence[tuple[float, float]]
 
 
 def chart(
-    lines: Mapping[str, Points], across: str, up: str, *, diagonal: bool = False, low: float = 0.0
+    lines: Mapping[str, Points],
+    across: str,
+    up: str,
+    *,
+    diagonal: bool = False,
+    low: float = 0.0,
+    across_ends: tuple[str, str] | None = None,
 ) -> str:
     """Curves over axes from 0 to 1, their figures in words for screen readers.
 
@@ -38,6 +44,7 @@ def chart(
         up: Name of the vertical axis.
         diagonal: Draw where both are equal.
         low: Where the vertical axis begins.
+        across_ends: Words under both ends of the horizontal axis, in place of shares.
     """
     inner = SIDE - 2 * EDGE
 
@@ -52,7 +59,7 @@ def chart(
         parts.append(
             f'<line class="hs-axis" x1="{EDGE}" x2="{SIDE - EDGE}" y1="{y:.1f}" y2="{y:.1f}"/>'
             + _text(EDGE - 8, y + 4, f"{low + share * (1 - low):.0%}", "end")
-            + _text(x, SIDE - EDGE + 16, f"{share:.0%}")
+            + _text(x, SIDE - EDGE + 16, _under(step, across_ends))
         )
     if diagonal:
         (x0, y0), (x1, y1) = place(low, low), place(1, 1)
@@ -78,6 +85,13 @@ def chart(
         f"{_text(SIDE / 2, SIDE - 4, across)}"
         f'<g transform="rotate(-90 10 {SIDE / 2})">{_text(10, SIDE / 2, up)}</g></svg>'
     )
+
+
+def _under(step: int, ends: tuple[str, str] | None) -> str:
+    """What stands under one of the five marks of the horizontal axis."""
+    if ends is None:
+        return f"{step / 4:.0%}"
+    return {0: ends[0], 4: ends[1]}.get(step, "")
 
 
 def as_file(drawing: str) -> str:

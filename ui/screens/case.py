@@ -22,6 +22,7 @@ from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
 from ui.look.tables import count, legend
 from ui.screens import case_record
+from ui.screens.cases import models, over_time
 from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import relabel
 from ui.session.navigation import begin_with, show_in_address
@@ -32,7 +33,7 @@ from ui.widgets.board import board
 from ui.widgets.viewer import Mark, mark, viewer
 
 BY: dict[BagField, str] = {"case": "Case", "patient": "Patient", "source": "Slide or field"}
-VIEWS = ("Cells", "Mosaic", "Slide", "Similar cases")
+VIEWS = ("Cells", "Mosaic", "Slide", "Similar cases", "Case model", "Over time")
 PAGE = 48
 """Cells that are shown at once."""
 FOUND = 60
@@ -80,6 +81,10 @@ def show() -> None:
                 _slide(place, found)
             elif view == "Similar cases":
                 case_record.similar(place, found)
+            elif view == "Case model":
+                models.read(place, found)
+            elif view == "Over time":
+                over_time.over_time(place, found)
             elif view == "Mosaic":
                 case_record.mosaic(place, facts)
             else:

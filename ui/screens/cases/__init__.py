@@ -1,0 +1,1 @@
+"""Views of the case page that ask more than its cells."""
