@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from encoder.contract import RGB
-from encoder.image import ImageError
+from encoder.image import ImageError, frame_of
 from train.config import Cuts
 from train.data.source import DataError, Source
 
@@ -88,9 +88,9 @@ class Pieces:
 def cut(files: Source, paths: Sequence[Path], kind: str, cuts: Cuts, workers: int) -> Pieces:
     """The pieces of a source.
 
-    Every file is looked at once, to know where pieces lie; a field's pixels and a slide's tiles
-    are read when they are drawn. Files that cannot be read count as one piece each, which is
-    left out and named when it is drawn.
+    Every file is looked at once, to know where pieces lie (without a blank rule its header is
+    enough for patches); a field's pixels and a slide's tiles are read when they are drawn. Files
+    that cannot be read count as one piece each, which is left out and named when it is drawn.
 
     Args:
         files: Fields or slides.
@@ -135,6 +135,9 @@ def _fields(files: Source, kind: str, cuts: Cuts, workers: int) -> Pieces:
 
     def one(at: int) -> Looked:
         try:
+            if kind == "patches" and cuts.cut_covered == 0:  # then the header tells enough
+                frame = frame_of(files.content(at))
+                return look(at, np.broadcast_to(np.uint8(0), (frame.height, frame.width, 3)))
             return look(at, files.image(at))
         except (ImageError, OSError):
             return [Place(at, None)], 0
