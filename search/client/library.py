@@ -16,6 +16,7 @@ from search.schemas.collections import (
     ReleaseWanted,
     SourceFacts,
 )
+from search.schemas.evaluations import TrustWanted
 from search.schemas.exports import ExportWanted
 from search.schemas.filters import Filter
 from search.schemas.items import Item
@@ -157,6 +158,10 @@ class LibraryCalls(Transport):
         """Compute a map; the job that does it."""
         wanted = MapWanted(method=method, perplexity=perplexity)
         return self._post(JobRecord, f"/v1/collections/{collection}/map", wanted)
+
+    def start_trust(self, collection: str, wanted: TrustWanted) -> JobRecord:
+        """Measure when an answer should not be trusted; the job whose result has the figures."""
+        return self._post(JobRecord, f"/v1/collections/{collection}/trust", wanted)
 
     def gates(self, collection: str, by: GateGroup = "label") -> Gates:
         """The gates that are kept, each counted by group."""

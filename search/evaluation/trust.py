@@ -13,10 +13,13 @@ from datetime import date, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from search.evaluation.labelled import UNDATED, Cells
+from search.evaluation.labelled import UNDATED, Cells, read_labelled
+from search.evaluation.labelled import most as limited
 from search.evaluation.metrics import ends
 from search.evaluation.ranking import mean_of_classes, ranked, ranked_by_class
+from search.index.contract import Store
 from search.neighbours.groups import Rows
+from search.schemas.evaluations import TrustWanted
 from search.votes.knn import votes
 
 Floats = NDArray[np.float64]
@@ -276,6 +279,24 @@ def _year_auroc(cells: Cells, train: Rows, rows: Rows) -> Callable[[Rows], float
 
 def _day(days: int) -> date:
     return date(1970, 1, 1) + timedelta(days=days)
+
+
+MOST_CELLS = 40_000
+"""Items that are looked at, labels in proportion."""
+
+
+def trust_of_store(store: Store, wanted: TrustWanted) -> Trust:
+    """Every figure that the items of a collection allow; see `trust_of`."""
+    cells, strangers = read_labelled(store, wanted.where), None
+    if not wanted.outside.empty:
+        strangers = read_labelled(store, wanted.outside)
+        gone = set(strangers.ids)
+        kept = [at for at, id in enumerate(cells.ids) if id not in gone]
+        cells = cells.take(np.array(kept, np.int64))
+    return trust_of(
+        limited(cells, MOST_CELLS, wanted.seed), strangers, cutoff=wanted.until, most=wanted.most,
+        seed=wanted.seed,
+    )  # fmt: skip
 
 
 def trust_of(

@@ -506,3 +506,18 @@ class PairedResult(Record):
     """The verdict in one sentence."""
     notes: tuple[str, ...]
     disclaimer: str = DISCLAIMER
+
+
+class TrustWanted(Record):
+    """What is measured of when not to trust an answer."""
+
+    where: Filter = Filter()
+    """Items of the collection that are meant."""
+    outside: Filter = Filter()
+    """Items that are of no kind of it (tissue among blood); none if it is empty."""
+    until: date | None = None
+    """Scores by year take neighbours up to this day; `None`: up to the end of the first year."""
+    most: Annotated[int, Field(ge=20, le=5000)] = 1000
+    """Queries of each side."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of what is drawn."""

@@ -23,9 +23,9 @@ from ui.cli.options import (
 
 if TYPE_CHECKING:
     from search.client.client import Client
-    from search.evaluation.trust import Trust
     from search.schemas.calibration import Calibration
     from search.schemas.evaluations import EvaluationRecord
+    from search.schemas.versions import JobRecord
     from ui.cli.backend import Local
 
 
@@ -139,84 +139,75 @@ def trust(
     """Measure when an answer should not be trusted: labels, sites and kinds that are not there.
 
     AUROC of the distance that the service warns by, sensitivity and specificity of thresholds, and
-    AUROC by year of acquisition. The library is opened here: stop its service first.
+    AUROC by year of acquisition.
 
     Example: hemaseek trust --outside dataset=lc25000
     """
-    from datetime import date
+    from dataclasses import asdict
 
-    from search.evaluation.labelled import most as limited
-    from search.evaluation.labelled import read_labelled
-    from search.evaluation.trust import trust_of
-    from search.schemas.filters import Filter
+    from search.evaluation.trust import trust_of_store
+    from search.schemas.evaluations import TrustWanted
+    from ui.cli.backend import running_service
     from ui.cli.options import opened
 
-    held, name, _ = opened(library, collection)
-    with held.collection(name) as cells:
-        kept = read_labelled(cells.store, Filter.model_validate(conditions(where)))
-        far = None
-        if strange:
-            outside = Filter.model_validate(conditions(strange))
-            far = read_labelled(cells.store, outside)
-            kept = kept.take(without(kept.ids, far.ids))
-    found = trust_of(
-        limited(kept, MOST_CELLS, seed),
-        far,
-        cutoff=None if until is None else date.fromisoformat(until),
-        most=most,
-        seed=seed,
-    )
-    print_trust(found)
+    settings = settings_for(library=library, collection=collection)
+    facts = {"where": conditions(where), "outside": conditions(strange), "most": most, "seed": seed}
+    wanted = TrustWanted.model_validate(facts | ({"until": until} if until else {}))
+    client = running_service(settings)
+    if client is None:
+        held, name, _ = opened(library, collection)
+        with held.collection(name) as cells:
+            print_trust(asdict(trust_of_store(cells.store, wanted)))
+        return
+    with client:
+        print_trust(_of_job(client, client.start_trust(settings.collection, wanted)))
 
 
-MOST_CELLS = 40_000
-"""Items that are looked at, classes in proportion."""
+def _of_job(client: Client, job: JobRecord) -> dict[str, Any]:
+    """The result of a job, once it is there."""
+    from time import sleep
+
+    while job.ended is None:
+        sleep(1)
+        job = client.job(job.id)
+    if job.result is None:
+        typer.echo(f"{job.state}: {job.error or 'it did not end'}", err=True)
+        raise typer.Exit(1)
+    return job.result
 
 
-def without(ids: tuple[str, ...], others: tuple[str, ...]) -> Any:
-    """Places of the ids that are not among others."""
-    import numpy as np
-
-    gone = set(others)
-    return np.array([at for at, id in enumerate(ids) if id not in gone], np.int64)
-
-
-def print_trust(found: Trust) -> None:
+def print_trust(found: dict[str, Any]) -> None:
     """The figures as a table at a terminal, else as one line of JSON."""
     import json
-    from dataclasses import asdict
 
     from ui.cli.output import for_people, table
 
     if not for_people():
-        typer.echo(json.dumps(asdict(found)))
+        typer.echo(json.dumps(found))
         return
     rows = []
-    for one in found.strange:
+    for one in found["strange"]:
         shown = [
-            f"{100 * limit.sensitivity:.0f} / {100 * limit.specificity:.0f}"
-            for limit in one.thresholds
+            f"{100 * limit['sensitivity']:.0f} / {100 * limit['specificity']:.0f}"
+            for limit in one["thresholds"]
         ]
-        rows.append((one.kind, one.value, _with_ends(one.auroc, one.interval), *shown))
+        rows.append((one["kind"], one["value"], _with_ends(one["auroc"], one["interval"]), *shown))
     heads = ("", "", "AUROC", *(f"sens / spec at {x:.0%}" for x in TRUST_AT))
     table("Queries that are not there, told by their distance", heads, rows)
-    if found.decay is not None:
+    decay = found["decay"]
+    if decay is not None:
         years = [
-            (
-                one.year,
-                one.queries,
-                f"{one.auroc:.3f} [{one.interval[0]:.3f}, {one.interval[1]:.3f}]",
-            )
-            for one in found.decay.years
+            (one["year"], one["queries"], _with_ends(one["auroc"], one["interval"]))
+            for one in decay["years"]
         ]
-        table(f"By year, neighbours up to {found.decay.cutoff}", ("", "queries", "AUROC"), years)
-        if found.decay.per_year is not None:
-            typer.echo(f"{found.decay.per_year:+.4f} a year")
-    for note in found.notes:
+        table(f"By year, neighbours up to {decay['cutoff']}", ("", "queries", "AUROC"), years)
+        if decay["per_year"] is not None:
+            typer.echo(f"{decay['per_year']:+.4f} a year")
+    for note in found["notes"]:
         typer.echo(f"- {note}")
 
 
-def _with_ends(value: float, ends: tuple[float, float]) -> str:
+def _with_ends(value: float, ends: list[float]) -> str:
     return f"{value:.3f} [{ends[0]:.3f}, {ends[1]:.3f}]"
 
 

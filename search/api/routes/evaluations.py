@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Response
 from pydantic import BaseModel
@@ -13,9 +14,19 @@ from search.api.access import Lists, Reads, Writes, api_router, writes
 from search.api.bodies import Posted, body_of, posted
 from search.api.problems import TooMany
 from search.api.routes.collections import CollectionName
+from search.api.routes.versions import STARTED, started
 from search.evaluation.comparison import paired
 from search.evaluation.kept import Conditions, answers
-from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, ItemAnswers, PairedResult
+from search.evaluation.trust import trust_of_store
+from search.library.jobs import Run
+from search.schemas.evaluations import (
+    EvaluationPlan,
+    EvaluationRecord,
+    ItemAnswers,
+    PairedResult,
+    TrustWanted,
+)
+from search.schemas.versions import JobRecord
 
 MODELS: tuple[type[BaseModel], ...] = (EvaluationPlan,)
 """Bodies that are parsed by hand."""
@@ -55,6 +66,19 @@ async def start_evaluation(
     )
     response.headers["Location"] = f"/v1/evaluations/{record.id}"
     return record
+
+
+@router.post("/collections/{name}/trust", **STARTED)
+def start_trust(name: str, wanted: TrustWanted, access: Writes, response: Response) -> JobRecord:
+    """Measure when an answer should not be trusted: labels, sites and kinds that are not there,
+    thresholds of the distance, scores by year; a job whose result has the figures."""
+    collection = access.context(name).collection
+
+    def work(run: Run) -> dict[str, Any]:
+        run.check()
+        return asdict(trust_of_store(collection.store, wanted))
+
+    return started(access, "trust", collection.name, work, response)
 
 
 @router.get("/evaluations")

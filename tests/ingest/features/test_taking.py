@@ -13,6 +13,7 @@ from PIL import Image
 
 from ingest.features.files import BadFeatures, feature_files, read_features
 from ingest.features.taking import FeaturesPlan, card_of, read_table, take_features
+from ingest.layouts.known import scan
 from ingest.pipeline.sink import LibrarySink
 from search.exports.files import export
 from search.exports.rows import rows_of
@@ -123,6 +124,22 @@ def test_what_was_exported_comes_in_again(taken) -> None:
 
         assert np.allclose(read.vectors, rows.vectors)
         assert (read.side, read.encoder) == (512, "uni_v1")
+
+
+def test_outlines_for_qupath_are_read_as_its_own(taken) -> None:
+    folder, sink, plan = taken
+    take_features([trident(folder)], plan, sink)
+    rows = rows_of(sink._collection, ExportWanted(format="geojson"))
+    made = export(rows, "geojson", lambda id: None)
+    root = folder / "qupath"
+    root.mkdir()
+    (root / made.name).write_bytes(made.content)
+    pixels = np.full((1024, 1024, 3), 200, np.uint8)
+    Image.fromarray(pixels).save(root / made.name.replace(".geojson", ".png"))
+    (task,) = scan(root, "qupath").tasks
+    marks = {(mark.x, mark.y, mark.w, mark.h, mark.facts.label) for mark in task.reader.marks}
+
+    assert marks == {(x, y, 512, 512, "tumour") for x, y in COORDS.tolist()}
 
 
 def test_files_that_do_not_fit_are_left_out_and_named(taken) -> None:

@@ -6,8 +6,10 @@ from datetime import date
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 from sklearn.metrics import roc_auc_score
 
+from search.api.app import create_app
 from search.evaluation.labelled import Cells, table
 from search.evaluation.trust import Trust, auroc, kth_distances, trust_of
 from search.schemas.items import Item, item_id
@@ -111,3 +113,20 @@ def test_what_cannot_be_measured_is_said():
         "unseen label: fewer than two there",
         "unseen site: fewer than two there",
     )
+
+
+def test_the_service_measures_it_as_a_job(tmp_path, rng):
+    from random_library import random_entries, random_service
+
+    service = random_service(tmp_path, random_entries(rng, 60))
+    app = create_app(service)
+    with TestClient(app, base_url="http://localhost") as client:
+        body = {"most": 20, "outside": {"label": ["no such label"]}}
+        job = client.post("/v1/collections/cells/trust", json=body).json()
+        while job["ended"] is None:
+            job = client.get(f"/v1/jobs/{job['id']}").json()
+    service.close()
+
+    assert job["state"] == "done", job
+    assert any("decay by year" in note for note in job["result"]["notes"])
+    assert "outside: fewer than 20 items meet the filter" in job["result"]["notes"]

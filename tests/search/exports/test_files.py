@@ -189,3 +189,36 @@ def test_reviewers_labels_are_written_and_told_unless_recorded_ones_are_wanted(
     assert (told["by"], told["recorded"]) == ("Ada", first.label)
     assert recorded.items == (first,)
     assert facts_of(recorded)["reviewed"] == "{}"
+
+
+def test_a_report_on_a_dicom_slide_names_its_patient_study_and_pixels(
+    cells: Collection, tmp_path: Path
+) -> None:
+    import highdicom as hd
+    from pydicom import dcmread
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    slide = Dataset()
+    slide.file_meta = FileMetaDataset()
+    slide.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    slide.SOPClassUID = slide.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    slide.SOPInstanceUID = slide.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    for name in ("StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(slide, name, generate_uid())
+    slide.PatientID, slide.PatientName, slide.StudyID = "S-9", "Pseudonym^Nine", "1"
+    for name in ("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
+                 "ReferringPhysicianName"):  # fmt: skip
+        setattr(slide, name, "")
+    path = tmp_path / "slide.dcm"
+    slide.save_as(path, enforce_file_format=True)
+    rows = rows_of(cells, ExportWanted(format="dicom-sr", items=(_item(3).id,)))
+    report = hd.sr.srread(BytesIO(export(rows, "dicom-sr", lambda id: path).content))
+    (cell,) = report.content.get_planar_roi_measurement_groups()
+
+    assert (report.PatientID, report.StudyInstanceUID) == ("S-9", slide.StudyInstanceUID)
+    referenced = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert referenced.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == (
+        dcmread(path).SOPInstanceUID
+    )
+    assert cell.roi.PixelOriginInterpretation == "VOLUME"
