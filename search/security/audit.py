@@ -211,6 +211,8 @@ def verify(folder: Path, head: str | None = None) -> Checked:
     Raises:
         AuditError: names the file and line where the chain breaks, or what is missing.
     """
+    if not folder.exists():
+        raise AuditError(f"there is no audit log at {folder}; a service begins one when it starts")
     whole = folder.is_dir()
     paths = files(folder) if whole else [folder]
     noted_seq, noted = _read_head(folder) if whole else (0, FIRST)  # first: the log may grow

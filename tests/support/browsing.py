@@ -56,6 +56,7 @@ def violations(page: Page) -> list[str]:
     """What axe finds against WCAG 2.1 A and AA; nothing where `make axe` has not fetched it."""
     if not AXE.is_file():
         return []
+    wait_until_idle(page)  # what is about to go is drawn faint
     if not page.evaluate("() => !!window.axe"):
         page.evaluate(AXE.read_text())
     return [

@@ -106,7 +106,8 @@ function name(cell, data) {
   const made = document.createElementNS(SVG, "text");
   const size = Math.max(10, data.width / 48);
   const above = cell.bbox.y > size * 1.2;
-  made.setAttribute("x", Math.max(cell.bbox.x, 2));
+  const wide = cell.called[0].length * size * 0.56;
+  made.setAttribute("x", Math.max(2, Math.min(cell.bbox.x, data.width - wide)));
   made.setAttribute("y", above ? cell.bbox.y - size * 0.3 : cell.bbox.y + size);
   made.setAttribute("font-size", size);
   made.setAttribute("class", "hs-cell-name");

@@ -113,6 +113,7 @@ def test_the_service_answers_when_it_owns_the_library(live: Live) -> None:
         (("vote", __file__, "--weighting", "x"), "is not one of 'uniform'"),
         (("refine", __file__, "--region", "0,0,0,0"), "width and height at least 1"),
         (("evaluate", "--cutoff", "soon"), "cutoff: "),
+        (("audit", "verify"), "there is no audit log at"),
     ],
 )
 def test_a_mistake_is_answered_in_words(
