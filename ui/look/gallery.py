@@ -8,7 +8,7 @@ from html import escape
 
 from search.schemas.answers import Answer, Group, Hit, VoteAnswer
 from ui.address import Searching
-from ui.look.card import Action, card, data_url
+from ui.look.card import SIMILARITY, Action, card, data_url
 from ui.look.scalebar import ScaleBar, bar_html
 from ui.look.states import notes
 from ui.look.tables import count
@@ -162,7 +162,6 @@ def facts(answer: Answer, voters: Sequence[Hit] = ()) -> str:
             f"{answer.own_site.share:.0%} from the query's own site, "
             f"{answer.own_site.expected:.0%} expected"
         )
-    words.append("similarity: cosine, 1 is the same picture, no probability")
     chips = "".join(f"<li>{escape(text)}</li>" for text in words)
     line = escape(trust_line(answer, voters))
     return f'<p class="hs-trust">{line}</p><ul class="hs-facts">{chips}</ul>'
@@ -195,6 +194,7 @@ def keys() -> str:
     return (
         '<p class="hs-keys">'
         + " ".join(f"<span><kbd>{escape(key)}</kbd> {escape(what)}</span>" for key, what in KEYS)
+        + f" <span>{escape(SIMILARITY)}</span>"
         + "</p>"
     )
 

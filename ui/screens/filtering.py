@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -20,30 +20,34 @@ SCALES = {"um_per_px_min": "Scale from (µm per px)", "um_per_px_max": "Scale to
 
 
 def more_filters(
-    search: Searching, counts: Mapping[str, Mapping[str, int]], at: int
+    search: Searching,
+    counts: Mapping[str, Mapping[str, int]],
+    at: int,
+    others: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Draw the filters behind a button; what they are set to.
 
     Args:
         search: What they show.
-        counts: For `patient` and `case` their values with counts.
+        counts: For `patient`, `case` and `others` their values with counts.
         at: The round of the page's widgets.
+        others: Further fields that found no room on the page.
 
     Returns:
         `where`: fields of a filter; `least`: the similarity that is shown at least, if any.
     """
     where: dict[str, Any] = {}
-    active = active_filters(search)
+    active = active_filters(search) + sum(bool(getattr(search.where, one)) for one in others)
     words = f"More · {active}" if active else "More"
     with st.popover(words, icon=":material/tune:", help="More filters"):
-        for name in NAMES:
+        for name in (*others, *NAMES):
             given = list(getattr(search.where, name))
             where[name] = tuple(
                 st.multiselect(
                     name.capitalize(),
                     list(dict.fromkeys([*counts.get(name, {}), *given])),
                     default=given,
-                    accept_new_options=True,
+                    accept_new_options=name in NAMES,
                     placeholder="any",
                     key=f"m-{name}-{at}",
                 )

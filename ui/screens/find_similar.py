@@ -57,6 +57,8 @@ from ui.session.uploads import Upload
 from ui.widgets.board import board
 
 SHOWN_FILTERS = ("label", "site", "stain", "scanner", "dataset", "kind")
+IN_VIEW = 3
+"""Filters that stand above the gallery, in one line; the others are behind a button."""
 KS = (5, 10, 20, 50)
 
 
@@ -137,11 +139,12 @@ def filters(place: Place, search: Searching) -> Searching:
     counts = counted(place.client, place.name, search.where.model_dump_json())
     chosen: dict[str, tuple[str, ...]] = {}
     with st.container(horizontal=True, key="hs-filters", vertical_alignment="center"):
-        for name in SHOWN_FILTERS:
+        offered = [
+            name for name in SHOWN_FILTERS if len(counts[name]) > 1 or getattr(search.where, name)
+        ]
+        for name in offered[:IN_VIEW]:
             active = tuple(getattr(search.where, name))
             values = counts[name]
-            if len(values) < 2 and not active:
-                continue
             picked = st.multiselect(
                 name.capitalize(),
                 list(dict.fromkeys([*values, *active])),
@@ -170,7 +173,7 @@ def filters(place: Place, search: Searching) -> Searching:
             help="One card for each patient, best first. Where the patient is unknown, one for "
             "each case, else for each picture.",
         )
-        more = more_filters(search, counts, at)
+        more = more_filters(search, counts, at, offered[IN_VIEW:])
     where = Filter.model_validate({**search.where.model_dump(), **chosen, **more["where"]})
     changes = {"where": where, "least": more["least"], "k": k, "grouped": grouped}
     changed = search.model_copy(update=changes)
