@@ -140,6 +140,10 @@ class CaseRecord(CaseValues):
     """Oldest first; nothing is ever removed."""
 
 
+RecordedGroup = Literal["diagnosis", "treatment", "outcome", "sex", "age_band"]
+"""Columns of a record by which patients are grouped."""
+
+
 class CaseFilter(Record):
     """Conditions on cases by their records; a case must meet every field that is given."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from search.schemas.cases import RecordedGroup
 from search.schemas.items import DISCLAIMER, ItemId, Record
 from search.schemas.questions import About
 
@@ -165,7 +166,9 @@ class PlaceAnswer(Record):
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Corners = Annotated[tuple[tuple[Number, Number], ...], Field(min_length=3, max_length=2000)]
 """Corners of a gate, in the coordinates of its map."""
-GateGroup = Literal["label", "site", "stain", "scanner", "dataset", "kind", "case", "diagnosis"]
+ItemGroup = Literal["label", "site", "stain", "scanner", "dataset", "kind", "case"]
+GateGroup = ItemGroup | RecordedGroup
+"""What patients are grouped by: a fact of the items, or what is recorded of their cases."""
 
 
 def inside(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, get_args
 
 import numpy as np
 from fastapi import Path, Query
@@ -14,12 +14,19 @@ from search.atlas.gates import NoSuchGate, counted, drop_gate, keep_gate, read_g
 from search.atlas.maps import NoMap
 from search.library.collection import Collection
 from search.query.context import Context
-from search.schemas.maps import GateFacts, GateGroup, GateRecord, Gates, GateWanted
+from search.schemas.maps import (
+    GateFacts,
+    GateGroup,
+    GateRecord,
+    Gates,
+    GateWanted,
+    ItemGroup,
+)
 
 router = api_router()
 GateName = Annotated[str, Path(min_length=1, max_length=60, pattern=r"^[^/\x00-\x1f]+$")]
 Group = Annotated[
-    GateGroup, Query(description="What patients are grouped by; `diagnosis` is that of the case.")
+    GateGroup, Query(description="A fact of the items, or what is recorded of their cases.")
 ]
 
 
@@ -70,7 +77,7 @@ def _counted(collection: Collection, gate: GateRecord, group: Mapping[str, str] 
 
 def _groups(context: Context, by: GateGroup) -> Mapping[str, str] | str:
     """A column of the map, or what is recorded of each case."""
-    if by != "diagnosis":
+    if by in get_args(ItemGroup):
         return by
-    known = context.collection.cases.labels("diagnosis")
+    known = context.collection.cases.labels(by)
     return {case: str(value) for case, value in known.items()}

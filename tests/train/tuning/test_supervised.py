@@ -1,4 +1,4 @@
-"""Fine-tuning and distillation of a tiny transformer on drawn cells."""
+"""Fine-tuning of a tiny transformer on drawn cells."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from encoder.networks.vit import timm_model
 from encoder.registry import load
 from train.config import TrainConfig
 from train.dino.model import load_start
-from train.dino.progress import read_log
-from train.smoke import SETTINGS, draw_cells
-from train.tuning.distillation import DistilConfig, distil, teach
+from train.smoke import draw_cells
 from train.tuning.supervised import Classifier, TuneConfig, tune
 
 
@@ -99,24 +97,3 @@ def test_a_network_that_is_no_transformer_is_refused(cells, tmp_path):
     config = TuneConfig(data=f"folder:{cells}", start="colour", out=tmp_path)
     with pytest.raises(EncoderError, match="colour"):
         tune(config, Console(quiet=True))
-
-
-def test_a_small_student_learns_what_its_teacher_sees(cells, tmp_path):
-    told: list[str] = []
-    facts = SETTINGS | {
-        "data": (cells,), "out": tmp_path / "student", "teacher": "colour", "steps": 30, "lr": 3e-3,
-        "force": True, "tensorboard": False, "checkpoint_every": 100, "watch_every": 30,
-        "name": "student",
-    }  # fmt: skip
-    config = DistilConfig.model_validate(facts)
-    distil(config, told.append)
-    student, teacher = load(str(tmp_path / "student")), load("colour")
-    rows = teach(teacher, [cells], lambda done, total: None)
-    kept = np.load(tmp_path / "student" / "teacher.npy")
-
-    assert (config.dino_weight, config.ibot_weight) == (0, 0)
-    assert np.allclose(rows.mean(axis=0), 0, atol=1e-5)
-    assert np.array_equal(rows, kept)
-    assert student.card.dim == teacher.card.dim
-    steps = [line for line in read_log(tmp_path / "student") if line["kind"] == "step"]
-    assert steps[-1]["guide"] < 0.9 * steps[0]["guide"]

@@ -1,0 +1,50 @@
+"""A tiny student learns what a teacher sees of drawn cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoder.registry import load
+from train.dino.progress import read_log
+from train.smoke import SETTINGS, draw_cells
+from train.tuning.distillation import DistilConfig, distil, teach
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(name="cells", scope="module")
+def _cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cells")
+    draw_cells(folder, 20, 40, seed=1)
+    return folder
+
+
+def test_a_small_student_learns_what_its_teacher_sees(cells, tmp_path):
+    told: list[str] = []
+    facts = SETTINGS | {
+        "data": (cells,), "out": tmp_path / "student", "teacher": "colour", "steps": 30, "lr": 3e-3,
+        "force": True, "tensorboard": False, "checkpoint_every": 100, "watch_every": 30,
+        "name": "student",
+    }  # fmt: skip
+    config = DistilConfig.model_validate(facts)
+    distil(config, told.append)
+    student, teacher = load(str(tmp_path / "student")), load("colour")
+    rows = teach(teacher, [cells], lambda done, total: None)
+    kept = np.load(tmp_path / "student" / "teacher.npy")
+
+    assert (config.dino_weight, config.ibot_weight) == (0, 0)
+    assert np.allclose(rows.mean(axis=0), 0, atol=1e-5)
+    assert np.array_equal(rows, kept)
+    assert student.card.dim == teacher.card.dim
+    steps = [line for line in read_log(tmp_path / "student") if line["kind"] == "step"]
+    assert steps[-1]["guide"] < 0.9 * steps[0]["guide"]
