@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from importlib.metadata import entry_points
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +19,9 @@ from encoder.image import ImageError, frame_of
 from train.config import Cuts
 from train.data.source import DataError, Source
 
-if TYPE_CHECKING:
-    from ingest.sandbox.pool import ReaderPool
-
-PLACES, TILE = "ingest.slides.tiling:places", "ingest.slides.rereading:tile"
-"""What child processes read of a slide: where its tiles lie, and one of them."""
-READERS = 4
-"""Child processes that read slides side by side."""
+PIECES = "hemaseek.pieces"
+"""Entry points by which `ingest` offers what it can cut: packages beside each other do not import
+each other."""
 FIELDS = 16
 """Decoded fields that are kept, for their next piece."""
 
@@ -85,6 +81,22 @@ class Pieces:
         self.end()
 
 
+def offered(name: str) -> Any:
+    """What `ingest` offers under a name.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        (found,) = entry_points(group=PIECES, name=name)
+        return found.load()
+    except (ModuleNotFoundError, ValueError) as error:
+        raise DataError(
+            f"cutting {name} needs ingest, which is not installed ({error}); install "
+            "hemaseek[ingest]"
+        ) from error
+
+
 def cut(files: Source, paths: Sequence[Path], kind: str, cuts: Cuts, workers: int) -> Pieces:
     """The pieces of a source.
 
@@ -102,14 +114,7 @@ def cut(files: Source, paths: Sequence[Path], kind: str, cuts: Cuts, workers: in
     Raises:
         DataError: nothing to cut, or a part of the installation is missing.
     """
-    try:
-        made = (
-            _tiles(files, paths, cuts) if kind == "tiles" else _fields(files, kind, cuts, workers)
-        )
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"cutting {kind} needs {error.name}, which is not installed; install hemaseek[ingest]"
-        ) from error
+    made = _tiles(files, paths, cuts) if kind == "tiles" else _fields(files, kind, cuts, workers)
     if not made.places:
         made.close()
         raise DataError(
@@ -127,7 +132,8 @@ Looked = tuple[list[Place], int]
 
 
 def _fields(files: Source, kind: str, cuts: Cuts, workers: int) -> Pieces:
-    look = partial(_patches if kind == "patches" else _cells, cuts=cuts)
+    boxes = offered(kind)
+    how = (cuts.cut_px, cuts.cut_covered) if kind == "patches" else (cuts.cut_kinds, cuts.finder)
 
     @lru_cache(maxsize=FIELDS)
     def decoded(at: int) -> RGB:
@@ -137,10 +143,13 @@ def _fields(files: Source, kind: str, cuts: Cuts, workers: int) -> Pieces:
         try:
             if kind == "patches" and cuts.cut_covered == 0:  # then the header tells enough
                 frame = frame_of(files.content(at))
-                return look(at, np.broadcast_to(np.uint8(0), (frame.height, frame.width, 3)))
-            return look(at, files.image(at))
+                image = np.broadcast_to(np.uint8(0), (frame.height, frame.width, 3))
+            else:
+                image = files.image(at)
+            found, left_out = boxes(image, *how)
         except (ImageError, OSError):
             return [Place(at, None)], 0
+        return [Place(at, box) for box in found], left_out
 
     with ThreadPoolExecutor(workers) as pool:
         seen = list(pool.map(one, range(len(files))))
@@ -149,25 +158,6 @@ def _fields(files: Source, kind: str, cuts: Cuts, workers: int) -> Pieces:
     without = sum(not some for some, _ in seen)
     note = f"{len(files)} fields, {without} of them without any; {left} {kind} left out"
     return Pieces(files.name, files, places, partial(_piece, decoded), note)
-
-
-def _patches(at: int, image: RGB, cuts: Cuts) -> Looked:
-    from train.data.patches import patches_of
-
-    found = patches_of(image, cuts.cut_px, cuts.cut_covered)
-    boxes = [(one.box.x, one.box.y, one.box.w, one.box.h) for one in found.kept]
-    return [Place(at, box) for box in boxes], found.dropped
-
-
-def _cells(at: int, image: RGB, cuts: Cuts) -> Looked:
-    from ingest.smears.crops import FieldOfView
-    from ingest.smears.finders import finder
-    from train.data.patches import cells_of_field
-
-    rule = FieldOfView(kinds=cuts.cut_kinds)
-    found = cells_of_field(image, finder(cuts.finder).find(image), rule)
-    boxes = [(one.box.x, one.box.y, one.box.w, one.box.h) for one in found.kept]
-    return [Place(at, box) for box in boxes], found.dropped
 
 
 def _piece(decoded: Callable[[int], RGB], place: Place) -> RGB:
@@ -190,9 +180,7 @@ def slides_of(path: Path) -> tuple[Path, ...]:
     Raises:
         DataError: nothing there that is a slide.
     """
-    from ingest.slides.source import SLIDES
-
-    endings = SLIDES | {".tif", ".tiff"}
+    endings = offered("tiles")().endings
     found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     found = [one for one in found if one.suffix.lower() in endings]
     if not found:
@@ -200,48 +188,16 @@ def slides_of(path: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-@dataclass
-class _Readers:
-    """Children that read slides, each for one caller at a time."""
-
-    free: list[ReaderPool] = field(default_factory=list)
-    turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READERS))
-
-    def ask(self, reader: str, path: Path, **args: Any) -> list[tuple[dict[str, Any], list[RGB]]]:
-        """Facts and images of each piece that a reader of `ingest` gives for a slide.
-
-        Raises:
-            ImageError: the slide is refused, or the child died over it.
-        """
-        from ingest.sandbox.messages import SourceError, Task
-        from ingest.sandbox.pool import ReaderPool
-
-        with self.turn:
-            pool = self.free.pop() if self.free else ReaderPool(1)
-            try:
-                task = Task(reader=reader, source=str(path), args=args)
-                return [(one.facts, [np.array(i) for i in one.images]) for one in pool.read(task)]
-            except SourceError as error:
-                raise ImageError(error.reason) from error
-            finally:
-                self.free.append(pool)
-
-    def close(self) -> None:
-        """Stop them."""
-        while self.free:
-            self.free.pop().close()
-
-
 def _tiles(files: Source, paths: Sequence[Path], cuts: Cuts) -> Pieces:
-    readers = _Readers()
+    readers = offered("tiles")()
     places: list[Place] = []
     kept: Counter[float] = Counter()
     for at, path in enumerate(paths):
         for scale in cuts.cut_um_per_px:
             try:
-                for facts, _ in readers.ask(PLACES, path, plan=_plan(cuts, scale)):
-                    places += [Place(at, tuple(box), scale) for box in facts["boxes"]]
-                    kept[scale] += len(facts["boxes"])
+                boxes = readers.places(path, _plan(cuts, scale))
+                places += [Place(at, box, scale) for box in boxes]
+                kept[scale] += len(boxes)
             except ImageError:
                 places.append(Place(at, None, scale))
     words = ", ".join(f"{count} tiles at {scale:g} um per pixel" for scale, count in kept.items())
@@ -253,13 +209,10 @@ def _plan(cuts: Cuts, scale: float) -> dict[str, float]:
     return {"size": cuts.cut_px, "um_per_px": scale, "min_tissue": cuts.cut_covered}
 
 
-def _tile(readers: _Readers, paths: Sequence[Path], cuts: Cuts, place: Place) -> RGB:
+def _tile(readers: Any, paths: Sequence[Path], cuts: Cuts, place: Place) -> RGB:
     path, plan = paths[place.at], _plan(cuts, place.um_per_px or 0.0)
-    facts = path.stat()
     if place.box is None:  # asked again for the reason
-        readers.ask(PLACES, path, plan=plan)
+        readers.places(path, plan)
         raise ImageError("the slide could not be read before, and can be now; start anew")
-    stamp = [facts.st_size, facts.st_mtime_ns]
-    asked = {"plan": plan, "um_per_px": None, "box": list(place.box), "stamp": stamp}
-    ((_, (image,)),) = readers.ask(TILE, path, **asked)
+    image: RGB = readers.tile(path, plan, place.box)
     return image

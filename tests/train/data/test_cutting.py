@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from benchmarks.made import blob, level_of, svs_description, write_tiff
+from ingest.pieces.patches import cells_of_field
 from ingest.samples.synthetic import draw_field
 from ingest.smears.classical import Classical
 from train.config import Cuts, TrainConfig
 from train.data.images import Feed, Images, Order, open_sources
 from train.data.packs import pack
-from train.data.patches import cells_of_field
 from train.data.source import DataError
 from train.dino.loop import train
 from train.dino.progress import read_log

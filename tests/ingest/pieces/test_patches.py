@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ingest.pieces.patches import cells_of_field, patches_of
 from ingest.samples.synthetic import draw_field
 from ingest.smears.classical import Classical
 from ingest.smears.crops import FieldOfView
-from train.data.patches import cells_of_field, patches_of
 
 
 def test_patches_do_not_overlap_and_keep_the_fields_own_pixels(rng: np.random.Generator) -> None:

@@ -1,0 +1,1 @@
+"""Pieces of fields and slides that `train` takes by entry points."""
