@@ -4,8 +4,9 @@
 
 Prints the table of docs/evaluation.md: weighted F1 / balanced accuracy of the 20-NN vote (and with
 --probe of a linear probe) over five folds of whole groups, the transform fitted anew in each, and
-the paired difference of `fuse` and the best single encoder with its interval, groups drawn. Of PBC
-the quarter is taken that the shipped encoder never saw; it was trained on Chula, not on LC25000.
+the paired difference of `fuse` and the best single encoder with its interval, groups drawn. In
+each fold that encoder leads which scores better among the train cells. Of PBC the quarter is taken
+that the shipped encoder never saw; it was trained on Chula, not on LC25000.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,20 @@ def fused_ranks(parts: list[Vectors], sample: Sample, fold: Fold) -> Rows:
     return np.where(found.tied, -1, found.first)
 
 
+def fused(alone: list[Vectors], sample: Sample, card: EncoderCard, fold: Fold) -> Vectors:
+    """Vectors of one fold, the encoder first that scores better within its train part."""
+    truth = np.unique(sample.labels, return_inverse=True)[1]
+    inside = Fold("", fold.train, fold.train)
+    right = [
+        float((predict(rows, sample, inside, fold.train) == truth[fold.train]).mean())
+        for rows in alone
+    ]
+    order = sorted((0, 1), key=lambda at: -right[at])
+    lengths = tuple(alone[at].shape[1] for at in order)
+    turned = sample.with_vectors(unit(np.concatenate([alone[at] for at in order], axis=1)))
+    return in_fold("fuse", turned, replace(card, parts=lengths), fold.train, fold.test)
+
+
 def methods(
     name: str, partner: str, sample: Sample, card: EncoderCard
 ) -> Iterator[tuple[str, Callable[[Fold], Vectors | list[Vectors]]]]:
@@ -75,7 +91,7 @@ def methods(
     yield partner, lambda fold: alone[1]
     yield "behind each other", lambda fold: sample.vectors
     yield "rank fusion", lambda fold: alone
-    yield "fuse", lambda fold: in_fold("fuse", sample, card, fold.train, fold.test)
+    yield "fuse", lambda fold: fused(alone, sample, card, fold)
 
 
 def predicted(

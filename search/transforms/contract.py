@@ -108,6 +108,13 @@ def unit(rows: NDArray[np.floating]) -> Vectors:
     return np.asarray(rows / np.maximum(lengths, 1e-12), np.float32)
 
 
+def halves(groups: Rows) -> NDArray[np.bool_]:
+    """Two halves of whole groups, the same ones every time."""
+    names, member = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(0).permutation(len(names))
+    return np.asarray((order < len(names) // 2)[member])
+
+
 def shrunk(covariance: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     """A covariance drawn towards a multiple of the identity (Ledoit and Wolf 2004).
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from encoder.card import EncoderCard
 from search.transforms.adaptation import Adaptation
-from search.transforms.contract import Rows, Sample, Vectors
+from search.transforms.contract import Rows, Sample, Vectors, halves
 
 
 def in_fold(kind: str, sample: Sample, base: EncoderCard, train: Rows, test: Rows) -> Vectors:
@@ -39,17 +39,10 @@ def in_fold(kind: str, sample: Sample, base: EncoderCard, train: Rows, test: Row
     out[known] = fitted.apply(sample.vectors[known], sample.sites[known])
     for site in np.unique(sites[strange]):
         rows = test[strange & (sites == site)]
-        half = _halves(sample.groups[rows])
+        half = halves(sample.groups[rows])
         for side in (False, True):
             own, others = rows[half == side], rows[half != side]
             at = fitted.with_site(site, sample.vectors[others]) if len(others) else fitted
             if len(own):
                 out[own] = at.apply(sample.vectors[own], sample.sites[own])
     return out
-
-
-def _halves(groups: Rows) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Two halves of whole groups, the same ones every time."""
-    names, member = np.unique(groups, return_inverse=True)
-    order = np.random.default_rng(0).permutation(len(names))
-    return np.asarray((order < len(names) // 2)[member])

@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from search.transforms.contract import (
     CannotFit,
+    Rows,
     Sample,
     Vectors,
     Words,
+    halves,
     inverse_root,
     shrunk,
     unit,
 )
+
+Matrix = NDArray[np.float64]
 
 FEWEST = 100
 """Cells below which what encoders agree on is chance."""
@@ -26,34 +30,39 @@ SHRINKAGE = 0.1
 """Share of the identity in the covariance of each encoder's vectors."""
 AXES = 64
 """Most directions of agreement that are kept."""
-POWER = 1.0
-AGREED = 0.5
-"""Share of the squared length for what encoders agree on."""
+TOLD = 8
+"""Directions whose agreement says how much the other encoders are listened to."""
+DIVERGED = 0.3
+"""Share of what the other encoders add that is not consensus."""
 
 
 @dataclass(frozen=True)
 class Fuse:
-    """Consensus of several encoders, and the divergence of each as a residual.
+    """The encoder named first, what the others agree with it on, and what they say beyond that.
 
-    Consensus is generalised canonical correlation (MAXVAR: Kettenring 1971; Tenenhaus and
-    Tenenhaus 2011), fitted without labels; a residual is what a regression on the consensus leaves
-    of an encoder's vector. Consensus and divergence apart are the idea of FM^2, in closed form.
+    Consensus is generalised canonical correlation (MAXVAR: Kettenring 1971), divergence what a
+    regression on the consensus leaves of the other encoders' vectors: FM^2 in closed form. Nothing
+    but agreement can tell a good partner from a useless one without labels, and agreement that was
+    fitted is mostly chance; so it is measured on groups that it was not fitted on, and decides how
+    much of the squared length the others get.
     """
 
     lengths: tuple[int, ...]
     """Of each encoder's part of a vector."""
+    share: float
+    """Of the squared length for consensus and divergence together."""
     mean: NDArray[np.float32]
     """Sum of `lengths`."""
     agreed: NDArray[np.float32]
     """Sum of `lengths` x axes: centred vectors to consensus."""
     told: NDArray[np.float32]
-    """Axes x sum of `lengths`: consensus to what it says of each encoder's centred vector."""
+    """Axes x sum of the other lengths: what consensus says of the other encoders' vectors."""
 
     sites: tuple[str, ...] = ()
 
     @property
     def dim(self) -> int:
-        """Axes of the consensus, and every number of the residuals."""
+        """Axes of the consensus, and every number of the encoders."""
         return int(sum(self.agreed.shape))
 
     @classmethod
@@ -70,29 +79,36 @@ class Fuse:
             )
         if len(sample) < FEWEST:
             raise CannotFit(f"the kind 'fuse' needs {FEWEST} items, got {len(sample)}; ingest more")
-        vectors = _parted(sample.vectors, sample.parts).astype(np.float64)
-        mean = vectors.mean(axis=0)
-        covariance = (vectors - mean).T @ (vectors - mean) / len(vectors)
-        agreed = _consensus(covariance, sample.parts)
-        # Regression of every number on the consensus: cov(consensus)^-1 cov(consensus, vector)
-        told = np.linalg.lstsq(agreed.T @ covariance @ agreed, agreed.T @ covariance, rcond=1e-9)[0]
+        vectors = _parted(sample.vectors, sample.parts)
+        mean, covariance = _spread(vectors)
+        whitening = _whitening(covariance, sample.parts)
+        agreement = _agreement(vectors, sample.parts, sample.groups)
+        kept = agreement > 0
+        agreed = (_consensus(covariance, whitening) * agreement)[:, kept]
+        first = sample.parts[0]
+        # Regression of the others on the consensus: cov(consensus)^-1 cov(consensus, others)
+        inner, outer = agreed.T @ covariance @ agreed, agreed.T @ covariance[:, first:]
         return cls(
             sample.parts,
+            float((agreement[:TOLD] ** 2).mean()),
             mean.astype(np.float32),
             agreed.astype(np.float32),
-            told.astype(np.float32),
+            np.linalg.lstsq(inner, outer, rcond=1e-9)[0].astype(np.float32),
         )
 
     def apply(self, vectors: Vectors, sites: Words) -> Vectors:
-        """Consensus with `AGREED` of the squared length, residuals with the rest.
-
-        Residuals keep their lengths beside each other: an encoder to which all cells look alike
-        adds little.
-        """
+        """The first encoder, the consensus, and the divergence of the others behind each other."""
+        first = self.lengths[0]
         centred = _parted(vectors, self.lengths) - self.mean
         consensus = centred @ self.agreed
-        residual = unit(centred - consensus @ self.told) * np.float32((1 - AGREED) ** 0.5)
-        return unit(np.concatenate([unit(consensus) * np.float32(AGREED**0.5), residual], axis=1))
+        blocks = (
+            (centred[:, :first], 1 - self.share),
+            (consensus, self.share * (1 - DIVERGED)),
+            (centred[:, first:] - consensus @ self.told, self.share * DIVERGED),
+        )
+        return unit(
+            np.concatenate([unit(rows) * np.float32(part**0.5) for rows, part in blocks], axis=1)
+        )
 
     def nearest(self, vectors: Vectors) -> Words:
         """Empty words: all sites are treated alike."""
@@ -103,37 +119,62 @@ class Fuse:
         return self
 
     def facts(self) -> dict[str, Any]:
-        """The lengths of the parts."""
-        return {"lengths": list(self.lengths)}
+        """The lengths of the parts, and the share of the others."""
+        return {"lengths": list(self.lengths), "share": self.share}
 
     def tables(self) -> dict[str, NDArray[np.float32]]:
-        """Mean, and both maps."""
+        """Mean and maps."""
         return {"mean": self.mean, "agreed": self.agreed, "told": self.told}
 
     @classmethod
     def load(cls, facts: dict[str, Any], tables: dict[str, NDArray[np.float32]]) -> Self:
         """What `facts` and `tables` gave."""
         mean, agreed, told = (tables[name] for name in ("mean", "agreed", "told"))
-        return cls(tuple(facts["lengths"]), mean, agreed, told)
+        return cls(tuple(facts["lengths"]), facts["share"], mean, agreed, told)
 
 
 def _parted(vectors: Vectors, lengths: Sequence[int]) -> Vectors:
     """Rows whose parts have length 1 each."""
-    ends = np.cumsum((0, *lengths))
-    return np.concatenate([unit(vectors[:, a:b]) for a, b in pairwise(ends)], axis=1)
+    return np.concatenate([unit(vectors[:, part]) for part in _slices(lengths)], axis=1)
 
 
-def _consensus(covariance: NDArray[np.float64], lengths: Sequence[int]) -> NDArray[np.float64]:
-    """Directions in which whitened parts vary together most (sum of `lengths` x axes).
+def _slices(lengths: Sequence[int]) -> list[slice]:
+    return [slice(a, b) for a, b in pairwise(np.cumsum((0, *lengths)).tolist())]
 
-    Of V parts, a direction's eigenvalue is 1 where no two parts agree and V where all do; only
-    those above 1 are kept, each scaled by how far above.
-    """
+
+def _spread(vectors: Vectors) -> tuple[Matrix, Matrix]:
+    """Mean and covariance."""
+    wide = vectors.astype(np.float64)
+    mean = wide.mean(axis=0)
+    return mean, (wide - mean).T @ (wide - mean) / len(wide)
+
+
+def _whitening(covariance: Matrix, lengths: Sequence[int]) -> Matrix:
+    """Whitens each part by itself: sum of `lengths` squared, zeros between parts."""
     whitening = np.zeros_like(covariance)
-    ends = np.cumsum((0, *lengths))
-    for a, b in pairwise(ends):
-        whitening[a:b, a:b] = inverse_root(shrunk(covariance[a:b, a:b], SHRINKAGE))
-    values, axes = np.linalg.eigh(whitening @ covariance @ whitening)
-    values, axes = values[::-1][:AXES], axes[:, ::-1][:, :AXES]
-    agreement = np.maximum(values - 1, 0) / (len(lengths) - 1)
-    return np.asarray(whitening @ (axes * agreement**POWER)[:, agreement > 0])
+    for part in _slices(lengths):
+        whitening[part, part] = inverse_root(shrunk(covariance[part, part], SHRINKAGE))
+    return whitening
+
+
+def _consensus(covariance: Matrix, whitening: Matrix) -> Matrix:
+    """Directions in which whitened parts vary together most: sum of `lengths` x `AXES`."""
+    axes = np.linalg.eigh(whitening @ covariance @ whitening)[1]
+    return np.asarray(whitening @ axes[:, ::-1][:, :AXES])
+
+
+def _agreement(vectors: Vectors, lengths: Sequence[int], groups: Rows) -> NDArray[np.float64]:
+    """How far the parts agree on the first axis, the second, and so on, in groups not fitted on.
+
+    Returns:
+        Up to `AXES` numbers from 0 to 1: the correlation between parts, the mean of two halves.
+    """
+    half, found = halves(groups), []
+    for fitted, asked in ((vectors[half], vectors[~half]), (vectors[~half], vectors[half])):
+        covariance = _spread(fitted)[1]
+        axes = _consensus(covariance, _whitening(covariance, lengths))
+        centred = asked - asked.mean(axis=0)
+        seen = np.stack([centred[:, part] @ axes[part] for part in _slices(lengths)])
+        alone, together = seen.var(axis=1).sum(axis=0), seen.sum(axis=0).var(axis=0)
+        found.append((together / np.maximum(alone, 1e-12) - 1) / (len(lengths) - 1))
+    return np.asarray(np.clip(np.mean(found, axis=0), 0, 1))

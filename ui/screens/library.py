@@ -280,7 +280,7 @@ ADAPTATIONS = {
     "align+metric": "Sites are aligned, then labels choose",
 }
 FUSIONS = {
-    "fuse": "What the encoders agree on comes first, without labels",
+    "fuse": "The encoders are fused by what they agree on, without labels",
     "fuse+metric": "The encoders are fused, then labels choose",
 }
 """For a collection of several encoders."""
