@@ -14,6 +14,7 @@ import io
 import math
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +163,9 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
     for name in (BESIDE, "cells"):
         plan = EvaluationPlan(collection=name, ks=(1, 5, 20), ask=600, probe=False)
         wait_for(client.evaluation, client.evaluate(plan).id)
+    mapped = client.start_map("cells", "tsne").id
+    while client.job(mapped).state in {"queued", "running"}:
+        time.sleep(1)
 
     def case(page: Page, address: str) -> None:
         page.goto(f"{address}/case?by={by}&collection=cells")

@@ -43,6 +43,24 @@ def grouped(searcher: Searcher, by: Grouping, k: int, per_group: int = 1) -> lis
         values = tuple(searcher.store.facet(by, searcher.where, VALUES))
         only = _of(by, values) if 0 < len(values) < VALUES else ANYTHING
         most = min(k, len(values))
+    chosen = list(_best(searcher, fields, only, most, k).items())[:k]
+    sizes = _sizes(searcher, [key for key, _ in chosen])
+    return [
+        Group(
+            value=key[1],
+            by=key[0],
+            items=sizes.get(key, 0),
+            score=hit.score,
+            hits=(hit,) if per_group == 1 else _best_of(searcher, key, fields, per_group),
+        )
+        for key, hit in chosen
+    ]
+
+
+def _best(
+    searcher: Searcher, fields: tuple[GroupField, ...], only: Filter, most: int, k: int
+) -> dict[Key, Hit]:
+    """The best hit of each group, best first: at least `most` of them if there are so many."""
     best: dict[Key, Hit] = {}
     seen: set[str] = set()
     limit = max(2 * k, 10)
@@ -60,18 +78,7 @@ def grouped(searcher: Searcher, by: Grouping, k: int, per_group: int = 1) -> lis
             break
         if len(best) == before:
             limit *= 4
-    chosen = list(best.items())[:k]
-    sizes = _sizes(searcher, [key for key, _ in chosen])
-    return [
-        Group(
-            value=key[1],
-            by=key[0],
-            items=sizes.get(key, 0),
-            score=hit.score,
-            hits=(hit,) if per_group == 1 else _best_of(searcher, key, fields, per_group),
-        )
-        for key, hit in chosen
-    ]
+    return best
 
 
 def key_of(item: Item, fields: tuple[GroupField, ...] = WIDER) -> Key | None:
