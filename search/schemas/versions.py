@@ -80,8 +80,8 @@ class AdaptWanted(Record):
 
     kind: Annotated[str, Field(pattern=r"^[a-z]+(\+[a-z]+)*$", max_length=100)] = "metric"
     """`align`: sites brought to one mean and spread, labels not read; `metric`: axes that labels
-    choose, so that they separate labels at unseen sites; `fuse`: of two encoders the
-    first, and what the other agrees with it on, labels not read; `align+metric`: one after the other."""
+    choose, so that they separate labels at unseen sites; `fuse`: of two encoders the first, and
+    what the other agrees with it on, labels not read; `align+metric`: one after the other."""
     field: Literal["site", "scanner", "stain", "dataset"] = "site"
     """What distinguishes sites."""
     force: bool = False

@@ -121,8 +121,9 @@ def adapt(
     """Fit a transform on the stored vectors and build a version with it; embeds nothing again.
 
     align brings sites together without labels; metric lets labels choose what counts; fuse, for
-    two encoders (a+b), lets the second add what it agrees on. Kinds are joined by a plus. It is scored on
-    sites (else patients, else sources) that it was not fitted on. Exits 1 if a check fails.
+    two encoders (a+b), lets the second add what it agrees on. Kinds are joined by a plus. It is
+    scored on sites (else patients, else sources) that it was not fitted on. Exits 1 if a check
+    fails.
     """
     from encoder.registry import load
     from ingest.slides.rereading import Rereader
