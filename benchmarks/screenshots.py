@@ -154,6 +154,15 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         page.set_input_files("input[type=file]", str(field))
         page.locator(".hs-field").wait_for()
 
+    def opened(page: Page, address: str) -> None:
+        page.goto(f"{address}/?item={item.id}&collection=cells")
+        page.locator("[aria-label*='most similar first'] .hs-open").first.click()
+        page.get_by_role("dialog").get_by_text("In its field").wait_for()
+
+    def importing(page: Page, address: str) -> None:
+        page.goto(f"{address}/library?collection=cells&view=Imports")
+        page.get_by_text("Import sample cells").wait_for()
+
     def compare(page: Page, address: str) -> None:
         page.goto(f"{address}/compare?item={item.id}&collection=cells&with={ids}")
         page.locator(".hs-lens").first.wait_for()
@@ -210,6 +219,8 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
         "begin": begin,
         "find-similar": find_similar,
         "choose-cell": choose,
+        "opened-cell": opened,
+        "import": importing,
         "compare": compare,
         "case": case,
         "case-slide": slide,

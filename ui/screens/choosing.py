@@ -9,7 +9,7 @@ from search.schemas.cells import FoundCells
 from ui.address import Searching
 from ui.look import states
 from ui.look.card import card
-from ui.session.current import change, start_again, this_round
+from ui.session.current import FIRST, change, start_again, this_round
 from ui.session.place import Place, refused
 from ui.session.results import (
     cells_of,
@@ -33,6 +33,12 @@ FIELD_PX = 420
 def begin(place: Place, search: Searching) -> None:
     """Three ways to start: an image, a stored item, a sample."""
     at = this_round()
+    if st.session_state.get(FIRST):
+        words = (
+            "Your first search: click a sample below, or drop in a cell. You will see the stored "
+            "cells that look most like it and how their labels vote; a click on one opens it."
+        )
+        st.html(states.notes([words], "good"))
     left, right = st.columns([3, 2], gap="large")
     with left, st.container(key="hs-begin"):
         st.html('<h2 class="hs-section">Your image</h2>')

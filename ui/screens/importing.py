@@ -11,6 +11,7 @@ from search.client.transport import ServiceDown, ServiceError
 from search.settings import Settings
 from ui.look import states
 from ui.session import imports
+from ui.session.current import FIRST
 from ui.session.navigation import goto
 from ui.session.place import Place
 
@@ -23,10 +24,12 @@ WAYS = ("Sample cells", "Upload", "Folder")
 
 def importing(place: Place) -> None:
     """Begin an import, or show the one that runs."""
-    note = st.session_state.pop(NOTE, None)
+    note = st.session_state.get(NOTE)  # kept: the press of the button below is another run
     if note:
         st.html(states.notes([note[0]], note[1]))
         if note[1] != "bad" and st.button("Find similar cells", icon=":material/search:"):
+            del st.session_state[NOTE]
+            st.session_state[FIRST] = True
             goto("")
     if RUN in st.session_state:
         _progress(place)
@@ -122,6 +125,7 @@ def _facts(place: Place) -> dict[str, str]:
 def _begin(path: Path, settings: Settings, options: dict[str, str]) -> None:
     try:
         st.session_state[RUN] = imports.begin(path, settings, options)
+        st.session_state.pop(NOTE, None)
     except imports.CannotImport as error:
         _refused(error)
         return

@@ -12,6 +12,8 @@ from ui.session.place import Place
 
 SEARCH, WRITTEN, ROUND = "hs-search", "hs-written", "hs-round"
 """The search, the address last written, and a number in the keys of widgets that show them."""
+FIRST = "hs-first-search"
+"""Set after an import, until a search is made: the page then says how one begins."""
 PICKING = "hs-picking"
 """By upload: `True` where a cell is to be chosen in it, `False` where the whole is the query."""
 
@@ -44,6 +46,8 @@ def under_way() -> bool:
 def keep(search: Searching) -> Searching:
     """Remember a search in the session and in the address."""
     st.session_state[SEARCH] = search
+    if search.asks:
+        st.session_state.pop(FIRST, None)
     address = search.address() if search.asks else {}
     if st.query_params.to_dict() != address:
         st.query_params.from_dict(address)
