@@ -35,7 +35,7 @@ from ui.cli.ingesting import Request, perform
 
 SHIFT = 0.15
 VARIANTS = {"a": 0.0, "b": 0.0, "b up": SHIFT, "b down": -SHIFT}
-DISTANCES = ("max_sim", "mean", "vlad", "prototypes", "transport")
+DISTANCES = ("max_sim", "mean", "composition", "prototypes", "vlad", "transport")
 GROUPS = {
     "lymphoid": "lymphoblast lymphocyte atypical_lymphocyte ly lyt",
     "monocytic": "monoblast monocyte mo mon",

@@ -13,6 +13,8 @@ PROJECTIONS = 64
 ROUNDS = 25
 """Rounds of k-means."""
 SEED = 20_26
+SOFTNESS = 0.05
+"""Of the softmax over prototypes."""
 
 
 def mean_vector(bag: Vectors, weights: Floats | None = None) -> Floats:
@@ -89,6 +91,18 @@ def histogram(bag: Vectors, prototypes: Vectors, weights: Floats | None = None) 
     nearest = (bag.astype(np.float64) @ prototypes.astype(np.float64).T).argmax(axis=1)
     counts = np.bincount(nearest, weights=weights, minlength=len(prototypes))
     return np.asarray(counts / counts.sum())
+
+
+def soft_histogram(bag: Vectors, prototypes: Vectors, weights: Floats | None = None) -> Floats:
+    """`histogram` with each vector shared among the prototypes that are near it.
+
+    Shares fall with the cosine as a softmax of temperature `SOFTNESS`, so that a cell between two
+    kinds does not count for one of them alone.
+    """
+    cosines = bag.astype(np.float64) @ prototypes.astype(np.float64).T / SOFTNESS
+    shares = np.exp(cosines - cosines.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return np.asarray(np.average(shares, axis=0, weights=weights))
 
 
 def vlad(bag: Vectors, prototypes: Vectors, weights: Floats | None = None) -> Floats:

@@ -17,7 +17,14 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from search.cases.distances import Floats, histogram, kmeans, mean_vector, vlad
+from search.cases.distances import (
+    Floats,
+    histogram,
+    kmeans,
+    mean_vector,
+    soft_histogram,
+    vlad,
+)
 from search.cases.mosaic import mosaic
 from search.disk.atomic import write_durably
 from search.disk.closing import Closing
@@ -29,16 +36,18 @@ from search.library.versions import Version
 from search.schemas.filters import Filter
 from search.schemas.items import NAMESPACE, Item
 
-Pooling = Literal["mean", "vlad", "prototypes"]
+Pooling = Literal["mean", "vlad", "prototypes", "composition"]
 Found = Literal["all", "white"]
 By = Literal["case", "source"]
-POOLINGS: tuple[Pooling, ...] = ("mean", "vlad", "prototypes")
+POOLINGS: tuple[Pooling, ...] = ("mean", "vlad", "prototypes", "composition")
 PROTOTYPES, WORDS = 32, 4
 """Prototypes of the histogram, and of VLAD, whose vector is so many times as long."""
 FITTED_ON = 5000
 """Cells that prototypes are fitted on: the first in order of id, which is as good as drawn."""
 INLINE = 50_000
 """Items up to which a question builds what is lacking; beyond that, a build of the index does."""
+FORMAT = 2
+"""Of a build; what was made by another one is made again."""
 FOLDER, DONE = "cases", "whole.json"
 AT_ONCE = 500
 NOT_WHITE = ("red", "platelet")
@@ -89,6 +98,20 @@ class Words:
     """Of the histogram."""
     words: Vectors
     """Of VLAD."""
+    usual: Floats
+    """The soft histogram of what they were fitted on: how cells are composed altogether."""
+
+    @classmethod
+    def fitted(cls, sample: Vectors) -> Words:
+        """The prototypes of some cells."""
+        prototypes = kmeans(sample, PROTOTYPES)
+        return cls(prototypes, kmeans(sample, WORDS), soft_histogram(sample, prototypes))
+
+    def composition(self, vectors: Vectors, weights: Floats | None = None) -> Floats:
+        """How a bag departs from what is usual: the difference of soft histograms, of length 1."""
+        apart = soft_histogram(vectors, self.prototypes, weights) - self.usual
+        length = np.linalg.norm(apart)
+        return np.asarray(apart / length if length > 1e-12 else apart)
 
     def pooled(self, vectors: Vectors, weights: Floats | None = None) -> dict[Pooling, Floats]:
         """A bag as one vector, by each pooling."""
@@ -96,6 +119,7 @@ class Words:
             "mean": mean_vector(vectors, weights),
             "vlad": vlad(vectors, self.words, weights),
             "prototypes": histogram(vectors, self.prototypes, weights),
+            "composition": self.composition(vectors, weights),
         }
 
 
@@ -113,7 +137,7 @@ class Cases(Closing):
         self._users = 0
         self._retired = False
         with np.load(folder / "words.npz") as words:
-            self.words = Words(words["prototypes"], words["words"])
+            self.words = Words(words["prototypes"], words["words"], words["usual"])
         self._turn = threading.Lock()
         self._file = sqlite3.connect(folder / "bags.sqlite", check_same_thread=False)
         self.total = int(self._all("SELECT COUNT(*) FROM bags")[0][0])
@@ -289,12 +313,12 @@ class _Rows:
 
 def _write(collection: Collection, folder: Path, rows: _Rows) -> None:
     sample = _sample(collection, rows)
-    words = Words(kmeans(sample, PROTOTYPES), kmeans(sample, WORDS))
-    np.savez(folder / "words.npz", prototypes=words.prototypes, words=words.words)
+    words = Words.fitted(sample)
+    np.savez(folder / "words.npz", **vars(words))
     file = sqlite3.connect(folder / "bags.sqlite")
     file.execute(
         "CREATE TABLE bags (value TEXT PRIMARY KEY, facts TEXT, ids BLOB, vectors BLOB, "
-        "weights BLOB, mean BLOB, vlad BLOB, prototypes BLOB)"
+        "weights BLOB, mean BLOB, vlad BLOB, prototypes BLOB, composition BLOB)"
     )
     stores = {one: _store(collection, folder, one, words) for one in POOLINGS}
     waiting: list[Represented] = []
@@ -358,7 +382,7 @@ def _put(
     if not bags:
         return
     file.executemany(
-        "INSERT INTO bags VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO bags VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 bag.value,
@@ -405,7 +429,9 @@ def _store(
 ) -> Store:
     """The points of one pooling, made where `words` are given."""
     if words is not None:
-        lengths = {"vlad": words.words.size, "prototypes": len(words.prototypes)}
+        lengths = {"vlad": words.words.size} | dict.fromkeys(
+            ("prototypes", "composition"), len(words.prototypes)
+        )
         length = lengths.get(pooling, collection.card.dim)
         (folder / f"{pooling}.dim").write_text(str(length))
     length = int((folder / f"{pooling}.dim").read_text())
@@ -421,7 +447,7 @@ def _version(collection: Collection, name: str, pooling: str, length: int) -> Ve
 
 def _folder(collection: Collection, by: By, found: Found) -> Path:
     digest = content_digest(collection.folder)
-    return collection.folder / FOLDER / f"{by}-{found}-{digest}"
+    return collection.folder / FOLDER / f"{by}-{found}-{FORMAT}-{digest}"
 
 
 def _sweep(collection: Collection, by: By, found: Found) -> None:

@@ -27,11 +27,11 @@ from search.cases.mosaic import MOSAIC, mosaic
 from search.cases.represented import (
     FITTED_ON,
     PROTOTYPES,
-    WORDS,
     Cases,
     Facts,
     Pooling,
     Represented,
+    Words,
     facts_of,
     using_cases,
 )
@@ -79,6 +79,7 @@ POOLED: dict[str, tuple[Pooling, ...]] = {
     "mean": ("mean",),
     "vlad": ("vlad",),
     "prototypes": ("prototypes", "mean"),
+    "composition": ("composition",),
 }
 """By which vectors candidates are chosen, for each distance; others take mean and VLAD."""
 Measure = Callable[[Represented], float]
@@ -396,8 +397,18 @@ def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | 
         return lambda case: float(np.abs(mine - _histogram(case, prototypes, usual)).sum() / 2)
     if question.distance == "mean":
         return _pooled("mean", bag, mean_vector)
-    words = prototypes_of(context, WORDS) if cases is None else cases.words.words
-    return _pooled("vlad", bag, lambda rows, weights: vlad(rows, words, weights))
+    words = words_of(context) if cases is None else cases.words
+    if question.distance == "composition":
+        return _pooled("composition", bag, words.composition)
+    return _pooled("vlad", bag, lambda rows, weights: vlad(rows, words.words, weights))
+
+
+def words_of(context: Context) -> Words:
+    """The prototypes that represent cases, where no case is represented."""
+    store = context.collection.store
+    return context.prototypes.of(
+        context.collection, ("words",), lambda: Words.fitted(_sample(store))
+    )
 
 
 def _pooled(name: Pooling, bag: Bag, pool: Callable[[Vectors, Floats], Floats]) -> Measure:
@@ -425,10 +436,14 @@ def prototypes_of(context: Context, n: int) -> Vectors:
 
 
 def _fit_prototypes(store: Store, n: int) -> Vectors:
+    return kmeans(_sample(store), n)
+
+
+def _sample(store: Store) -> Vectors:
     found = _first(scroll_all(store), FITTED_ON)
     if not found:
         raise BadQuestion(f"collection {store.name!r} is empty: it has no prototypes")
-    return kmeans(np.stack([one.vector for one in found]), n)
+    return np.stack([one.vector for one in found])
 
 
 def _compared(search: Search, case: Represented, whole: bool) -> Compared:

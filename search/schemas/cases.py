@@ -227,7 +227,8 @@ class CaseQuestion(Record):
     distance: Distance = "max_sim"
     """`mean`: of the mean vectors. `max_sim`: of each cell to its nearest in the other case, both
     ways. `prototypes`: of the histograms over prototypes of the collection. `transport`: sliced
-    optimal transport. `vlad`: of where cells lie around few prototypes."""
+    optimal transport. `vlad`: of where cells lie around few prototypes. `composition`: of how the
+    shares of kinds of cells depart from those of the whole collection."""
     where: Filter = Filter()
     """Conditions that every compared cell meets."""
     of_cases: CaseFilter = CaseFilter()
@@ -444,7 +445,7 @@ class CaseCount(Record):
     disclaimer: str = DISCLAIMER
 
 
-Distance = Literal["mean", "max_sim", "prototypes", "transport", "vlad"]
+Distance = Literal["mean", "max_sim", "prototypes", "transport", "vlad", "composition"]
 
 
 class CasePlan(Record):
@@ -455,7 +456,7 @@ class CasePlan(Record):
     distances: Annotated[tuple[Distance, ...], Field(min_length=1)] = (
         "max_sim",
         "mean",
-        "vlad",
+        "composition",
         "prototypes",
     )
     """How cases are compared; each is also compared with `mean`, where that is among them."""

@@ -149,7 +149,7 @@ def test_only_what_was_recorded_of_a_case_is_called_a_diagnosis() -> None:
         said += [
             f"{path.name}: {line}"
             for line in path.read_text().splitlines()
-            if "diagnos" in line.lower()
+            if "diagnos" in re.sub(r"[\"`]diagnosis[\"`]", "", line.lower())  # the column's name
         ]
 
     assert said == []

@@ -22,6 +22,7 @@ from search.schemas.cases import (
     CaseRecordsWanted,
     Distance,
 )
+from search.schemas.evaluations import CaseEvaluation
 from ui.look import states
 from ui.look.card import card, data_url
 from ui.look.gallery import EXCLUSION
@@ -43,8 +44,9 @@ SHORT = ("diagnosis", "diagnosis_code", "date", "treatment", "outcome")
 """Columns that the form of a correction has in one line each."""
 DISTANCES: dict[Distance, str] = {
     "max_sim": "Cell by cell",
-    "vlad": "Composition, in detail",
-    "prototypes": "Shares of cell types",
+    "composition": "Composition beside the usual",
+    "vlad": "Around prototypes",
+    "prototypes": "Shares of prototypes",
     "mean": "Mean of the cells",
     "transport": "Distribution of the cells",
 }
@@ -234,7 +236,7 @@ def _question(place: Place, found: CaseCount) -> CaseQuestion:
         )
     with right:
         white = st.toggle(
-            "White cells only",
+            "White cells",
             key="case-white",
             disabled=by == "patient",
             help="Leaves out what the cell finder took for red cells and platelets.",
@@ -305,4 +307,48 @@ def _match(at: int, match: CaseMatch, images: dict[str, bytes]) -> str:
     )
 
 
-__all__: Sequence[str] = ["facts_of", "header", "mosaic", "record_html", "similar"]
+SCORES = {
+    "top_1": "Nearest",
+    "top_3": "Among 3",
+    "top_5": "Among 5",
+    "map": "mAP",
+    "vote": "Majority vote",
+}
+
+
+def scores_html(found: CaseEvaluation) -> str:
+    """How often similar cases have the label of the case that was asked about."""
+    rows = []
+    for one in found.scores:
+        cells = [escape(DISTANCES[one.distance])]
+        for name in SCORES:
+            span = one.intervals[name]
+            value = getattr(one, name)
+            cells.append(f"{value:.3f} [{span.low:.3f}, {span.high:.3f}]")
+        over = one.over_mean and one.over_mean["map"]
+        cells.append(f"{over.difference:+.3f} (p {over.p:.3f})" if over else "")
+        rows.append(cells)
+    chance = [f"{found.chance[name]:.3f}" if name in found.chance else "" for name in SCORES]
+    rows.append(["Random order", *chance, ""])
+    best = max(found.scores, key=lambda one: one.map)
+    labels = [
+        [escape(one.label), str(one.cases), f"{one.top_1:.3f}", f"{one.vote:.3f}"]
+        for one in best.labels
+    ]
+    caption = (
+        f"Share of {found.asked:,} cases of {count(found.patients, 'patient')} whose most similar "
+        f"cases of other patients have the same {found.column.replace('_', ' ')}, with 95 % "
+        "confidence intervals over whole patients."
+    )
+    return (
+        states.notes(list(found.notes))
+        + table(["Compared by", *SCORES.values(), "mAP over mean"], rows, caption)
+        + table(
+            [found.column.replace("_", " ").capitalize(), "Cases", "Nearest", "Majority vote"],
+            labels,
+            f"By {DISTANCES[best.distance].lower()}; least often found: {best.worst}.",
+        )
+    )
+
+
+__all__: Sequence[str] = ["facts_of", "header", "mosaic", "record_html", "scores_html", "similar"]

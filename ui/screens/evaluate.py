@@ -30,6 +30,7 @@ from ui.look.curves import chart
 from ui.look.palette import SEQUENCE, shade
 from ui.look.tables import count, moment, plain, table
 from ui.look.theme import contrast
+from ui.screens.case_record import scores_html
 from ui.screens.detail import Shown, open_item
 from ui.screens.paired import UNITS, side_by_side
 from ui.session.jobs import follow, outcome
@@ -210,6 +211,9 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     show_in_address(evaluation=id, against=None if beside == NOBODY else beside)
     record = _record(place.client, id)
     result = record.result
+    if record.cases is not None:
+        st.html(scores_html(record.cases))
+        return
     if result is None:
         st.html(states.notes(["The result of this evaluation was deleted; start it again."]))
         return
@@ -260,6 +264,8 @@ def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:
         version = f" version {one.version}" if one.version else ""
         version += f", {one.encoder}" if one.encoder else ""
         split = f", {SPLITS[one.plan.split].lower()} split"
+        if one.plan.cases is not None:
+            split = f", similar cases by {one.plan.cases.column}"
         name = f"{one.collection}{version}{head}{split} ({moment(one.made)})"
         names[one.id] = f"{name} {one.id[:8]}" if name in names.values() else name
     return names

@@ -15,6 +15,7 @@ from search.cases.distances import (
     max_sim_distance,
     mean_distance,
     pairs,
+    soft_histogram,
     transport_distance,
 )
 
@@ -104,3 +105,12 @@ def test_cells_are_paired_once_each_nearest_first() -> None:
 
     assert [(a, b) for a, b, _ in found] == [(0, 1), (1, 0)]
     assert [score for *_, score in found] == pytest.approx([1, 0.8])
+
+
+def test_a_vector_between_two_prototypes_is_shared_by_both() -> None:
+    prototypes = np.eye(3, dtype=np.float32)
+    middle = np.array([[1, 1, 0], [0, 0, 1]], np.float32) / np.sqrt([[2], [1]], dtype=np.float32)
+
+    found = soft_histogram(middle, prototypes, np.array([0.75, 0.25]))
+
+    assert found == pytest.approx([0.375, 0.375, 0.25], abs=1e-3)

@@ -8,6 +8,14 @@ from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
 from search.schemas.cases import CaseChange, CaseRecordsQuestion, CaseRecordsWanted
+from search.schemas.evaluations import (
+    CaseEvaluation,
+    CaseLabelScores,
+    CaseScores,
+    PairedDifference,
+    Span,
+)
+from ui.screens.case_record import scores_html
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 
@@ -65,3 +73,41 @@ def test_views_of_a_case_show_records_and_cells(page: AppTest, view: str, words:
     assert not app.exception
     assert words in html(app)
     assert "<b>ibrutinib" not in html(app)
+
+
+def test_scores_of_cases_say_chance_intervals_and_the_worst_label() -> None:
+    span = Span(low=0.5, high=0.9)
+    names = ("top_1", "top_3", "top_5", "map", "vote")
+    found = CaseEvaluation(
+        column="diagnosis",
+        cases=9,
+        asked=9,
+        patients=8,
+        labels={"AML": 5, "CLL": 4},
+        k=5,
+        chance={"top_1": 0.25},
+        scores=(
+            CaseScores(
+                distance="max_sim",
+                **dict.fromkeys(names, 0.75),
+                intervals=dict.fromkeys(names, span),
+                labels=(
+                    CaseLabelScores(
+                        label="<AML>", cases=5, top_1=0.8, top_5=1, vote=0.6, average_precision=0.7
+                    ),
+                ),
+                worst="<AML>",
+                unanswered=0,
+                over_mean={"map": PairedDifference(difference=0.1, low=0.02, high=0.2, p=0.01)},
+            ),
+        ),
+        notes=(),
+    )
+
+    shown = scores_html(found)
+
+    assert "0.750 [0.500, 0.900]" in shown
+    assert "+0.100 (p 0.010)" in shown
+    assert "0.250" in shown
+    assert "&lt;AML&gt;" in shown
+    assert "<AML>" not in shown

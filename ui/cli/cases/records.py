@@ -157,7 +157,7 @@ def similar(
     by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
     distance: Annotated[
-        str, typer.Option(help="max_sim, mean, prototypes, transport or vector.")
+        str, typer.Option(help="max_sim, composition, mean, prototypes, transport or vlad.")
     ] = "max_sim",
     where: Annotated[
         list[str] | None,
