@@ -26,6 +26,10 @@ EXTRAS = {
     "peft": "train",
     "faiss": "gpu",
     "streamlit": "ui",
+    "h5py": "formats",
+    "anndata": "formats",
+    "highdicom": "formats",
+    "umap": "atlas",
 }
 """The extra that brings a package."""
 
