@@ -152,7 +152,7 @@ def _progress(place: Place) -> None:
             words = runs[0].summary
     except (ServiceDown, ServiceError):
         pass  # the first import makes the collection
-    with st.container(horizontal=True, vertical_alignment="center"):
+    with st.container(horizontal=True, vertical_alignment="center", key="hs-job-import"):
         st.html(
             f'<p class="hs-lead" role="status">Importing: {escape(words)}…</p>', width="stretch"
         )

@@ -58,7 +58,7 @@ def follow(
         text = "waiting for other jobs" if waiting else f"{job.done:,} of {job.total:,}"
         if not waiting and not job.total:
             text = "started"
-        with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(horizontal=True, vertical_alignment="center", key=f"hs-job-{key}"):
             st.progress(min(share, 1.0), text=f"{words}: {text}")
             if st.button("Cancel", key=f"{key}-stop"):
                 (stop or client.stop_job)(str(id))

@@ -101,7 +101,7 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
     by_click = page.url
     assert page.locator(".hs-query .hs-scale").inner_text().startswith("about")
     page.get_by_role("button", name="Back to the field").click()
-    frame = page.locator(".hs-field")
+    frame = page.locator(".hs-field").filter(has=page.locator(".hs-cell-white"))
     frame.wait_for()
     box = frame.bounding_box()
     assert box is not None
