@@ -112,6 +112,8 @@ def test_under_a_set_of_values_few_are_all_compared_and_many_walked_past(
         assert store._leaves_few(conditions(where)) is (filter_ids == 40)
         found = store.nearest(rows[5], 10, where)
         truth = store.nearest(rows[5], 10, where, exact=True)
+        store._widen(12 * IndexSettings.ef)
+        assert store._leaves_few(conditions(where)), "a walk takes twelve times as long then"
 
     assert [hit.item.id for hit in found] == [hit.item.id for hit in truth]
 
