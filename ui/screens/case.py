@@ -21,8 +21,8 @@ from ui.look.differential import differential_table
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
 from ui.look.tables import count, legend
-from ui.screens import case_record
 from ui.screens.cases import models, over_time
+from ui.screens.cases import record as case_record
 from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import relabel
 from ui.session.navigation import begin_with, show_in_address

@@ -30,7 +30,7 @@ from ui.look.curves import chart
 from ui.look.palette import SEQUENCE, shade
 from ui.look.tables import count, moment, plain, table
 from ui.look.theme import contrast
-from ui.screens.case_record import scores_html
+from ui.screens.cases.record import scores_html
 from ui.screens.detail import Shown, open_item
 from ui.screens.paired import UNITS, side_by_side
 from ui.session.jobs import follow, outcome

@@ -15,7 +15,7 @@ from search.schemas.evaluations import (
     PairedDifference,
     Span,
 )
-from ui.screens.case_record import scores_html
+from ui.screens.cases.record import scores_html
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 
