@@ -176,7 +176,7 @@ def shortage(question: Question, hits: Sequence[Hit], groups: Sequence[Group]) -
     """A warning where fewer were found than were wanted."""
     if question.group_by is not None:
         there = len(groups)
-        what = f"groups by {question.group_by}"
+        what = "groups" if question.group_by == "group" else f"groups by {question.group_by}"
     else:
         there, what = len(hits), "neighbours"
     return (
