@@ -7,7 +7,8 @@ the commands a clinic would use, serves the library, trains each model through t
 applies it to every stored case. Whatever is scored was held out. Columns: scores of cases, expected
 calibration error, share that is answered and right, and the pointing game: of the cases with a
 finding, the share whose most attended cell is of the finding (beside it: what a cell drawn from
-each case would reach).
+each case would reach). Below that, models that tell one finding from normal, as a question about
+one finding would be put.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from search.settings import Settings
 from ui.cli.demo import free_port
 from ui.cli.serving import application
 
+FINDINGS = ("left shift", "eosinophilia", "lymphocytosis")
 POOLINGS = ("mean", "max", "abmil", "abmil_gated", "clam_sb", "transmil")
 
 
@@ -81,10 +83,12 @@ def telling(folder: Path) -> dict[str, bool]:
         }
 
 
-def pointing(client: Client, card: MilModel, tells: dict[str, bool]) -> tuple[str, str]:
-    """The pointing game over the stored cases with a finding, with its interval; and chance."""
+def pointing(
+    client: Client, card: MilModel, cases: list[str], tells: dict[str, bool]
+) -> tuple[str, str]:
+    """The pointing game over the cases with a finding, with its interval; and chance."""
     hits, chance, patients = [], [], []
-    for case in sorted(client.facets("cells", "case", 1000)):
+    for case in cases:
         answer = client.predict_case("cells", MilQuestion(model=card.id, case=case))
         assert answer.unseen == "applied"
         assert answer.networks == 1
@@ -99,8 +103,19 @@ def pointing(client: Client, card: MilModel, tells: dict[str, bool]) -> tuple[st
     return f"{np.mean(hits):.2f} [{low:.2f}, {high:.2f}]", f"{np.mean(chance):.2f}"
 
 
-def row(client: Client, plan: MilPlan, tells: dict[str, bool]) -> str:
-    """One line of the table."""
+def one_finding(folder: Path, finding: str) -> dict[str, dict[str, str]]:
+    """The cases of one finding and the normal ones, as values of a column of their own."""
+    with (folder / "cases.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        row["case"]: {"finding": row["diagnosis"]}
+        for row in rows
+        if row["diagnosis"] in (finding, "normal")
+    }
+
+
+def row(client: Client, plan: MilPlan, tells: dict[str, bool], first: str) -> str:
+    """One line of the table; pointing is over the cases that the model was trained on."""
     start = time.process_time()
     card = client.trained_model("cells", plan)
     seconds = time.process_time() - start
@@ -110,10 +125,11 @@ def row(client: Client, plan: MilPlan, tells: dict[str, bool]) -> str:
         span = scores.intervals[name]
         return f"{scores.figures[name]:.2f} [{span.low:.2f}, {span.high:.2f}]"
 
-    game, chance = ("", "") if plan.pooling == "mean" else pointing(client, card, tells)
+    cases = sorted(plan.values) or sorted(client.facets("cells", "case", 1000))
+    game, chance = ("", "") if plan.pooling == "mean" else pointing(client, card, cases, tells)
     right = "" if scores.answered_accuracy is None else f"{scores.answered_accuracy:.0%}"
     cells = [
-        plan.pooling,
+        first,
         figure("auroc"),
         figure("balanced_accuracy"),
         f"{scores.ece_before:.2f} / {scores.ece:.2f}",
@@ -131,7 +147,7 @@ def main() -> None:
     parser.add_argument(
         "--encoder", help="An encoder's name or folder; the shipped one if left out."
     )
-    parser.add_argument("--poolings", nargs="+", default=list(POOLINGS), choices=POOLINGS)
+    parser.add_argument("--poolings", nargs="*", default=list(POOLINGS), choices=POOLINGS)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     os.environ.setdefault("HEMASEEK_DATA", "../shared/data")
@@ -144,7 +160,12 @@ def main() -> None:
     with serving(given.out / "library") as client:
         for pooling in given.poolings:
             plan = MilPlan(pooling=pooling, name=pooling, seed=given.seed)
-            print(row(client, plan, tells), flush=True)
+            print(row(client, plan, tells, pooling), flush=True)
+        for finding in FINDINGS:
+            values = one_finding(given.out / "planted", finding)
+            for pooling in ("abmil", "abmil_gated"):
+                plan = MilPlan(label="finding", values=values, pooling=pooling, seed=given.seed)
+                print(row(client, plan, tells, f"{finding}, {pooling}"), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/complexity.py [--encoder NAME] [--seeds 5] [--with-class 0.9]
 
 Bags are drawn from PBC: normal white cells, and in every second bag a few band neutrophils. In
-training nine in ten bags with bands are blurred and stained another way, and one in ten without; in
+training nine in ten bags with them are blurred and stained another way, and one in ten without; in
 the test it is the other way round. Both models see the same bags: gated attention pooling without
 and with `factors`. Prints the AUROC of each seed, the paired differences, and what is left without
 each of the three parts.
