@@ -29,7 +29,9 @@ SEVERAL = {
     "test_decoders.py",
     "test_files.py",
     "test_hostile_weights.py",
+    "test_privacy.py",
     "test_recognition.py",
+    "test_served.py",
 }
 """Tests of several modules of their room at once."""
 
