@@ -55,8 +55,16 @@ def test_the_same_question_gets_the_same_hits_and_scores(client: TestClient, ans
     assert [score for _, score in hits] == pytest.approx([score for _, score in answer["hits"]])
 
 
-def test_its_calibration_is_not_stale(client: TestClient) -> None:
-    assert client.get(f"{CELLS}/calibration").json()["stale"] is False
+def test_its_calibration_holds_for_the_recorded_labels_that_it_was_fitted_on(
+    client: TestClient, answer: Any
+) -> None:
+    states = {
+        labels: client.post("/v1/vote", json=answer["question"] | {"labels": labels}).json()
+        for labels in ("recorded", "reviewed")
+    }
+
+    assert states["recorded"]["calibration"] != "stale", states
+    assert states["reviewed"]["calibration"] == "stale"
 
 
 def test_its_review_is_there(client: TestClient) -> None:
