@@ -25,7 +25,6 @@ from ui.screens.choosing import (
     scale_input,
 )
 from ui.screens.detail import Shown, open_item
-from ui.screens.filtering import at_least, more_filters
 from ui.screens.regions import part_of_query
 from ui.screens.whole_field import whole_field
 from ui.session.current import (
@@ -38,6 +37,7 @@ from ui.session.current import (
     this_round,
     under_way,
 )
+from ui.session.filtering import at_least, more_filters
 from ui.session.navigation import goto
 from ui.session.place import Place, opened, refused
 from ui.session.results import (

@@ -69,7 +69,7 @@ def test_a_mistake_is_answered_in_words() -> None:
         ("search", "no-such-file.png"): "neither an image file nor the id",
         ("search", "x", "--allow", "cousin"): "no relation 'cousin'",
         ("refine", "--region", "1,2,3"): "expected X,Y,W,H",
-        ("vote", "x", "--weighting", "loud"): "expected uniform, similarity, softmax",
+        ("vote", "x", "--weighting", "loud"): "is not one of 'uniform', 'similarity', 'softmax'",
     }
     for words, message in slips.items():
         done = hemaseek(*words)

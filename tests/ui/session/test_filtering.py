@@ -8,7 +8,7 @@ from search.schemas.answers import Answer, Group, Hit, Vote, VoteAnswer
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, item_id
 from ui.address import Searching
-from ui.screens.filtering import active_filters, at_least
+from ui.session.filtering import active_filters, at_least
 from ui.session.results import Results
 
 
