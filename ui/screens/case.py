@@ -51,7 +51,8 @@ SHOW: dict[Show, str] = {
 def show() -> None:
     """Draw the page."""
     place = opened(
-        "Case", "The cells of one case by recorded label, review and vote; and similar cases."
+        "Case",
+        "What is recorded of a case, its cells by label, review and vote, and similar cases.",
     )
     if place is None:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -23,6 +24,7 @@ from search.schemas.cases import (
     Distance,
 )
 from search.schemas.evaluations import CaseEvaluation
+from search.schemas.questions import BagField
 from ui.look import states
 from ui.look.card import card, data_url
 from ui.look.gallery import EXCLUSION
@@ -217,7 +219,7 @@ def similar(place: Place, found: CaseCount) -> None:
         "right the most similar cell of theirs.</p>"
     )
     for at, match in enumerate(answer.cases, 1):
-        st.html(_match(at, match, images))
+        st.html(_match(at, match, images, answer.by))
 
 
 def _question(place: Place, found: CaseCount) -> CaseQuestion:
@@ -282,7 +284,7 @@ def _told(answer: CaseAnswer) -> str:
     )
 
 
-def _match(at: int, match: CaseMatch, images: dict[str, bytes]) -> str:
+def _match(at: int, match: CaseMatch, images: dict[str, bytes], by: BagField) -> str:
     pairs = "".join(
         f'<li><figure><img src="{data_url(images[pair.query_item])}" alt="A cell of this case">'
         f'<img src="{data_url(images[pair.item.id])}" '
@@ -297,10 +299,11 @@ def _match(at: int, match: CaseMatch, images: dict[str, bytes]) -> str:
     site = f" · {', '.join(match.sites)}" if match.sites else ""
     records = "".join(record_html(one, alone=len(match.records) == 1) for one in match.records)
     unknown = '<p class="hs-faint">Nothing is recorded of it.</p>'
-    address = f"?case={escape(match.value)}"
+    address = escape(urlencode({"by": by, "case": match.value}))
+    link = f'<a href="?{address}" target="_self" style="color:inherit">'
     return (
         f'<section class="hs-panel"><h3 class="hs-section">{at}. '
-        f'<a href="{address}" target="_self">{escape(match.value)}</a></h3>{records or unknown}'
+        f"{link}{escape(match.value)}</a></h3>{records or unknown}"
         f'<p class="hs-faint">distance {match.distance:.3f} · '
         f"{count(match.cells, 'cell')}{escape(site)}<br>{escape(shares)}</p>"
         f"<ol class='hs-pairs'>{pairs}</ol></section>"
