@@ -19,21 +19,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from adaptation import sample_of
+from adaptation import cells_of, sample_of
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
 from search.adaptation.comparison import K, predict
 from search.evaluation.metrics import confusion, drawn_matrices, draws, ends, scores, scores_of_many
 from search.evaluation.probe import linear_probe
-from search.evaluation.splits import Fold, grouped, subset
+from search.evaluation.splits import Fold, grouped
 from search.neighbours.groups import neighbours_outside
 from search.transforms.contract import Rows, Sample, Vectors, unit
 from search.transforms.folds import in_fold
 from search.votes.knn import votes
-from train.data.datasets import Labelled, read
 from train.evaluation.vectors import open_encoder, vectors_of
-from train.shipped.data import held_out
 
 SETS = ("pbc", "chula-no-12", "lc25000")
 DEEP = 100
@@ -41,15 +39,6 @@ DEEP = 100
 FLAT = 60
 """Added to every rank (Cormack et al. 2009)."""
 SCORED = ("weighted_f1", "balanced_accuracy")
-
-
-def cells_of(name: str, root: Path, limit: int) -> Labelled:
-    """About `limit` cells of a set; of PBC those that no shipped encoder has seen."""
-    labelled = read(name, root)
-    if name == "pbc":
-        labelled = labelled.take(np.flatnonzero(held_out(labelled)), "the held-out quarter")
-    rows = subset(labelled.labels, labelled.groups, limit)
-    return labelled.take(rows, f"a subset of {len(rows)} of {len(labelled)}")
 
 
 def fused_ranks(parts: list[Vectors], sample: Sample, fold: Fold) -> Rows:
