@@ -13,6 +13,7 @@ from ui.look.curves import COLOURS, chart
 from ui.look.tables import plain, table
 from ui.session.pictures import pictures
 from ui.session.place import Place
+from ui.widgets.board import board
 
 
 def over_time(place: Place, found: CaseCount) -> None:
@@ -27,7 +28,7 @@ def over_time(place: Place, found: CaseCount) -> None:
         times = place.client.timeline(place.name, known[0])
     if times.warnings:
         st.html(states.notes(times.warnings))
-    st.html(timeline_html(times, found.value))
+    board(timeline_html(times, found.value), "case-over-time")  # plain HTML would lose the SVG
     _kinds(place, times)
 
 
@@ -59,7 +60,7 @@ def timeline_html(times: Timeline, current: str) -> str:
             day / last if day is not None and last else n / (len(days) - 1)
             for n, day in enumerate(days)
         ]
-        lines = {name: list(zip(at, series[name], strict=True)) for name in shown}
+        lines = {name: list(zip(at, series[name], strict=True)) for name in shown[:2]}
         across = f"Days since the first case (0 to {last})" if last else "Cases in order"
         drawing = chart(lines, across, "Share of the cells", across_ends=("first", "last"))
     head = f'<h2 class="hs-section">{escape(times.patient)} over time</h2>'
