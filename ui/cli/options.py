@@ -23,7 +23,7 @@ SECTIONS = {
         *("demo", "ingest", "ingest-features", "jobs", "quarantine", "undo", "samples"),
         *("versions", "reindex", "adapt", "rollback", "prune", "reconcile", "snapshot", "restore"),
     ),
-    "Evaluate": ("evaluate", "calibrate", "mil"),
+    "Evaluate": ("evaluate", "calibrate", "trust", "mil"),
     "Operate": ("serve", "page", "doctor", "encoders", "keys", "audit", "capacity"),
 }
 """The commands as the help groups them; a new one that is in none comes under "More"."""
