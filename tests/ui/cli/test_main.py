@@ -139,7 +139,7 @@ def test_the_help_groups_every_command() -> None:
 
     assert [line for line in help_.splitlines() if line in {f"{name}:" for name in SECTIONS}]
     assert "More:" not in help_
-    assert "is not in the range" in hemaseek("capacity", "--cells", "-5").stderr
+    assert "greater than or equal to 1" in hemaseek("capacity", "--cells", "-5").stderr
     assert set(get_command(app).commands) == {one for names in SECTIONS.values() for one in names}
 
 
