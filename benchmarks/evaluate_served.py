@@ -2,18 +2,22 @@
 
     uv run --extra all python benchmarks/evaluate_served.py [FOLDER] [--encoder NAME]
 
-FOLDER holds a folder for each label; `pbc/cells` of HEMASEEK_DATA if it is left out. The library
-is kept under `runs/`, one for each encoder, so a second run only asks.
+FOLDER holds a folder for each label. If it is left out, it is the quarter of PBC that the shipped
+encoder never saw, copied under `runs/`: on the rest of PBC, whose labels it learned, every figure
+would flatter it. The library is kept there too, one for each encoder, so a second run only asks.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 from encoder.registry import default_encoder, load
 from search.client.evaluations import wait_for
@@ -26,13 +30,27 @@ from ui.exports.evaluation_report import write_report
 HERE = Path(__file__).parent.parent
 
 
+def held_out_cells(data: Path, out: Path) -> Path:
+    """Copies of the held-out quarter of PBC, a folder for each label."""
+    from train.data import datasets
+    from train.shipped.data import held_out
+
+    cells = datasets.pbc(data / "pbc")
+    folder = out / "pbc-held-out" / "cells"
+    for path in (cells.paths[row] for row in np.flatnonzero(held_out(cells))):
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.parent.name / path.name)
+    return folder
+
+
 def main() -> None:
     data = Path(os.environ.get("HEMASEEK_DATA", HERE / ".." / "shared" / "data"))
     given = argparse.ArgumentParser()
-    given.add_argument("folder", nargs="?", type=Path, default=data / "pbc" / "cells")
+    given.add_argument("folder", nargs="?", type=Path)
     given.add_argument("--encoder", default="")
     given.add_argument("--report", type=Path, default=HERE / "docs" / "evaluation-served.md")
     words = given.parse_args()
+    words.folder = words.folder or held_out_cells(data, HERE / "runs" / "served")
     name = words.encoder or default_encoder()
     card = load(name).card
     dataset = words.folder.parent.name if words.folder.name == "cells" else words.folder.name
