@@ -51,6 +51,19 @@ class WrongEncoder(StoreError):
         )
 
 
+class OtherEncoder(WrongEncoder):
+    """The encoder that is installed is not the one that a collection was made with."""
+
+    def __init__(self, collection: str, stored: str, here: str) -> None:
+        StoreError.__init__(
+            self,
+            f"a new picture cannot be compared with the cells of collection {collection!r}: they "
+            f"were read by encoder {stored}, but {here} is installed here. Searches by stored "
+            "cells still work; for new pictures the operator re-indexes the collection "
+            "(`hemaseek reindex`) or installs the first encoder again",
+        )
+
+
 class NoSuchCollection(StoreError):
     """A collection that does not exist."""
 

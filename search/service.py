@@ -15,7 +15,7 @@ from encoder.registry import load
 from encoder.stains.stained import as_carded
 from search.disk.atomic import sweep, write_durably
 from search.disk.space import DiskTrouble
-from search.errors import CannotOpen, StoreBusy, StoreDown
+from search.errors import CannotOpen, OtherEncoder, StoreBusy, StoreDown
 from search.index.contract import need_same_encoder
 from search.library.collection import Collection
 from search.library.indexes import embedded, on_server
@@ -57,7 +57,8 @@ class Encoders:
             found = self._loaded.get(card.fingerprint)
             if found is None:
                 found = self._made(collection)
-                need_same_encoder("of this query", card, found.card)
+                if found.card.fingerprint != card.fingerprint:
+                    raise OtherEncoder(collection.name, card.title, found.card.title)
                 self._loaded[card.fingerprint] = found
             return found
 

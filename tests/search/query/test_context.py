@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from random_library import random_entries, random_service
+from random_library import CARD, random_entries, random_service
 
+from encoder.card import EncoderCard
+from search.errors import WrongEncoder
 from search.query.context import Memory
 from search.schemas.filters import Filter
-from search.service import Service
+from search.service import Encoders, Service
 
 
 @pytest.fixture(name="service")
@@ -66,3 +69,19 @@ def test_counts_hashes_and_calibration_follow_every_way_to_write(
     assert (moved, removed) == (of_site - 1, whole - 1)
     assert context.count() > removed
     assert service.context().count() == context.count()
+
+
+def test_a_picture_without_the_encoder_of_a_collection_is_refused_in_words(
+    service: Service,
+) -> None:
+    collection = service.collection()
+    here = EncoderCard(id="another", architecture="none", dim=CARD.dim)
+    loaded = Encoders(lambda reference: SimpleNamespace(card=here))  # type: ignore[arg-type,return-value]
+
+    with pytest.raises(WrongEncoder) as refusal:
+        loaded.of(collection)
+
+    words = str(refusal.value)
+    assert words.startswith("a new picture cannot be compared with the cells of collection 'cells'")
+    assert CARD.title in words
+    assert f"but {here.title} is installed here" in words
