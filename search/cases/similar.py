@@ -24,6 +24,7 @@ from search.cases.distances import (
     vlad,
 )
 from search.cases.mosaic import MOSAIC, mosaic
+from search.cases.relabelled import Relabelled, recounted, relabelled
 from search.cases.represented import (
     FITTED_ON,
     PROTOTYPES,
@@ -56,7 +57,7 @@ from search.schemas.cases import (
 from search.schemas.filters import Filter
 from search.schemas.items import Keyword
 from search.schemas.questions import BagField
-from search.votes.knn import vote
+from search.votes.knn import vote, with_reviews
 
 VOTING = 64
 """Cells of the query that vote for candidates, evenly chosen."""
@@ -110,6 +111,8 @@ class Search:
     measure: Measure
     allowed: frozenset[str] | None
     """Cases whose records meet `of_cases`; `None` where nothing is asked of records."""
+    reviews: Relabelled = ()
+    """Cells of the collection that count with a reviewer's label."""
     compared: int = 0
     duplicates: int = 0
 
@@ -214,7 +217,9 @@ def _search(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | N
     else:
         more = question.not_these
     exclude = exclusion_filter(own, question.exclude, more)
-    return Search(context, question, bag, exclude, _measure(context, question, bag, cases), allowed)
+    measure = _measure(context, question, bag, cases)
+    reviews = relabelled(context, question.labels)
+    return Search(context, question, bag, exclude, measure, allowed, reviews)
 
 
 # ---------------------------------------------------------------- by the vectors of cases
@@ -479,7 +484,7 @@ def _match(search: Search, found: Compared) -> CaseMatch:
         records=tuple(_plain(one) for one in records.values()),
         patients=facts.patients,
         sites=facts.sites,
-        differential=_differential(facts),
+        differential=_differential(search, case),
         pairs=tuple(
             CellPair(
                 cell=int(bag.positions[mine]),
@@ -508,24 +513,47 @@ def _patients(collection: Collection, facts: Facts) -> Iterator[str | None]:
 
 def _query_differential(search: Search) -> Differential:
     """By the query's own labels; where it has none, by the votes of the neighbours of each cell."""
-    bag = search.bag
-    if bag.labels:
-        return _shares(bag.labels, bag.cells, "labels")
+    bag, question = search.bag, search.question
+    named = set(question.items)
+    counts, reviewed = recounted(
+        bag.labels,
+        search.reviews,
+        lambda item: (
+            item.id in named
+            or (question.case is not None and getattr(item, question.by) == question.case)
+        ),
+    )
+    if counts:
+        return _shares(counts, bag.cells, "labels", reviewed)
     without = None if search.exclude.empty else search.exclude
     lists = search.store.nearest_batch(bag.vectors, K_LABEL, None, without)
     shares: Counter[str] = Counter()
     for hits, weight in zip(lists, bag.weights, strict=True):
+        hits = with_reviews(hits, search.context.reviewed(question.labels))
         if (label := vote(hits).label) is not None:
             shares[label] += weight * bag.cells
     return _shares(shares, bag.cells, "votes")
 
 
-def _differential(facts: Facts) -> Differential:
-    return _shares(facts.labels, facts.cells, "labels")
+def _differential(search: Search, case: Represented) -> Differential:
+    question = search.question
+    counts, reviewed = recounted(
+        case.facts.labels,
+        search.reviews,
+        lambda item: (
+            getattr(item, question.by) == case.value
+            and question.where.meets(item)
+            and not search.exclude.hits(item)
+        ),
+    )
+    return _shares(counts, case.facts.cells, "labels", reviewed)
 
 
 def _shares(
-    counts: Mapping[str, float], cells: int, origin: Literal["labels", "votes"]
+    counts: Mapping[str, float],
+    cells: int,
+    origin: Literal["labels", "votes"],
+    reviewed: int = 0,
 ) -> Differential:
     total = sum(counts.values())
     order = sorted(counts, key=lambda label: (-counts[label], label))
@@ -534,11 +562,20 @@ def _shares(
         cells=round(total),
         unlabelled=cells - round(total),
         origin=origin,
+        reviewed=reviewed,
     )
 
 
-def case_facts(collection: Collection, by: BagField, value: str) -> CaseFacts:
+def case_facts(
+    collection: Collection, by: BagField, value: str, reviews: Relabelled = ()
+) -> CaseFacts:
     """What there is of a case (or a slide, or a patient).
+
+    Args:
+        collection: Where it is.
+        by: Of what it is the name.
+        value: Its name.
+        reviews: Cells that count with a reviewer's label: see `search.cases.relabelled`.
 
     Raises:
         NoSuchCase: no item belongs to it.
@@ -547,8 +584,7 @@ def case_facts(collection: Collection, by: BagField, value: str) -> CaseFacts:
     items = store.count(whole)
     if not items:
         raise NoSuchCase(by, value, collection.name)
-    labels = store.facet("label", whole, VALUES)
-    labelled = sum(labels.values())
+    labels, reviewed = recounted(store.facet("label", whole, VALUES), reviews, whole.meets)
 
     def values(name: Keyword) -> tuple[str, ...]:
         return tuple(sorted(store.facet(name, whole, VALUES)))
@@ -563,12 +599,7 @@ def case_facts(collection: Collection, by: BagField, value: str) -> CaseFacts:
         sites=values("site"),
         datasets=values("dataset"),
         sources=len(values("source")),
-        differential=Differential(
-            shares={label: n / labelled for label, n in labels.items()},
-            cells=labelled,
-            unlabelled=items - labelled,
-            origin="labels",
-        ),
+        differential=_shares(labels, items, "labels", reviewed),
         examples=tuple(one.item for one in store.scroll(whole, EXAMPLES).items),
         records=tuple(collection.cases.of(values("case")).values()),
         mosaic=_mosaic(store, whole),

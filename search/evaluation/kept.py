@@ -25,6 +25,7 @@ from search.evaluation.run import Outcome, Whole, evaluate
 from search.evaluation.uploaded_sets import kind_of, read_set
 from search.library.contents import content_digest
 from search.library.jobs import Job, Jobs, NoSuchJob, Run
+from search.library.reviews import labels_digest
 from search.library.versions import now
 from search.query.context import Context
 from search.schemas.cases import CasePlan
@@ -108,7 +109,8 @@ class Evaluations:
             if facts is not None:
                 uploaded = _uploaded(context, facts, (folder / SET).read_bytes())
                 (folder / SET).unlink()
-            headline = _keep(folder, record, _run(context, plan, uploaded, run))
+            told = record.model_copy(update={"reviews": _reviews(context, plan)})
+            headline = _keep(folder, told, _run(context, plan, uploaded, run))
             return {"evaluation": id, **headline.model_dump()}
 
         self._need_room(context, len(labelled or b""))
@@ -150,15 +152,19 @@ class Evaluations:
         if record is None:
             raise NoSuchEvaluation(id)
         try:
-            collection = self.open_context(record.collection).collection
+            context = self.open_context(record.collection)
         except (NoSuchCollection, Forbidden):
             raise NoSuchEvaluation(id) from None
         if record.state not in ENDED:
             record = self._running(folder, record)
         if record.state != "done":
             return record
-        current = (collection.version.id, content_digest(collection.folder))
-        changes: dict[str, Any] = {"stale": (record.version, record.content) != current}
+        collection = context.collection
+        current = (
+            collection.version.id, content_digest(collection.folder), _reviews(context, record.plan)
+        )  # fmt: skip
+        then = (record.version, record.content, record.reviews)
+        changes: dict[str, Any] = {"stale": then != current}
         if whole:
             content = (folder / RESULT).read_bytes()
             if record.plan.cases is not None:
@@ -293,6 +299,11 @@ def _uploaded(context: Context, facts: SetFacts, content: bytes) -> Uploaded:
         )
 
     return facts, read
+
+
+def _reviews(context: Context, plan: EvaluationPlan) -> str | None:
+    """Digest of the reviewers' labels that an evaluation counts; one of cases counts none."""
+    return None if plan.cases is not None else labels_digest(context.reviewed(plan.labels))
 
 
 def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run: Run) -> Outcome:

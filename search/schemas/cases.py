@@ -249,6 +249,9 @@ class CaseQuestion(Record):
     """Of `prototypes`."""
     pairs: Annotated[int, Field(ge=0, le=50)] = 10
     """Matched pairs of cells shown of each case."""
+    labels: Labels = "reviewed"
+    """Labels that differentials count: `reviewed`, a reviewer's where there is one, else the
+    recorded one; or `recorded` alone. What cases are compared by knows no labels."""
 
 
 class CellPair(Record):
@@ -275,7 +278,9 @@ class Differential(Record):
     unlabelled: int
     """Cells that have none."""
     origin: Literal["labels", "votes"]
-    """Whether the labels are the source's own, or the votes of neighbours."""
+    """Whether the labels are the cells' own, or the votes of neighbours."""
+    reviewed: int = 0
+    """Cells that count with a reviewer's label instead of the recorded one."""
 
 
 class CaseMatch(Record):

@@ -11,8 +11,9 @@ from search.api.access import Reads, api_router
 from search.api.bodies import Posted, body_of, posted
 from search.api.routes.collections import CollectionName
 from search.cases import similar
+from search.cases.relabelled import relabelled
 from search.schemas.cases import CaseAnswer, CaseFacts, CaseQuestion
-from search.schemas.questions import BagField
+from search.schemas.questions import BagField, Labels
 
 MOST_IMAGES = 500
 """Images of one case."""
@@ -48,6 +49,11 @@ def case(
     by: Annotated[
         BagField, Query(description="A case, a patient, or a source: for tiles, a slide.")
     ] = "case",
+    labels: Annotated[
+        Labels,
+        Query(description="A reviewer's label before the recorded one, or recorded ones alone."),
+    ] = "reviewed",
 ) -> CaseFacts:
     """What there is of one case, with its differential count."""
-    return similar.case_facts(access.context(collection).collection, by, case)
+    context = access.context(collection)
+    return similar.case_facts(context.collection, by, case, relabelled(context, labels))

@@ -16,8 +16,10 @@ from search.cases.distances import (
     mean_distance,
     transport_distance,
 )
+from search.cases.relabelled import relabelled
 from search.cases.similar import case_facts, prototypes_of, similar_cases
 from search.errors import BadQuestion, NoSuchCase
+from search.library.reviews import Reviews
 from search.library.shards import Entry
 from search.schemas.cases import CaseQuestion, Distance
 from search.schemas.filters import Filter
@@ -210,3 +212,29 @@ def test_the_facts_of_a_case_are_those_of_its_items(service: Service, entries: l
     assert set(person.cases) == {"P2-0", "P2-1"}
     with pytest.raises(NoSuchCase, match="P99"):
         case_facts(service.collection(), "patient", "P99")
+
+
+def test_differentials_of_similar_cases_count_what_reviewers_said(
+    service: Service, entries: list[Entry]
+) -> None:
+    question = CaseQuestion(case="P1-0", k=20)
+    before = similar_cases(service.context(), question)
+    match = before.cases[0]
+    own = [e.item for e in entries if e.item.case == "P1-0"]
+    theirs = [e.item for e in entries if e.item.case == match.value]
+    reviews = Reviews(service.collection().versions)
+    reviews.add([(item, "hairy cell", None) for item in (*own, theirs[0])], "a key", "AB")
+
+    after = similar_cases(service.context(), question)
+    recorded = question.model_copy(update={"labels": "recorded"})
+    facts = service.context()
+    one = case_facts(facts.collection, "case", "P1-0", relabelled(facts, "reviewed"))
+
+    assert after.differential.shares == {"hairy cell": 1.0} == one.differential.shares
+    assert after.differential.reviewed == len(own)
+    there = after.cases[0].differential
+    assert (there.cells + there.unlabelled, there.reviewed) == (len(theirs), 1)
+    assert there.shares["hairy cell"] == pytest.approx(1 / there.cells)
+    assert [c.value for c in after.cases] == [c.value for c in before.cases]
+    as_before = similar_cases(service.context(), recorded)
+    assert as_before.model_copy(update={"seconds": {}}) == before.model_copy(update={"seconds": {}})

@@ -21,6 +21,7 @@ from search.api.app import create_app
 from search.client.client import Client
 from search.client.evaluations import wait_for
 from search.client.transport import ServiceError
+from search.library.reviews import Reviews
 from search.library.shards import make_shard_bytes
 from search.schemas.evaluations import EvaluationPlan, EvaluationRecord
 from search.schemas.filters import Filter
@@ -146,14 +147,22 @@ def test_a_result_survives_a_restart_and_is_stale_after_a_write(
     client: Connected, service: Service, rng: np.random.Generator
 ) -> None:
     record = done(client, PLAN)
-    service.collection("cells").add(random_entries(rng, 5, 2))
+    plain = done(client, PLAN.model_copy(update={"labels": "recorded"}))
+    cells = service.collection("cells")
+    item = cells.store.scroll(Filter(), 1).items[0].item
+    Reviews(cells.versions).add([(item, "a reviewer's label", None)], "a key")
     assert client.evaluation(record.id).stale
+    assert not client.evaluation(plain.id).stale
+    assert not done(client, PLAN).stale
+    service.collection("cells").add(random_entries(rng, 5, 2))
+    assert client.evaluation(plain.id).stale
     service.close()
 
     again = Service(service.library, service.settings)
     found = again.evaluations.get(record.id)
     assert found.result == record.result
-    assert again.evaluations.end(record.id).state == "done"
+    for one in again.evaluations.all():
+        assert again.evaluations.end(one.id).state == "done"
     assert again.evaluations.all() == []
     again.close()
 
