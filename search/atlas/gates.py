@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.atlas.maps import FOLDER, CannotMap, Map
-from search.disk.atomic import write_durably
-from search.disk.lock import wait_for_lock
-from search.errors import NoSuchItem, StoreError
+from search.atlas.maps import FOLDER, Map
+from search.disk.named import Named
 from search.library.versions import now
 from search.schemas.maps import GateCount, GateFacts, GateRecord, GateWanted, inside
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FILE = "gates.json"
 MOST_GATES = 200
 """Of one version."""
 
 
-class NoSuchGate(NoSuchItem):
-    """A gate that is not kept."""
-
-    def __init__(self, name: str, known: Sequence[str]) -> None:
-        have = ", ".join(known) or "none"
-        LookupError.__init__(self, f"there is no gate {name!r}; kept are {have}")
-
-
-def read_gates(version: Path) -> tuple[GateRecord, ...]:
-    """The gates of a version, in order of name.
-
-    Raises:
-        StoreError: the file is damaged.
-    """
-    path = version / FOLDER / FILE
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        found = [GateRecord.model_validate(one) for one in kept]
-    except FileNotFoundError:
-        return ()
-    except ValueError as error:
-        raise StoreError(
-            f"{path} is damaged ({str(error)[:200]}); delete it, and draw the gates again"
-        ) from error
-    return tuple(sorted(found, key=lambda one: one.name))
+def gates_of(version: Path) -> Named[GateRecord]:
+    """The gates that are kept on the maps of a version."""
+    return Named(version / FOLDER / FILE, GateRecord, "gate", MOST_GATES)
 
 
 def keep_gate(version: Path, name: str, wanted: GateWanted, map: Map, by: str) -> GateRecord:
@@ -64,32 +34,14 @@ def keep_gate(version: Path, name: str, wanted: GateWanted, map: Map, by: str) -
         by: Who keeps it.
 
     Raises:
-        CannotMap: there are `MOST_GATES` others.
+        BadQuestion: there are `MOST_GATES` others.
     """
     made = GateRecord(
         name=name, method=wanted.method, corners=wanted.corners, note=wanted.note,
         map_made=map.made, by=by, at=now(),
     )  # fmt: skip
-    with _changing(version):
-        others = [one for one in read_gates(version) if one.name != name]
-        if len(others) >= MOST_GATES:
-            raise CannotMap(f"{MOST_GATES} gates are kept already; remove one first")
-        _write(version, [*others, made])
+    gates_of(version).keep(made)
     return made
-
-
-def drop_gate(version: Path, name: str) -> None:
-    """Remove a gate.
-
-    Raises:
-        NoSuchGate: it is not kept.
-    """
-    with _changing(version):
-        kept = read_gates(version)
-        left = [one for one in kept if one.name != name]
-        if len(left) == len(kept):
-            raise NoSuchGate(name, [one.name for one in kept])
-        _write(version, left)
 
 
 def counted(
@@ -136,15 +88,3 @@ def counted(
         stale=gate.map_made != map.made,
         counts=tuple(sorted(counts, key=lambda one: (-one.cells, one.value or ""))),
     )
-
-
-@contextmanager
-def _changing(version: Path) -> Iterator[None]:
-    (version / FOLDER).mkdir(exist_ok=True)
-    with wait_for_lock(version / FOLDER / "gates.lock"):
-        yield
-
-
-def _write(version: Path, gates: Sequence[GateRecord]) -> None:
-    body = [one.model_dump(mode="json") for one in sorted(gates, key=lambda one: one.name)]
-    write_durably(version / FOLDER / FILE, json.dumps(body, indent=1).encode())

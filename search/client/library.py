@@ -17,7 +17,7 @@ from search.schemas.collections import (
     SourceFacts,
 )
 from search.schemas.evaluations import TrustWanted
-from search.schemas.exports import ExportWanted
+from search.schemas.exports import ExportWanted, SelectionRecord, Selections, SelectionWanted
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.maps import (
@@ -73,6 +73,23 @@ class LibraryCalls(Transport):
         answer = self._call("POST", path, content=text, headers=headers, timeout=EXPORT_S)
         name = answer.headers.get("Content-Disposition", "").partition('filename="')[2]
         return name.rstrip('"'), answer.content
+
+    def selections(self, collection: str) -> Selections:
+        """The items that are kept together under a name."""
+        return self._get(Selections, f"/v1/collections/{collection}/selections")
+
+    def keep_selection(
+        self, collection: str, name: str, wanted: SelectionWanted
+    ) -> SelectionRecord:
+        """Keep items together under a name."""
+        path = f"/v1/collections/{collection}/selections/{quote(name, safe='')}"
+        headers = {"Content-Type": "application/json"}
+        answer = self._call("PUT", path, content=wanted.model_dump_json(), headers=headers)
+        return SelectionRecord.model_validate_json(answer.content)
+
+    def drop_selection(self, collection: str, name: str) -> None:
+        """Forget a selection; its items stay."""
+        self._call("DELETE", f"/v1/collections/{collection}/selections/{quote(name, safe='')}")
 
     def collections(self) -> list[CollectionFacts]:
         """Every collection."""

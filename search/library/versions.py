@@ -22,6 +22,8 @@ FORMAT = 2
 """Of `collection.json` in the folder of a version; 1 had no versions."""
 FIRST = "1"
 """The version that a new collection begins with."""
+SELECTIONS = "selections.jsonl"
+"""In the folder of a collection, as reviews are: items that people keep together under a name."""
 PIECES = ("shards", "index", "catalogue.sqlite", "catalogue.sqlite-wal", "catalogue.sqlite-shm")
 """What lay beside `collection.json` in format 1."""
 

@@ -26,7 +26,7 @@ from search.library.contents import Truth, shard_files
 from search.library.library import NAME, Library
 from search.library.reviews import FILE as REVIEWS
 from search.library.shards import ShardError
-from search.library.versions import Version, Versions, now
+from search.library.versions import SELECTIONS, Version, Versions, now
 from search.maintenance.reconcile import index_points, point_hash, shard_points
 
 FORMAT = 1
@@ -35,7 +35,7 @@ LIST = "snapshot.json"
 DERIVED = re.compile(r"index|catalogue\.sqlite.*|held\.lock|\..*")
 """What is made again from the shards, and is left out."""
 
-LOGS = (REVIEWS, CASE_RECORDS)
+LOGS = (REVIEWS, CASE_RECORDS, SELECTIONS)
 """In the folder of the collection: they belong to no version."""
 
 

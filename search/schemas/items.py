@@ -39,6 +39,12 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class NamedRecord(Record):
+    """A record that a person keeps under a name."""
+
+    name: str
+
+
 class Box(Record):
     """A rectangle in level-0 pixels of its source."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from search.schemas.cases import RecordedGroup
-from search.schemas.items import DISCLAIMER, ItemId, Record
+from search.schemas.items import DISCLAIMER, ItemId, NamedRecord, Record
 from search.schemas.questions import About
 
 Method = Literal["pca", "tsne", "umap"]
@@ -195,10 +195,9 @@ class GateWanted(Record):
     """What it is, in a person's words."""
 
 
-class GateRecord(GateWanted):
+class GateRecord(GateWanted, NamedRecord):
     """A part of a map that is kept."""
 
-    name: str
     map_made: str
     """When its map was computed: on another map its outline means nothing."""
     by: str

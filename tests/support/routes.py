@@ -29,6 +29,7 @@ def ask(client: TestClient, method: str, path: str, stored: Stored, key: str) ->
         "other": "0" * 32,
         "case": "C0",
         "gate": "Gate 1",
+        "selection": "to discuss",
         "field": "label",
         "key": "0" * 16,
         **dict.fromkeys(("level", "column", "row"), "0"),

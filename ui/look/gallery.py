@@ -36,6 +36,7 @@ KEYS = (
     ("-", "less like it"),
     ("c", "mark for comparison"),
     ("l", "reclassify"),
+    ("s", "select"),
 )
 """Keys of the gallery, and what they do."""
 
@@ -177,6 +178,8 @@ class Shelf:
     """Ids marked for comparison."""
     voters: Sequence[Hit] = ()
     """Neighbours that voted."""
+    selected: Sequence[str] = ()
+    """Ids selected to be kept or exported."""
 
 
 def gallery(answer: Answer, shelf: Shelf) -> str:
@@ -224,6 +227,7 @@ def _hit_card(at: int, hits: Sequence[Hit], shelf: Shelf, note: str = "", strip:
             Action("unlike", "−", "Less like this", "-", unliked),
             Action("compare", "⇄", "Mark for comparison", "c", id in shelf.compared),
             Action("label", "✎", "Reclassify", "l"),
+            Action("select", "✓", "Select", "s", id in shelf.selected),
         ),
     )
 

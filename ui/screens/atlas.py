@@ -16,7 +16,7 @@ from search.client.transport import ServiceError
 from search.schemas.filters import Filter
 from search.schemas.maps import BatchEffects, GateRecord, GateWanted, MapAnswer, PlacedCell
 from search.schemas.versions import JobRecord
-from ui.exports.downloads import items_csv
+from ui.exports.selection import MOST_EXPORTED, cells_csv, selection
 from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import CATEGORIES, UNKNOWN, colours
@@ -26,6 +26,7 @@ from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, goto, show_in_address
 from ui.session.pictures import measurable
 from ui.session.place import Place, guarded, opened
+from ui.session.results import selected, set_selected
 from ui.widgets.board import board
 from ui.widgets.gates import read, simplified, written
 from ui.widgets.scatter import Gate, Kind, scatter
@@ -49,8 +50,6 @@ LISTED = 12
 """Values of a column that are counted beside the map."""
 SHOWN = 24
 """Pictures of a gate that are shown at once."""
-MOST_EXPORTED, AT_ONCE = 20_000, 500
-"""Cells of a gate in a table at most, and how many are asked for at once."""
 NAMED = len(CATEGORIES)
 """Values of a column that get a colour of their own: no colour stands for two; any other value
 can be highlighted."""
@@ -449,28 +448,24 @@ def _inside(
                 left = [gate for gate in gates if gate.name != open_gate]
                 st.session_state["atlas-gates"] = (_of(found), left)
                 st.rerun()
+            ids = [found.ids[at] for at in np.flatnonzero(inside[open_gate])]
             st.download_button(
                 "CSV of its cells",
-                partial(_exported, place, found, np.flatnonzero(inside[open_gate])),
+                partial(cells_csv, place, ids),
                 "gate.csv",
                 "text/csv",
                 on_click="ignore",
                 icon=":material/download:",
                 help=f"All that is known of each cell, at most {MOST_EXPORTED:,}.",
             )
+            if st.button("Select its cells", key="atlas-select"):
+                set_selected(place.name, [*selected(place.name), *ids][:MOST_EXPORTED])
+            selection(place)
         _pictures(place, found, np.flatnonzero(inside[open_gate]), patient)
     elif st.session_state.get("atlas-point"):
-        ids = found.ids
-        if st.session_state["atlas-point"] in ids:
-            _pictures(place, found, np.array([ids.index(st.session_state["atlas-point"])]), None)
-
-
-def _exported(place: Place, found: MapAnswer, inside: NDArray[np.int64]) -> bytes:
-    """The cells of a gate as a table, read when it is downloaded."""
-    ids = [found.ids[at] for at in inside[:MOST_EXPORTED]]
-    parts = [ids[at : at + AT_ONCE] for at in range(0, len(ids), AT_ONCE)]
-    pages = [place.client.items_page(place.name, Filter(ids=tuple(p)), AT_ONCE) for p in parts]
-    return items_csv([item for page in pages for item in page.items])
+        on_map, point = found.ids, st.session_state["atlas-point"]
+        if point in on_map:
+            _pictures(place, found, np.array([on_map.index(point)]), None)
 
 
 def _by_value(found: MapAnswer, by: str, inside: dict[str, NDArray[np.bool_]]) -> None:

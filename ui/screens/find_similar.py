@@ -13,6 +13,7 @@ from search.schemas.filters import Filter
 from search.schemas.items import Item
 from ui.address import MOST_COMPARED, Searching
 from ui.exports.downloads import as_csv, as_json
+from ui.exports.selection import selection
 from ui.look import states
 from ui.look.card import pixels
 from ui.look.gallery import Shelf, facts, gallery, keys, query_card, vote_panel, warned
@@ -48,6 +49,8 @@ from ui.session.results import (
     mark,
     pictures,
     search_results,
+    select,
+    selected,
     stored_item,
     uploads,
     voting,
@@ -250,7 +253,8 @@ def neighbours(
     actions = st.container(
         horizontal=True, key="hs-actions", vertical_alignment="center", wrap=False
     )
-    pressed = board(gallery(answer, Shelf(shown, search, chosen, voters)) + keys(), "gallery")
+    shelf = Shelf(shown, search, chosen, voters, selected(place.name))
+    pressed = board(gallery(answer, shelf) + keys(), "gallery")
     with actions:
         st.html(facts(answer, voters), width="stretch")
         with st.container(horizontal=True, width="content", gap="xsmall"):
@@ -265,11 +269,15 @@ def neighbours(
                 "Remove examples", icon=":material/undo:"
             ):
                 change(search, like=(), unlike=())
+            selection(place, [hit.item.id for hit in answer.hits])
             downloads(search, found, shown, query)
     if pressed is None:
         return
     if pressed.act in {"like", "unlike"}:
         keep(search.toggled(pressed.act, pressed.id))
+        st.rerun()
+    elif pressed.act == "select":
+        select(place.name, pressed.id)
         st.rerun()
     elif pressed.act == "compare":
         if mark(search, pressed.id):

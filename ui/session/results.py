@@ -37,7 +37,7 @@ SAMPLES = 7
 """Labels of which a sample is offered."""
 TYPICAL_OF = 16
 """A sample is nearest to the mean of this many items at each end of a direction."""
-COMPARED = "hs-compared"
+COMPARED, SELECTED = "hs-compared", "hs-selected"
 """Where the session keeps the ids that are marked for comparison, and the query they belong to."""
 REVIEWS = "case-reviews"
 """Where the session counts its reviews: what was asked before one is asked again."""
@@ -238,3 +238,21 @@ def mark(search: Searching, id: str) -> bool:
         items.append(id)
     set_compared(search, items)
     return True
+
+
+def selected(collection: str) -> list[str]:
+    """Ids of the cells of a collection that are selected in this session, oldest first."""
+    return list(st.session_state.get(SELECTED, {}).get(collection, ()))
+
+
+def set_selected(collection: str, items: Sequence[str]) -> None:
+    """Select these cells of a collection, each once, and no others."""
+    kept = st.session_state.get(SELECTED, {})
+    st.session_state[SELECTED] = {**kept, collection: tuple(dict.fromkeys(items))}
+
+
+def select(collection: str, id: str) -> None:
+    """Select a cell, or remove it from the selection."""
+    items = selected(collection)
+    left = [one for one in items if one != id]
+    set_selected(collection, left if id in items else [*items, id])

@@ -10,7 +10,7 @@ from fastapi import Path, Query
 
 from search.api.access import Reads, Writes, api_router
 from search.api.routes.atlas import map_of
-from search.atlas.gates import NoSuchGate, counted, drop_gate, keep_gate, read_gates
+from search.atlas.gates import counted, gates_of, keep_gate
 from search.atlas.maps import NoMap
 from search.library.collection import Collection
 from search.query.context import Context
@@ -36,7 +36,7 @@ def list_gates(name: str, access: Reads, by: Group = "label") -> Gates:
     context = access.context(name)
     group = _groups(context, by)
     found = []
-    for gate in read_gates(context.collection.folder):
+    for gate in gates_of(context.collection.folder).all():
         try:
             found.append(_counted(context.collection, gate, group))
         except NoMap:  # its map went with a re-index or was damaged
@@ -61,9 +61,7 @@ def put_gate(
 def delete_gate(name: str, gate: GateName, access: Writes) -> Gates:
     """Remove a gate."""
     collection = access.context(name).collection
-    if gate not in {one.name for one in read_gates(collection.folder)}:
-        raise NoSuchGate(gate, [one.name for one in read_gates(collection.folder)])
-    drop_gate(collection.folder, gate)
+    gates_of(collection.folder).drop(gate)
     access.note(written=1)
     return Gates(collection=collection.name, by="label", gates=())
 

@@ -234,6 +234,37 @@ def test_the_answer_can_be_downloaded(page: Page) -> None:
         assert id in text
 
 
+def test_cells_are_selected_kept_under_a_name_and_exported(page: Page) -> None:
+    search(page)
+    for number in ("1", "2"):
+        page.keyboard.press(number)
+        page.keyboard.press("s")
+        page.get_by_role("button", name=f"Selected {number}").wait_for()
+    ids = page.locator(".hs-card").evaluate_all("all => all.map(one => one.dataset.card)")[:2]
+    page.get_by_role("button", name="Selected 2").click()
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="CSV of the selection").click()
+    rows = Path(waited.value.path()).read_text("utf-8-sig").splitlines()
+    assert [row.split(",")[0] for row in rows[1:]] == ids
+    page.get_by_role("textbox", name="Name or tag").fill("to discuss")
+    page.get_by_role("textbox", name="Name or tag").press("Enter")
+    wait_until_idle(page)
+    page.get_by_role("button", name="Keep 2 cells").click()
+    page.get_by_text("Kept as “to discuss”").wait_for()
+    check_page(page)
+
+    page.get_by_role("button", name="Clear", exact=True).click()
+    page.get_by_role("button", name="Selection", exact=False).first.wait_for()
+    wait_until_idle(page)
+    chosen = page.get_by_role("combobox", name="Kept selections")
+    if not chosen.is_visible():
+        page.get_by_role("button", name="Selection").first.click()
+    chosen.click()
+    page.get_by_role("option", name="to discuss · 2 cells").click()
+    page.get_by_role("button", name="Select these cells").click()
+    page.get_by_role("button", name="Selected 2").wait_for()
+
+
 def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
     search(page)
     for number in ("1", "2"):
