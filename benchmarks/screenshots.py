@@ -161,7 +161,7 @@ def pictures(client: Client, query: Path, field: Path) -> dict[str, Callable[[Pa
 
     def importing(page: Page, address: str) -> None:
         page.goto(f"{address}/library?collection=cells&view=Imports")
-        page.get_by_text("Import sample cells").wait_for()
+        page.locator(".st-key-hs-importing").wait_for()
 
     def compare(page: Page, address: str) -> None:
         page.goto(f"{address}/compare?item={item.id}&collection=cells&with={ids}")

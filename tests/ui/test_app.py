@@ -171,7 +171,7 @@ def test_a_field_is_judged_whole_and_offers_its_cells(
     shown = html(app)
     assert "Differential count of this field" in shown
     assert "White cells of this field" in shown
-    assert "% of leukocytes" in shown
+    assert ">Percent</th>" in shown
 
 
 def test_an_address_searches_with_a_cell_of_a_field(

@@ -125,7 +125,7 @@ def _differential(found: FoundCells, judged: JudgedField | None) -> str:
         f"Votes of the {judged.k} nearest stored cells; {EXCLUSION[judged.patient_exclusion]}; "
         f"encoder {judged.encoder}. {RANGES}"
     )
-    heads = ["Label", "Cells", "% of leukocytes", "Usual"]
+    heads = ["Leukocytes", "Cells", "Percent", "Usual"]
     shown = table(heads, [*rows, *([*one, ""] for one in others)], caption)
     return head + states.notes(list(judged.warnings)) + shown
 
