@@ -77,6 +77,7 @@ def show() -> None:
         left, right = st.columns([2, 3], gap="medium")
         with left:
             _counts(found)
+            case_record.download(place, facts, found)
         with right:
             if view == "Slide":
                 _slide(place, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from html import escape
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -89,14 +90,35 @@ def header(place: Place, facts: CaseFacts) -> None:
         _form(place, facts)
 
 
-def record_html(record: CaseRecord, *, alone: bool = True) -> str:
-    """A record as a list of what is known; further columns last."""
+def known_of(record: CaseRecord) -> dict[str, str]:
+    """What is known of a case, by labels in the order of the header; further columns last."""
     known = [(label, getattr(record, name)) for name, label in COLUMNS.items()]
     known += [(name.replace("_", " ").capitalize(), one) for name, one in record.more.items()]
+    return {label: _words(value) for label, value in known if value is not None}
+
+
+def download(place: Place, facts: CaseFacts, counted: CaseCount) -> None:
+    """A button that makes the case's PDF."""
+
+    def made() -> bytes:
+        from ui.exports.case_report import case_report
+
+        ids = [cell.item.id for cell in facts.mosaic]
+        records = {record.case: known_of(record) for record in facts.records}
+        images = pictures(place.client, ids, place.name)
+        return case_report(facts, counted, records, images, datetime.now(UTC))
+
+    st.download_button(
+        "PDF of this case", made, "case.pdf", "application/pdf", icon=":material/picture_as_pdf:",
+        on_click="ignore",
+    )  # fmt: skip
+
+
+def record_html(record: CaseRecord, *, alone: bool = True) -> str:
+    """A record as a list of what is known; further columns last."""
     said = "".join(
-        f"<li>{escape(label)}: <b>{escape(_words(value))}</b></li>"
-        for label, value in known
-        if value is not None
+        f"<li>{escape(label)}: <b>{escape(value)}</b></li>"
+        for label, value in known_of(record).items()
     )
     title = "" if alone else f'<h3 class="hs-section">{escape(record.case)}</h3>'
     return f'{title}<ul class="hs-facts" aria-label="Record of the case">{said}</ul>'
