@@ -139,7 +139,7 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
 ) -> None:
     address, page = opened
     page.goto(f"{address}/evaluate")
-    page.get_by_text("Linear probe").click()
+    page.get_by_text("Linear probe", exact=True).click()
     page.get_by_text("Approximate vs exact search").click()
     page.get_by_role("button", name="Start evaluation").click()
     page.get_by_text("The evaluation is done.").wait_for(timeout=4 * LONG)
