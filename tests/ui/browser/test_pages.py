@@ -80,6 +80,34 @@ def test_a_reviewer_reclassifies_a_cell_and_the_recorded_label_stays(
     assert "case=" in page.url
 
 
+def test_leukocytes_are_counted_in_percent_beside_what_is_usual_and_the_rest_apart(
+    opened: tuple[str, Page],
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/case?by=patient")
+    page.locator(".hs-card").first.wait_for()
+
+    tables = page.locator(".hs-table")
+    white, apart = tables.nth(0).inner_text(), tables.nth(1).inner_text()
+    assert "Usual" in white
+    assert "20–40" in white  # lymphocytes
+    assert "%" in white
+    assert "%" not in apart
+    assert "platelet" in apart
+    assert "platelet" not in white
+
+
+def test_a_map_by_neighbourhoods_is_made_when_the_atlas_is_first_opened(
+    opened: tuple[str, Page],
+) -> None:
+    address, page = opened
+    page.goto(f"{address}/atlas")
+    page.locator(".hs-scatter canvas").wait_for()
+
+    chosen = page.get_by_role("radio", name="t-SNE", exact=True)
+    assert chosen.get_attribute("aria-checked") == "true" or chosen.is_checked()
+
+
 def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
     address, page = opened
     page.goto(f"{address}/case?by=patient")
@@ -144,6 +172,9 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
     page.get_by_role("button", name="Start evaluation").click()
     page.get_by_text("The evaluation is done.").wait_for(timeout=4 * LONG)
     page.locator(".hs-matrix button").first.wait_for()
+    page.get_by_text("Each patient left out in turn. 95 % confidence").wait_for()
+    methods = page.locator(".hs-table tbody th").all_inner_texts()
+    assert methods[0].endswith("-NN")  # votes before the probe, each by its name
 
     page.locator(".hs-matrix button").first.click()
     page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()
