@@ -25,7 +25,7 @@ from train.augmentation.randomisation import PARTS, Randomisation
 from train.shipped.abroad import Side, abroad
 from train.shipped.config import DefaultConfig
 from train.shipped.data import Pictures, pictures
-from train.shipped.loop import LAST, Pupil, prepared, train
+from train.shipped.loop import LAST, Pupil, device_of, prepared, train
 from train.shipped.recipes import RECIPES
 from train.shipped.start import network
 
@@ -105,7 +105,6 @@ def main(words: Sequence[str] | None = None) -> int:
     given = spread(sys.argv[1:] if words is None else words)
     console = Console(highlight=False, soft_wrap=True)
     config: DefaultConfig = CliApp.run(DefaultConfig, cli_args=given)
-    gpu = config.device != "cpu" and torch.cuda.is_available()
     learned, asked = left_out(config)
     folder = config.work / "ablation"
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,9 +112,7 @@ def main(words: Sequence[str] | None = None) -> int:
         one = config.model_copy(update=dict(other))
         recipe = replace(RECIPES[config.recipe], reversal=one.reversal)
         torch.manual_seed(one.seed)
-        run = prepared(
-            folder / str(at), recipe, network(recipe), torch.device("cuda" if gpu else "cpu"), None
-        )
+        run = prepared(folder / str(at), recipe, network(recipe), device_of(config.device), None)
         minutes = config.total or recipe.minutes
         views = Randomisation(recipe.px, one.left_out)
         train(run, learned, views, minutes=minutes, slice_minutes=None, seed=one.seed)

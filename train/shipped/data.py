@@ -217,8 +217,9 @@ def pictures(name: str, data: Path, packs: Path) -> Pictures:
     table, array = packs / f"{name}-{PX}.json", packs / f"{name}-{PX}.npy"
     carried = packs / f"{name}.carried.npz"
     if not table.is_file() and carried.is_file():
-        np.save(array, _unpacked(carried))
-        table.write_bytes(np.load(carried)["table"].tobytes())
+        packed = np.load(carried)
+        np.save(array, _unpacked(packed["bytes"], packed["ends"]))
+        table.write_bytes(packed["table"].tobytes())
     if not table.is_file():
         images, labels, um, sources = MADE[name](data)
         packs.mkdir(parents=True, exist_ok=True)
@@ -256,10 +257,9 @@ def carry(name: str, packs: Path, folder: Path) -> Path:
     return out
 
 
-def _unpacked(carried: Path) -> NDArray[np.uint8]:
-    """n x side x side x 3."""
-    held = np.load(carried)
-    parts = np.split(held["bytes"], held["ends"][:-1])
+def _unpacked(coded: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Pictures one after another, and where each ends, to n x side x side x 3."""
+    parts = np.split(coded, ends[:-1])
     with ThreadPoolExecutor() as pool:
         return np.stack(
             list(pool.map(lambda p: resize(read_rgb(p.tobytes()), PX, "bicubic"), parts))

@@ -98,6 +98,11 @@ class Run:
             log.write("\n")
 
 
+def device_of(wanted: str) -> torch.device:
+    """Where training runs: `cpu`, or a GPU where there is one."""
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def prepared(
     folder: Path, recipe: Recipe, network: nn.Module, device: torch.device, start: Path | None
 ) -> Run:

@@ -22,7 +22,7 @@ from encoder.card import EncoderCard
 from train.augmentation.randomisation import WHITE, Randomisation
 from train.shipped.config import DefaultConfig
 from train.shipped.data import MADE, Pictures, carry, pictures
-from train.shipped.loop import LAST, MEAN, STD, Pupil, prepared, train
+from train.shipped.loop import LAST, MEAN, STD, Pupil, device_of, prepared, train
 from train.shipped.recipes import RECIPES, Recipe
 from train.shipped.start import network
 
@@ -52,12 +52,9 @@ def train_step(config: DefaultConfig, sets: list[Pictures], say: Say) -> bool:
     recipe = replace(RECIPES[config.recipe], reversal=config.reversal)
     if config.threads:
         torch.set_num_threads(config.threads)
-    gpu = config.device != "cpu" and torch.cuda.is_available()
     torch.manual_seed(config.seed)
     model = network(recipe) if config.start is None else blank(recipe)
-    run = prepared(
-        config.run_folder, recipe, model, torch.device("cuda" if gpu else "cpu"), config.start
-    )
+    run = prepared(config.run_folder, recipe, model, device_of(config.device), config.start)
     return train(
         run,
         sets,

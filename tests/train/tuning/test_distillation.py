@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
-import torch
 
 from encoder.registry import load
 from train.dino.progress import read_log
-from train.smoke import SETTINGS, draw_cells
+from train.smoke import SETTINGS
 from train.tuning.distillation import DistilConfig, distil, teach
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(name="cells", scope="module")
-def _cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cells")
-    draw_cells(folder, 20, 40, seed=1)
-    return folder
 
 
 def test_a_small_student_learns_what_its_teacher_sees(cells, tmp_path):

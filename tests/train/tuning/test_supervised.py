@@ -16,23 +16,7 @@ from encoder.networks.vit import timm_model
 from encoder.registry import load
 from train.config import TrainConfig
 from train.dino.model import load_start
-from train.smoke import draw_cells
 from train.tuning.supervised import Classifier, TuneConfig, tune
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(name="cells", scope="module")
-def _cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cells")
-    draw_cells(folder, 20, 40, seed=1)
-    return folder
 
 
 @pytest.fixture(name="start", scope="module")
