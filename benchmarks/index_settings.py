@@ -5,7 +5,7 @@
 
 Made-up vectors with the structure of real ones (`search_index.like_cells`), cosine, k = 10, a
 filter that leaves 1 %. Recall is against exact search of the same store. Every variant is built
-and asked in a process of its own; memory is what that
+and searched in a process of its own; memory is what that
 process holds more after opening and asking than before, with the page cache emptied of the
 index between the two: `anon` is its own, `file` is page cache that the machine may take back.
 With `--server`, memory is the server's own business.
@@ -78,18 +78,18 @@ def bytes_by_part(folder: Path) -> dict[str, int]:
     return found
 
 
-def measure(name: str, asked: argparse.Namespace) -> dict[str, object]:
+def measure(name: str, options: argparse.Namespace) -> dict[str, object]:
     """Build one variant, close it, open it again and ask."""
-    items, rows = make(asked.size, asked.dim)
+    items, rows = make(options.size, options.dim)
     rng = np.random.default_rng(1)
-    picked = rows[rng.choice(asked.size, asked.queries, replace=False)]
-    noise = rng.standard_normal(picked.shape) * 0.3 / np.sqrt(asked.dim)
-    queries = checked_vectors(picked + noise, asked.dim)
-    card = EncoderCard(id="random-vectors", architecture="none", dim=asked.dim)
+    picked = rows[rng.choice(options.size, options.queries, replace=False)]
+    noise = rng.standard_normal(picked.shape) * 0.3 / np.sqrt(options.dim)
+    queries = checked_vectors(picked + noise, options.dim)
+    card = EncoderCard(id="random-vectors", architecture="none", dim=options.dim)
     settings = VARIANTS[name]
-    base = Path(tempfile.mkdtemp(dir=asked.folder))
+    base = Path(tempfile.mkdtemp(dir=options.folder))
     called = f"settings-{uuid4().hex[:8]}"
-    client = connect(asked.server) if asked.server else None
+    client = connect(options.server) if options.server else None
     if client is None:
         store: Store = EdgeStore.create(base / "cells", "cells", card, settings)
     else:
@@ -119,17 +119,17 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, object]:
         after = resident()
         figures: dict[str, object] = {
             "name": name,
-            "upsert": asked.size / stored,
+            "upsert": options.size / stored,
             "build": built,
             "ef": report.ef,
             "memory": {kind: after[kind] - before[kind] for kind in after},
-            "asked": {},
+            "searched": {},
         }
         for title, (spent, found) in answers.items():  # exact search touches every vector
             exact = store.nearest_batch(queries, K, FILTERS[title], exact=True)
             pairs = zip(found, [[hit.item.id for hit in hits] for hits in exact], strict=True)
             recall = float(np.mean([len(set(a) & set(b)) / len(b) for a, b in pairs]))
-            figures["asked"][title] = [*np.percentile(spent, [50, 99]).tolist(), recall]
+            figures["searched"][title] = [*np.percentile(spent, [50, 99]).tolist(), recall]
         store.close()
         figures["disk"] = bytes_by_part(base)
         return figures
@@ -139,16 +139,16 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, object]:
             drop_collections(client, called)
 
 
-def show(asked: argparse.Namespace, table: list[dict]) -> None:
-    where = f"Qdrant at {asked.server}" if asked.server else "embedded store"
-    print(f"{asked.size:,} x {asked.dim}, {asked.queries} queries, k = {K}, {where}\n")
+def show(options: argparse.Namespace, table: list[dict]) -> None:
+    where = f"Qdrant at {options.server}" if options.server else "embedded store"
+    print(f"{options.size:,} x {options.dim}, {options.queries} queries, k = {K}, {where}\n")
     print(
         "| settings | build s | ef kept | p50 / p99 ms | recall@10 | 1 %: p50 / p99 | recall "
         "| anon + file MB | disk MB: vectors, graph, int8, payload, ids |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for one in table:
-        (a50, a99, recall), (b50, b99, filtered) = one["asked"]["all"], one["asked"]["1 %"]
+        (a50, a99, recall), (b50, b99, filtered) = one["searched"]["all"], one["searched"]["1 %"]
         disk = ", ".join(f"{one['disk'][part] / 1e6:.0f}" for part in PARTS)
         held = " + ".join(f"{one['memory'][kind] / 1e6:.0f}" for kind in ("Anon", "File"))
         print(
@@ -166,20 +166,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="where the stores are made")
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), help="variants")
     parser.add_argument("--one", default=None, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(measure(asked.one, asked)))
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one, options)))
         return
-    again = [sys.executable, __file__, "--size", str(asked.size), "--dim", str(asked.dim)]
-    again += ["--queries", str(asked.queries)]
-    again += ["--server", asked.server] if asked.server else []
-    again += ["--folder", str(asked.folder)] if asked.folder else []
+    again = [sys.executable, __file__, "--size", str(options.size), "--dim", str(options.dim)]
+    again += ["--queries", str(options.queries)]
+    again += ["--server", options.server] if options.server else []
+    again += ["--folder", str(options.folder)] if options.folder else []
     table = []
-    for name in asked.only:
+    for name in options.only:
         done = subprocess.run([*again, "--one", name], check=True, capture_output=True, text=True)
         table.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{name}: done", file=sys.stderr)
-    show(asked, table)
+    show(options, table)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ STRIP = 1 << 20
 UNUSED_ALPHA = 5
 """An alpha channel of 8 bits that is nowhere higher is not transparency: nobody fills it."""
 DARK, LIGHT = 8.0, 249.0
-"""A deep picture whose mean lies outside is told."""
+"""A picture of more than 8 bits whose mean lies outside gets a warning."""
 
 
 class ImageError(ValueError):
@@ -97,8 +97,11 @@ def _top(samples: NDArray[Any], bits: int | None) -> tuple[float, str]:
     if taken is None:
         raise UnclearImage(f"holds values up to {high:g}, more than 32 bits; save it with 8 bits")
     whole = 8 * samples.dtype.itemsize
-    told = samples.dtype.kind != "f" and taken < whole
-    return 2.0**taken - 1, f"its {whole}-bit values were taken as {taken}-bit ones" if told else ""
+    shallow = samples.dtype.kind != "f" and taken < whole
+    return (
+        2.0** taken - 1,
+        f"its {whole}-bit values were taken as {taken}-bit ones" if shallow else "",
+    )
 
 
 def on_white(colour: RGB, alpha: NDArray[np.uint8], *, premultiplied: bool = False) -> RGB:

@@ -162,11 +162,11 @@ class Hiding:
         shown = np.concatenate([1 - hidden.reshape(-1, *self.grid), rising_steps])
         scores = self.scores(shown)
         drops = self.whole - scores[:subsets]
-        told = hidden @ found.ravel()
-        flat = min(float(np.std(drops)), float(np.std(told))) < 1e-12
+        predicted = hidden @ found.ravel()
+        flat = min(float(np.std(drops)), float(np.std(predicted))) < 1e-12
         rising = np.concatenate([[self.hidden], scores[subsets:], [self.whole]])
         return Faithful(
-            correlation=0.0 if flat else float(np.corrcoef(told, drops)[0, 1]),
+            correlation=0.0 if flat else float(np.corrcoef(predicted, drops)[0, 1]),
             monotonicity=float(np.mean(np.diff(rising) >= 0)),
         )
 

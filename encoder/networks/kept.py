@@ -30,12 +30,14 @@ def key(*facts: str) -> str:
 def processor() -> str:
     """What tells processors apart that run different instructions."""
     try:
-        told = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0]
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0]
     except OSError:  # not Linux
         import platform
 
         return f"{platform.machine()} {platform.processor()}"
-    lines = (line for line in told.splitlines() if line.startswith(("model name", "flags", "Feat")))
+    lines = (
+        line for line in cpuinfo.splitlines() if line.startswith(("model name", "flags", "Feat"))
+    )
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Tiles of slides, read by child processes when they are asked for."""
+"""Tiles of slides, read by child processes when they are request for."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class SlideReaders:
         """One tile, size x size x 3; raises `ImageError` as `places` does."""
         facts = path.stat()
         stamp = [facts.st_size, facts.st_mtime_ns]
-        asked = {"plan": dict(plan), "um_per_px": None, "box": list(box), "stamp": stamp}
-        ((_, (image,)),) = self._ask(TILE, path, **asked)
+        request = {"plan": dict(plan), "um_per_px": None, "box": list(box), "stamp": stamp}
+        ((_, (image,)),) = self._ask(TILE, path, **request)
         return image
 
     def close(self) -> None:

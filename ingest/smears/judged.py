@@ -23,7 +23,7 @@ from search.votes.lineage import stage_of
 MOST = 200
 """White cells that are judged; what lies beyond is counted as left out."""
 FEW = 100
-"""Leukocytes below which a differential count is told to be of few cells (CLSI H20)."""
+"""Leukocytes below which a differential count is marked as of few cells (CLSI H20)."""
 STRICT: tuple[Exclusion, ...] = ("off", "impossible", "partial", "applied")
 
 
@@ -54,8 +54,8 @@ def judge_field(
     exclusions: list[Exclusion] = []
     for cell in white[:MOST]:
         crop, _ = placed(cell, found, rule)
-        asked = question.model_copy(update={"crop": crop})
-        vote = answer_with_vote(context, asked, Opened(pixels, source))
+        cell_question = question.model_copy(update={"crop": crop})
+        vote = answer_with_vote(context, cell_question, Opened(pixels, source))
         exclusions.append(vote.answer.patient_exclusion)
         judged.append(_judged(as_found(cell, crop), vote))
     counts, leukocytes, erythroblasts = differential(judged)

@@ -103,7 +103,7 @@ class Report:
         """How many failures there are."""
         return len(self.failures)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The counts, and the reasons of the failures without the names of files."""
         reasons = Counter(
             failure.reason.replace(failure.path, "the file").replace(Path(failure.path).name, "it")

@@ -38,8 +38,8 @@ class CannotEvaluateCases(BadQuestion):
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The cases that are asked about, and the labels of all."""
+class _Queries:
+    """The cases that are queries, and the labels of all."""
 
     cases: Sequence[str]
     labels: Mapping[str, str]
@@ -71,41 +71,43 @@ def evaluate_cases(
         context: The collection.
         plan: Which label, which distances.
         resamples: Of the bootstrap, which draws whole patients.
-        seed: Of the bootstrap, and of which cases are asked where not all are.
+        seed: Of the bootstrap, and of which cases are queries if not all are.
         progress: Callback with how far it is.
 
     Raises:
         CannotEvaluateCases: fewer than four cases with a label, or all with one.
         BadCase: there is no such column.
     """
-    asked = _asked(context.collection, plan, seed)
-    drawn = draws([asked.patients[one] or f"case {one}" for one in asked.cases], resamples, seed)
-    total, done = len(asked.cases) * len(plan.distances), 0
+    queries = _queries(context.collection, plan, seed)
+    drawn = draws(
+        [queries.patients[one] or f"case {one}" for one in queries.cases], resamples, seed
+    )
+    total, done = len(queries.cases) * len(plan.distances), 0
     values: dict[str, dict[str, Floats]] = {}
     votes: dict[str, list[str | None]] = {}
     for distance in plan.distances:
         rankings = []
-        for case in asked.cases:
-            rankings.append(_ranking(context, plan, case, distance, asked))
+        for case in queries.cases:
+            rankings.append(_ranking(context, plan, case, distance, queries))
             done += 1
             progress(done, total)
-        votes[distance] = [_vote(ranking[: plan.k], asked.labels) for ranking in rankings]
-        values[distance] = _values(rankings, votes[distance], asked)
-    chance = _chance(asked)
+        votes[distance] = [_vote(ranking[: plan.k], queries.labels) for ranking in rankings]
+        values[distance] = _values(rankings, votes[distance], queries)
+    chance = _chance(queries)
     return CaseEvaluation(
         column=plan.column,
-        cases=len(asked.labels),
-        asked=len(asked.cases),
-        patients=len({one for one in asked.patients.values() if one is not None}),
-        labels=dict(Counter(asked.labels.values()).most_common()),
+        cases=len(queries.labels),
+        asked=len(queries.cases),
+        patients=len({one for one in queries.patients.values() if one is not None}),
+        labels=dict(Counter(queries.labels.values()).most_common()),
         k=plan.k,
         chance=chance,
-        scores=tuple(_scores(one, values, votes[one], asked, drawn) for one in plan.distances),
-        notes=_notes(asked),
+        scores=tuple(_scores(one, values, votes[one], queries, drawn) for one in plan.distances),
+        notes=_notes(queries),
     )
 
 
-def _asked(collection: Collection, plan: CasePlan, seed: int) -> _Asked:
+def _queries(collection: Collection, plan: CasePlan, seed: int) -> _Queries:
     records = {one.case: one for one in collection.cases.all(plan.of_cases)}
     found = collection.cases.labels(plan.column)
     labels = {case: str(value) for case, value in found.items() if case in records}
@@ -126,11 +128,11 @@ def _asked(collection: Collection, plan: CasePlan, seed: int) -> _Asked:
     if plan.ask is not None and plan.ask < len(names):
         chosen = np.random.default_rng(seed).choice(len(names), plan.ask, replace=False)
         names = [names[at] for at in sorted(chosen.tolist())]
-    return _Asked(names, labels, patients)
+    return _Queries(names, labels, patients)
 
 
 def _ranking(
-    context: Context, plan: CasePlan, case: str, distance: str, asked: _Asked
+    context: Context, plan: CasePlan, case: str, distance: str, queries: _Queries
 ) -> list[str]:
     """Labelled cases of other patients, nearest first."""
     question = CaseQuestion.model_validate(
@@ -145,7 +147,7 @@ def _ranking(
         }
     )
     found = [one.value for one in similar_cases(context, question).cases]
-    return [one for one in found if one in asked.labels]
+    return [one for one in found if one in queries.labels]
 
 
 def _vote(nearest: Sequence[str], labels: Mapping[str, str]) -> str | None:
@@ -155,16 +157,16 @@ def _vote(nearest: Sequence[str], labels: Mapping[str, str]) -> str | None:
 
 
 def _values(
-    rankings: Sequence[Sequence[str]], votes: Sequence[str | None], asked: _Asked
+    rankings: Sequence[Sequence[str]], votes: Sequence[str | None], queries: _Queries
 ) -> dict[str, Floats]:
-    """For each score one number for each case that was asked about."""
+    """For each score one number for each query case."""
     relevant = np.zeros((len(rankings), RANKED), bool)
     there = np.zeros(len(rankings), np.int64)
-    for at, (case, ranking) in enumerate(zip(asked.cases, rankings, strict=True)):
-        label = asked.labels[case]
-        relevant[at, : len(ranking)] = [asked.labels[one] == label for one in ranking]
-        there[at] = sum(asked.labels[one] == label for one in asked.references(case))
-    truth = [asked.labels[case] for case in asked.cases]
+    for at, (case, ranking) in enumerate(zip(queries.cases, rankings, strict=True)):
+        label = queries.labels[case]
+        relevant[at, : len(ranking)] = [queries.labels[one] == label for one in ranking]
+        there[at] = sum(queries.labels[one] == label for one in queries.references(case))
+    truth = [queries.labels[case] for case in queries.cases]
     found: dict[str, Floats] = {
         f"top_{n}": np.asarray(relevant[:, :n].any(axis=1), np.float64) for n in TOPS
     }
@@ -173,30 +175,30 @@ def _values(
     return found
 
 
-def _chance(asked: _Asked) -> dict[str, float]:
+def _chance(queries: _Queries) -> dict[str, float]:
     """What a random order of the references would reach, exactly for the first places."""
     sums = dict.fromkeys((f"top_{top}" for top in TOPS), 0.0)
-    for case in asked.cases:
-        references = asked.references(case)
+    for case in queries.cases:
+        references = queries.references(case)
         n = len(references)
-        right = sum(asked.labels[one] == asked.labels[case] for one in references)
+        right = sum(queries.labels[one] == queries.labels[case] for one in references)
         for top in TOPS:
             missed = 1.0
             for at in range(min(top, n)):
                 missed *= max(0, n - right - at) / (n - at)
             sums[f"top_{top}"] += 1 - missed
-    return {name: value / len(asked.cases) for name, value in sums.items()}
+    return {name: value / len(queries.cases) for name, value in sums.items()}
 
 
 def _scores(
     distance: Distance,
     values: Mapping[str, Mapping[str, Floats]],
     votes: Sequence[str | None],
-    asked: _Asked,
+    queries: _Queries,
     drawn: Draws,
 ) -> CaseScores:
     mine = values[distance]
-    truth = np.array([asked.labels[case] for case in asked.cases])
+    truth = np.array([queries.labels[case] for case in queries.cases])
     labels = tuple(
         CaseLabelScores(
             label=str(label),
@@ -241,14 +243,14 @@ def _difference(values: Floats, drawn: Draws) -> PairedDifference:
     )
 
 
-def _notes(asked: _Asked) -> tuple[str, ...]:
+def _notes(queries: _Queries) -> tuple[str, ...]:
     notes = []
-    if unknown := sum(one is None for one in asked.patients.values()):
+    if unknown := sum(one is None for one in queries.patients.values()):
         notes.append(
-            f"{unknown} of {len(asked.labels)} cases have no patient id: their own patient may be "
-            "among the cases found, and the intervals are by case for them"
+            f"{unknown} of {len(queries.labels)} cases have no patient id: their own patient may "
+            "be among the cases found, and the intervals are by case for them"
         )
-    counts = Counter(asked.labels.values())
+    counts = Counter(queries.labels.values())
     if alone := sorted(label for label, n in counts.items() if n == 1):
         notes.append(
             "no other case can be found right for values that one case alone has: "

@@ -109,8 +109,8 @@ class Evaluations:
             if facts is not None:
                 uploaded = _uploaded(context, facts, (folder / SET).read_bytes())
                 (folder / SET).unlink()
-            told = record.model_copy(update={"reviews": _reviews(context, plan)})
-            headline = _keep(folder, told, _run(context, plan, uploaded, run))
+            noted = record.model_copy(update={"reviews": _reviews(context, plan)})
+            headline = _keep(folder, noted, _run(context, plan, uploaded, run))
             return {"evaluation": id, **headline.model_dump()}
 
         self._need_room(context, len(labelled or b""))

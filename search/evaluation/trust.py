@@ -40,7 +40,7 @@ class Threshold:
     """Share of the known queries that it was chosen to let pass."""
     distance: float
     sensitivity: float
-    """Share of the strange queries that are told."""
+    """Share of the strange queries that are recognised."""
     specificity: float
     """Share of the known queries that pass."""
     sensitivity_interval: tuple[float, float]

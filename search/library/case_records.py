@@ -32,7 +32,7 @@ FIELDS = tuple(name for name in CaseValues.model_fields if name not in ("case", 
 TEXTS = ("diagnosis", "treatment", "outcome", "report")
 MOST_COLUMNS = 50
 FEW = 1000
-"""Names up to which the store is asked for each."""
+"""Names up to which the store is queried for each."""
 YES, NO = frozenset({"yes", "true", "ja", "y"}), frozenset({"no", "false", "nein", "n"})
 WANTED: Mapping[ColumnType, str] = {
     "text": "words",
@@ -151,8 +151,8 @@ class CaseRecords:
         with self._turn:
             self._read()
             if where is not None:
-                asked = {*where.more, *where.at_least, *where.at_most}
-                self._need_columns(asked)
+                named = {*where.more, *where.at_least, *where.at_most}
+                self._need_columns(named)
             records = [self._record(case) for case in sorted(self._values)]
         return [one for one in records if where is None or where.meets(one)]
 

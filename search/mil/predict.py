@@ -34,7 +34,7 @@ class OtherEncoder(WrongEncoder):
 
 
 @dataclass
-class _Asked:
+class _Cells:
     """The cells of a question, and whose they are."""
 
     vectors: Vectors
@@ -63,16 +63,16 @@ def predict(
     card = trained.card
     if context.collection.card.fingerprint != card.fingerprint:
         raise OtherEncoder(card, context.collection.card.title)
-    asked = _asked(context, card, question, images)
-    networks, unseen = _unseen(trained, asked)
-    looked = [one(asked.vectors) for one in networks]
+    queried = _cells(context, card, question, images)
+    networks, unseen = _unseen(trained, queried)
+    looked = [one(queried.vectors) for one in networks]
     outputs = np.stack([found for found, _ in looked])
     attention = np.mean([weights for _, weights in looked], axis=0)
     order = np.argsort(-attention, kind="stable")[: question.top]
     cells = tuple(
         MilCell(
             cell=int(at),
-            item=asked.items[at] if asked.items else None,
+            item=queried.items[at] if queried.items else None,
             attention=float(np.clip(attention[at], 0, 1)),
         )
         for at in order
@@ -86,21 +86,21 @@ def predict(
         sure=False,
         reason="",
         cells=cells,
-        looked_at=len(asked.vectors),
-        complete=asked.complete,
+        looked_at=len(queried.vectors),
+        complete=queried.complete,
         unseen=unseen,
         networks=len(networks),
-        warnings=tuple(asked.warnings),
+        warnings=tuple(queried.warnings),
     )
-    like_none = _like_none(trained, asked.vectors)
+    like_none = _like_none(trained, queried.vectors)
     if card.plan.task == "survival":
         return answer.model_copy(update=_risk(trained, outputs, like_none))
     return answer.model_copy(update=_classes(card, outputs, like_none))
 
 
-def _asked(
+def _cells(
     context: Context, card: MilModel, question: MilQuestion, images: Sequence[bytes]
-) -> _Asked:
+) -> _Cells:
     plan, collection = card.plan, context.collection
     by = question.by or plan.by
     if question.case is not None:
@@ -109,8 +109,8 @@ def _asked(
         bag = stored_bag(collection, by, question.case, plan.where, plan.cells)
         known = all(item.patient is not None for item in bag.items)
         patients = {*bag.patients} or {alone(bag.name)}
-        return _Asked(bag.vectors, bag.items, patients, known, bag.complete)
-    asked = query_bag(
+        return _Cells(bag.vectors, bag.items, patients, known, bag.complete)
+    queried = query_bag(
         context,
         CaseQuestion(
             items=question.items,
@@ -121,14 +121,14 @@ def _asked(
         ),
         images,
     )
-    found = _Asked(
-        asked.vectors,
-        asked.items,
-        set(asked.own.get("patient", ())),
-        asked.patient_known,
-        warnings=list(asked.warnings),
+    found = _Cells(
+        queried.vectors,
+        queried.items,
+        set(queried.own.get("patient", ())),
+        queried.patient_known,
+        warnings=list(queried.warnings),
     )
-    if not plan.where.empty and not asked.items:
+    if not plan.where.empty and not queried.items:
         found.warnings.append(
             "The model was trained on cells of "
             f"{plan.where.model_dump_json(exclude_defaults=True)}; send cells of that kind."
@@ -136,18 +136,18 @@ def _asked(
     return found
 
 
-def _unseen(trained: Trained, asked: _Asked) -> tuple[tuple[Network, ...], Exclusion]:
+def _unseen(trained: Trained, queried: _Cells) -> tuple[tuple[Network, ...], Exclusion]:
     """The networks that did not see the patients of a question."""
-    folds = {fold for one in asked.patients if (fold := trained.seen.fold.get(one)) is not None}
+    folds = {fold for one in queried.patients if (fold := trained.seen.fold.get(one)) is not None}
     if len(folds) > 1:
-        asked.warnings.append(
+        queried.warnings.append(
             "The cells are of several patients that the model was trained on, and every network "
             "saw some of them: the answer is not held out."
         )
         return trained.networks, "off"
     if folds:
         return (trained.networks[folds.pop()],), "applied"
-    return trained.networks, "applied" if asked.known else "impossible"
+    return trained.networks, "applied" if queried.known else "impossible"
 
 
 def _like_none(trained: Trained, vectors: Vectors) -> bool:

@@ -344,7 +344,7 @@ class CaseLabelScores(Record):
 
 
 class CaseScores(Record):
-    """How often the most similar cases have the label of the case that was asked about."""
+    """How often the most similar cases have the label of the query case."""
 
     distance: Distance
     top_1: float

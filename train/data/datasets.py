@@ -344,10 +344,10 @@ def attri(folder: Path, *, context: float = 1.5) -> Labelled:
     for row in _table(folder / "cells_27.csv", (*names, "patient", "label")):
         boxes.setdefault(tuple(row[name] for name in names), (row["label"], row["patient"]))
     cells: list[tuple[Path, Square, str, str]] = []
-    for (path, *numbers), told in boxes.items():
+    for (path, *numbers), facts in boxes.items():
         x, y, width, height = (float(number) for number in numbers)
         box = (round(x), round(y), round(x + width), round(y + height))
-        cells.append((folder / path, _around(box, context, 640, 386), *told))
+        cells.append((folder / path, _around(box, context, 640, 386), *facts))
     paths, squares, labels, groups = zip(*cells, strict=True)
     return Labelled(
         name="attri",

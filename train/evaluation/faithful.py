@@ -75,9 +75,9 @@ def measured(
 ) -> list[float]:
     """The `MEASURES` of one map; NaN for pointing where no object is known."""
     ((deletion, insertion),) = hiding.areas(found)
-    told = hiding.faithful(found, seed=seed)
+    measured = hiding.faithful(found, seed=seed)
     pointing = float("nan") if inside is None else float(points_at(found, inside))
-    return [deletion, insertion, told.correlation, told.monotonicity, pointing]
+    return [deletion, insertion, measured.correlation, measured.monotonicity, pointing]
 
 
 def explained(

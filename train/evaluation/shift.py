@@ -241,18 +241,18 @@ def run(config: ShiftConfig, console: Console) -> list[dict[str, Any]]:
             labelled = labelled.take(rows, f"a subset of {len(rows)} of {len(labelled)} cells")
         named = [(one.card.id, vectors_of(one, labelled, config.cache)) for one in loaded]
         console.out(f"\n### {labelled.name}: {len(labelled)} cells\n", highlight=False)
-        told = {"resamples": config.resamples, "seed": config.seed}
+        settings = {"resamples": config.resamples, "seed": config.seed}
         sites = [] if labelled.sources is None else np.unique(labelled.sources).tolist()
         for id, vectors in named:
             for first, second in combinations(sites, 2):
                 try:
-                    found = between_sites(vectors, labelled, first, second, **told)
+                    found = between_sites(vectors, labelled, first, second, **settings)
                 except ValueError as error:
                     console.out(f"{id}: {error}", highlight=False)
                     continue
                 _say(console, found, f"{id}: ")
                 record.append({"data": labelled.name, "encoder": id, **asdict(found)})
-        for found in between_encoders(named, labelled.groups, **told):
+        for found in between_encoders(named, labelled.groups, **settings):
             _say(console, found)
             record.append({"data": labelled.name, **asdict(found)})
     if config.out:

@@ -93,10 +93,10 @@ def fit(
         for at, fold in enumerate(folds):
             torch.manual_seed(plan.seed * 1000 + at)
 
-            def told(epoch: int, at: int = at) -> None:
+            def report(epoch: int, at: int = at) -> None:
                 progress(at * plan.epochs + epoch, plan.folds * plan.epochs)
 
-            made = _Training(cases, fold.train, plan, outputs).run(told)
+            made = _Training(cases, fold.train, plan, outputs).run(report)
             networks.append(made)
             of[fold.test] = at
             for case in fold.test:
@@ -131,11 +131,11 @@ class _Training:
             self._network.parameters(), lr=plan.lr, weight_decay=DECAY
         )
 
-    def run(self, told: Callable[[int], None]) -> Network:
+    def run(self, progress: Callable[[int], None]) -> Network:
         """The network after its best epoch."""
         best, kept, since = np.inf, weights_of(self._network), 0
         for epoch in range(self._plan.epochs):
-            told(epoch)
+            progress(epoch)
             self._epoch(self._due(epoch))
             loss = self._held_out_loss()
             if loss < best:

@@ -25,7 +25,7 @@ from train.augmentation.randomisation import PARTS, Randomisation
 from train.shipped.abroad import Side, abroad
 from train.shipped.config import DefaultConfig
 from train.shipped.data import Pictures, pictures
-from train.shipped.loop import LAST, Pupil, device_of, prepared, train
+from train.shipped.loop import LAST, Classifier, device_of, prepared, train
 from train.shipped.recipes import RECIPES
 from train.shipped.start import network
 
@@ -37,10 +37,10 @@ AT_ONCE = 512
 
 
 @torch.inference_mode()
-def embedded(pupil: Pupil, cells: Pictures, px: int) -> Vectors:
+def embedded(classifier: Classifier, cells: Pictures, px: int) -> Vectors:
     """Vectors of whole pictures at `px`, one look each: n x dim."""
-    pupil.eval()
-    device = pupil.kinds.device
+    classifier.eval()
+    device = classifier.kinds.device
     half = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
     rows = []
     with half:
@@ -50,12 +50,12 @@ def embedded(pupil: Pupil, cells: Pictures, px: int) -> Vectors:
             views = functional.interpolate(
                 views, size=(px, px), mode="bilinear", antialias=True, align_corners=False
             )
-            rows.append(pupil(views.clamp(0, 1)).float().cpu())
+            rows.append(classifier(views.clamp(0, 1)).float().cpu())
     return torch.cat(rows).numpy()
 
 
 def left_out(config: DefaultConfig) -> tuple[list[Pictures], list[Pictures]]:
-    """What is learned from, and what is asked about afterwards.
+    """What is learned from, and the queries of afterwards.
 
     Raises:
         ValueError: no batch of Chula is named, or an unknown one.
@@ -73,15 +73,15 @@ def left_out(config: DefaultConfig) -> tuple[list[Pictures], list[Pictures]]:
 
 
 def scores(
-    pupil: Pupil, learned: Sequence[Pictures], asked: Sequence[Pictures], px: int
+    classifier: Classifier, learned: Sequence[Pictures], queries: Sequence[Pictures], px: int
 ) -> dict[str, list[float]]:
     """20-NN weighted F1 and balanced accuracy of each set of queries, in percent."""
     index: list[Side] = [
-        (one.labelled(), embedded(pupil, one, px)) for one in learned if one.name != "aslan"
+        (one.labelled(), embedded(classifier, one, px)) for one in learned if one.name != "aslan"
     ]
     found = {}
-    for one in asked:
-        result = abroad((one.labelled(), embedded(pupil, one, px)), index)
+    for one in queries:
+        result = abroad((one.labelled(), embedded(classifier, one, px)), index)
         found[one.name] = [
             round(100 * result[name], 1) for name in ("weighted_f1", "balanced_accuracy")
         ]
@@ -105,7 +105,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = spread(sys.argv[1:] if words is None else words)
     console = Console(highlight=False, soft_wrap=True)
     config: DefaultConfig = CliApp.run(DefaultConfig, cli_args=given)
-    learned, asked = left_out(config)
+    learned, queries = left_out(config)
     folder = config.work / "ablation"
     folder.mkdir(parents=True, exist_ok=True)
     for at, (name, other) in enumerate(runs()):
@@ -117,7 +117,7 @@ def main(words: Sequence[str] | None = None) -> int:
         views = Randomisation(recipe.px, one.left_out)
         train(run, learned, views, minutes=minutes, slice_minutes=None, seed=one.seed)
         (run.folder / LAST).unlink()
-        found = scores(run.mean, learned, asked, recipe.input_px)
+        found = scores(run.mean, learned, queries, recipe.input_px)
         line = {"left out": name, "views": run.step * recipe.batch, **found}
         with (folder / "table.jsonl").open("a", encoding="utf-8") as table:
             table.write(json.dumps(line) + "\n")

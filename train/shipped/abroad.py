@@ -21,7 +21,7 @@ K = 20
 LEAST = 10
 """Cells that a type needs on either side to be compared."""
 ZOOMS = (0.75, 1.33)
-"""Times the field of view at which a cell is asked again."""
+"""Times the field of view at which a cell is a query again."""
 
 Side = tuple[Labelled, Vectors]
 """A set and its vectors, row by row."""
@@ -36,7 +36,7 @@ def abroad(queries: Side, references: Sequence[Side]) -> dict[str, Any]:
 
     Returns:
         Scores, their intervals by the set's unit (by image where that is one patient), recall and
-        number of each type, and who was taken for whom.
+        number of each type, and the confusion matrix.
     """
     truth = np.array([shared(label) for label in queries[0].labels])
     reference_labels = np.array([shared(label) for side, _ in references for label in side.labels])
@@ -49,15 +49,15 @@ def abroad(queries: Side, references: Sequence[Side]) -> dict[str, Any]:
     known, rows = np.isin(reference_labels, both), np.flatnonzero(np.isin(truth, both))
     names, kinds = np.unique(reference_labels[known], return_inverse=True)
     near, near_scores = exact.search(queries[1][rows], vectors[known], K)
-    said = votes(kinds[near], near_scores, len(names), "uniform").first
+    predicted = votes(kinds[near], near_scores, len(names), "uniform").first
     true = np.searchsorted(names, truth[rows])
-    matrix = confusion(true, said, len(names))
+    matrix = confusion(true, predicted, len(names))
     groups = queries[0].groups[rows]
     if len(set(groups)) < 2:
         groups = np.arange(len(rows)).astype(str)
-    intervals = bootstrap(true, said, groups, len(names))
+    intervals = bootstrap(true, predicted, groups, len(names))
     return {
-        "asked": len(rows),
+        "queries": len(rows),
         "index": int(known.sum()),
         **scores(matrix),
         "intervals": {name: asdict(interval) for name, interval in intervals.items()},
@@ -124,13 +124,13 @@ def zooms(
     images = list(labelled.images(rows))
     names, kinds = np.unique(references[0].labels, return_inverse=True)
 
-    def said(pictures: Sequence[RGB]) -> NDArray[np.int64]:
+    def predicted(pictures: Sequence[RGB]) -> NDArray[np.int64]:
         near, near_scores = exact.search(encoder.embed(pictures), references[1], K)
         return votes(kinds[near], near_scores, len(names), "uniform").first
 
-    first = said(images)
+    first = predicted(images)
     agreed = {
-        str(zoom): float((said([zoomed(image, zoom) for image in images]) == first).mean())
+        str(zoom): float((predicted([zoomed(image, zoom) for image in images]) == first).mean())
         for zoom in ZOOMS
     }
     # A wide crop in few pixels and a narrow one in many, brought to the narrow one's field of view

@@ -24,7 +24,7 @@ LIMITS = """\
 - Figures are image-level: but for one patient of `attri` no set names patients.
 - Trained at views of 9 to 46 micrometres; the cell has to be in the middle. A whole smear field in
   one picture is no query.
-- Tissue was not learned, and not asked about.
+- Tissue was neither learned nor tested.
 - Neighbours are similar pictures. They are no finding about a patient. Research use only.
 """
 
@@ -54,7 +54,7 @@ def model_card(record: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]
         "```json\n" + json.dumps(training["settings"], indent=1) + "\n```",
         *training.get("notes", ()),
         "## At home",
-        f"**{HOME}** ({record['sets'][HOME]['asked']} cells asked), weighted F1 / balanced "
+        f"**{HOME}** ({record['sets'][HOME]['queries']} queries), weighted F1 / balanced "
         f"accuracy in percent:\n\n{table(record['sets'][HOME])}",
         "## In another laboratory",
         "Index: three quarters of PBC, and BMC. 20-NN on the types that both sides have (at least "

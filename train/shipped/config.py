@@ -32,7 +32,7 @@ class DefaultConfig(BaseModel):
     """Which steps, in this order. carry writes the packs in a few megabytes, to be unpacked on a
     machine that has a GPU but not the data."""
     sets: tuple[str, ...] = tuple(SHARES)
-    """Laboratories to learn from. With one left out it is asked about instead; not exported."""
+    """Laboratories to learn from. One that is left out gives the queries instead; not exported."""
     but_batch: str | None = None
     """A capture batch of Chula to leave out, such as 51-222. Not exported."""
     left_out: tuple[str, ...] = ()

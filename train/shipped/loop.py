@@ -18,7 +18,7 @@ from torch.nn import functional
 from train.augmentation.randomisation import Randomisation
 from train.shipped import labels
 from train.shipped.data import SHARES, Draw, Pictures
-from train.shipped.loss import hidden, total
+from train.shipped.loss import reversed_gradient, total
 from train.shipped.recipes import Recipe
 
 KEEP_S = 180.0
@@ -32,7 +32,7 @@ DROPPED = 0.1
 """Share of the pooled features that a step does not see."""
 
 
-class Pupil(nn.Module):
+class Classifier(nn.Module):
     """The network, and a direction for each leaf of the label tree."""
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
@@ -59,8 +59,8 @@ class Run:
 
     folder: Path
     recipe: Recipe
-    pupil: Pupil
-    mean: Pupil
+    classifier: Classifier
+    mean: Classifier
     optimiser: torch.optim.Optimizer
     step: int = 0
     spent: float = 0.0
@@ -71,7 +71,7 @@ class Run:
     def keep(self) -> None:
         """Write the checkpoint, whole or not at all."""
         state = {
-            "pupil": self.pupil.state_dict(),
+            "classifier": self.classifier.state_dict(),
             "mean": self.mean.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
@@ -86,7 +86,7 @@ class Run:
         if not (self.folder / LAST).is_file():
             return
         state = torch.load(self.folder / LAST, map_location="cpu", weights_only=True)
-        self.pupil.load_state_dict(state["pupil"])
+        self.classifier.load_state_dict(state["classifier"])
         self.mean.load_state_dict(state["mean"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.spent = int(state["step"]), float(state["spent"])
@@ -108,23 +108,23 @@ def prepared(
 ) -> Run:
     """A run in a folder, at its start or where it stopped."""
     folder.mkdir(parents=True, exist_ok=True)
-    pupil = Pupil(network, recipe)
+    classifier = Classifier(network, recipe)
     if start is not None:
         state = torch.load(start, map_location="cpu", weights_only=True)
-        pupil.load_state_dict(state["mean"])
-    pupil.to(device).to(memory_format=torch.channels_last)
-    run = Run(folder, recipe, pupil, copy.deepcopy(pupil), _optimiser(pupil, recipe))
+        classifier.load_state_dict(state["mean"])
+    classifier.to(device).to(memory_format=torch.channels_last)
+    run = Run(folder, recipe, classifier, copy.deepcopy(classifier), _optimiser(classifier, recipe))
     run.resume()
     return run
 
 
-def _optimiser(pupil: Pupil, recipe: Recipe) -> torch.optim.Optimizer:
-    network: Any = pupil.network
-    fresh = [*network.project.parameters(), pupil.kinds]
-    fresh += [] if pupil.places is None else [*pupil.places.parameters()]
+def _optimiser(classifier: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
+    network: Any = classifier.network
+    fresh = [*network.project.parameters(), classifier.kinds]
+    fresh += [] if classifier.places is None else [*classifier.places.parameters()]
     apart = {id(weight) for weight in fresh}
-    if pupil.frozen:
-        for part in [network.stem, *network.stages][: pupil.frozen]:
+    if classifier.frozen:
+        for part in [network.stem, *network.stages][: classifier.frozen]:
             apart |= {id(weight) for weight in part.parameters()}
     rest = [weight for weight in network.parameters() if id(weight) not in apart]
     groups = [
@@ -134,7 +134,7 @@ def _optimiser(pupil: Pupil, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     return torch.optim.AdamW(
         groups, lr=recipe.rate, weight_decay=recipe.decay, betas=(0.9, 0.99),
-        fused=pupil.kinds.device.type == "cuda",
+        fused=classifier.kinds.device.type == "cuda",
     )  # fmt: skip
 
 
@@ -163,25 +163,25 @@ def train(
         Whether the time in all is over.
     """
     torch.manual_seed(seed + run.step)
-    device = run.pupil.kinds.device
+    device = run.classifier.kinds.device
     draw, family = Draw(sets, device), labels.siblings().to(device)
     run.note(recipe=asdict(run.recipe), sets={one.name: len(one.labels) for one in sets})
-    last = told = kept = begun = time.monotonic()
+    last = logged = saved = started = time.monotonic()
     while run.spent < 60 * minutes:
-        if slice_minutes is not None and last - begun > 60 * slice_minutes:
+        if slice_minutes is not None and last - started > 60 * slice_minutes:
             break
         _rates(run, run.spent / (60 * minutes))
         run.seen.append(_step(run, draw, family, randomisation))
         now = time.monotonic()
         run.spent, last = run.spent + now - last, now
-        if now - told > LOG_S:
-            speed = len(run.seen) * run.recipe.batch / (now - told)
-            loss, told, run.seen = float(torch.stack(run.seen).mean()), now, []
+        if now - logged > LOG_S:
+            speed = len(run.seen) * run.recipe.batch / (now - logged)
+            loss, logged, run.seen = float(torch.stack(run.seen).mean()), now, []
             run.note(loss=round(loss, 4), views_per_s=round(speed, 1))
             say(f"step {run.step}, {run.spent / 60:.1f} min, loss {loss:.3f}, {speed:.0f} views/s")
-        if now - kept > KEEP_S:
+        if now - saved > KEEP_S:
             run.keep()
-            kept = now
+            saved = now
     run.keep()
     run.note()
     return run.spent >= 60 * minutes
@@ -198,20 +198,22 @@ def _step(run: Run, draw: Draw, family: Tensor, randomisation: Randomisation) ->
     """One batch; returns its loss."""
     batch = draw.batch(run.recipe.batch)
     views = randomisation(batch.images, batch.um, batch.fields)
-    run.pupil.train()
+    run.classifier.train()
     with torch.autocast("cuda", torch.bfloat16, enabled=views.device.type == "cuda"):
-        vectors = run.pupil(views.contiguous(memory_format=torch.channels_last))
+        vectors = run.classifier(views.contiguous(memory_format=torch.channels_last))
     vectors = vectors.float()
-    loss = total(vectors, run.pupil.kinds, family, batch.allowed, batch.laboratories)
-    if run.pupil.places is not None:
-        loss = loss + hidden(vectors, run.pupil.places, batch.laboratories, run.recipe.reversal)
+    loss = total(vectors, run.classifier.kinds, family, batch.allowed, batch.laboratories)
+    if run.classifier.places is not None:
+        loss = loss + reversed_gradient(
+            vectors, run.classifier.places, batch.laboratories, run.recipe.reversal
+        )
     run.optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(run.pupil.parameters(), 5.0)
+    nn.utils.clip_grad_norm_(run.classifier.parameters(), 5.0)
     run.optimiser.step()
     run.step += 1
     keep = min(run.recipe.average, (1 + run.step) / (10 + run.step))
     with torch.no_grad():
-        for mean, now in zip(run.mean.parameters(), run.pupil.parameters(), strict=True):
+        for mean, now in zip(run.mean.parameters(), run.classifier.parameters(), strict=True):
             mean.lerp_(now, 1 - keep)
     return loss.detach()

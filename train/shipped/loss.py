@@ -17,8 +17,8 @@ def marginal(logits: Tensor, allowed: Tensor) -> Tensor:
     Returns:
         One number: the mean of minus the logarithm of the allowed leaves' summed probability.
     """
-    told = logits.log_softmax(1).masked_fill(~allowed, -1e4)
-    return -told.logsumexp(1).mean()
+    log_probabilities = logits.log_softmax(1).masked_fill(~allowed, -1e4)
+    return -log_probabilities.logsumexp(1).mean()
 
 
 def contrast(vectors: Tensor, allowed: Tensor, laboratories: Tensor, temperature: float) -> Tensor:
@@ -44,7 +44,9 @@ def contrast(vectors: Tensor, allowed: Tensor, laboratories: Tensor, temperature
     return each[some].mean() if some.any() else vectors.sum() * 0
 
 
-def hidden(vectors: Tensor, places: nn.Module, laboratories: Tensor, weight: float) -> Tensor:
+def reversed_gradient(
+    vectors: Tensor, places: nn.Module, laboratories: Tensor, weight: float
+) -> Tensor:
     """Cross-entropy of guessing the laboratory; the gradient that reaches the vectors is reversed.
 
     So the guess gets better while the vectors give less away (Ganin et al. 2016, arXiv 1505.07818;

@@ -37,7 +37,7 @@ HOME = "pbc, held-out quarter"
 
 
 def raw_pixels(labelled: Labelled, px: int = RAW_PX) -> NDArray[np.float32]:
-    """The pixels of every picture at `px`, less the mean picture of the cells that teach.
+    """The pixels of every picture at `px`, less the mean picture of the training cells.
 
     Without taking off the mean, all cosines are near 1 and the scores some ten points lower.
     """
@@ -47,7 +47,7 @@ def raw_pixels(labelled: Labelled, px: int = RAW_PX) -> NDArray[np.float32]:
 
 
 def quarter(labelled: Labelled) -> list[splits.Fold]:
-    """The held-out quarter asks, the three quarters teach."""
+    """Queries from the held-out quarter, references from the other three."""
     return splits.fixed(held_out(labelled), labelled.groups)
 
 
@@ -88,8 +88,8 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
         "sets": {
             HOME: {
                 "unit": pbc.unit,
-                "asked": int(held_out(pbc).sum()),
-                "taught": int((~held_out(pbc)).sum()),
+                "queries": int(held_out(pbc).sum()),
+                "references": int((~held_out(pbc)).sum()),
                 "encoders": {
                     "raw pixels": scored(raw_pixels(pbc), pbc, quarter(pbc), probe=False),
                     "colour": scored(vectors_of(colour, pbc, cache), pbc, quarter(pbc)),
@@ -104,8 +104,8 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
     say(elsewhere(record))
     record["codecs"] = codecs(own, pbc, cache)
     (fold,) = quarter(pbc)
-    teach = pbc.take(fold.train, "teaches"), vectors_of(own, pbc, cache)[fold.train]
-    record["zooms"] = zooms(own, pbc, fold.test[::4], teach)
+    train = pbc.take(fold.train, "train"), vectors_of(own, pbc, cache)[fold.train]
+    record["zooms"] = zooms(own, pbc, fold.test[::4], train)
     record["robustness"] = {
         encoder.card.id: _robust(encoder, pbc, cache, say) for encoder in (colour, own)
     }
@@ -116,13 +116,13 @@ def evaluate_all(config: DefaultConfig, folder: Path, say: Say) -> dict[str, Any
 def laboratories(config: DefaultConfig, encoder: Encoder, cache: Path) -> dict[str, Any]:
     """Each laboratory that was not learned from, against PBC and BMC; and who chooses neighbours.
 
-    BMC is asked where the run left it out, else it stands in the index.
+    BMC gives queries where the run left it out, else references.
     """
     pbc, bmc, bccd, attri = (
         datasets.read(name, config.root) for name in ("pbc", "bmc", "bccd", "attri")
     )
-    teach = np.flatnonzero(~held_out(pbc))
-    home: Side = (pbc.take(teach, "teaches"), vectors_of(encoder, pbc, cache)[teach])
+    train = np.flatnonzero(~held_out(pbc))
+    home: Side = (pbc.take(train, "train"), vectors_of(encoder, pbc, cache)[train])
     marrow, smears, leukemia = (
         (one, vectors_of(encoder, one, cache)) for one in (bmc, bccd, attri)
     )
@@ -141,18 +141,18 @@ def laboratories(config: DefaultConfig, encoder: Encoder, cache: Path) -> dict[s
 def codecs(encoder: Encoder, pbc: Labelled, cache: Path) -> dict[str, dict[str, float]]:
     """Points of 20-NN lost where queries went through JPEG of quality 50, or through none.
 
-    For none the untouched originals of held-out cells are asked, as the published set has them,
-    beside the same cells as they are packed here.
+    For none the queries are the untouched originals of held-out cells, as the published set has
+    them, beside the same cells as they are packed here.
     """
     (fold,) = quarter(pbc)
     vectors = vectors_of(encoder, pbc, cache)
     names, truth = np.unique(pbc.labels, return_inverse=True)
-    teach, known = vectors[fold.train], truth[fold.train]
+    train, known = vectors[fold.train], truth[fold.train]
 
     def right(queries: NDArray[np.float32], rows: Sequence[int] | NDArray[np.intp]) -> float:
-        near, near_scores = exact.search(queries, teach, 20)
-        said = votes(known[near], near_scores, len(names), "uniform").first
-        return float((said == truth[rows]).mean())
+        near, near_scores = exact.search(queries, train, 20)
+        predicted = votes(known[near], near_scores, len(names), "uniform").first
+        return float((predicted == truth[rows]).mean())
 
     rows = fold.test[::3]
     poor = encoder.embed([_jpeg(image, 50) for image in pbc.images(rows)])
@@ -168,10 +168,12 @@ def codecs(encoder: Encoder, pbc: Labelled, cache: Path) -> dict[str, dict[str, 
         if (path := _original(pbc.paths[row])) and path.is_file()
     }
     if originals:
-        asked = np.array(list(originals))
+        rows_of_originals = np.array(list(originals))
         clean = encoder.embed([read_rgb(path) for path in originals.values()])
-        lost = 100 * (right(vectors[asked], asked) - right(clean, asked))
-        found["originals, not recompressed"] = {"cells": len(asked), "lost": lost}
+        lost = 100 * (
+            right(vectors[rows_of_originals], rows_of_originals) - right(clean, rows_of_originals)
+        )
+        found["originals, not recompressed"] = {"cells": len(rows_of_originals), "lost": lost}
     return found
 
 
@@ -206,9 +208,9 @@ def confusions(
     vectors = vectors_of(encoder, pbc, cache)
     names, truth = np.unique(pbc.labels, return_inverse=True)
     near, near_scores = exact.search(vectors[fold.test], vectors[fold.train], k)
-    said = votes(truth[fold.train][near], near_scores, len(names), "uniform").first
-    kinds = commonest(truth[fold.test], said, names.tolist())
-    sheets(pictures, pbc, fold.test, names[said], fold.train[near[:, :6]], kinds)
+    predicted = votes(truth[fold.train][near], near_scores, len(names), "uniform").first
+    kinds = commonest(truth[fold.test], predicted, names.tolist())
+    sheets(pictures, pbc, fold.test, names[predicted], fold.train[near[:, :6]], kinds)
     return [{**asdict(kind), "words": kind.words()} for kind in kinds]
 
 
@@ -284,7 +286,7 @@ def elsewhere(record: Mapping[str, Any]) -> str:
         recall = ", ".join(f"{k} {100 * s:.0f} ({n})" for k, (s, n) in found["recall"].items())
         floor = record["abroad of colour"][name]
         pair = " / ".join(f"{100 * floor[metric]:.1f}" for metric in METRICS[:2])
-        cells = (name, str(found["asked"]), *both, recall, pair)
+        cells = (name, str(found["queries"]), *both, recall, pair)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

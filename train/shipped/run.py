@@ -22,7 +22,7 @@ from encoder.card import EncoderCard
 from train.augmentation.randomisation import WHITE, Randomisation
 from train.shipped.config import DefaultConfig
 from train.shipped.data import MADE, Pictures, carry, pictures
-from train.shipped.loop import LAST, MEAN, STD, Pupil, device_of, prepared, train
+from train.shipped.loop import LAST, MEAN, STD, Classifier, device_of, prepared, train
 from train.shipped.recipes import RECIPES, Recipe
 from train.shipped.start import network
 
@@ -91,10 +91,10 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
 
     recipe = RECIPES[config.recipe]
     state = torch.load(config.run_folder / LAST, map_location="cpu", weights_only=True)
-    pupil = Pupil(blank(recipe), recipe)
+    classifier = Classifier(blank(recipe), recipe)
     own = {name: rows for name, rows in state["mean"].items() if not name.startswith("places.")}
-    pupil.load_state_dict(own)
-    model = pupil.network
+    classifier.load_state_dict(own)
+    model = classifier.network
     convolutional = isinstance(model, lite.Lite)
     kwargs = {"dim": recipe.dim, "looks": list(recipe.looks)}
     if isinstance(model, lite.Lite):
@@ -144,9 +144,9 @@ def run(config: DefaultConfig, say: Say = lambda text: None) -> int:
         write_json(record, evaluate_all(config, candidate, say))
     if "export" not in config.steps or not config.ships:
         return 0
-    told = json.loads(record.read_text(encoding="utf-8"))
+    results = json.loads(record.read_text(encoding="utf-8"))
     recipe = RECIPES[config.recipe]
-    if not beats_colour(told):
+    if not beats_colour(results):
         say(f"not exported: {recipe.id} does not beat colours; see {record}")
         return REFUSED
     folder = config.weights / recipe.id
@@ -155,7 +155,7 @@ def run(config: DefaultConfig, say: Say = lambda text: None) -> int:
         path.parent.name: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(config.work.glob(f"{config.recipe}-without-*/record.json"))
     }
-    (folder / "MODEL.md").write_text(model_card(told, others), encoding="utf-8")
+    (folder / "MODEL.md").write_text(model_card(results, others), encoding="utf-8")
     say(f"exported to {folder}")
     return 0
 

@@ -1,1 +1,1 @@
-"""An encoder taught further: by labels, or by a larger encoder."""
+"""An encoder trained further: by labels, or by a larger encoder."""

@@ -48,12 +48,12 @@ class DistilConfig(TrainConfig):
         return {**alone, "guide": Path(given["out"]) / GUIDE, **given}
 
 
-def teach(
+def teacher_vectors(
     encoder: Encoder, data: Sequence[Path], progress: Callable[[int, int], None]
 ) -> NDArray[np.float32]:
     """The teacher's vector of every image of the sources, in their order, centred (n x dim).
 
-    An image that cannot be read has the mean, which teaches nothing.
+    An image that cannot be read has the mean, from which nothing is learned.
 
     Raises:
         DataError: a source that is not there.
@@ -104,7 +104,9 @@ def distil(config: DistilConfig, say: Callable[[str], None]) -> None:
     guide = config.guide or config.out / GUIDE
     if not (config.warm and guide.is_file()):
         encoder = load(config.teacher)
-        rows = teach(encoder, config.data, lambda done, total: say(f"teacher: {done} of {total}"))
+        rows = teacher_vectors(
+            encoder, config.data, lambda done, total: say(f"teacher: {done} of {total}")
+        )
         config.out.mkdir(parents=True, exist_ok=True)
         held = BytesIO()
         np.save(held, rows)

@@ -239,7 +239,7 @@ def fit(model: Classifier, cells: Cells, fold: Fold, held_back: Rows, config: Tu
     optimiser = torch.optim.AdamW(model.groups(config), weight_decay=config.weight_decay)
     rng = np.random.default_rng(config.seed)
     best, kept, since, made = float("inf"), deepcopy(_learned(model)), 0, 0
-    for made in range(1, config.epochs + 1):  # noqa: B007 - told to the caller
+    for made in range(1, config.epochs + 1):  # noqa: B007 - the caller reads it
         model.train()
         for part in cells.parts(rng.permutation(train), config.batch):
             if len(part) < 2:  # a batch norm needs two
@@ -252,10 +252,12 @@ def fit(model: Classifier, cells: Cells, fold: Fold, held_back: Rows, config: Tu
             optimiser.step()
         model.eval()
         scored = cells.mapped(model, held_back, config.batch)
-        told = float(functional.cross_entropy(scored, cells.truth[torch.from_numpy(held_back)]))
-        since = 0 if told < best else since + 1
-        if told < best:
-            best, kept = told, deepcopy(_learned(model))
+        held_out_loss = float(
+            functional.cross_entropy(scored, cells.truth[torch.from_numpy(held_back)])
+        )
+        since = 0 if held_out_loss < best else since + 1
+        if held_out_loss < best:
+            best, kept = held_out_loss, deepcopy(_learned(model))
         if since >= config.patience:
             break
     model.load_state_dict(kept, strict=False)

@@ -96,10 +96,10 @@ class Local:
 
         collection = self.service.context(name).collection
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             progress(Job(id="", kind="mil", collection=collection.name, done=done, total=total))
 
-        return self.service.models.keep(train(collection, plan, told))
+        return self.service.models.keep(train(collection, plan, report))
 
     def models(self, collection: str) -> list[MilModel]:
         """The case models of a collection, oldest first."""

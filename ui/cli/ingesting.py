@@ -245,7 +245,7 @@ def run_ingest(
                     ledger.mark_built()
             if said:
                 _keep_cases(said, sink, report)
-            ledger.end("done", report.told())
+            ledger.end("done", report.summary())
         except BaseException as error:
             with suppress(Exception):
                 ledger.end("failed", str(error) or type(error).__name__)

@@ -51,11 +51,11 @@ def show_built(done: Any, *, force: bool) -> None:
 
 def in_figures(check: Any) -> str:
     """A check with what was measured and what the limits are."""
-    told = [
+    values = [
         ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
         for figures in (check.figures, check.limits)
     ]
-    words = f"{check.name}: measured {told[0] or 'nothing'}; limit {told[1] or 'none'}"
+    words = f"{check.name}: measured {values[0] or 'nothing'}; limit {values[1] or 'none'}"
     return f"{words}. {check.note}" if check.note else words
 
 

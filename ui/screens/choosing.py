@@ -99,8 +99,8 @@ def take(place: Place, search: Searching, name: str, content: bytes) -> None:
             if is_field(upload):
                 cells_of(place.client, content, upload.id, search.um_given)
             else:  # the answer is kept, so that it is not searched for twice
-                asked = search.model_copy(update=changes)
-                search_results(place.client, asked, content)
+                narrowed = search.model_copy(update=changes)
+                search_results(place.client, narrowed, content)
     except (ServiceDown, ServiceError) as error:
         refused(error)
         return

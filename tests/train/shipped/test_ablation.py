@@ -57,13 +57,13 @@ def test_each_run_is_scored_on_what_it_did_not_learn(
             assert all(0 <= score <= 100 for score in line[name])
 
 
-def test_the_batch_that_is_asked_is_not_learned_from(tmp_path: Path) -> None:
+def test_the_batch_that_gives_queries_is_not_learned_from(tmp_path: Path) -> None:
     config = ablation.DefaultConfig(recipe="toy", but_batch="b", work=tmp_path)
 
-    learned, asked = ablation.left_out(config)
+    learned, queries = ablation.left_out(config)
 
     assert set(next(one for one in learned if one.name == "chula").sources) == {"a"}
-    assert set(next(one for one in asked if one.name == "chula").sources) == {"b"}
+    assert set(next(one for one in queries if one.name == "chula").sources) == {"b"}
     assert "bmc" not in {one.name for one in learned}
 
 

@@ -24,14 +24,14 @@ def _side(labels: list[str], directions: dict[str, int], rng: np.random.Generato
     return _cells(labels), rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_only_types_that_both_laboratories_have_are_asked(rng: np.random.Generator) -> None:
+def test_only_types_that_both_laboratories_have_are_queries(rng: np.random.Generator) -> None:
     near = {"BNE": 0, "SNE": 0, "LY": 1, "PMY": 2, "NGS": 0, "LYT": 1, "BLA": 2}
     home = _side(["BNE"] * 30 + ["SNE"] * 30 + ["LY"] * 30 + ["PMY"] * 30, near, rng)
-    asked = _side(["NGS"] * 12 + ["LYT"] * 12 + ["BLA"] * 12, near, rng)
+    queries = _side(["NGS"] * 12 + ["LYT"] * 12 + ["BLA"] * 12, near, rng)
 
-    found = abroad(asked, [home])
+    found = abroad(queries, [home])
 
-    assert found["asked"] == 24
+    assert found["queries"] == 24
     assert found["index"] == 90
     assert found["weighted_f1"] == 1
     assert found["recall"] == {"lymphocyte": [1.0, 12], "neutrophil": [1.0, 12]}
@@ -41,9 +41,9 @@ def test_only_types_that_both_laboratories_have_are_asked(rng: np.random.Generat
 def test_a_type_of_few_cells_is_not_scored(rng: np.random.Generator) -> None:
     near = {"SNE": 0, "LY": 1}
     home = _side(["SNE"] * 30 + ["LY"] * 30, near, rng)
-    asked = _side(["SNE"] * 12 + ["LY"] * 9, near, rng)
+    queries = _side(["SNE"] * 12 + ["LY"] * 9, near, rng)
 
-    assert set(abroad(asked, [home])["recall"]) == {"neutrophil"}
+    assert set(abroad(queries, [home])["recall"]) == {"neutrophil"}
 
 
 def test_vectors_by_laboratory_have_a_low_robustness_index(rng: np.random.Generator) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from train.shipped.loss import contrast, hidden, marginal, total
+from train.shipped.loss import contrast, marginal, reversed_gradient, total
 
 
 def test_a_coarse_label_is_content_with_any_of_its_leaves() -> None:
@@ -40,7 +40,7 @@ def test_coarse_labels_have_no_neighbours_to_pull() -> None:
     assert contrast(vectors, coarse, torch.zeros(4), 0.1) == 0
 
 
-def test_the_total_teaches_vectors_and_kinds() -> None:
+def test_the_total_trains_vectors_and_kinds() -> None:
     torch.manual_seed(0)
     vectors = torch.randn(4, 3, requires_grad=True)
     kinds = torch.randn(2, 3, requires_grad=True)
@@ -61,7 +61,7 @@ def test_the_guess_of_the_laboratory_learns_while_its_gradient_is_turned() -> No
     vectors = torch.randn(8, 4, requires_grad=True)
     laboratories = torch.tensor([0, 1] * 4)
 
-    hidden(vectors, places, laboratories, 0.5).backward()
+    reversed_gradient(vectors, places, laboratories, 0.5).backward()
     turned = vectors.grad
     plain = vectors.detach().requires_grad_()
     torch.nn.functional.cross_entropy(places(plain), laboratories).backward()

@@ -7,7 +7,7 @@ import numpy as np
 from encoder.registry import load
 from train.dino.progress import read_log
 from train.smoke import SETTINGS
-from train.tuning.distillation import DistilConfig, distil, teach
+from train.tuning.distillation import DistilConfig, distil, teacher_vectors
 
 
 def test_a_small_student_learns_what_its_teacher_sees(cells, tmp_path):
@@ -20,7 +20,7 @@ def test_a_small_student_learns_what_its_teacher_sees(cells, tmp_path):
     config = DistilConfig.model_validate(facts)
     distil(config, told.append)
     student, teacher = load(str(tmp_path / "student")), load("colour")
-    rows = teach(teacher, [cells], lambda done, total: None)
+    rows = teacher_vectors(teacher, [cells], lambda done, total: None)
     kept = np.load(tmp_path / "student" / "teacher.npy")
 
     assert (config.dino_weight, config.ibot_weight) == (0, 0)

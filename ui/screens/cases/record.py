@@ -342,7 +342,7 @@ SCORES = {
 
 
 def scores_html(found: CaseEvaluation) -> str:
-    """How often similar cases have the label of the case that was asked about."""
+    """How often similar cases have the label of the query case."""
     rows = []
     for one in found.scores:
         cells = [escape(DISTANCES[one.distance])]
