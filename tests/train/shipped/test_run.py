@@ -93,7 +93,7 @@ def test_one_command_packs_trains_evaluates_and_writes_what_it_found(cells: Path
         assert part in text
 
 
-def test_a_laboratory_that_was_left_out_is_asked(cells: Path) -> None:
+def test_a_laboratory_that_was_left_out_gives_the_queries(cells: Path) -> None:
     config = _config(cells, sets=("pbc",), steps=("pack", "train"))
     assert run(config) == 0
     folder = cells / "made"
@@ -101,7 +101,7 @@ def test_a_laboratory_that_was_left_out_is_asked(cells: Path) -> None:
 
     record = evaluate_all(config, folder, lambda text: None)
 
-    assert record["abroad"]["bmc"]["asked"] == 48
+    assert record["abroad"]["bmc"]["queries"] == 48
 
 
 def test_a_slice_that_ends_in_time_asks_for_the_next_one_and_goes_on(cells: Path) -> None:
