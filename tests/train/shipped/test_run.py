@@ -220,9 +220,9 @@ def test_frozen_parts_keep_their_weights(cells: Path) -> None:
     config = _config(cells, steps=("pack", "train"))
     run(config)
     state = torch.load(config.run_folder / loop.LAST, weights_only=True)
-    gains = [name for name in state["pupil"] if name.endswith("stem.gain")]
+    gains = [name for name in state["classifier"] if name.endswith("stem.gain")]
 
-    assert [state["pupil"][name].unique().tolist() for name in gains] == [[1.0]]
+    assert [state["classifier"][name].unique().tolist() for name in gains] == [[1.0]]
 
 
 def test_a_shift_that_costs_too_much_is_a_limit_in_words() -> None:
