@@ -5,12 +5,12 @@
 
 TABLE is a clinic's table of fields (`path,patient,case,diagnosis`, paths from its own folder). The
 fields of each patient are dealt out into two halves by number. Half b is ingested twice more with
-hue, saturation and brightness shifted up, and down, by 15 % (hue by 15 % of 60 degrees, the step
-between two neighbouring colours; with --circle by 15 % of the whole circle). Then each half asks
-for the most similar case among the other halves of all patients; only the rule that leaves out the
-own patient is off, since the other half is the right answer. With folders of labelled cells as
-reference (sub-folders are labels) the differential counts by their votes are printed beside the
-experts' (`patient,cell,count`), in groups that both know.
+saturation and brightness shifted up, and down, by 15 % and hue by 15 % of 60 degrees, the step
+between two neighbouring colours; and twice with hue shifted by 15 % of the whole circle. Then each
+half asks for the most similar case among the other halves of all patients, both ways; only the
+rule that leaves out the own patient is off, since the other half is the right answer. With folders
+of labelled cells as reference (sub-folders are labels) the differential counts by their votes are
+printed beside the experts' (`patient,cell,count`), in groups that both know.
 """
 
 from __future__ import annotations
@@ -34,7 +34,17 @@ from search.settings import Settings
 from ui.cli.ingesting import Request, perform
 
 SHIFT = 0.15
-VARIANTS = {"a": 0.0, "b": 0.0, "b up": SHIFT, "b down": -SHIFT}
+STEP, CIRCLE = 256 / 6, 256.0
+"""What hue is shifted by a share of, of 256 in a whole circle."""
+VARIANTS: dict[str, tuple[float, float]] = {
+    "a": (0.0, STEP),
+    "b": (0.0, STEP),
+    "b up": (SHIFT, STEP),
+    "b down": (-SHIFT, STEP),
+    "b up, circle": (SHIFT, CIRCLE),
+    "b down, circle": (-SHIFT, CIRCLE),
+}
+PAIRS = [pair for name in list(VARIANTS)[1:] for pair in (("a", name), (name, "a"))]
 DISTANCES = ("max_sim", "mean", "composition", "prototypes", "vlad", "transport")
 GROUPS = {
     "lymphoid": "lymphoblast lymphocyte atypical_lymphocyte ly lyt",
@@ -47,15 +57,15 @@ GROUPS = {
 }
 
 
-def shifted(path: Path, by: float, circle: bool) -> Image.Image:
-    """A picture with hue, saturation and brightness moved by a share."""
+def shifted(path: Path, by: float, turn: float) -> Image.Image:
+    """A picture with saturation and brightness moved by a share, and hue by that of `turn`."""
     hsv = np.asarray(Image.open(path).convert("RGB").convert("HSV"), np.float64)
-    hsv[..., 0] = (hsv[..., 0] + by * (256 if circle else 256 / 6)) % 256
+    hsv[..., 0] = (hsv[..., 0] + by * turn) % 256
     hsv[..., 1:] = np.clip(hsv[..., 1:] * (1 + by), 0, 255)
     return Image.fromarray(hsv.round().astype(np.uint8), "HSV").convert("RGB")
 
 
-def halves(table: Path, most: int, out: Path, circle: bool) -> Path:
+def halves(table: Path, most: int, out: Path) -> Path:
     """A table for an ingest, with the shifted pictures beside it."""
     fields: dict[tuple[str, str, str], list[Path]] = defaultdict(list)
     for row in csv.DictReader(table.open()):
@@ -67,13 +77,13 @@ def halves(table: Path, most: int, out: Path, circle: bool) -> Path:
         write.writerow(["path", "patient", "case", "diagnosis", "case:half", "kind", "dataset"])
         for (patient, case, word), paths in fields.items():
             for at, path in enumerate(paths[:most]):
-                for name, by in VARIANTS.items():
+                for name, (by, turn) in VARIANTS.items():
                     if name[0] != "ab"[at % 2]:
                         continue
                     used = path
                     if by:
-                        used = out / f"{name[2:]}-{path.stem}.png"
-                        shifted(path, by, circle).save(used)
+                        used = out / f"{name[2:].replace(', ', '-')}-{path.stem}.png"
+                        shifted(path, by, turn).save(used)
                     write.writerow([used, patient, f"{case} {name}", word, name, "smear", "halves"])
     return manifest
 
@@ -139,13 +149,12 @@ def main() -> None:
     words.add_argument("--fields", type=int, default=1000)
     words.add_argument("--reference", type=Path, nargs="*", default=[])
     words.add_argument("--differentials", type=Path)
-    words.add_argument("--circle", action="store_true")
     words.add_argument("--kept", action="store_true", help="ask the library as it is")
     given = words.parse_args()
     settings = Settings(library=given.library)
     with TemporaryDirectory() as folder:
         most = 0 if given.kept else given.fields
-        manifest = halves(given.table, most, Path(folder), given.circle)
+        manifest = halves(given.table, most, Path(folder))
         for paths in () if given.kept else ([manifest], *([path] for path in given.reference)):
             run = perform(Request(paths=paths), settings)
             print(run.report)
@@ -153,7 +162,7 @@ def main() -> None:
     try:
         print(f"encoder {service.context().collection.card.id}; right first, of the patients")
         print("| asked | among | cells | " + " | ".join(DISTANCES) + " |")
-        for half, others in (("a", "b"), ("b", "a"), *((("a", v)) for v in ("b up", "b down"))):
+        for half, others in PAIRS:
             for found in ("all", "white"):
                 told = [ask(service, half, others, one, found) for one in DISTANCES]
                 figures = " | ".join(f"{right} of {total}" for right, total in told)

@@ -6,9 +6,9 @@ makes the patients of `benchmarks/planted.py` in FOLDER, ingests them and their 
 the commands a clinic would use, serves the library, trains each model through the service and
 applies it to every stored case. Whatever is scored was held out. Columns: scores of cases, expected
 calibration error, share that is answered and right, and the pointing game: of the cases with a
-finding, the share whose most attended cell is of the finding (beside it: what a cell drawn from
-each case would reach). Below that, models that tell one finding from normal, as a question about
-one finding would be put.
+finding, the share whose first cell is of the finding, by the effect of cells on that finding, and
+by attention (beside it: what a cell drawn from each case would reach). Below that, models that tell
+one finding from normal, as a question about one finding would be put.
 """
 
 from __future__ import annotations
@@ -84,37 +84,48 @@ def telling(folder: Path) -> dict[str, bool]:
 
 
 def pointing(
-    client: Client, card: MilModel, cases: list[str], tells: dict[str, bool]
-) -> tuple[str, str]:
-    """The pointing game over the cases with a finding, with its interval; and chance."""
+    client: Client, card: MilModel, named: dict[str, str], tells: dict[str, bool]
+) -> tuple[str, str, str]:
+    """The pointing game by effect and by attention with their intervals; and chance.
+
+    Of the cases with a finding; `named` has the finding of each case.
+    """
     hits, chance, patients = [], [], []
-    for case in cases:
-        answer = client.predict_case("cells", MilQuestion(model=card.id, case=case))
+    for case, finding in sorted(named.items()):
+        question = MilQuestion(model=card.id, case=case, towards=finding, order="effect")
+        answer = client.predict_case("cells", question)
         assert answer.unseen == "applied"
         assert answer.networks == 1
         flags = [tells[cell.item.source] for cell in answer.cells if cell.item]
         if any(flags):
-            hits.append(flags[0])
+            looked = max(range(len(flags)), key=lambda at: answer.cells[at].attention)
+            hits.append((flags[0], flags[looked]))
             chance.append(np.mean(flags))
             patients.append(next(iter(client.facet("patient", Filter(case=(case,)), "cells"))))
     drawn = draws(patients, 1000, 0)
     weights = drawn.counts[:, drawn.member]
-    low, high = ends((weights * np.array(hits)).sum(axis=1) / weights.sum(axis=1))
-    return f"{np.mean(hits):.2f} [{low:.2f}, {high:.2f}]", f"{np.mean(chance):.2f}"
+    words = []
+    for flags in np.array(hits).T:
+        low, high = ends((weights * flags).sum(axis=1) / weights.sum(axis=1))
+        words.append(f"{np.mean(flags):.2f} [{low:.2f}, {high:.2f}]")
+    return words[0], words[1], f"{np.mean(chance):.2f}"
+
+
+def findings(folder: Path) -> dict[str, str]:
+    """The finding of each case."""
+    with (folder / "cases.csv").open(encoding="utf-8") as file:
+        return {row["case"]: row["diagnosis"] for row in csv.DictReader(file)}
 
 
 def one_finding(folder: Path, finding: str) -> dict[str, dict[str, str]]:
     """The cases of one finding and the normal ones, as values of a column of their own."""
-    with (folder / "cases.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return {
-        row["case"]: {"finding": row["diagnosis"]}
-        for row in rows
-        if row["diagnosis"] in (finding, "normal")
-    }
+    named = findings(folder).items()
+    return {case: {"finding": one} for case, one in named if one in (finding, "normal")}
 
 
-def row(client: Client, plan: MilPlan, tells: dict[str, bool], first: str) -> str:
+def row(
+    client: Client, plan: MilPlan, named: dict[str, str], tells: dict[str, bool], first: str
+) -> str:
     """One line of the table; pointing is over the cases that the model was trained on."""
     start = time.process_time()
     card = client.trained_model("cells", plan)
@@ -125,8 +136,10 @@ def row(client: Client, plan: MilPlan, tells: dict[str, bool], first: str) -> st
         span = scores.intervals[name]
         return f"{scores.figures[name]:.2f} [{span.low:.2f}, {span.high:.2f}]"
 
-    cases = sorted(plan.values) or sorted(client.facets("cells", "case", 1000))
-    game, chance = ("", "") if plan.pooling == "mean" else pointing(client, card, cases, tells)
+    mine = {case: one for case, one in named.items() if not plan.values or case in plan.values}
+    by_effect, by_attention, chance = pointing(client, card, mine, tells)
+    by_effect = "" if plan.pooling == "transmil" else by_effect
+    by_attention = "" if plan.pooling == "mean" else by_attention
     right = "" if scores.answered_accuracy is None else f"{scores.answered_accuracy:.0%}"
     cells = [
         first,
@@ -134,7 +147,8 @@ def row(client: Client, plan: MilPlan, tells: dict[str, bool], first: str) -> st
         figure("balanced_accuracy"),
         f"{scores.ece_before:.2f} / {scores.ece:.2f}",
         f"{scores.coverage:.0%} / {right}",
-        game,
+        by_effect,
+        by_attention,
         chance,
         f"{seconds:.0f}",
     ]
@@ -152,20 +166,20 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("HEMASEEK_DATA", "../shared/data")
     prepared(given.out, given.encoder, given.seed)
-    tells = telling(given.out / "planted")
+    tells, named = telling(given.out / "planted"), findings(given.out / "planted")
     print(
         "| pooling | AUROC | balanced accuracy | ECE plain / calibrated | answered / right | "
-        "pointing game | by chance | CPU s |\n|---|---|---|---|---|---|---|---|"
+        "pointing by effect | by attention | by chance | CPU s |\n" + "|---" * 9 + "|"
     )
     with serving(given.out / "library") as client:
         for pooling in given.poolings:
             plan = MilPlan(pooling=pooling, name=pooling, seed=given.seed)
-            print(row(client, plan, tells, pooling), flush=True)
+            print(row(client, plan, named, tells, pooling), flush=True)
         for finding in FINDINGS:
             values = one_finding(given.out / "planted", finding)
             for pooling in ("abmil", "abmil_gated"):
                 plan = MilPlan(label="finding", values=values, pooling=pooling, seed=given.seed)
-                print(row(client, plan, tells, f"{finding}, {pooling}"), flush=True)
+                print(row(client, plan, named, tells, f"{finding}, {pooling}"), flush=True)
 
 
 if __name__ == "__main__":

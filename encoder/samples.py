@@ -99,7 +99,7 @@ def _top(samples: NDArray[Any], bits: int | None) -> tuple[float, str]:
     whole = 8 * samples.dtype.itemsize
     shallow = samples.dtype.kind != "f" and taken < whole
     return (
-        2.0** taken - 1,
+        2.0**taken - 1,
         f"its {whole}-bit values were taken as {taken}-bit ones" if shallow else "",
     )
 

@@ -24,6 +24,7 @@ from search.library.library import Library
 from search.library.served import OpenCollections
 from search.library.source_folders import SourceFolders
 from search.library.sources import PlainImages, ReadPixels
+from search.maintenance.case_models import FOLDER as CASE_MODELS
 from search.mil.models import Models
 from search.query.context import Context, Memory
 from search.query.pictures import MemoryBudget, Pictures
@@ -94,7 +95,7 @@ class Service:
         self.read_pixels = read_pixels or PlainImages(SourceFolders.of(settings))
         self.encoders = Encoders(load_encoder or (lambda id: load(id, device=settings.device)))
         self.jobs = Jobs(library.folder / "jobs")
-        self.models = Models(library.folder / "mil")
+        self.models = Models(library.folder / CASE_MODELS)
         self._evaluations: Evaluations | None = None
         self.pictures = Pictures(
             MemoryBudget(settings.picture_bytes), int(settings.max_megapixels * 1e6)

@@ -1,4 +1,4 @@
-"""Snapshots: the shards of a version with a hash of each file, and how they come back."""
+"""Snapshots: the shards of a version, what people and case models add, and how they come back."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from search.library.library import NAME, Library
 from search.library.reviews import FILE as REVIEWS
 from search.library.shards import ShardError
 from search.library.versions import SELECTIONS, Version, Versions, now
+from search.maintenance import case_models
 from search.maintenance.reconcile import index_points, point_hash, shard_points
 
 FORMAT = 1
@@ -104,6 +105,7 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
         names = _truth_files(folder)
         # logs of people's work lie beside the versions; they grow, shards do not
         logs = {one: text for one in LOGS if (text := whole_lines(versions.folder / one))}
+        beside = logs | case_models.saved(library.folder, name)
     damaged = truth.damaged()
     if damaged:
         raise ShardError(
@@ -120,17 +122,17 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
         points=len(points),
         point_hash=point_hash(points.items()),
         files={one: _described(folder / one) for one in names}
-        | {one: _described_bytes(text) for one, text in logs.items()},
+        | {one: _described_bytes(text) for one, text in beside.items()},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     for left in out.parent.glob(f".{escape(out.name)}.????????.part"):  # of one that was killed
         _remove(left)
-    beside = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
+    part = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
     try:
-        (_write_tar if out.suffix == ".tar" else _write_folder)(beside, folder, facts, logs)
-        beside.rename(out)
+        (_write_tar if out.suffix == ".tar" else _write_folder)(part, folder, facts, beside)
+        part.rename(out)
     finally:
-        _remove(beside)
+        _remove(part)
     return facts
 
 
@@ -166,7 +168,7 @@ def restore(library: Library, source: Path, name: str | None = None) -> Restored
         begun = versions.begin(made.card, made.encoder, index=made.index)
         there = versions.path(begun.id)
         for one in facts.files:
-            if one not in ("collection.json", *LOGS):
+            if one not in ("collection.json", *LOGS) and not case_models.is_model_file(one):
                 (there / one).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / one, there / one)
                 _sync(there / one)
@@ -174,6 +176,7 @@ def restore(library: Library, source: Path, name: str | None = None) -> Restored
         with versions.writing():
             for one in set(LOGS) & set(facts.files):
                 bring_back((folder / one).read_bytes(), versions.folder / one)
+            case_models.bring_back(folder, facts.files, library.folder, wanted)
     with Collection(versions, begun, library.stores, aside=True) as collection:
         found = point_hash(index_points(collection))
         if found != facts.point_hash:
@@ -238,11 +241,11 @@ def _list_bytes(facts: Snapshot) -> bytes:
     return json.dumps({"format": FORMAT, **facts.__dict__}, indent=1).encode()
 
 
-def _write_folder(out: Path, folder: Path, facts: Snapshot, logs: dict[str, bytes]) -> None:
+def _write_folder(out: Path, folder: Path, facts: Snapshot, beside: dict[str, bytes]) -> None:
     for one in facts.files:
         (out / one).parent.mkdir(parents=True, exist_ok=True)
-        if one in logs:
-            (out / one).write_bytes(logs[one])
+        if one in beside:
+            (out / one).write_bytes(beside[one])
         else:
             shutil.copyfile(folder / one, out / one)
         _sync(out / one)
@@ -250,12 +253,12 @@ def _write_folder(out: Path, folder: Path, facts: Snapshot, logs: dict[str, byte
     _sync(out / LIST)
 
 
-def _write_tar(out: Path, folder: Path, facts: Snapshot, logs: dict[str, bytes]) -> None:
+def _write_tar(out: Path, folder: Path, facts: Snapshot, beside: dict[str, bytes]) -> None:
     with out.open("wb") as handle:
         with tarfile.open(fileobj=handle, mode="w") as tar:
             for one in facts.files:
-                if one in logs:
-                    _add_bytes(tar, one, logs[one])
+                if one in beside:
+                    _add_bytes(tar, one, beside[one])
                 else:
                     tar.add(folder / one, one, filter=_anonymous)
             _add_bytes(tar, LIST, _list_bytes(facts))

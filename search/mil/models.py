@@ -19,12 +19,10 @@ from search.disk.atomic import write_durably
 from search.disk.space import need_room
 from search.errors import NoSuchItem, StoreError
 from search.index.contract import Vectors
+from search.maintenance.case_models import CARD, SEEN, WEIGHTS
 from search.mil.pooling import Floats, Network
 from search.schemas.items import Record
 from search.schemas.mil import MilModel
-
-CARD, WEIGHTS, SEEN = "model.json", "weights.npz", "seen.json"
-"""The card is written last."""
 
 
 class NoSuchModel(NoSuchItem):

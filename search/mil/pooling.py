@@ -45,8 +45,36 @@ class Network:
             alone = np.zeros(len(cells), np.float32)
             alone[each[:, outputs.argmax()].argmax()] = 1
             return outputs, alone
-        attention = self._attention(cells)
+        attention = softmax(self._scores(cells))
         return self._head(attention @ cells), attention
+
+    def left_out(self, bag: Floats) -> Floats | None:
+        """The outputs of a bag without each of its cells in turn, however it pools them.
+
+        What an answer loses with a cell says what the cell did for it; attention alone does not:
+        a head may read an attended cell as a sign against its class ("one removed" in Early,
+        Evers and Ramchurn 2022, section 3.1).
+
+        Returns:
+            cells x outputs; `None` of a single cell, and of `transmil`, whose cells change each
+            other: every one left out would be a whole pass.
+        """
+        cells = self.entered(np.asarray(bag, np.float32))
+        if self.pooling == "transmil" or len(cells) < 2:
+            return None
+        if self.pooling == "max":
+            each = self._head(cells)
+            second, first = np.sort(each, axis=0)[-2:]
+            alone = (each == first) & ((each == first).sum(axis=0) == 1)
+            return np.asarray(np.where(alone, second, first), np.float32)
+        scores = self._scores(cells)
+        attention = softmax(scores)[:, None]
+        most = int(attention.argmax())  # of the others none has more than half
+        rest = np.delete(np.arange(len(cells)), most)
+        share = np.maximum(1 - attention, np.float32(0.5))
+        pooled = np.asarray((attention.T @ cells - attention * cells) / share, np.float32)
+        pooled[most] = softmax(scores[rest]) @ cells[rest]
+        return self._head(pooled)
 
     def entered(self, bag: Floats) -> Floats:
         """The cells as the network takes them: centred, scaled, without what factors explain."""
@@ -57,13 +85,14 @@ class Network:
             cells = np.maximum(self._linear("embed", cells), 0)
         return np.asarray(cells, np.float32)
 
-    def _attention(self, cells: Floats) -> Floats:
+    def _scores(self, cells: Floats) -> Floats:
+        """What attention is the softmax of."""
         if self.pooling == "mean":
-            return np.full(len(cells), 1 / len(cells), np.float32)
+            return np.zeros(len(cells), np.float32)
         hidden = np.tanh(self._linear("tanh", cells))
         if "gate.weight" in self.weights:
             hidden = hidden / (1 + np.exp(-self._linear("gate", cells)))
-        return softmax(self._linear("score", hidden)[:, 0])
+        return self._linear("score", hidden)[:, 0]
 
     def _head(self, vectors: Floats) -> Floats:
         return self._linear("head.2", np.maximum(self._linear("head.0", vectors), 0))

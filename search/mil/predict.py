@@ -56,7 +56,8 @@ def predict(
     other by all of them, whose probabilities are averaged.
 
     Raises:
-        BadQuestion: not exactly one of a stored case, items, vectors and images.
+        BadQuestion: not exactly one of a stored case, items, vectors and images; or `towards` is
+            none of the model's classes.
         OtherEncoder: the collection's vectors are of another encoder by now.
         NoSuchCase, NoSuchItem, ImageError, BadVector: as they say.
     """
@@ -68,15 +69,9 @@ def predict(
     looked = [one(queried.vectors) for one in networks]
     outputs = np.stack([found for found, _ in looked])
     attention = np.mean([weights for _, weights in looked], axis=0)
-    order = np.argsort(-attention, kind="stable")[: question.top]
-    cells = tuple(
-        MilCell(
-            cell=int(at),
-            item=queried.items[at] if queried.items else None,
-            attention=float(np.clip(attention[at], 0, 1)),
-        )
-        for at in order
-    )
+    towards = _towards(card, question, outputs)
+    effects = _effects(card, networks, queried.vectors, outputs, towards)
+    cells = _told(question, queried, attention, effects)
     answer = MilAnswer(
         model=card.id,
         name=card.name,
@@ -86,6 +81,7 @@ def predict(
         sure=False,
         reason="",
         cells=cells,
+        towards=None if towards is None else card.classes[towards],
         looked_at=len(queried.vectors),
         complete=queried.complete,
         unseen=unseen,
@@ -96,6 +92,63 @@ def predict(
     if card.plan.task == "survival":
         return answer.model_copy(update=_risk(trained, outputs, like_none))
     return answer.model_copy(update=_classes(card, outputs, like_none))
+
+
+def _towards(card: MilModel, question: MilQuestion, outputs: Floats) -> int | None:
+    """The class that effects are told for."""
+    if question.towards is not None:
+        if question.towards not in card.classes:
+            known = ", ".join(card.classes) or "none, for it gives a risk"
+            raise BadQuestion(
+                f"case model {card.name!r} has no class {question.towards!r}; it has {known}"
+            )
+        return card.classes.index(question.towards)
+    if not card.classes:
+        return None
+    return int(calibrated(outputs, card.temperature).mean(axis=0).argmax())
+
+
+def _effects(
+    card: MilModel,
+    networks: Sequence[Network],
+    vectors: Vectors,
+    outputs: Floats,
+    towards: int | None,
+) -> Floats | None:
+    """What the answer would lose without each cell, mean of the networks; see `MilCell.effect`."""
+    found = []
+    for one, whole in zip(networks, outputs, strict=True):
+        left_out = one.left_out(vectors)
+        if left_out is None:
+            return None
+        if towards is None:
+            found.append(whole[0] - left_out[:, 0])
+        else:
+            both = _log_odds(np.concatenate([whole[None], left_out]) / card.temperature, towards)
+            found.append(both[0] - both[1:])
+    return np.asarray(np.mean(found, axis=0), np.float32)
+
+
+def _log_odds(logits: NDArray[np.floating], of: int) -> Floats:
+    """Of one class against all others together, from logits (n x classes)."""
+    others = np.delete(np.asarray(logits, np.float64), of, axis=1)
+    return np.asarray(logits[:, of] - np.logaddexp.reduce(others, axis=1), np.float32)
+
+
+def _told(
+    question: MilQuestion, queried: _Cells, attention: Floats, effects: Floats | None
+) -> tuple[MilCell, ...]:
+    ranked = effects if question.order == "effect" and effects is not None else attention
+    order = np.argsort(-ranked, kind="stable")
+    return tuple(
+        MilCell(
+            cell=int(at),
+            item=queried.items[at] if queried.items else None,
+            attention=float(np.clip(attention[at], 0, 1)),
+            effect=None if effects is None else float(effects[at]),
+        )
+        for at in order[: question.top]
+    )
 
 
 def _cells(

@@ -161,7 +161,11 @@ class MilQuestion(Record):
     """What is known of an uploaded case; a patient that the model was trained on is answered by
     the networks that did not see it."""
     top: Annotated[int, Field(ge=0, le=MOST_CELLS)] = MOST_CELLS
-    """Cells in the answer, those with most attention first."""
+    """Cells in the answer, in the order of `order`."""
+    order: Literal["attention", "effect"] = "attention"
+    """Cells with most attention first, or those that speak most for `towards`."""
+    towards: Text | None = None
+    """Class that the effect of each cell is told for; `None` for the most probable one."""
 
 
 class MilCell(Record):
@@ -172,7 +176,10 @@ class MilCell(Record):
     item: Item | None
     """Where it is stored."""
     attention: Share
-    """All of a case add up to 1."""
+    """How much a network looked at it; all of a case add up to 1."""
+    effect: float | None = None
+    """What the answer would lose without it: log-odds of the class that `towards` names, or risk;
+    negative where the cell speaks against it. `None` of a single cell, and of `transmil`."""
 
 
 class MilAnswer(Record):
@@ -193,7 +200,9 @@ class MilAnswer(Record):
     risk_percentile: Share | None = None
     """Share of the training cases, each held out, with a lower risk."""
     cells: tuple[MilCell, ...]
-    """Falling attention."""
+    """Falling attention, or effect, as was asked for."""
+    towards: str | None = None
+    """Class that effects speak for; `None` where the model gives a risk."""
     looked_at: int
     """Cells that it looked at."""
     complete: bool

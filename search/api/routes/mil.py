@@ -51,7 +51,7 @@ async def predict_case(
     posted: Annotated[Posted[MilQuestion], Depends(posted(MilQuestion, "images", MOST_IMAGES))],
     access: Reads,
 ) -> MilAnswer:
-    """Apply a case model: calibrated probabilities, how sure, and the attention on each cell."""
+    """Apply a case model: calibrated probabilities, how sure, and what each cell did for it."""
     return await run_in_threadpool(_predict, access, posted)
 
 

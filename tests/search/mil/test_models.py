@@ -13,7 +13,10 @@ from fastapi.testclient import TestClient
 from random_library import CARD, random_service, thumbnail
 
 from search.api.app import create_app
+from search.library.library import Library
 from search.library.shards import Entry
+from search.maintenance.snapshots import restore, snapshot
+from search.mil.models import Models
 from search.schemas.cases import CaseChange, CaseRecordsWanted
 from search.schemas.items import Item, item_id
 from search.service import Service
@@ -121,6 +124,22 @@ def test_a_stored_case_is_answered_by_the_network_that_did_not_see_its_patient(
         assert (one["label"] is None) != one["sure"]
 
 
+def test_cells_are_told_by_what_they_do_for_a_class(
+    client: TestClient, model: dict[str, Any]
+) -> None:
+    sick = [ask(client, model, case=f"C{at:02d}", order="effect") for at in range(1, CASES, 2)]
+    other = ask(client, model, case="C01", order="effect", towards="healthy")
+
+    assert {one["towards"] for one in sick} == {"AML"}
+    assert np.mean([one["cells"][0]["item"]["label"] == "blast" for one in sick]) > 0.8
+    for one in (*sick, other):
+        effects = [cell["effect"] for cell in one["cells"]]
+        assert effects == sorted(effects, reverse=True)
+    for_healthy = {cell["cell"]: cell["effect"] for cell in other["cells"]}
+    for cell in sick[0]["cells"]:
+        assert for_healthy[cell["cell"]] == pytest.approx(-cell["effect"], abs=1e-3)
+
+
 def test_a_new_case_is_answered_by_all_networks_and_one_of_a_known_patient_is_not(
     client: TestClient, model: dict[str, Any]
 ) -> None:
@@ -203,3 +222,18 @@ def test_damaged_weights_are_refused_and_a_deleted_model_is_gone(
     assert gone.status_code == 200
     assert again.status_code == 404
     assert not path.parent.exists()
+
+
+def test_a_snapshot_has_the_models_and_brings_them_back_once(
+    service: Service, model: dict[str, Any], tmp_path: Path
+) -> None:
+    snapshot(service.library, "cells", tmp_path / "snap.tar")
+    other = Library.open(tmp_path / "other")
+    for name in (None, None, "copy"):
+        restore(other, tmp_path / "snap.tar", name)
+
+    kept = Models(other.folder / "mil")
+    [back], [copy] = kept.all("cells"), kept.all("copy")
+    assert back == service.models.get(model["id"], "cells")
+    assert copy.id != back.id
+    assert kept.open(copy.id, "copy").card.model_fingerprint == model["model_fingerprint"]

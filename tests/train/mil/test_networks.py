@@ -30,3 +30,21 @@ def test_numpy_answers_as_torch_does_also_for_padded_bags(
         assert attention.sum() == pytest.approx(1, abs=1e-5)
         if pooling != "max":
             assert attention == pytest.approx(looked.attention[at, : len(bag)].numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["abmil", "abmil_gated", "clam_sb", "mean", "max"])
+def test_the_outputs_without_a_cell_are_those_of_the_bag_without_it(
+    rng: np.random.Generator, pooling: Pooling
+) -> None:
+    torch.manual_seed(0)
+    made = network(pooling, Entry(np.zeros(16), 1.0), 3)
+    weights = weights_of(made)
+    weights |= {"score.weight": weights["score.weight"] * 300} if "score.weight" in weights else {}
+    net = Network(pooling, weights)  # one cell has nearly all of the attention
+    bag = rng.normal(size=(7, 16)).astype(np.float32)
+
+    found = net.left_out(bag)
+
+    without = [net(np.delete(bag, at, axis=0))[0] for at in range(len(bag))]
+    assert found == pytest.approx(np.stack(without), abs=1e-4)
+    assert net.left_out(bag[:1]) is None

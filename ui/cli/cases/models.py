@@ -128,7 +128,10 @@ def predict(
     patient: Annotated[
         str | None, typer.Option(help="Pseudonym of a new case's patient, as the library has it.")
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Cells with most attention to show.")] = 5,
+    top: Annotated[int, typer.Option(min=0, help="Cells to show, those that count most.")] = 5,
+    towards: Annotated[
+        str | None, typer.Option(help="Class that cells speak for. [the most probable]")
+    ] = None,
     library: LibraryOption = None,
     collection: CollectionOption = None,
 ) -> None:
@@ -153,6 +156,8 @@ def predict(
             case=case,
             about=About(patient=patient),
             top=top,
+            order="effect",
+            towards=towards,
         )
         answer = backend.predict_case(settings.collection, question, images)
     if for_people():
@@ -254,8 +259,11 @@ def _print(answer: MilAnswer) -> None:
         typer.echo(f"  {share:6.1%}  {label}")
     if answer.risk is not None:
         typer.echo(f"  log risk {answer.risk:.2f}, percentile {answer.risk_percentile:.0%}")
-    typer.echo(f"{answer.looked_at} cells; most attention:")
+    towards = answer.towards or "a higher risk"
+    typer.echo(f"{answer.looked_at} cells; effect for {towards}, attention:")
     for one in answer.cells:
-        typer.echo(f"  {one.attention:6.1%}  {one.item.id if one.item else f'cell {one.cell}'}")
+        effect = "" if one.effect is None else f"{one.effect:+7.2f}"
+        where = one.item.id if one.item else f"cell {one.cell}"
+        typer.echo(f"{effect}  {one.attention:6.1%}  {where}")
     for words in answer.warnings:
         typer.echo(f"warning: {words}", err=True)

@@ -21,7 +21,7 @@ from ui.session.place import Place
 from ui.widgets.viewer import Mark, mark, viewer
 
 SHOWN = 24
-"""Cells with most attention that are shown."""
+"""Cells that speak most for the answer, and are shown."""
 POOLINGS: dict[Pooling, str] = {
     "abmil_gated": "Attention (gated)",
     "abmil": "Attention",
@@ -62,7 +62,7 @@ def read(place: Place, found: CaseCount) -> None:
 
 
 def _answer(place: Place, found: CaseCount, model: MilModel) -> None:
-    question = MilQuestion(model=model.id, case=found.value, by=found.by)
+    question = MilQuestion(model=model.id, case=found.value, by=found.by, order="effect")
     try:
         answer = place.client.predict_case(place.name, question)
     except ServiceError as error:
@@ -71,18 +71,30 @@ def _answer(place: Place, found: CaseCount, model: MilModel) -> None:
     st.html(verdict(answer, model))
     top = answer.cells[:SHOWN]
     images = pictures(place.client, [one.item.id for one in top if one.item], place.name)
-    most = top[0].attention if top else 1.0
     cards = "".join(
-        card(one.item, images[one.item.id], number=at, note=f"attention {one.attention:.1%}")
+        card(one.item, images[one.item.id], number=at, note=told(one))
         for at, one in enumerate(top, 1)
         if one.item and one.item.id in images
     )
-    shown = f"The {count(len(top), 'cell')} with most attention, of {answer.looked_at:,}"
     st.html(
-        f'<h2 class="hs-section">{shown}</h2><div class="hs-small">'
-        f'<ol class="hs-grid" aria-label="Cells by attention">{cards}</ol></div>'
+        f'<h2 class="hs-section">{_heading(answer, len(top))}</h2><div class="hs-small">'
+        f'<ol class="hs-grid" aria-label="Cells by what they count">{cards}</ol></div>'
     )
-    _on_slide(place, answer.cells, most)
+    _on_slide(place, answer.cells)
+
+
+def told(one: MilCell) -> str:
+    """What one cell did for the answer, in words."""
+    attention = f"attention {one.attention:.1%}"
+    return attention if one.effect is None else f"effect {one.effect:+.2f} · {attention}"
+
+
+def _heading(answer: MilAnswer, shown: int) -> str:
+    cells = f"The {count(shown, 'cell')}"
+    if answer.cells and answer.cells[0].effect is None:
+        return f"{cells} with most attention, of {answer.looked_at:,}"
+    towards = "a higher risk" if answer.towards is None else escape(answer.towards)
+    return f"{cells} that speak most for {towards}, of {answer.looked_at:,}"
 
 
 def verdict(answer: MilAnswer, model: MilModel) -> str:
@@ -121,21 +133,27 @@ def verdict(answer: MilAnswer, model: MilModel) -> str:
     )
 
 
-def attended(cells: Sequence[MilCell], source: str, most: float) -> list[Mark]:
-    """The boxes of a source's cells, from blue to yellow with their attention."""
+def attended(cells: Sequence[MilCell], source: str) -> list[Mark]:
+    """The boxes of a source's cells, from blue to yellow with their effect, or attention."""
     found = []
-    for one in reversed(cells):  # those with most attention on top
+    most = max(map(_weight, cells), default=0.0)
+    for one in sorted(cells, key=_weight):  # those that count most on top
         if one.item is None or one.item.source != source:
             continue
-        share = (one.attention / most) ** 0.5 if most else 0.0
-        text = f"attention {one.attention:.1%} · {one.item.label or 'no label'}"
+        share = (_weight(one) / most) ** 0.5 if most else 0.0
+        text = f"{told(one)} · {one.item.label or 'no label'}"
         box = mark(one.item, shade(share), text, strong=share > 0.7)
         if box is not None:
             found.append(box)
     return found
 
 
-def _on_slide(place: Place, cells: Sequence[MilCell], most: float) -> None:
+def _weight(one: MilCell) -> float:
+    """What colours a cell: its effect, none where it speaks against the answer; or attention."""
+    return one.attention if one.effect is None else max(0.0, one.effect)
+
+
+def _on_slide(place: Place, cells: Sequence[MilCell]) -> None:
     weights: dict[str, float] = {}
     for one in cells:
         if one.item and one.item.bbox:
@@ -156,8 +174,11 @@ def _on_slide(place: Place, cells: Sequence[MilCell], most: float) -> None:
             raise
         st.html(states.empty("This source cannot be shown", f"{error}."))
         return
-    viewer(source, attended(cells, order[at], most), f"case-model-{order[at]}")
-    st.html('<p class="hs-reason">Boxes from blue (little attention) to yellow (most).</p>')
+    viewer(source, attended(cells, order[at]), f"case-model-{order[at]}")
+    st.html(
+        '<p class="hs-reason">Boxes from blue (counts little, or against the answer) to yellow '
+        "(counts most).</p>"
+    )
 
 
 def _training(place: Place) -> None:

@@ -30,10 +30,10 @@ MODEL = MilModel(
 )
 
 
-def cell(at: int, attention: float, source: str = "a" * 32) -> MilCell:
+def cell(at: int, attention: float, source: str = "a" * 32, effect: float | None = None) -> MilCell:
     box = Box(x=10 * at, y=0, w=10, h=10)
     item = Item(id=item_id("made", source, box), dataset="made", source=source, bbox=box)
-    return MilCell(cell=at, item=item, attention=attention)
+    return MilCell(cell=at, item=item, attention=attention, effect=effect)
 
 
 def answer(label: str | None) -> MilAnswer:
@@ -65,9 +65,21 @@ def test_the_verdict_says_what_it_rests_on_and_when_it_is_not_sure() -> None:
     assert "<healthy>" not in sure
 
 
-def test_boxes_of_one_source_are_coloured_by_attention() -> None:
-    boxes = attended(answer("AML").cells, "a" * 32, 0.7)
+def test_boxes_of_one_source_are_coloured_by_attention_where_effects_are_not_known() -> None:
+    boxes = attended(answer("AML").cells, "a" * 32)
 
     assert [box.id for box in boxes] == [cell(1, 0).item.id, cell(0, 0).item.id]  # type: ignore[union-attr]
     assert boxes[0].colour != boxes[1].colour
     assert "70.0%" in boxes[1].text
+
+
+def test_a_cell_that_is_looked_at_and_speaks_against_the_answer_is_not_marked_as_its_reason() -> (
+    None
+):
+    against, reason = cell(0, 0.9, effect=-2.0), cell(1, 0.1, effect=0.4)
+
+    boxes = attended([against, reason], "a" * 32)
+
+    assert [box.id for box in boxes] == [one.item.id for one in (against, reason) if one.item]
+    assert [box.strong for box in boxes] == [False, True]
+    assert "effect -2.00" in boxes[0].text
