@@ -28,35 +28,32 @@ from search.evaluation.metrics import confusion, drawn_matrices, draws, ends, sc
 from search.evaluation.probe import linear_probe
 from search.evaluation.splits import Fold, grouped
 from search.neighbours.groups import neighbours_outside
+from search.neighbours.ranks import DEEP, fused
 from search.transforms.contract import Rows, Sample, Vectors, unit
 from search.transforms.folds import in_fold
 from search.votes.knn import votes
 from train.evaluation.vectors import open_encoder, vectors_of
 
 SETS = ("pbc", "chula-no-12", "lc25000")
-DEEP = 100
-"""Neighbours of each encoder whose ranks are fused."""
-FLAT = 60
-"""Added to every rank (Cormack et al. 2009)."""
 SCORED = ("weighted_f1", "balanced_accuracy")
 
 
 def fused_ranks(parts: list[Vectors], sample: Sample, fold: Fold) -> Rows:
-    """Labels by reciprocal rank fusion of the neighbours that each encoder finds."""
+    """Labels by the neighbours of both encoders, ranks fused, as a search with `fuse_with` votes:
+    by the cosines of the first."""
     truth = np.unique(sample.labels, return_inverse=True)[1]
-    total = np.zeros((len(fold.test), len(sample)), np.float32)
-    at = np.arange(len(fold.test))
-    for vectors in parts:
-        near, _ = neighbours_outside(vectors, sample.groups, fold.test, fold.train, DEEP)
-        for rank, column in enumerate(near.T, 1):
-            there = column >= 0
-            total[at[there], column[there]] += np.float32(1 / (FLAT + rank))
-    best = np.argsort(-total, axis=1, kind="stable")[:, :K]
-    found = votes(truth[best], np.take_along_axis(total, best, axis=1), int(truth.max()) + 1)
+    both = [
+        neighbours_outside(vectors, sample.groups, fold.test, fold.train, DEEP)[0].tolist()
+        for vectors in parts
+    ]
+    rankings = [[[at for at in one if at >= 0] for one in pair] for pair in zip(*both, strict=True)]
+    best = np.array([fused(pair)[:K] for pair in rankings])
+    scores = np.einsum("nd,nkd->nk", parts[0][fold.test], parts[0][best])
+    found = votes(truth[best], scores, int(truth.max()) + 1)
     return np.where(found.tied, -1, found.first)
 
 
-def fused(alone: list[Vectors], sample: Sample, card: EncoderCard, fold: Fold) -> Vectors:
+def by_correlation(alone: list[Vectors], sample: Sample, card: EncoderCard, fold: Fold) -> Vectors:
     """Vectors of one fold, the encoder first that scores better within its train part."""
     truth = np.unique(sample.labels, return_inverse=True)[1]
     inside = Fold("", fold.train, fold.train)
@@ -80,7 +77,7 @@ def methods(
     yield partner, lambda fold: alone[1]
     yield "behind each other", lambda fold: sample.vectors
     yield "rank fusion", lambda fold: alone
-    yield "fuse", lambda fold: fused(alone, sample, card, fold)
+    yield "fuse", lambda fold: by_correlation(alone, sample, card, fold)
 
 
 def predicted(

@@ -35,6 +35,8 @@ class Posted(Generic[Model]):
     question: Model
     images: list[bytes]
     """What was uploaded with it."""
+    beside: Context | None = None
+    """The other collection that the question names (`fuse_with`), which the caller may ask too."""
 
     @property
     def image(self) -> bytes | None:
@@ -68,7 +70,10 @@ def posted(
         if hasattr(question, "exclude"):
             note_filters(access, question)
         name = request.path_params.get("name") or getattr(question, "collection", None)
-        return Posted(await run_in_threadpool(access.context, name), question, images)
+        other = getattr(question, "fuse_with", None)
+        beside = None if other is None else await run_in_threadpool(access.context, other)
+        context = await run_in_threadpool(access.context, name)  # the last one is in the audit line
+        return Posted(context, question, images, beside)
 
     return read
 

@@ -20,7 +20,7 @@ from search.query.mmr import mmr
 from search.query.pictures import Opened
 from search.query.resolve import Query, make_searcher, resolve
 from search.query.searcher import Searcher
-from search.schemas.answers import Answer, Group, Hit, SiteShare, VoteAnswer
+from search.schemas.answers import Answer, FusedWith, Group, Hit, SiteShare, VoteAnswer
 from search.schemas.filters import Filter
 from search.schemas.questions import BalanceField, Question, Weighting
 from search.votes.judgement import Foreign, judged
@@ -35,20 +35,32 @@ MANY_VALUES = 10_000
 """Values of a field that quotas are worked out for; rarer ones may have one hit each."""
 
 
-def answer(context: Context, question: Question, image: bytes | Opened | None = None) -> Answer:
+def answer(
+    context: Context,
+    question: Question,
+    image: bytes | Opened | None = None,
+    beside: Context | None = None,
+) -> Answer:
     """The neighbours of an image, a stored item, a vector, or (by a `Refinement`) of examples.
+
+    Args:
+        context: The collection that is searched.
+        question: What is wanted.
+        image: Where the question is about an image.
+        beside: The collection that `fuse_with` names.
 
     Raises:
         BadQuestion: not exactly one of image, item and vector; a vector without the
-            fingerprint of its encoder; two of group_by, mmr and balance at once; a region
-            without an image, over its border, or of an encoder without patch tokens.
+            fingerprint of its encoder; two of group_by, mmr, balance and fuse_with at once; a
+            region without an image, over its border, or of an encoder without patch tokens; ranks
+            that cannot be fused.
         NoSuchItem, WrongEncoder, ImageError, BadVector: as they say.
     """
-    return _answered(context, question, image)[0]
+    return _answered(context, question, image, beside)[0]
 
 
 def _answered(
-    context: Context, question: Question, image: bytes | Opened | None
+    context: Context, question: Question, image: bytes | Opened | None, beside: Context | None
 ) -> tuple[Answer, Query]:
     _one_order(question)
     collection, card = context.collection, context.collection.card
@@ -56,8 +68,10 @@ def _answered(
     need_fingerprint(collection.name, query_card, question.fingerprint)
     started = perf_counter()
     query = resolve(context, question, image)
-    embedded_at = perf_counter()
     searcher = make_searcher(context, question, query)
+    if question.fuse_with is not None:
+        searcher = _fused(context, question, image, searcher, beside)
+    embedded_at = perf_counter()
     hits, groups = labelled(context, question, *found(searcher, question))
     facets: dict[str, dict[str, int]] = {
         name: facet(searcher.store, name, searcher.where, searcher.exclude, FACET_VALUES)
@@ -89,6 +103,7 @@ def _answered(
             + scale_warnings(query.span_um, hits)
             + notes
             + shortage(question, hits, groups)
+            + _other_cells(question, searcher)
         ),
         seconds={"embed": embedded_at - started, "search": searched_at - embedded_at},
         group_by=question.group_by,
@@ -97,6 +112,7 @@ def _answered(
         facets=facets,
         own_site=_own_site(context, question, query, hits),
         alignment=query.alignment,
+        fused_with=None if beside is None else _fused_with(beside, searcher),
         unfit=tuple(query.unfit),
         searched=count(context.count, searcher.where, searcher.exclude),
         labels=question.labels,
@@ -121,6 +137,7 @@ def answer_with_vote(
     image: bytes | Opened | None = None,
     weighting: Weighting = "similarity",
     temperature: float = 0.07,
+    beside: Context | None = None,
 ) -> VoteAnswer:
     """The label that the neighbours of a query carry, and whether to show it.
 
@@ -128,7 +145,7 @@ def answer_with_vote(
         BadQuestion, NoSuchItem, WrongEncoder, ImageError, BadVector: as `answer`.
     """
     calibration, stale = context.calibration(question.labels)
-    found, query = _answered(context, question, image)
+    found, query = _answered(context, question, image, beside)
     familiar = context.familiar()
     foreign = None
     if familiar is not None:
@@ -190,14 +207,61 @@ def different(hits: Sequence[Hit], name: str) -> int:
 
 
 def _one_order(question: Question) -> None:
-    orders = [
-        name for name in ("group_by", "mmr", "balance") if getattr(question, name) is not None
-    ]
+    names = ("group_by", "mmr", "balance", "fuse_with")
+    orders = [name for name in names if getattr(question, name) is not None]
     if len(orders) > 1:
         raise BadQuestion(
-            f"use one of group_by, mmr and balance, got {' and '.join(orders)}; each of them "
-            "decides which hits are shown"
+            f"use one of group_by, mmr, balance and fuse_with, got {' and '.join(orders)}; each "
+            "of them decides which hits are shown"
         )
+
+
+def _fused(
+    context: Context,
+    question: Question,
+    image: bytes | Opened | None,
+    searcher: Searcher,
+    beside: Context | None,
+) -> Searcher:
+    """The search of a collection in the order of its ranks fused with those of another.
+
+    Conditions hold in both collections, and what the query's own groups are in either.
+    """
+    if beside is None:
+        raise BadQuestion("ranks are fused by search, refine and vote alone; leave fuse_with out")
+    if beside.collection.name == context.collection.name:
+        raise BadQuestion(
+            f"fuse_with names {question.fuse_with!r}, which is searched anyway; name a collection "
+            "of the same cells under another encoder"
+        )
+    if question.vector is not None:
+        raise BadQuestion(
+            "a vector is of one encoder, so that ranks of two cannot be fused; query with an "
+            "image or a stored item"
+        )
+    other = question.model_copy(update={"fingerprint": None, "not_these": Filter()})
+    query = resolve(beside, other, image)
+    own = query.exclusion(other)
+    return searcher.beside(make_searcher(beside, other, query), own)
+
+
+def _fused_with(beside: Context, searcher: Searcher) -> FusedWith:
+    card = beside.collection.card
+    return FusedWith(
+        collection=beside.collection.name,
+        encoder=card.id,
+        fingerprint=card.fingerprint,
+        missing=searcher.missing,
+    )
+
+
+def _other_cells(question: Question, searcher: Searcher) -> list[str]:
+    if not searcher.missing:
+        return []
+    return [
+        f"{searcher.missing} items that collection {question.fuse_with!r} found are not in the "
+        "one searched and were left out; are both of the same cells?"
+    ]
 
 
 def _own_site(

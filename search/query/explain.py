@@ -57,6 +57,8 @@ def explain(context: Context, question: ExplainQuestion, image: bytes | None) ->
     """
     if question.vector is not None:
         raise BadQuestion("a vector shows nothing; query with an image or a stored item")
+    if question.fuse_with is not None:
+        raise BadQuestion("fused ranks are not explained; leave fuse_with out")
     collection, encoder = context.collection, context.encoder()
     query = resolve(context, question, image)
     found = {one.item.id: one for one in collection.store.get(question.hits)}

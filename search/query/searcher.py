@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search.index.contract import Store
+from search.neighbours.ranks import DEEP, fused
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
 
@@ -45,6 +46,22 @@ class Searcher:
         self._is_duplicate = is_duplicate
         self._judged: dict[str, bool] = {}
 
+    def beside(self, other: Searcher, exclude: Filter) -> Searcher:
+        """This search, in the order of its ranks and those of another one fused.
+
+        Args:
+            other: A search of another store that holds the same items.
+            exclude: What no hit may be either: groups that the query has there and not here.
+        """
+        rank = FusedRanks(self.store, self._rank, other._rank)
+        whole = self.exclude.either(exclude)
+        return Searcher(self.store, rank, self.where, whole, self._is_duplicate)
+
+    @property
+    def missing(self) -> int:
+        """Items that another store found and this one lacks, where ranks are fused."""
+        return len(self._rank.missing) if isinstance(self._rank, FusedRanks) else 0
+
     @property
     def left_out(self) -> tuple[str, ...]:
         """Ids of the near-duplicates that were met and left out."""
@@ -80,6 +97,40 @@ class Searcher:
         if id not in self._judged:
             self._judged[id] = self._is_duplicate(hit)
         return self._judged[id]
+
+
+class FusedRanks:
+    """Ranks the items of a store by their places in its own ranking and in another store's.
+
+    Hits are the items of the first store, with its cosines. What the other store found is looked up
+    in the first under the same conditions, so that no item comes in that a search of the first
+    alone would have refused.
+
+    Args:
+        store: Whose items are hits.
+        own: Its ranking.
+        other: That of another store, of the same items.
+    """
+
+    def __init__(self, store: Store, own: Rank, other: Rank) -> None:
+        self.missing: set[str] = set()
+        """Ids of items that were found in the other store alone."""
+        self._store, self._own, self._other = store, own, other
+
+    def __call__(self, k: int, where: Filter | None, exclude: Filter | None) -> list[Hit]:
+        """The best `k` by reciprocal rank fusion."""
+        deep = max(DEEP, k)
+        first, second = (rank(deep, where, exclude) for rank in (self._own, self._other))
+        hits = {hit.item.id: hit for hit in first}
+        more = tuple(hit.item.id for hit in second if hit.item.id not in hits)
+        only = (where or ANYTHING).both(Filter(ids=more)) if more else None
+        found = self._own(len(more), only, exclude) if only is not None else []
+        hits |= {hit.item.id: hit for hit in found}
+        if refused := [id for id in more if id not in hits]:
+            there = {one.item.id for one in self._store.get(refused)}
+            self.missing |= set(refused) - there
+        others = [hit.item.id for hit in second if hit.item.id in hits]
+        return [hits[id] for id in fused([[hit.item.id for hit in first], others])[:k]]
 
 
 def _or_none(filter: Filter) -> Filter | None:

@@ -96,12 +96,25 @@ class Alignment(Record):
     that the vector looks most like."""
 
 
+class FusedWith(Record):
+    """The collection whose ranks were fused with those of the collection that was searched."""
+
+    collection: str
+    """Its name."""
+    encoder: str
+    """Id of its encoder."""
+    fingerprint: str
+    """Fingerprint of its encoder."""
+    missing: int
+    """Items that it found and that are not in the collection searched; they are no hits."""
+
+
 class Answer(Record):
     """Neighbours, with all that is needed to judge them."""
 
     hits: tuple[Hit, ...]
     """Falling score, equal scores in order of id; with `group_by`, group by group; with `mmr`, in
-    the order in which they were chosen."""
+    the order in which they were chosen; with `fuse_with`, by their places in both rankings."""
     collection: str
     """Where was searched."""
     items: int
@@ -148,6 +161,8 @@ class Answer(Record):
     alignment: Alignment | None = None
     """How an uploaded query was aligned; `None` where the index aligns no sites, and for stored
     items, which were aligned with the index."""
+    fused_with: FusedWith | None = None
+    """The collection whose ranks were fused with this one's; `None` without `fuse_with`."""
     labels: Labels = "recorded"
     """Which labels the hits vote with."""
     reviewed: int = 0

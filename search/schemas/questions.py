@@ -63,6 +63,9 @@ class Question(Record):
 
     collection: str | None = None
     """Collection to search; `None` for the service's default."""
+    fuse_with: str | None = None
+    """A collection of the same cells under another encoder: it is searched as well, and the ranks
+    of both are fused (reciprocal rank fusion). Hits and scores stay those of `collection`."""
     item: ItemId | None = None
     """Id of a stored item to start from."""
     vector: tuple[float, ...] | None = None

@@ -165,6 +165,7 @@ def applicable(
         and question.not_these.empty
         and set(RELATIONS) == set(question.exclude)
         and (question.group_by, question.mmr, question.balance) == (None, None, None)
+        and question.fuse_with is None
         and not (
             isinstance(question, Refinement)
             and (question.like or question.unlike or question.region)

@@ -409,7 +409,7 @@ def _write(path: Path, record: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-LISTS = ("--data", "--encoders", "-k")
+LISTS = ("--data", "--encoders", "--ours", "-k")
 """Options that take several words."""
 
 

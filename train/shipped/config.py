@@ -41,6 +41,8 @@ class DefaultConfig(BaseModel):
     """Weight of the reversed gradient of a guess of the laboratory. Not exported."""
     total: float | None = Field(default=None, gt=0)
     """Minutes of training in all; the recipe's if not given."""
+    views: int | None = Field(default=None, gt=0)
+    """Views to train on, in place of a time: runs of the same length on a busy machine."""
     start: Path | None = None
     """A run's `last.pt` to start from in place of ImageNet's weights."""
     minutes: float | None = Field(default=9.0, gt=0)

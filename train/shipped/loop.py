@@ -148,7 +148,7 @@ def train(
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> bool:
-    """Train until the time is over, or this slice of it.
+    """Train until the time is over, or the recipe's views, or this slice of it.
 
     Args:
         run: At its start, or resumed.
@@ -160,17 +160,17 @@ def train(
         say: Takes a line of the log for people.
 
     Returns:
-        Whether the time in all is over.
+        Whether the time or the views are over.
     """
     torch.manual_seed(seed + run.step)
     device = run.classifier.kinds.device
     draw, family = Draw(sets, device), labels.siblings().to(device)
     run.note(recipe=asdict(run.recipe), sets={one.name: len(one.labels) for one in sets})
     last = logged = saved = started = time.monotonic()
-    while run.spent < 60 * minutes:
+    while (done := _done(run, minutes)) < 1:
         if slice_minutes is not None and last - started > 60 * slice_minutes:
             break
-        _rates(run, run.spent / (60 * minutes))
+        _rates(run, done)
         run.seen.append(_step(run, draw, family, randomisation))
         now = time.monotonic()
         run.spent, last = run.spent + now - last, now
@@ -184,11 +184,18 @@ def train(
             saved = now
     run.keep()
     run.note()
-    return run.spent >= 60 * minutes
+    return _done(run, minutes) >= 1
+
+
+def _done(run: Run, minutes: float) -> float:
+    """Share of the run that is over: 1 at its end."""
+    if run.recipe.views is not None:
+        return run.step * run.recipe.batch / run.recipe.views
+    return run.spent / (60 * minutes)
 
 
 def _rates(run: Run, done: float) -> None:
-    """A rise over the first steps, then half a cosine over the time."""
+    """A rise over the first steps, then half a cosine over the run."""
     rise = min(1.0, (run.step + 1) / run.recipe.warmup)
     for group in run.optimiser.param_groups:
         group["lr"] = group["base"] * rise * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))

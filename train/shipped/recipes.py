@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from encoder.networks import lite
 
@@ -43,8 +43,17 @@ class Recipe:
     """Of weights."""
     reversal: float = 0.0
     """Weight of the reversed gradient of a guess of the laboratory; 0 leaves the guess out."""
+    views: int | None = None
+    """Ends a run in place of its time, so that runs on a shared machine learn alike."""
     average: float = 0.998
     """Share that the running mean of the weights, which is exported, keeps at each step."""
+
+    def of_views(self, views: int | None) -> Recipe:
+        """This recipe for so many views, of which its rise takes a tenth at most."""
+        if views is None:
+            return self
+        rise = max(1, views // self.batch // 10)
+        return replace(self, views=views, warmup=min(self.warmup, rise))
 
 
 RECIPES: dict[str, Recipe] = {

@@ -49,7 +49,7 @@ def pack_step(config: DefaultConfig) -> list[Pictures]:
 
 def train_step(config: DefaultConfig, sets: list[Pictures], say: Say) -> bool:
     """One slice of training; true when the run is over."""
-    recipe = replace(RECIPES[config.recipe], reversal=config.reversal)
+    recipe = replace(RECIPES[config.recipe].of_views(config.views), reversal=config.reversal)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)

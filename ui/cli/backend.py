@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from search.client.client import Client
     from search.library.jobs import Job
+    from search.query.context import Context
     from search.schemas.answers import Answer, VoteAnswer
     from search.schemas.calibration import Calibration, CalibrationPlan
     from search.schemas.cases import (
@@ -42,7 +43,8 @@ class Local:
         """The neighbours of a query."""
         from search.query.answer import answer
 
-        return answer(self.service.context(question.collection), question, image)
+        context = self.service.context(question.collection)
+        return answer(context, question, image, self._beside(question))
 
     refine = search
 
@@ -57,7 +59,12 @@ class Local:
         from search.query.answer import answer_with_vote
 
         context = self.service.context(question.collection)
-        return answer_with_vote(context, question, image, weighting, temperature)
+        beside = self._beside(question)
+        return answer_with_vote(context, question, image, weighting, temperature, beside)
+
+    def _beside(self, question: Question) -> Context | None:
+        name = question.fuse_with
+        return None if name is None else self.service.context(name)
 
     def similar_cases(self, question: CaseQuestion) -> CaseAnswer:
         """The cases whose cells look like the cells of one."""

@@ -34,6 +34,14 @@ class Scope:
     where: Where = None
     collection: CollectionOption = None
     library: LibraryOption = None
+    fuse_with: Annotated[
+        str | None,
+        typer.Option(
+            help="A collection of the same cells under another encoder, whose ranks are fused with "
+            "this one's.",
+            metavar="COLLECTION",
+        ),
+    ] = None
     patient: Annotated[
         str | None, typer.Option(help="Patient of the query, whose own cells are then left out.")
     ] = None
@@ -130,6 +138,7 @@ def question_of(
         "k": k,
         "where": conditions(scope.where),
         "collection": scope.collection,
+        "fuse_with": scope.fuse_with,
         "about": {name: value for name, value in about.items() if value is not None},
         "exclude": [one for one in RELATIONS if one not in allowed],
         "exact": scope.exact,

@@ -63,7 +63,13 @@ async def vote(
 ) -> VoteAnswer:
     """The label that the neighbours carry, and whether it is clear enough to be shown."""
     found = await run_in_threadpool(
-        answer_with_vote, posted.context, posted.question, posted.image, weighting, temperature
+        answer_with_vote,
+        posted.context,
+        posted.question,
+        posted.image,
+        weighting,
+        temperature,
+        posted.beside,
     )
     access.note(items=[hit.item.id for hit in found.answer.hits])
     return found
@@ -83,7 +89,9 @@ def facets_under(
 
 
 async def _answered(access: Access, posted: Posted[Any]) -> Answer:
-    found = await run_in_threadpool(answer, posted.context, posted.question, posted.image)
+    found = await run_in_threadpool(
+        answer, posted.context, posted.question, posted.image, posted.beside
+    )
     access.note(items=[hit.item.id for hit in found.hits])
     return found
 

@@ -34,6 +34,8 @@ from search.index.contract import (
 from search.index.embedded import EdgeStore
 from search.index.recall import Probe
 from search.index.server import ServerStore, connect
+from search.neighbours.ranks import fused
+from search.query.searcher import FusedRanks
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, Box, Item, item_id, source_id
@@ -776,3 +778,32 @@ def test_ties_over_the_last_place_are_fetched_until_they_end(library: Library) -
 def test_index_settings_that_make_no_graph_are_refused(facts: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="index settings need"):
         IndexSettings(**facts)
+
+
+def test_ranks_of_two_stores_are_fused_under_the_conditions_of_both(
+    kind: Kind, library: Library, rng: np.random.Generator
+) -> None:
+    here, there = kind.create(), kind.create("under another encoder", OTHER)
+    items, vectors, others = library.items, library.vectors, make_vectors(SIZE, rng)
+    here.upsert(items[:-20], vectors[:-20])
+    there.upsert(items, others)
+    where, exclude = Filter(site=("site 0", "site 1")), Filter(patient=("p1",), ids=(items[3].id,))
+
+    def order(rows: Vectors) -> list[str]:
+        scores = rows.astype(np.float64) @ rows[3]
+        by_score = sorted(range(SIZE - 20), key=lambda at: (-scores[at], items[at].id))
+        fit = [items[at] for at in by_score]
+        return [one.id for one in fit if where.meets(one) and not exclude.hits(one)]
+
+    rank = FusedRanks(
+        here,
+        lambda k, only, without: here.nearest(vectors[3], k, only, without, exact=True),
+        lambda k, only, without: there.nearest(others[3], k, only, without, exact=True),
+    )
+    found = rank(12, where, exclude)
+
+    assert [hit.item.id for hit in found] == fused([order(vectors), order(others)])[:12]
+    scores = {item.id: float(row @ vectors[3]) for item, row in zip(items, vectors, strict=True)}
+    assert all(hit.score == pytest.approx(scores[hit.item.id], abs=1e-5) for hit in found)
+    lost = [one for one in items[-20:] if where.meets(one) and not exclude.hits(one)]
+    assert rank.missing == {one.id for one in lost}

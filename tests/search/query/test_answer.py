@@ -18,6 +18,7 @@ from search.errors import BadQuestion, NoSuchItem
 from search.library.shards import Entry
 from search.query.answer import answer as search
 from search.query.answer import answer_with_vote
+from search.query.context import Context
 from search.schemas.cases import CaseQuestion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
@@ -381,3 +382,86 @@ def test_there_is_no_vote_under_a_filter_by_label(service: Service, entries: lis
         assert (voted.vote.label, voted.vote.shares, voted.sure) == (None, {}, False)
         assert "No vote" in voted.reason
         assert voted.answer.hits
+
+
+@pytest.fixture(name="beside")
+def _beside(service: Service, entries: list[Entry], rng: np.random.Generator) -> Context:
+    """The same items under another encoder, which knows the patient of every one."""
+    other = service.create("other", replace(CARD, id="other-random"))
+    named = [
+        replace(
+            one,
+            item=one.item.model_copy(update={"patient": f"P{int(one.item.source[:8], 16)}"}),
+            vector=np.asarray(rng.normal(size=CARD.dim), np.float32),
+        )
+        for one in entries
+    ]
+    other.collection.add(named)
+    return other
+
+
+def test_fused_ranks_find_no_patient_that_either_collection_knows_as_the_own(
+    service: Service, entries: list[Entry], beside: Context
+) -> None:
+    for entry in entries[::5]:
+        question = Question(
+            item=entry.item.id, k=80, fuse_with="other", where=Filter(site=("site 1",))
+        )
+        who = int(entry.item.source[:8], 16)
+
+        alone = search(service.context(), question.model_copy(update={"fuse_with": None}))
+        answer = search(service.context(), question, beside=beside)
+
+        assert {hit.item.site for hit in answer.hits} <= {"site 1"}
+        assert f"P{who}" not in {hit.item.patient for hit in answer.hits}
+        assert {hit.item.id for hit in answer.hits} <= {hit.item.id for hit in alone.hits}
+        assert answer.fused_with is not None
+        assert answer.fused_with.collection == "other"
+        scores = {hit.item.id: hit.score for hit in alone.hits}
+        assert all(hit.score == pytest.approx(scores[hit.item.id]) for hit in answer.hits)
+
+
+def test_a_vote_of_fused_ranks_is_of_its_hits_and_takes_no_calibration(
+    service: Service, entries: list[Entry], beside: Context
+) -> None:
+    question = Question(item=entries[4].item.id, k=9, fuse_with="other")
+
+    found = answer_with_vote(service.context(), question, beside=beside)
+
+    hits = search(service.context(), question, beside=beside).hits
+    assert [hit.item.id for hit in found.answer.hits] == [hit.item.id for hit in hits]
+    assert found.vote.voters == sum(hit.label is not None for hit in hits)
+    assert found.calibration in ("none", "other question")
+    assert found.probability is None
+
+
+def test_items_that_only_the_other_collection_has_are_told(
+    service: Service, entries: list[Entry], beside: Context
+) -> None:
+    gone = [one.item.id for one in entries[10:30]]
+    service.collection().remove(gone)
+    question = Question(item=entries[0].item.id, k=20, fuse_with="other", exclude=("item",))
+
+    answer = search(service.context(), question, beside=beside)
+
+    assert not {hit.item.id for hit in answer.hits} & set(gone)
+    assert answer.fused_with is not None
+    assert answer.fused_with.missing == len(gone)
+    assert any("are both of the same cells?" in one for one in answer.warnings)
+
+
+def test_ranks_that_cannot_be_fused_are_refused_with_the_reason(
+    service: Service, entries: list[Entry], beside: Context
+) -> None:
+    question = Question(item=entries[0].item.id, fuse_with="other")
+    vector = {"item": None, "vector": (1.0,) * 6, "fingerprint": CARD.fingerprint}
+    refused: list[tuple[dict[str, Any], Context | None, str]] = [
+        (vector, beside, "a vector is of one encoder"),
+        ({"group_by": "patient"}, beside, "got group_by and fuse_with"),
+        ({"fuse_with": "cells"}, service.context(), "is searched anyway"),
+        ({}, None, "search, refine and vote alone"),
+    ]
+
+    for changes, other, message in refused:
+        with pytest.raises(BadQuestion, match=message):
+            search(service.context(), question.model_copy(update=changes), beside=other)

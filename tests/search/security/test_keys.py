@@ -133,6 +133,8 @@ def test_a_collection_that_a_body_names_is_guarded_too(
 
     for path in ("/v1/search", "/v1/vote", "/v1/refine"):
         assert client.post(path, json=questions, headers=headers).status_code == 403
+        beside = {**questions, "collection": "other", "fuse_with": "cells"}
+        assert client.post(path, json=beside, headers=headers).status_code == 403
         own = client.post(path, json={**questions, "collection": "other"}, headers=headers)
         assert own.status_code == 200, own.text
 

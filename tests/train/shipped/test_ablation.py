@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from encoder.contract import Vectors
 from train.shipped import ablation
 from train.shipped.data import Pictures
+from train.shipped.loop import Classifier
 from train.shipped.recipes import RECIPES
 from train.shipped.run import blank
 
@@ -43,7 +45,7 @@ def test_each_run_is_scored_on_what_it_did_not_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = ablation.runs()
-    monkeypatch.setattr(ablation, "runs", lambda: [runs[2], runs[-1]])
+    monkeypatch.setattr(ablation, "runs", lambda parts: [runs[2], runs[1]])
 
     assert ablation.main(["--recipe", "toy", "--but-batch", "b", "--work", str(tmp_path)]) == 0
 
@@ -55,6 +57,30 @@ def test_each_run_is_scored_on_what_it_did_not_learn(
         assert line["views"] > 0
         for name in ("bccd", "bmc", "attri", "chula"):
             assert all(0 <= score <= 100 for score in line[name])
+        assert 0 <= line["sites"]["robustness"] <= 1
+
+
+def test_a_run_of_so_many_views_is_scored_on_a_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    whole, runs = ablation.embedded, ablation.runs(("hue",))
+
+    def embedded(classifier: Classifier, cells: Pictures, px: int) -> Vectors:
+        seen.append(len(cells.labels))
+        return whole(classifier, cells, px)
+
+    monkeypatch.setattr(ablation, "embedded", embedded)
+    monkeypatch.setattr(ablation, "runs", lambda parts: runs[1:2])
+    words = ["--recipe", "toy", "--but-batch", "b", "--work", str(tmp_path)]
+
+    assert ablation.main([*words, "--views", "20", "--most", "30", "--px", "32"]) == 0
+
+    (line,) = (tmp_path / "ablation" / "table.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["views"] == 24
+    assert json.loads(line)["left out"] == "nothing, with reversed gradient 0.1"
+    assert max(seen) == 30
+    assert [name for name, _ in runs][2:] == ["hue", "nothing, another seed"]
 
 
 def test_the_batch_that_gives_queries_is_not_learned_from(tmp_path: Path) -> None:

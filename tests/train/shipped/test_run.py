@@ -105,7 +105,7 @@ def test_a_laboratory_that_was_left_out_gives_the_queries(cells: Path) -> None:
 
 
 def test_a_slice_that_ends_in_time_asks_for_the_next_one_and_goes_on(cells: Path) -> None:
-    config = _config(cells, steps=("pack", "train"), minutes=1e-6)
+    config = _config(cells, steps=("pack", "train"), minutes=1e-6, views=32)
 
     assert run(config) == MORE
     first = torch.load(config.run_folder / "last.pt", weights_only=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from command import hemaseek
-from random_library import random_entries, random_service
+from random_library import CARD, random_entries, random_service
 
 from search.schemas.answers import Hit
 from search.schemas.items import Item
@@ -23,7 +24,12 @@ def _entries() -> list[Item]:
 @pytest.fixture(name="library", scope="module")
 def _library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("asking")
-    random_service(folder, random_entries(np.random.default_rng(4), 60, 6)).close()
+    made = random_entries(np.random.default_rng(4), 60, 6)
+    service = random_service(folder, made)
+    service.create("other", replace(CARD, id="other-random")).collection.add(
+        [replace(one, vector=np.abs(one.vector)) for one in made]
+    )
+    service.close()
     return folder / "library"
 
 
@@ -44,6 +50,19 @@ def test_a_search_groups_counts_and_leaves_a_named_patient_out(
     assert "P1" not in patients
     assert len(patients) == len(set(patients)) == 3
     assert sum(facets["facets"]["label"].values()) > 10
+
+
+def test_ranks_of_two_collections_are_fused(library: Path, entries: list[Item]) -> None:
+    words = ["--collection", "cells", "--fuse-with", "other"]
+    found = lines(library, "search", entries[0].id, "-k", "30", *words)
+    (vote,) = lines(library, "vote", entries[0].id, "-k", "30", *words)
+
+    scores = [one["score"] for one in found]
+    assert scores != sorted(scores, reverse=True)
+    assert [hit["item"]["id"] for hit in vote["answer"]["hits"]] == [
+        one["item"]["id"] for one in found
+    ]
+    assert vote["answer"]["fused_with"]["encoder"] == "other-random"
 
 
 def test_the_own_group_is_found_only_if_allowed(library: Path, entries: list[Item]) -> None:
