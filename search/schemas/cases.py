@@ -224,7 +224,7 @@ class CaseQuestion(Record):
     """What is known of the query, so that its own patient, case and source can be excluded."""
     k: Annotated[int, Field(ge=1, le=100)] = 10
     """How many cases."""
-    distance: Distance = "max_sim"
+    distance: Distance = "composition"
     """`mean`: of the mean vectors. `max_sim`: of each cell to its nearest in the other case, both
     ways. `prototypes`: of the histograms over prototypes of the collection. `transport`: sliced
     optimal transport. `vlad`: of where cells lie around few prototypes. `composition`: of how the
@@ -459,9 +459,9 @@ class CasePlan(Record):
     column: Annotated[str, Field(min_length=1, max_length=40)] = "diagnosis"
     """Column of the cases' records whose values are the labels."""
     distances: Annotated[tuple[Distance, ...], Field(min_length=1)] = (
-        "max_sim",
-        "mean",
         "composition",
+        "mean",
+        "max_sim",
         "prototypes",
     )
     """How cases are compared; each is also compared with `mean`, where that is among them."""

@@ -23,7 +23,7 @@ router = api_router()
 @router.post(
     "/cases/similar",
     openapi_extra=body_of(
-        CaseQuestion, {"case": "C-0117", "k": 5, "distance": "max_sim"}, "images", many=True
+        CaseQuestion, {"case": "C-0117", "k": 5, "distance": "composition"}, "images", many=True
     ),
 )
 async def similar_cases(

@@ -114,9 +114,12 @@ def test_equal_vectors_are_left_out_and_counted(service: Service, entries: list[
 def test_candidates_are_chosen_by_votes_where_there_are_many(
     service: Service, entries: list[Entry]
 ) -> None:
-    everything = similar_cases(service.context(), CaseQuestion(case="P1-0", k=3, exclude=EXCLUDED))
+    everything = similar_cases(
+        service.context(), CaseQuestion(case="P1-0", k=3, exclude=EXCLUDED, distance="max_sim")
+    )
     selected = similar_cases(
-        service.context(), CaseQuestion(case="P1-0", k=3, candidates=6, exclude=EXCLUDED)
+        service.context(),
+        CaseQuestion(case="P1-0", k=3, candidates=6, exclude=EXCLUDED, distance="max_sim"),
     )
 
     assert not selected.complete

@@ -157,8 +157,8 @@ def similar(
     by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
     distance: Annotated[
-        str, typer.Option(help="max_sim, composition, mean, prototypes, transport or vlad.")
-    ] = "max_sim",
+        str, typer.Option(help="composition, mean, max_sim, prototypes, transport or vlad.")
+    ] = "composition",
     where: Annotated[
         list[str] | None,
         typer.Option("--where", metavar="COLUMN=VALUE", help="Only cases with such a record."),

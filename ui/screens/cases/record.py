@@ -46,8 +46,8 @@ COLUMNS = {
 SHORT = ("diagnosis", "diagnosis_code", "date", "treatment", "outcome")
 """Columns that the form of a correction has in one line each."""
 DISTANCES: dict[Distance, str] = {
-    "max_sim": "Cell by cell",
     "composition": "Composition beside the usual",
+    "max_sim": "Cell by cell",
     "vlad": "Around prototypes",
     "prototypes": "Shares of prototypes",
     "mean": "Mean of the cells",
