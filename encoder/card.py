@@ -12,23 +12,37 @@ from unicodedata import category
 
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 Pooling = Literal["cls", "mean", "none"]
+CellKind = Literal["white", "red"]
+"""What lies in the middle of a picture: a nucleated cell; or a red cell or platelet."""
 
 NOT_IN_FINGERPRINT = frozenset({"id", "licence", "source", "field_of_view_um", "notes"})
 """Facts about an encoder that do not change its vectors."""
-LATER = frozenset({"adapted", "parts"})
+LATER = frozenset({"adapted", "parts", "fields_um"})
 """Facts that older cards do not have."""
 
 
 LONGEST = {"notes": 10_000, "source": 2000}
 """Most characters of a text; of all others `LONGEST_TEXT`."""
 LONGEST_TEXT = 500
-NUMBERS = frozenset({"dim", "input_px", "patch_px", "mean", "std", "parts", "field_of_view_um"})
+NUMBERS = frozenset(
+    {"dim", "input_px", "patch_px", "mean", "std", "parts", "field_of_view_um", "fields_um"}
+)
 """Facts that are no text."""
 LARGEST = {"dim": 65_536, "input_px": 16_384, "patch_px": 16_384}
 
 
 class CardError(ValueError):
     """A card that cannot be read or does not hold together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldsUm:
+    """Side of the square that an encoder is shown about one cell, in micrometres."""
+
+    white: float
+    """About a nucleated cell."""
+    red: float
+    """About a red cell or a platelet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +90,10 @@ class EncoderCard:
     `None` for one encoder."""
     field_of_view_um: float | None = None
     """Side of the image that the encoder was trained on, in micrometres; `None` if unknown."""
+    fields_um: FieldsUm | None = None
+    """What pictures of a known scale are cut to before they are embedded
+    (`encoder.field_of_view`), so that part of the fingerprint; `None` for an encoder that is shown
+    every picture whole."""
     licence: str = "unknown"
     """Licence of the weights."""
     source: str = ""
@@ -139,6 +157,8 @@ class EncoderCard:
             if isinstance(facts.get(name), list):
                 facts[name] = tuple(facts[name])
         try:
+            if isinstance(facts.get("fields_um"), dict):
+                facts["fields_um"] = FieldsUm(**facts["fields_um"])
             card = cls(**facts)
         except TypeError as error:
             raise CardError(f"{where}: {error}") from error
@@ -203,6 +223,17 @@ def _check_numbers(card: EncoderCard) -> None:
     view = card.field_of_view_um
     if view is not None and not (_finite(view) and 0 < view <= 1e6):
         raise CardError(f"card {card.id!r}: field_of_view_um must be positive, got {view!r}")
+    if card.fields_um is not None and not _sides_of(card.fields_um):
+        raise CardError(
+            f"card {card.id!r}: fields_um must be two lengths in micrometres, white and red, "
+            f"above 0 and below 1e6, got {card.fields_um!r}"
+        )
+
+
+def _sides_of(given: object) -> bool:
+    return isinstance(given, FieldsUm) and all(
+        _finite(side) and side > 0 for side in (given.white, given.red)
+    )
 
 
 def _parts_of(parts: object, dim: int) -> bool:

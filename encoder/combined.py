@@ -75,6 +75,7 @@ def _card(name: str, cards: Sequence[EncoderCard], seeing: EncoderCard) -> Encod
         weights_sha256=sha256(prints.encode()).hexdigest(),
         pooling="none",
         parts=tuple(card.dim for card in cards),
+        fields_um=next((card.fields_um for card in cards if card.fields_um is not None), None),
         licence="; ".join(dict.fromkeys(card.licence for card in cards)),
         source="; ".join(dict.fromkeys(card.source for card in cards if card.source)),
         notes="Several encoders, whose vectors stand behind each other; `hemaseek adapt --kind "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from search.library.sources import PlainImages, ReadPixels
 from search.maintenance.case_models import FOLDER as CASE_MODELS
 from search.mil.models import Models
 from search.query.context import Context, Memory
-from search.query.pictures import MemoryBudget, Pictures
+from search.query.pictures import EstimateScale, MemoryBudget, Pictures
 from search.settings import Settings
 from search.transforms.encoder import AdaptedEncoder
 
@@ -77,6 +78,16 @@ class Encoders:
         return base if adaptation is None else AdaptedEncoder(base, adaptation)
 
 
+@dataclass(frozen=True)
+class FromAbove:
+    """What parts above the service do for it."""
+
+    read_pixels: ReadPixels
+    """Reads the pixels of stored items again."""
+    estimate_scale: EstimateScale | None = None
+    """Estimates the scale of an uploaded picture from its red cells; `None` estimates none."""
+
+
 class Service:
     """An open library: its collections, their encoders, its jobs and evaluations.
 
@@ -88,11 +99,11 @@ class Service:
         library: Library,
         settings: Settings,
         load_encoder: Callable[[str], Encoder] | None = None,
-        read_pixels: ReadPixels | None = None,
+        above: FromAbove | None = None,
     ) -> None:
         self.library = library
         self.settings = settings
-        self.read_pixels = read_pixels or PlainImages(SourceFolders.of(settings))
+        self.above = above or FromAbove(PlainImages(SourceFolders.of(settings)))
         self.encoders = Encoders(load_encoder or (lambda id: load(id, device=settings.device)))
         self.jobs = Jobs(library.folder / "jobs")
         self.models = Models(library.folder / CASE_MODELS)
@@ -130,10 +141,10 @@ class Service:
             self.set_aside[name] = f"{type(error).__name__}: {error}"
 
     @classmethod
-    def open(cls, settings: Settings, read_pixels: ReadPixels | None = None) -> Service:
+    def open(cls, settings: Settings, above: FromAbove | None = None) -> Service:
         """Open the library that the settings name, with all of its collections.
 
-        `read_pixels` reads the pixels of stored items again; `None` reads plain images alone.
+        `above` is what parts above this one do for it; `None` reads plain images alone.
 
         Raises:
             StoreBusy: another process has one of them open.
@@ -143,7 +154,7 @@ class Service:
             make = on_server(settings.qdrant_url, key.get_secret_value() if key else None)
         else:
             make = embedded
-        return cls(Library.open(settings.library, make), settings, read_pixels=read_pixels)
+        return cls(Library.open(settings.library, make), settings, above=above)
 
     def close(self) -> None:
         """Stop the jobs and close every collection."""
@@ -191,7 +202,8 @@ class Service:
             collection=self.collection(name),
             settings=self.settings,
             load=self.encoders.of,
-            read_pixels=self.read_pixels,
+            read_pixels=self.above.read_pixels,
+            estimate_scale=self.above.estimate_scale,
             memory=self._memory,
             pictures=self.pictures,
             prototypes=self._prototypes,

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from encoder.card import CellKind
 from search.schemas.filters import Filter
 from search.schemas.items import Box, ItemId, Record
 from search.schemas.questions import RELATIONS, About, Examples, Question, Refinement
@@ -40,6 +41,10 @@ class Searching(Record):
     um_per_px: float | None = None
     um_estimated: bool = False
     """Whether the scale is an estimate from red cells, and not typed."""
+    um_spread: float | None = None
+    """Of an estimate: the middle half of the single cells' um/px."""
+    cell: CellKind | None = None
+    """What the crop was made about, where the finder told."""
     where: Filter = Filter()
     least: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)] | None = None
     """Similarity that is shown at least; less similar neighbours are hidden, and vote."""
@@ -89,8 +94,18 @@ class Searching(Record):
             "k": self.k,
             "exclude": exclude,
             "where": self.where.model_dump(),
-            "about": About(patient=self.patient, um_per_px=self.um_per_px).model_dump(),
+            "about": self._about().model_dump(),
         }
+
+    def _about(self) -> About:
+        estimated = self.um_per_px is not None and self.um_estimated
+        return About(
+            patient=self.patient,
+            um_per_px=self.um_per_px,
+            um_per_px_origin="estimate" if estimated else None,
+            um_per_px_spread=self.um_spread if estimated else None,
+            cell=None if self.crop is None else self.cell,
+        )
 
     def toggled(self, name: str, id: str) -> Searching:
         """With an item more (or no more) among `like` or `unlike`, never among both."""

@@ -17,9 +17,9 @@ class Choice:
     """Of some planned items, those that need work."""
 
     fresh: list[int]
-    """Positions of the items that are not stored."""
+    """Positions of the items that are not stored, or that the encoder is to be shown anew."""
     changed: list[Item]
-    """Stored items whose metadata is new."""
+    """Stored items whose metadata is new, and whose vector stays."""
 
 
 class Choosing:
@@ -41,7 +41,7 @@ class Choosing:
 
     def choose(self, path: str, planned: Sequence[Planned], stored: Mapping[str, str]) -> Choice:
         """Sort the items of one source; those that need no work are counted in the report."""
-        choice = Choice([], [])
+        choice, changed = Choice([], []), []
         for at, one in enumerate(planned):
             first = self._met.get(one.item.id)
             if first is not None:
@@ -55,8 +55,29 @@ class Choosing:
             elif digest == payload_digest(one.item):
                 self._report.unchanged += 1
             else:
-                choice.changed.append(one.item)
+                changed.append(at)
+        anew = self._rescaled([planned[at].item for at in changed])
+        for at in changed:
+            if planned[at].item.id in anew:
+                choice.fresh.append(at)
+            else:
+                choice.changed.append(planned[at].item)
+        choice.fresh.sort()
         return choice
+
+    def _rescaled(self, items: Sequence[Item]) -> set[str]:
+        """Ids of stored items that an encoder with a field of view sees otherwise now: their
+        scale is new."""
+        if self._sink.card.fields_um is None or not items:
+            return set()
+        sources = sorted({item.source for item in items})
+        before = {one.id: one for one in self._sink.of_sources(items[0].dataset, sources)}
+        return {
+            item.id
+            for item in items
+            if item.kind == "cell"
+            and (item.id not in before or before[item.id].um_per_px != item.um_per_px)
+        }
 
     def _contradiction(self, first: tuple[str, str | None, int], path: str, item: Item) -> None:
         first_path, label, digest = first

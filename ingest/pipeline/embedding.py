@@ -13,6 +13,7 @@ from encoder.contract import Encoder, EncoderError
 from ingest.pipeline.reading import Picture
 from ingest.sources.report import Failure, Report
 from search.library.shards import Entry
+from search.library.sources import seen
 
 AHEAD_BYTES = 256 << 20
 """Pixels that may be cut and not yet embedded."""
@@ -85,14 +86,16 @@ class Embedding:
 
     def _vectors(self, batch: Sequence[Picture]) -> Vectors:
         """One vector per picture; `None` for a picture that the encoder cannot embed."""
+        card = self._encoder.card
+        images = [seen(card, one.image, one.planned.item, one.planned.notes) for one in batch]
         try:
-            return list(self._encoder.embed([picture.image for picture in batch]))
+            return list(self._encoder.embed(images))
         except EncoderError as broken:
             found: Vectors = []
             failures: list[Failure] = []
-            for picture in batch:
+            for picture, image in zip(batch, images, strict=True):
                 try:
-                    found.append(self._encoder.embed([picture.image])[0])
+                    found.append(self._encoder.embed([image])[0])
                 except EncoderError as error:
                     failures.append(Failure(picture.path, str(error)))
                     found.append(None)

@@ -74,6 +74,7 @@ def find_cells(
         height=found.size[1],
         um_per_px=None if found.scale is None else found.scale.um_per_px,
         um_per_px_origin=origin,
+        um_per_px_spread=None if found.scale is None else found.scale.spread,
         finder=found.finder,
         left_out=len(found.cells) - len(cells),
     )

@@ -8,7 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from encoder.card import EncoderCard
 from encoder.contract import RGB
+from encoder.field_of_view import USUAL
 from ingest.smears.cells import CellKind, Found, FoundCell
 from ingest.smears.finders import Finder
 from ingest.smears.scale import RED_CELL_UM
@@ -18,10 +20,14 @@ from ingest.sources.source import Facts, Plan, Planned, Source, make_item
 from search.library.sources import crop, glass
 from search.schemas.items import Box, ScaleOrigin
 
-FIELD_OF_VIEW_UM: dict[CellKind, float] = {"white": 25.0, "red": 12.0, "platelet": 12.0}
+FIELD_OF_VIEW_UM: dict[CellKind, float] = {
+    "white": USUAL.white, "red": USUAL.red, "platelet": USUAL.red
+}  # fmt: skip
 """Side of the square around a cell in micrometres; a platelet is shown as a red cell is."""
 USUAL_UM: dict[CellKind, float] = {"white": 14.0, "red": RED_CELL_UM, "platelet": 2.5}
 """Usual diameter, which stands in where neither a scale nor one red cell is there to measure by."""
+SPREAD = "um_per_px spread"
+"""Under which an item's notes have the spread of its estimated scale."""
 Basis = Literal["um", "red cells", "cell"]
 """What the side of a square was measured by: a scale; the few whole red cells of a field without
 one (pixels relative to their diameter); or the cell's own box, in a field without red cells."""
@@ -37,6 +43,14 @@ class FieldOfView:
     """Side of the square per kind, in micrometres."""
     fill: tuple[int, int, int] | None = None
     """RGB of what lies outside the field; `None` for the colour of the field's empty glass."""
+
+    @classmethod
+    def of(cls, card: EncoderCard, kinds: tuple[CellKind, ...]) -> FieldOfView:
+        """As an encoder is shown cells, where its card says that."""
+        if card.fields_um is None:
+            return cls(kinds=kinds)
+        white, red = card.fields_um.white, card.fields_um.red
+        return cls(kinds=kinds, um={"white": white, "red": red, "platelet": red})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +188,6 @@ def _notes(cell: FoundCell, found: Found, box: Box, basis: Basis) -> dict[str, s
     if cell.touches_border:
         notes["cut by the border"] = "yes"
     if found.scale is not None and found.scale.spread is not None:
-        notes["um_per_px spread"] = f"{found.scale.spread:.4f}"
+        notes[SPREAD] = f"{found.scale.spread:.4f}"
         notes["um_per_px cells"] = str(found.scale.n)
     return notes

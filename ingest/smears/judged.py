@@ -45,11 +45,16 @@ def judge_field(
     if question.item or question.vector or question.crop:
         raise BadQuestion("a field is judged from the picture alone; leave out item, vector, crop")
     white = [cell for cell in found.cells if cell.kind == "white"]
-    rule = FieldOfView(kinds=("white",))
+    rule = FieldOfView.of(context.collection.card, ("white",))
     um = None if found.scale is None else found.scale.um_per_px
-    if question.about.um_per_px is None and um is not None:
-        about = question.about.model_copy(update={"um_per_px": um})
-        question = question.model_copy(update={"about": about})
+    told: dict[str, object] = {"cell": "white"}
+    if question.about.um_per_px is None and found.scale is not None:
+        told |= {
+            "um_per_px": um,
+            "um_per_px_origin": found.scale.origin,
+            "um_per_px_spread": found.scale.spread,
+        }
+    question = question.model_copy(update={"about": question.about.model_copy(update=told)})
     judged: list[JudgedCell] = []
     exclusions: list[Exclusion] = []
     for cell in white[:MOST]:

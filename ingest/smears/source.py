@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from encoder.contract import RGB
 from encoder.image import ImageError, frame_of
 from ingest.sandbox import messages
 from ingest.sandbox.messages import Piece, Refusal
+from ingest.smears.crops import SPREAD
+from ingest.smears.finders import scale_of_picture
+from ingest.sources.marked import Marked
 from ingest.sources.source import (
     ChildReader,
     Facts,
     Plan,
     Planned,
+    Reader,
     Source,
     Taken,
+    Task,
+    Whole,
     make_item,
     recipe_of,
 )
@@ -73,6 +80,42 @@ class FieldReader(ChildReader):
             for box, notes in found["cells"]
         ]
         return Taken(planned=planned, images=batch.images, remark=found["remark"])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A reader of pictures whose scale may be recorded nowhere: it is estimated then, picture by
+    picture, from their red cells, and marked as estimated with its spread."""
+
+    reader: Reader
+    """What reads them, where their scale is known."""
+
+    def plan(self, source: Source, facts: Facts) -> Plan:
+        """See `Reader.plan`; a picture without a scale is decoded and searched for red cells."""
+        found = None if facts.um_per_px is not None else scale_of_picture(source.image)
+        if found is None:
+            return self.reader.plan(source, facts)
+        um, spread = found
+        plan = self.reader.plan(source, replace(facts, um_per_px=um, um_per_px_origin="estimate"))
+        return Plan([_with_spread(one, spread) for one in plan.planned], plan.failures)
+
+    def cut(self, source: Source, planned: Sequence[Planned]) -> Iterator[RGB]:
+        """See `Reader.cut`."""
+        return self.reader.cut(source, planned)
+
+
+def _with_spread(one: Planned, spread: float) -> Planned:
+    if one.item.um_per_px_origin != "estimate":  # a mark that says its own scale
+        return one
+    return replace(one, notes={**one.notes, SPREAD: f"{spread:.4f}"})
+
+
+def measured(task: Task) -> Task:
+    """The task, with a scale that nobody recorded estimated from red cells. Slides have their own,
+    and photographs that are searched for cells are measured as they are searched."""
+    if not isinstance(task.reader, Whole | Marked):
+        return task
+    return replace(task, reader=Measured(task.reader))
 
 
 def field_args(finder: str, facts: Facts) -> dict[str, Any]:

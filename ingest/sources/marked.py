@@ -10,10 +10,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.card import FieldsUm
 from encoder.contract import RGB
+from encoder.field_of_view import kind_of_box, side_px
 from encoder.image import Frame
 from ingest.sources.report import Failure
-from ingest.sources.source import NOTHING, BadFacts, Facts, Plan, Planned, Source, make_item
+from ingest.sources.source import (
+    NOTHING,
+    BadFacts,
+    Facts,
+    Plan,
+    Planned,
+    Source,
+    Task,
+    make_item,
+)
 from search.library.sources import crop, glass
 from search.schemas.items import Box, Kind
 
@@ -43,6 +54,10 @@ class CropRule:
     """Without `um` and `px`: added on each side of the box, as a share of its longer side."""
     point_px: int | None = None
     """Side for marks that are points and have no size of their own, without `um` and `px`."""
+    fields: FieldsUm | None = None
+    """Without `um` and `px`, and where the scale is known: a box becomes the square that the
+    encoder is shown about a cell of its size, so that one cell is one picture however its box was
+    drawn."""
 
     def __post_init__(self) -> None:
         for name, value in (("um", self.um), ("px", self.px), ("point_px", self.point_px)):
@@ -71,7 +86,7 @@ class CropRule:
                 "um_per_px, or a size in pixels beside it"
             )
         elif longest is not None:
-            side = longest * (1 + 2 * self.margin)
+            side = self._about(um_per_px, longest)
         elif self.point_px is not None:
             side = self.point_px
         else:
@@ -79,6 +94,14 @@ class CropRule:
         if side > MAX_SIDE:
             raise CropError(f"the crop would be {side:.0f} px wide; is the unit right?")
         return max(1, _round(side))
+
+    def _about(self, um_per_px: float | None, longest: float) -> float:
+        """Side of the square about a box, without a size that was asked for."""
+        boxed = longest * (1 + 2 * self.margin)
+        if self.fields is None or um_per_px is None:
+            return boxed
+        kind = kind_of_box(longest, um_per_px)
+        return max(side_px(self.fields, um_per_px, kind), longest)
 
 
 BOXED = CropRule()
@@ -162,6 +185,19 @@ class Marked:
         if share := outside(box, size):
             notes["padded"] = f"{share:.3f}"
         return Planned(make_item(source, own, box, mark.kind), notes)
+
+
+def framed(task: Task, fields: FieldsUm | None) -> Task:
+    """The task, with boxes of a known scale cut to the fields of the encoder that is to see them.
+
+    Args:
+        task: Of any reader; one of another reader stays as it is.
+        fields: Of the encoder's card.
+    """
+    reader = task.reader
+    if fields is None or not isinstance(reader, Marked):
+        return task
+    return replace(task, reader=replace(reader, rule=replace(reader.rule, fields=fields)))
 
 
 def in_pixels(mark: Mark, size: tuple[int, int]) -> tuple[float, float, float, float]:

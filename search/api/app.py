@@ -36,11 +36,10 @@ from search.api.routes import (
     versions,
 )
 from search.errors import StoreDown
-from search.library.sources import ReadPixels
 from search.schemas.collections import Health
 from search.schemas.items import DISCLAIMER
 from search.schemas.questions import Question
-from search.service import Service, announce
+from search.service import FromAbove, Service, announce
 from search.settings import Settings
 
 ROUTERS: Sequence[APIRouter] = tuple(
@@ -110,12 +109,12 @@ async def _running(
     app: FastAPI,
     service: Service | None,
     settings: Settings | None,
-    read_pixels: ReadPixels | None,
+    above: FromAbove | None,
 ) -> AsyncIterator[None]:
     """From start to stop: the parts of the application, and a service unless one is given."""
     chosen = settings or (service.settings if service else Settings())
     with ExitStack() as last:
-        parts = await run_in_threadpool(Parts.of, chosen, lambda: Service.open(chosen, read_pixels))
+        parts = await run_in_threadpool(Parts.of, chosen, lambda: Service.open(chosen, above))
         last.callback(parts.audit.close)
         app.state.parts = parts
         if service is not None:
@@ -141,7 +140,7 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     models: Sequence[type[BaseModel]] = (),
     problems: Sequence[Expected] = (),
-    read_pixels: ReadPixels | None = None,
+    above: FromAbove | None = None,
 ) -> FastAPI:
     """Assemble the application.
 
@@ -152,7 +151,8 @@ def create_app(
         routers: More routers under `/v1`, from parts that this one does not know.
         models: Bodies that those routers read by hand.
         problems: Errors that those routers raise, with status and title.
-        read_pixels: Reads stored items again; `None` reads plain images alone, not slides.
+        above: What parts above this one do for it; `None` reads plain images alone, not slides,
+            and estimates no scale.
     """
 
     app = FastAPI(
@@ -160,7 +160,7 @@ def create_app(
         version=version("hemaseek"),
         summary="Find the historical cells and cases that look like the one under the microscope.",
         description=DISCLAIMER,
-        lifespan=lambda app: _running(app, service, settings, read_pixels),
+        lifespan=lambda app: _running(app, service, settings, above),
     )
     for router in (*ROUTERS, *routers):
         include(app, router)

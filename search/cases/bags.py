@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.field_of_view import looked_at
 from search.cases.distances import Floats
 from search.cases.mosaic import mosaic
 from search.cases.represented import Cases, Pooling, Represented
@@ -216,7 +217,10 @@ def _uploaded(context: Context, question: CaseQuestion, images: Sequence[bytes])
         if card.stain is not None:
             for at, one in enumerate(batch, sum(len(rows) for rows in vectors)):
                 warnings += [f"Image {at}: {words}" for words in image_warnings(one, card)]
-        vectors.append(plain.embed(batch))
+        fields, um = plain.card.fields_um, question.about.um_per_px
+        vectors.append(
+            plain.embed([looked_at(one, fields, um, question.about.cell) for one in batch])
+        )
     rows, alignment = np.concatenate(vectors), None
     if isinstance(encoder, AdaptedEncoder):
         rows, alignment = adapted(encoder.adaptation, rows, question.about)

@@ -19,6 +19,7 @@ from search.errors import BadQuestion
 from search.evaluation.labelled import Cells, table
 from search.library.collection import Collection
 from search.library.shards import Shard, make_thumbnail
+from search.library.sources import seen
 from search.library.uploads import check_shard
 from search.neighbours.duplicates import PictureHash, hashes_of, perceptual_hash
 from search.query.pictures import Pictures
@@ -27,7 +28,7 @@ from search.schemas.items import Item, item_id, source_id
 from search.text import composed, is_missing
 
 MANIFEST = "manifest.csv"
-FACTS = ("label", "patient", "case", "site", "source", "acquired")
+FACTS = ("label", "patient", "case", "site", "source", "acquired", "um_per_px")
 """Columns of a manifest beside `path`; `path` and `label` are needed."""
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 MOST_FILES = 100_000
@@ -97,7 +98,8 @@ def read_set(
                 batch = items[len(rows) : len(rows) + len(pictures)]
                 for item, picture in zip(batch, pictures, strict=True):
                     hashes[item.id] = perceptual_hash(make_thumbnail(picture))
-                rows += zip(batch, network.embed(pictures), strict=True)
+                shown = [seen(network.card, *one) for one in zip(pictures, batch, strict=True)]
+                rows += zip(batch, network.embed(shown), strict=True)
                 progress(len(rows))
         except ImageError as error:
             raise BadSet(str(error)) from error

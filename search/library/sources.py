@@ -12,7 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.card import CellKind, EncoderCard
 from encoder.contract import RGB
+from encoder.field_of_view import looked_at
 from encoder.image import ImageError, read_rgb
 from search.library.source_folders import SourceFolders
 from search.schemas.items import Box, Item, source_id
@@ -26,6 +28,10 @@ class SourceGone(ValueError):
 
 
 NO_NOTES: Mapping[str, str] = MappingProxyType({})
+
+
+KINDS: Mapping[str, CellKind] = {"white": "white", "red": "red", "platelet": "red"}
+"""What an ingest notes of a cell that it found in a smear (`cell`)."""
 
 
 class ReadPixels(Protocol):
@@ -101,6 +107,16 @@ def read_again(
         return str(error)
     except OSError as error:
         return f"the file cannot be read: {error.strerror or error}"
+
+
+def seen(card: EncoderCard, image: RGB, item: Item, notes: Mapping[str, str] = NO_NOTES) -> RGB:
+    """What an encoder is shown of an item's picture: its field of view, where the scale is known.
+
+    Tiles of slides and whole fields are shown as they are.
+    """
+    if item.kind != "cell":
+        return image
+    return looked_at(image, card.fields_um, item.um_per_px, KINDS.get(notes.get("cell", "")))
 
 
 def crop(image: RGB, box: Box, fill: NDArray[np.uint8] | None = None) -> RGB:

@@ -11,7 +11,7 @@ import numpy as np
 from encoder.contract import Encoder
 from search.index.contract import ENOUGH_RECALL, BuildReport, Vectors
 from search.library.shards import Entry
-from search.library.sources import ReadPixels, read_again
+from search.library.sources import ReadPixels, read_again, seen
 from search.neighbours.exact import search
 from search.neighbours.groups import Rows, groups, neighbours_outside
 from search.neighbours.site_bias import Origins, drawn, site_bias
@@ -179,7 +179,7 @@ def golden_vectors(
         if isinstance(image, str):
             reasons.append(image)
         else:
-            images.append(image)
+            images.append(seen(encoder.card, image, entry.item, entry.notes))
             stored.append(entry.vector)
     if not images:
         why = f"no source can be read again: {reasons[0]}" if reasons else "there are no items"

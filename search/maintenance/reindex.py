@@ -23,7 +23,7 @@ from search.library.collection import Collection
 from search.library.contents import Truth
 from search.library.library import Library
 from search.library.shards import Entry
-from search.library.sources import PlainImages, ReadPixels, read_again
+from search.library.sources import PlainImages, ReadPixels, read_again, seen
 from search.library.versions import Version, Versions
 from search.maintenance.checks import Check, Limits, Table, as_json, examine, failed, golden_vectors
 from search.transforms.adaptation import Adaptation
@@ -353,7 +353,7 @@ class _Run:
                 self.missing[UUID(id).bytes] = Missing(id, entry.path, image)
             else:
                 some.append(entry)
-                images.append(image)
+                images.append(seen(self._encoder.card, image, entry.item, entry.notes))
         return some, images
 
 

@@ -100,7 +100,7 @@ def _answered(
         patient_exclusion=exclusion,
         warnings=tuple(
             query.warnings
-            + scale_warnings(query.span_um, hits)
+            + scale_warnings(query.span_um, hits, card.fields_um)
             + notes
             + shortage(question, hits, groups)
             + _other_cells(question, searcher)
@@ -113,6 +113,7 @@ def _answered(
         own_site=_own_site(context, question, query, hits),
         alignment=query.alignment,
         fused_with=None if beside is None else _fused_with(beside, searcher),
+        looked_at=query.looked_at,
         unfit=tuple(query.unfit),
         searched=count(context.count, searcher.where, searcher.exclude),
         labels=question.labels,

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from encoder.card import EncoderCard
+from encoder.card import EncoderCard, FieldsUm
 from encoder.contract import RGB
+from encoder.field_of_view import part_seen
 from encoder.stains.stained import normaliser_of, seen
 from search.schemas.answers import Hit
 from search.schemas.items import Item
@@ -72,20 +73,37 @@ def blurred(pixels: RGB) -> bool:
     return detail < SHARP * max(float(rows.std()), 1.0)
 
 
-def span_um(item: Item) -> float | None:
-    """Micrometres that the longer side of a stored item spans; `None` where that is not known."""
+def span_um(item: Item, fields: FieldsUm | None = None) -> float | None:
+    """Micrometres that an encoder was shown of a stored item, along its longer side.
+
+    Args:
+        item: The item.
+        fields: Of an encoder that cuts pictures of cells to its field of view.
+
+    Returns:
+        `None` where that is not known.
+    """
     if item.bbox is None or item.um_per_px is None:
         return None
-    return max(item.bbox.w, item.bbox.h) * item.um_per_px
+    sides = (item.bbox.w, item.bbox.h)
+    cut = fields if item.kind == "cell" else None
+    return max(part_seen(sides, cut, item.um_per_px)[2:]) * item.um_per_px
 
 
-def scale_warnings(query_um: float | None, hits: Sequence[Hit]) -> list[str]:
+def scale_warnings(
+    query_um: float | None, hits: Sequence[Hit], fields: FieldsUm | None = None
+) -> list[str]:
     """Whether the query shows another field of view than its neighbours, as sentences.
 
     Every encoder squashes a picture to one size, so a cell in a wide picture is embedded as a
     small cell. There is no warning where either scale is unknown.
+
+    Args:
+        query_um: What of the query was looked at.
+        hits: Its neighbours.
+        fields: Of an encoder that cuts pictures to its field of view.
     """
-    spans = [span for hit in hits if (span := span_um(hit.item)) is not None]
+    spans = [span for hit in hits if (span := span_um(hit.item, fields)) is not None]
     if query_um is None or len(spans) < 3:
         return []
     usual = float(np.median(spans))

@@ -15,7 +15,7 @@ from search.library.contents import content_digest
 from search.library.reviews import Reviews, labels_digest, standing_labels
 from search.library.sources import ReadPixels
 from search.neighbours.duplicates import PictureHash
-from search.query.pictures import Pictures
+from search.query.pictures import EstimateScale, Pictures
 from search.query.searcher import ANYTHING
 from search.schemas.answers import ReviewedLabel
 from search.schemas.calibration import Calibration, CalibrationPlan
@@ -78,6 +78,8 @@ class Context:
     """Decodes what is uploaded."""
     prototypes: Memory
     """Apart from the rest, because each value takes megabytes."""
+    estimate_scale: EstimateScale | None = None
+    """Estimates the scale of an uploaded picture; `None` where no part above does."""
 
     def encoder(self) -> Encoder:
         """The encoder of the collection, loaded when it is first needed.

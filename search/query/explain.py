@@ -21,8 +21,9 @@ from encoder.explain.correspondence import (
 from encoder.image import read_rgb
 from search.errors import BadQuestion, NoSuchItem
 from search.index.contract import Store, Stored
+from search.library.sources import seen
 from search.query.context import Context
-from search.query.resolve import Query, part_of, resolve
+from search.query.resolve import Query, resolve, view_for
 from search.query.stored import picture
 from search.schemas.answers import ReviewedLabel
 from search.schemas.explanations import (
@@ -66,15 +67,49 @@ def explain(context: Context, question: ExplainQuestion, image: bytes | None) ->
         if id not in found:
             raise NoSuchItem(id, collection.name)
     hits = [found[id] for id in dict.fromkeys(question.hits)]
-    if image is None:
-        image = picture(context, str(question.item))[0]
-    with context.pictures.opened(image, "the image") as opened, _turn:  # each uses every core
-        whole = opened.pixels
-        pixels = [whole if question.crop is None else part_of(whole, question.crop)]
-        pixels += [read_rgb(picture(context, one.item.id)[0]) for one in hits]
-        made = _Explaining(collection.store, encoder, question, query, hits, pixels)
+    content = picture(context, str(question.item))[0] if image is None else image
+    with context.pictures.opened(content, "the image") as opened, _turn:  # each uses every core
+        if image is None:
+            shown = [_shown_of_item(context, str(question.item))]
+        else:
+            shown = [_shown_of_query(context, question, opened.pixels)]
+        shown += [_shown_of_item(context, one.item.id) for one in hits]
+        made = _Explaining(collection.store, encoder, question, query, hits, [p for p, _ in shown])
         made.labels = context.reviewed(question.labels)
-        return made.all()
+        names = ["query", *(one.item.id for one in hits)]
+        parts = {name: one for name, (_, one) in zip(names, shown, strict=True) if one != WHOLE}
+        return made.all().model_copy(update={"parts": parts})
+
+
+Shares = tuple[float, float, float, float]
+"""Left, top, width and height of a part of a picture, as shares of its sides."""
+WHOLE: Shares = (0.0, 0.0, 1.0, 1.0)
+
+
+def _shown_of_query(context: Context, question: ExplainQuestion, pixels: RGB) -> tuple[RGB, Shares]:
+    """What the encoder was shown of an uploaded query, and its place in the picture or crop."""
+    view = view_for(context, question, pixels)
+    height, width = view.given.shape[:2]
+    high, wide = view.pixels.shape[:2]
+    left, top = view.offset
+    return view.pixels, (left / width, top / height, wide / width, high / height)
+
+
+def _shown_of_item(context: Context, id: str) -> tuple[RGB, Shares]:
+    """What the encoder was shown of a stored item, and its place in the item's picture."""
+    content, from_file = picture(context, id)
+    pixels, entry = read_rgb(content), context.collection.rows.entry(id)
+    height, width = pixels.shape[:2]
+    if entry is None or (entry.item.bbox is None and not from_file):  # its size is not known
+        return pixels, WHOLE
+    item = entry.item
+    if item.bbox is not None and item.um_per_px is not None:  # a thumbnail has larger pixels
+        um = item.um_per_px * max(item.bbox.w, item.bbox.h) / max(height, width)
+        item = item.model_copy(update={"um_per_px": um})
+    part = seen(context.collection.card, pixels, item, entry.notes)
+    high, wide = part.shape[:2]
+    left, top = (width - wide) // 2, (height - high) // 2
+    return part, (left / width, top / height, wide / width, high / height)
 
 
 class _Explaining:

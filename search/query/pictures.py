@@ -12,12 +12,19 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from encoder.card import EncoderCard, FieldsUm
 from encoder.contract import RGB, Encoder, Vectors
+from encoder.field_of_view import WIDEST, part_seen, side_px
 from encoder.image import Decoded, ImageError, decode, frame_of, read_rgb
-from search.errors import Busy
+from search.errors import BadQuestion, Busy
+from search.library.sources import crop
+from search.schemas.answers import LookedAt
+from search.schemas.items import Box
+from search.schemas.questions import Question
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,137 @@ PATIENCE_S = 10.0
 """How long a call waits for others to finish."""
 WAITING = 8
 """Calls that wait at once; each occupies a thread, so more are refused."""
+
+
+class EstimateScale(Protocol):
+    """What estimates the scale of a picture from its red cells."""
+
+    def __call__(self, image: RGB) -> tuple[float, float] | None:
+        """Micrometres per pixel and the middle half of the single cells'; `None` for none."""
+        ...
+
+
+@dataclass(frozen=True)
+class View:
+    """What of an uploaded picture is embedded."""
+
+    pixels: RGB
+    """What the encoder is shown."""
+    told: LookedAt
+    """The same in words and numbers."""
+    given: RGB
+    """The picture, or the crop of it, that the question is about."""
+    offset: tuple[int, int]
+    """Left and top of what is shown, in pixels of `given`."""
+
+    def around(self, region: Box) -> tuple[RGB, Box]:
+        """What shows a region of `given`, and the region in it: all of `given` where the encoder
+        is shown less of it than the region."""
+        inside = region.model_copy(
+            update={"x": region.x - self.offset[0], "y": region.y - self.offset[1]}
+        )
+        height, width = self.pixels.shape[:2]
+        if (
+            min(inside.x, inside.y) < 0
+            or inside.x + inside.w > width
+            or (inside.y + inside.h > height)
+        ):
+            return self.given, region
+        return self.pixels, inside
+
+
+def view_of(
+    pixels: RGB, question: Question, card: EncoderCard, estimate: EstimateScale | None
+) -> View:
+    """The part of an uploaded picture that an encoder is shown.
+
+    Args:
+        pixels: The whole picture.
+        question: Its `crop`, and what it says of the scale and the cell.
+        card: Of the encoder.
+        estimate: Estimates a scale that the question does not say; `None` for not at all.
+
+    Raises:
+        BadQuestion: the crop does not lie on the picture.
+    """
+    about, fields = question.about, card.fields_um
+    um, spread = about.um_per_px, about.um_per_px_spread
+    estimated = about.um_per_px_origin == "estimate"
+    if um is None and estimate is not None and fields is not None:
+        found = estimate(pixels)
+        um, spread = found or (None, None)
+        estimated = True
+    given = given_part(pixels, question.crop)
+    box = _shown(pixels, question, fields, um, given)
+    told = LookedAt(
+        box=box,
+        scale="unknown" if um is None else "estimated" if estimated else "known",
+        um_per_px=um,
+        um_per_px_spread=spread,
+        um=None if um is None else max(box.w, box.h) * um,
+        field_um=None if fields is None else fields.red if about.cell == "red" else fields.white,
+        words="",
+    )
+    told = told.model_copy(update={"words": _words(told, given, question.crop is not None)})
+    return View(
+        pixels=_cut(pixels, box),
+        told=told,
+        given=_cut(pixels, given),
+        offset=(box.x - given.x, box.y - given.y),
+    )
+
+
+def given_part(pixels: RGB, box: Box | None) -> Box:
+    """The part of a picture that a question is about, checked.
+
+    Raises:
+        BadQuestion: it lies outside the image, or is larger than the image and its surrounds.
+    """
+    height, width = pixels.shape[:2]
+    if box is None:
+        return Box(x=0, y=0, w=width, h=height)
+    apart = box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0
+    if apart or box.w > 2 * width or box.h > 2 * height:
+        raise BadQuestion(
+            f"the crop {box.w} x {box.h} at ({box.x}, {box.y}) does not lie on the image, "
+            f"which is {width} x {height} pixels"
+        )
+    return box
+
+
+def _shown(
+    pixels: RGB, question: Question, fields: FieldsUm | None, um: float | None, given: Box
+) -> Box:
+    kind, sides = question.about.cell, (given.w, given.h)
+    if question.crop is not None and kind is not None and fields is not None and um is not None:
+        # A cell that is named: as an ingest cuts it, with what lies around the box too
+        side = min(side_px(fields, um, kind), max(*pixels.shape[:2], *sides))
+        left, top, sides = (given.w - side) // 2, (given.h - side) // 2, (side, side)
+    else:
+        left, top, *rest = part_seen(sides, fields, um, kind)
+        sides = (rest[0], rest[1])
+    return Box(x=given.x + left, y=given.y + top, w=sides[0], h=sides[1])
+
+
+def _cut(pixels: RGB, box: Box) -> RGB:
+    whole = (box.w, box.h) == pixels.shape[1::-1] and box.x == box.y == 0
+    return pixels if whole else crop(pixels, box)
+
+
+def _words(told: LookedAt, given: Box, boxed: bool) -> str:
+    what = "box" if boxed else "picture"
+    if told.um is None or told.um_per_px is None:
+        return f"Scale unknown: the {what} was looked at whole."
+    by = "by the scale that was given"
+    if told.scale == "estimated":
+        by = f"by a scale estimated from red cells, {told.um_per_px:.3g} µm per px"
+    if told.um_per_px_spread is not None:
+        by += f" (half of the single cells within {told.um_per_px_spread:.2g} of each other)"
+    if told.field_um is None or told.box == given:
+        wide = told.field_um is not None and told.um > WIDEST * told.field_um
+        more = ": more than a picture of one cell, so draw a box around one" if wide else ""
+        return f"Looked at the whole {what}, {told.um:.3g} µm {by}{more}."
+    return f"Looked at {told.um:.3g} µm about the middle of the {what}, {by}."
 
 
 class MemoryBudget:

@@ -18,13 +18,13 @@ from search.query.alignment import adapted, card_of_query
 from search.query.caveats import image_warnings, span_um, unfit
 from search.query.context import Context
 from search.query.exclusion import UnknownName, exclusion_filter, understood, unknown_names
-from search.query.pictures import Opened
+from search.query.pictures import Opened, View, view_of
 from search.query.refine import BestScore, average_vector, joined, measured_part, region_vector
 from search.query.searcher import Rank, Searcher
 from search.query.stored import stored
-from search.schemas.answers import Alignment, Hit
+from search.schemas.answers import Alignment, Hit, LookedAt
 from search.schemas.filters import Filter
-from search.schemas.items import Box, Item, source_id
+from search.schemas.items import Item, source_id
 from search.schemas.questions import About, Question, Refinement
 from search.transforms.encoder import AdaptedEncoder
 
@@ -50,6 +50,8 @@ class Query:
     """Micrometres that the longer side of its picture spans, where they are known."""
     pictured: bool = False
     """Whether it is made of pictures, uploaded or stored, and not of a bare vector."""
+    looked_at: LookedAt | None = None
+    """What of its picture was embedded, where it was uploaded."""
     alignment: Alignment | None = None
     """How its vector was aligned, where the index aligns sites and it is not stored."""
     hashes: set[PictureHash] = field(default_factory=set)
@@ -110,7 +112,7 @@ def _from_item(query: Query, context: Context, found: Stored) -> None:
     query.include(found.item)
     query.patient_known = found.item.patient is not None
     query.site = found.item.site
-    query.span_um = span_um(found.item)
+    query.span_um = span_um(found.item, context.collection.card.fields_um)
     _add_hash(query, context.picture_hash(found.item.id))
 
 
@@ -134,65 +136,60 @@ def _from_image(query: Query, context: Context, question: Question, image: bytes
         with context.pictures.opened(image, "the uploaded image") as found:
             opened = Opened(found.pixels, source_id(image), found.remark)
             return _from_image(query, context, question, opened)
-    _from_pixels(query, context, question, image.pixels)
+    _from_view(query, context, question, view_for(context, question, image.pixels))
     if image.remark:
         query.warnings.append(f"Of the uploaded image, {image.remark}.")
     _from_about(query, question.about.model_copy(update={"source": image.source}))
     return None
 
 
-def _from_pixels(query: Query, context: Context, question: Question, pixels: RGB) -> None:
-    if question.crop is not None:
-        pixels = part_of(pixels, question.crop)
-    row, query.alignment = _embedded(context, question, pixels)
-    query.like.append(row)
-    query.warnings += image_warnings(pixels, context.collection.card)
-    query.unfit += unfit(pixels)
-    if question.about.um_per_px is not None:
-        query.span_um = max(pixels.shape[:2]) * question.about.um_per_px
-    if "duplicate" in question.exclude:
-        _add_hash(query, perceptual_hash(make_thumbnail(pixels)))
+def view_for(context: Context, question: Question, pixels: RGB) -> View:
+    """The part of an uploaded picture that the collection's encoder is shown.
 
-
-def part_of(pixels: RGB, box: Box) -> RGB:
-    """A part of an uploaded image, filled with the colour of the glass over the border.
+    A scale that the question does not say is estimated where most of the collection has one: where
+    it has none its pictures were taken whole, and a query that was cut would meet larger cells.
 
     Raises:
-        BadQuestion: the box lies outside the image, or is larger than the image and its surrounds.
+        BadQuestion: the crop does not lie on the picture.
     """
-    height, width = pixels.shape[:2]
-    apart = box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0
-    if apart or box.w > 2 * width or box.h > 2 * height:
-        raise BadQuestion(
-            f"the crop {box.w} x {box.h} at ({box.x}, {box.y}) does not lie on the image, "
-            f"which is {width} x {height} pixels"
-        )
-    return crop(pixels, box)
+    scaled = context.count(Filter(um_per_px_min=0.0))
+    estimate = context.estimate_scale if 2 * scaled > context.count() else None
+    return view_of(pixels, question, context.collection.card, estimate)
 
 
-def _embedded(
-    context: Context, question: Question, pixels: RGB
-) -> tuple[Vectors, Alignment | None]:
+def _from_view(query: Query, context: Context, question: Question, view: View) -> None:
+    query.looked_at = view.told
+    row, query.alignment = _embedded(context, question, view)
+    query.like.append(row)
+    query.warnings += image_warnings(view.pixels, context.collection.card)
+    query.unfit += unfit(view.pixels)
+    query.span_um = view.told.um
+    if "duplicate" in question.exclude:
+        _add_hash(query, perceptual_hash(make_thumbnail(view.given)))
+
+
+def _embedded(context: Context, question: Question, view: View) -> tuple[Vectors, Alignment | None]:
     """The vector of an image or of its region, adapted as the collection is."""
     encoder = context.encoder()
     if not isinstance(encoder, AdaptedEncoder):
-        return _of_pixels(encoder, question, pixels), None
-    row = _of_pixels(encoder.base, question, pixels)
+        return _of_view(encoder, question, view), None
+    row = _of_view(encoder.base, question, view)
     rows, alignment = adapted(encoder.adaptation, row[None], question.about)
     return rows[0], alignment
 
 
-def _of_pixels(encoder: Encoder, question: Question, pixels: RGB) -> Vectors:
+def _of_view(encoder: Encoder, question: Question, view: View) -> Vectors:
     region = question.region if isinstance(question, Refinement) else None
     if region is None:
-        (vector,) = encoder.embed([pixels])
+        (vector,) = encoder.embed([view.pixels])
         return np.asarray(vector)
+    pixels, inside = view.around(region)
     try:
         _, patches = encoder.tokens([pixels])
-        row = region_vector(patches[0], region, *pixels.shape[:2])
+        row = region_vector(patches[0], inside, *pixels.shape[:2])
         beside = measured_part(patches[0])
         if beside.any():  # what is measured beside a network is measured on the region alone
-            row = joined(row, encoder.embed([crop(pixels, region)])[0], beside)
+            row = joined(row, encoder.embed([crop(pixels, inside)])[0], beside)
     except (NoPatchTokens, ValueError) as error:
         raise BadQuestion(str(error)) from error
     return np.asarray(checked_vectors(row[None], encoder.card.dim, 1)[0])

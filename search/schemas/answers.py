@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from search.schemas.filters import Filter
-from search.schemas.items import DISCLAIMER, Item, Record
+from search.schemas.items import DISCLAIMER, Box, Item, Record
 from search.schemas.questions import GroupField, Grouping, Labels
 
 
@@ -109,6 +109,26 @@ class FusedWith(Record):
     """Items that it found and that are not in the collection searched; they are no hits."""
 
 
+class LookedAt(Record):
+    """Which part of an uploaded picture was compared, and how its scale is known."""
+
+    box: Box
+    """The part, in pixels of the uploaded picture."""
+    scale: Literal["known", "estimated", "unknown"]
+    """`known`: the question says it; `estimated`: by the diameter of red cells."""
+    um_per_px: float | None
+    """Micrometres per pixel of the uploaded picture; `None` where the scale is unknown."""
+    um_per_px_spread: float | None
+    """Of an estimate: the middle half of the single cells' um/px."""
+    um: float | None
+    """Micrometres that the longer side of the part spans."""
+    field_um: float | None
+    """Field of view of the encoder about such a cell, in micrometres; `None` for an encoder that
+    states none and looks at whole pictures."""
+    words: str
+    """All of it as a sentence."""
+
+
 class Answer(Record):
     """Neighbours, with all that is needed to judge them."""
 
@@ -163,6 +183,8 @@ class Answer(Record):
     items, which were aligned with the index."""
     fused_with: FusedWith | None = None
     """The collection whose ranks were fused with this one's; `None` without `fuse_with`."""
+    looked_at: LookedAt | None = None
+    """What of an uploaded picture was compared; `None` for stored items and vectors."""
     labels: Labels = "recorded"
     """Which labels the hits vote with."""
     reviewed: int = 0

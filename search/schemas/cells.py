@@ -46,6 +46,8 @@ class FoundCells(Record):
     """The scale that was given, else the estimate; `None` with too few whole red cells."""
     um_per_px_origin: ScaleOrigin | None
     """Where the scale comes from; an estimate is never shown as a fact."""
+    um_per_px_spread: float | None = None
+    """Of an estimate: the middle half of the single red cells' um/px."""
     finder: str
     """The finder's name."""
     left_out: int = 0

@@ -96,5 +96,9 @@ class Explanation(Record):
     """That label."""
     left_out: dict[str, str] = Field(default_factory=dict)
     """Maps that cannot be made, and why."""
+    parts: dict[str, tuple[float, float, float, float]] = Field(default_factory=dict)
+    """Of the pictures that the encoder was shown in part (its field of view): left, top, width and
+    height of what the maps cover, as shares of the picture's sides; by id of the item, and `query`.
+    Maps of all others cover the whole picture."""
     seconds: dict[str, float] = Field(default_factory=dict)
     disclaimer: str = DISCLAIMER

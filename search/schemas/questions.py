@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from encoder.card import CellKind
 from search.schemas.filters import Filter
-from search.schemas.items import KEYWORDS, Box, ItemId, Keyword, Record, Text
+from search.schemas.items import KEYWORDS, Box, ItemId, Keyword, Record, ScaleOrigin, Text
 from search.text import composed
 
 
@@ -55,7 +56,16 @@ class About(Record):
     site: Name | None = None
     """Laboratory or hospital; its share among the hits is shown against what is to be expected."""
     um_per_px: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
-    """Micrometres per pixel of an uploaded image; without them sizes are not compared."""
+    """Micrometres per pixel of an uploaded image. With them it is cut to the encoder's field of
+    view; without them sizes are not compared."""
+    um_per_px_origin: ScaleOrigin | None = None
+    """Where the scale comes from; `estimate` is told as one in the answer."""
+    um_per_px_spread: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] | None = None
+    """Of an estimate: the middle half of the single red cells' um/px."""
+    cell: CellKind | None = None
+    """What lies in the middle of the image or of `crop`: `white`, a nucleated cell; `red`, a red
+    cell or a platelet. The field of view follows it; a cell that is not named is looked at as far
+    as the picture or box goes, and no further than about a nucleated cell."""
 
 
 class Question(Record):

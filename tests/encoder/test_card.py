@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from encoder.card import NOT_IN_FINGERPRINT, CardError, EncoderCard
+from encoder.card import NOT_IN_FINGERPRINT, CardError, EncoderCard, FieldsUm
 
 CARD = EncoderCard(id="a-s", architecture="vit", dim=384, patch_px=14)
 OTHER: dict[str, Any] = {
     "id": "b", "architecture": "cnn", "dim": 768, "input_px": 448, "mean": (0.0, 0.0, 0.0),
     "std": (1.0, 1.0, 1.0), "resample": "bilinear", "pooling": "mean", "patch_px": 16,
     "weights_sha256": "0" * 64, "pos_embed_interp": "bicubic", "engine": "int8",
+    "fields_um": FieldsUm(white=25.0, red=12.0),
     "adapted": "align 0123456789abcdef", "parts": (128, 256),
     "stain": "macenko-1", "field_of_view_um": 25.0, "licence": "MIT", "source": "x", "notes": "y",
 }  # fmt: skip
@@ -94,6 +95,9 @@ def test_a_card_that_does_not_hold_together_cannot_be_made(change: dict[str, Any
         ({"resample": "nearest"}, "resample must be one of"),
         ({"pooling": "max"}, "pooling must be one of"),
         ({"field_of_view_um": float("inf")}, "field_of_view_um must be positive"),
+        ({"fields_um": {"white": 0, "red": 12}}, "fields_um must be two lengths"),
+        ({"fields_um": {"white": 25}}, "missing .* 'red'"),
+        ({"fields_um": 25}, "fields_um must be two lengths"),
     ],
 )
 def test_a_card_is_checked_whole_before_anything_keeps_it(facts: Any, message: str) -> None:

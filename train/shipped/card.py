@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from encoder.field_of_view import USUAL
 from train.shipped.report import HOME, elsewhere, table
 
 SOURCES = """\
@@ -81,6 +82,9 @@ def _scale(record: Mapping[str, Any]) -> list[str]:
     zooms = record["zooms"]
     agreed = ", ".join(f"{100 * s:.1f} % at {z}" for z, s in zooms["agreement"].items())
     lines = [
+        f"Pictures of a known or estimated scale are cut to {USUAL.white:g} micrometres about a "
+        f"nucleated cell and {USUAL.red:g} about a red one, which is part of the fingerprint; "
+        "pictures that show less, or have no scale, are taken whole.",
         f"The label of held-out cells stays at other fields of view: {agreed} times. Median cosine "
         f"of one cell cut at two scales, brought to one: {zooms['matched_cosine']:.3f}.",
     ]

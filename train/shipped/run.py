@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from encoder.card import EncoderCard
+from encoder.field_of_view import USUAL
 from train.augmentation.randomisation import WHITE, Randomisation
 from train.shipped.config import DefaultConfig
 from train.shipped.data import MADE, Pictures, carry, pictures
@@ -110,6 +111,7 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
         pooling="mean",
         patch_px=recipe.patch_px,
         field_of_view_um=WHITE.middle,
+        fields_um=USUAL,
         licence="Apache-2.0",
         source="trained by train/shipped/run.py; see MODEL.md",
         notes=f"{recipe.about}; {state['step']} steps. The cell in the middle of 9 to 46 "

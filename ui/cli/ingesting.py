@@ -66,6 +66,13 @@ class Request:
     um_per_px: Annotated[
         float | None, typer.Option(help="Micrometres per pixel, where a source names none.")
     ] = None
+    estimate_scale: Annotated[
+        bool,
+        typer.Option(
+            "--estimate-scale",
+            help="Where none is recorded, estimate it from the red cells of each picture (0.1 s).",
+        ),
+    ] = False
     crop_um: Annotated[
         float | None, typer.Option(help="Side of a crop around a marked cell, in micrometres.")
     ] = None
@@ -215,6 +222,8 @@ def run_ingest(
         request: For the ledger.
     """
     from ingest.pipeline.ledger import Ledger, ledger_path
+    from ingest.smears.source import measured
+    from ingest.sources.marked import framed
     from search.disk.space import in_disk_words
     from search.library.case_records import checked
     from search.library.source_folders import SourceFolders
@@ -227,6 +236,9 @@ def run_ingest(
     for found in scans[1:]:
         tasks += found.tasks
         report.add(found.report)
+    tasks = [framed(task, encoder.card.fields_um) for task in tasks]
+    if request is not None and request.estimate_scale:
+        tasks = [measured(task) for task in tasks]
     path = ledger_path(settings.library)
     with (
         open_sink(settings, encoder.card, reference) as sink,

@@ -131,6 +131,8 @@ def notes(answer: Answer) -> None:
         f"From {count(answer.patients, 'patient')}, {count(answer.sources, 'source')} and "
         f"{count(answer.sites, 'site')}; patient exclusion: {answer.patient_exclusion}."
     )
+    if answer.looked_at is not None:
+        say(answer.looked_at.words)
     for warning in answer.warnings:
         say(f"[yellow]![/] {warning}")
     say(f"[dim]{answer.disclaimer}[/]")

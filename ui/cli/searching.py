@@ -49,6 +49,19 @@ class Scope:
     site: Annotated[
         str | None, typer.Option(help="Site of the query; its share of the hits is then shown.")
     ] = None
+    um_per_px: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001,
+            max=1000,
+            help="Micrometres per pixel of the image, which is then cut to the encoder's field of "
+            "view.",
+        ),
+    ] = None
+    cell: Annotated[
+        Literal["white", "red"] | None,
+        typer.Option(help="What the image shows; the field of view follows it. [white]"),
+    ] = None
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -133,7 +146,8 @@ def question_of(
         raise typer.BadParameter(
             f"no relation {min(unknown)!r}; there are {', '.join(RELATIONS)}", param_hint="--allow"
         )
-    about = {"patient": scope.patient, "case": scope.case, "site": scope.site}
+    names = ("patient", "case", "site", "um_per_px", "cell")
+    about = {name: getattr(scope, name) for name in names}
     facts: dict[str, Any] = {
         "k": k,
         "where": conditions(scope.where),

@@ -40,19 +40,21 @@ def application(settings: Settings) -> FastAPI:
     """
     from search.api.app import create_app
     from search.library.source_folders import SourceFolders
+    from search.service import FromAbove
     from train.mil import routes as training
 
     try:
         from ingest.routes import deepzoom as deepzoom_routes
         from ingest.routes import finder as finder_routes
         from ingest.slides.rereading import Rereader
+        from ingest.smears.finders import scale_of_picture
     except ModuleNotFoundError:
         return create_app(settings=settings, routers=[training.router], problems=training.PROBLEMS)
     folders = SourceFolders.of(settings)
     reader = Rereader(folders)
     return create_app(
         settings=settings,
-        read_pixels=reader,
+        above=FromAbove(reader, scale_of_picture),
         routers=[
             deepzoom_routes.deepzoom_router(reader.close, folders),
             finder_routes.router,

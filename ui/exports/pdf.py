@@ -70,6 +70,7 @@ def search_report(
         Spacer(1, 4 * mm),
         _query(found, query, name, made),
         Spacer(1, 4 * mm),
+        *([Paragraph(text(answer.looked_at.words), BODY)] if answer.looked_at else []),
         *(Paragraph(f"Warning: {text(one)}", BODY) for one in answer.warnings),
         Spacer(1, 3 * mm),
         Paragraph("How the labels of the neighbours vote", HEAD),

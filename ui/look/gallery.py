@@ -120,6 +120,12 @@ def _how(found: VoteAnswer) -> list[str]:
     return how
 
 
+def looked_at(answer: Answer) -> str:
+    """What of an uploaded picture was compared, and how its scale is known, as a line."""
+    words = "" if answer.looked_at is None else answer.looked_at.words
+    return f'<p class="hs-reason">{escape(words)}</p>' if words else ""
+
+
 def warned(answer: Answer) -> str:
     """The warnings of an answer, without the one that fewer than `k` neighbours were found."""
     return notes([text for text in answer.warnings if not text.startswith("Only ")])

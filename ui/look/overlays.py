@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from search.schemas.explanations import ExplainColours, ExplainMap
 from ui.look.card import data_url
 from ui.look.palette import SEQUENCE, shade
 
+Part = tuple[float, float, float, float]
+"""Left, top, width and height of what a map covers, as shares of the picture's sides."""
+WHOLE: Part = (0.0, 0.0, 1.0, 1.0)
 SIDE = 224
 """Pixels of an overlay's side; the browser draws it over the picture."""
 NAMES = {
@@ -39,8 +43,13 @@ _RAMP = np.array(
 )
 
 
-def heat(found: ExplainMap) -> str:
-    """A map as a data address: dark and clear where low, bright and dense where high."""
+def heat(found: ExplainMap, part: Part = WHOLE) -> str:
+    """A map as a data address: dark and clear where low, bright and dense where high.
+
+    Args:
+        found: The map.
+        part: What it covers of the picture.
+    """
     values = np.asarray(found.values, np.float32)
     large = np.asarray(Image.fromarray(values).resize((SIDE, SIDE), Image.Resampling.BICUBIC)).clip(
         0, 1
@@ -48,11 +57,11 @@ def heat(found: ExplainMap) -> str:
     rgba = np.empty((SIDE, SIDE, 4), np.uint8)
     rgba[..., :3] = _RAMP[np.rint(large * 255).astype(np.int64)]
     rgba[..., 3] = np.rint(large**0.8 * 190)
-    return _png(rgba)
+    return _png(_placed(rgba, part))
 
 
-def patches(found: ExplainColours) -> str:
-    """Patch colours as a data address; background is clear."""
+def patches(found: ExplainColours, part: Part = WHOLE) -> str:
+    """Patch colours as a data address; background is clear. `part` as of `heat`."""
     rows = len(found.rgb)
     rgba = np.zeros((rows, len(found.rgb[0]), 4), np.uint8)
     for y, row in enumerate(found.rgb):
@@ -60,7 +69,18 @@ def patches(found: ExplainColours) -> str:
             if colour is not None:
                 rgba[y, x] = (*colour, 205)
     large = Image.fromarray(rgba).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    return _png(np.asarray(large))
+    return _png(_placed(np.asarray(large), part))
+
+
+def _placed(rgba: NDArray[np.uint8], part: Part) -> NDArray[np.uint8]:
+    """An overlay of a part of a picture as one of the whole, clear outside the part."""
+    if part == WHOLE:
+        return rgba
+    left, top, wide, high = (round(SIDE * share) for share in part)
+    small = np.asarray(Image.fromarray(rgba).resize((max(wide, 1), max(high, 1))))
+    whole = Image.new("RGBA", (SIDE, SIDE))
+    whole.paste(Image.fromarray(small), (left, top))
+    return np.asarray(whole)
 
 
 def legend(kind: str) -> str:

@@ -14,7 +14,7 @@ from search.schemas.items import Item
 from ui.address import MOST_COMPARED, BadAddress, Searching
 from ui.look import states
 from ui.look.card import data_url, pixels, scale_words
-from ui.look.overlays import NAMES, checked, heat, legend, patches
+from ui.look.overlays import NAMES, WHOLE, Part, checked, heat, legend, patches
 from ui.look.scalebar import side_um
 from ui.screens.detail import SHOWN
 from ui.session.current import SEARCH
@@ -251,35 +251,40 @@ def _laid(
     if found is None or kind in found.left_out:
         return pane
     name = f"{NAMES[kind]} map over {pane.alt}"
+    part = found.parts.get(id or "query", WHOLE)
     if kind == "colours":
         one = next((one for one in found.colours if one.of == id), None)
-        return pane if one is None else replace(pane, overlay=patches(one), overlay_alt=name)
+        return pane if one is None else replace(pane, overlay=patches(one, part), overlay_alt=name)
     if kind == "vote":
         if id is not None or found.vote is None:
             return pane
-        shown = _mapped(pane, found.vote, name)
+        shown = _mapped(pane, found.vote, name, part)
         return replace(shown, lines=(*shown.lines, f"for the label {found.label}"))
     pair = next(pair for pair in found.pairs if pair.item == (id or first))
     one_map = next((one for one in pair.maps if one.kind == kind and one.of == id), None)
     if one_map is None:
         return pane
-    shown = _mapped(pane, one_map, name)
+    shown = _mapped(pane, one_map, name, part)
     if kind == "correspondence" and (id or first) == first and one_map.values is not None:
         rows, columns = len(one_map.values), len(one_map.values[0])
         places = [match.query if id is None else match.hit for match in pair.matches[:DOTS]]
         dots = tuple(
-            Dot((column + 0.5) / columns, (row + 0.5) / rows, str(at))
+            Dot(
+                part[0] + part[2] * (column + 0.5) / columns,
+                part[1] + part[3] * (row + 0.5) / rows,
+                str(at),
+            )
             for at, (row, column) in enumerate(places, 1)
         )
         return replace(shown, dots=dots)
     return shown
 
 
-def _mapped(pane: Pane, found: ExplainMap, name: str) -> Pane:
+def _mapped(pane: Pane, found: ExplainMap, name: str, part: Part) -> Pane:
     lines = (*pane.lines, checked(found))
     if found.values is None:
         return replace(pane, lines=lines, withheld=found.withheld or "Not shown.")
-    return replace(pane, lines=lines, overlay=heat(found), overlay_alt=name)
+    return replace(pane, lines=lines, overlay=heat(found, part), overlay_alt=name)
 
 
 def differences(known: Item | None, search: Searching, items: list[Item]) -> str:

@@ -16,7 +16,16 @@ from ui.exports.downloads import as_csv, as_json
 from ui.exports.selection import selection
 from ui.look import states
 from ui.look.card import pixels
-from ui.look.gallery import Shelf, facts, gallery, keys, query_card, vote_panel, warned
+from ui.look.gallery import (
+    Shelf,
+    facts,
+    gallery,
+    keys,
+    looked_at,
+    query_card,
+    vote_panel,
+    warned,
+)
 from ui.look.scalebar import scale_bar, side_um
 from ui.screens.choosing import (
     begin,
@@ -123,6 +132,7 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
         query = query_jpeg(place, search, upload)
         pinned.html(
             query_picture(place, search, upload, query)
+            + looked_at(found.answer)
             + vote_panel(found.voted)
             + warned(found.answer)
             + states.notes([f"{hidden}; they voted all the same."] if hidden else [])

@@ -34,7 +34,8 @@ CARD = {
     "pooling": "Vector from",
     "patch_px": "Patch, px",
     "stain": "Stain normalisation",
-    "field_of_view_um": "Field of view, µm",
+    "field_of_view_um": "Trained on a field of view of, µm",
+    "fields_um": "Pictures cut to, µm",
     "licence": "Licence",
     "weights_sha256": "Weights, SHA-256",
     "source": "Source",
@@ -115,12 +116,19 @@ def _counts(place: Place) -> str:
 def _card(place: Place) -> str:
     facts = place.client.card(place.name)
     rows = [
-        [name, escape(str(facts[key]))]
+        [name, escape(_fact(facts[key]))]
         for key, name in CARD.items()
         if facts.get(key) not in (None, "")
     ]
     head = f"{facts['id']}, {facts['dim']} dimensions"
     return table(["", head], rows, text=[1])
+
+
+def _fact(value: object) -> str:
+    """A fact of a card in words; one of several parts with their names."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part:g}" for name, part in value.items())
+    return str(value)
 
 
 def _reviews(place: Place) -> None:

@@ -66,9 +66,13 @@ def _search_with(crop: Box | None, search: Searching, found: FoundCells) -> None
     """Search with a part of the field, by the scale that its red cells tell where none is given."""
     if crop is None:
         return
+    kinds = {cell.crop: cell.kind for cell in found.cells}
+    cell = {"white": "white", "red": "red", "platelet": "red"}.get(kinds.get(crop, ""))
+    changes = {"crop": crop, "region": None, "cell": cell}
     if search.um_given is None and found.um_per_px is not None:
-        change(search, crop=crop, region=None, um_per_px=found.um_per_px, um_estimated=True)
-    change(search, crop=crop, region=None)
+        scale = {"um_per_px": found.um_per_px, "um_spread": found.um_per_px_spread}
+        change(search, um_estimated=True, **changes, **scale)
+    change(search, **changes)
 
 
 def _leave(search: Searching, upload: Upload) -> None:

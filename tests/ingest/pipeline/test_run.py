@@ -21,6 +21,7 @@ from live import REPOSITORY
 from numpy.typing import NDArray
 from PIL import Image
 
+from encoder.card import FieldsUm
 from encoder.contract import RGB, Encoder, EncoderError
 from encoder.features import colour
 from encoder.registry import load
@@ -482,3 +483,26 @@ def test_the_two_boxes_of_zero_size_in_bccd_are_failures(
     assert sorted(Path(failure.path).name for failure in report.failures) == sorted(bad)
     assert {failure.reason for failure in report.failures} == {"the box has zero size"}
     assert report.stored == sum(len(task.reader.marks) for task in tasks) - 2  # type: ignore[attr-defined]
+
+
+def test_a_cell_of_known_scale_is_embedded_at_the_encoders_field_of_view(tmp_path: Path) -> None:
+    card = replace(colour.CARD, id="colour-25", fields_um=FieldsUm(white=25.0, red=12.0))
+    encoder, path = Encoder(card, colour.Colour(card)), tmp_path / "cell.png"
+    draw(path, 1, side=400)
+    image = Source(path, "d").image
+
+    def vector(um: float | None) -> tuple[str, NDArray[np.float32]]:
+        facts = Facts(um_per_px=um, um_per_px_origin=None if um is None else "manifest")
+        ingest([Task(path=path, dataset="d", reader=Whole(), facts=facts)], encoder, sink)
+        ((id, (item, row)),) = stored(sink).items()
+        assert item.um_per_px == um
+        return id, np.frombuffer(row, np.float32)
+
+    with LibrarySink.open(Library.open(tmp_path / "library"), "cells", card) as sink:
+        whole, known, other = vector(None), vector(0.1), vector(0.125)
+
+    assert whole[0] == known[0] == other[0]
+    for (_, row), side in ((whole, 400), (known, 250), (other, 200)):
+        at = (400 - side) // 2
+        seen = image[at : at + side, at : at + side]
+        assert (row == encoder.embed([seen])[0]).all()

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from encoder.field_of_view import USUAL
 from ingest.samples.synthetic import Field, draw_field
 from ingest.smears.cells import CellKind, Found, FoundCell, Scale
 from ingest.smears.classical import Classical
 from ingest.smears.crops import FieldOfView, Smear, crops_of
-from ingest.sources.source import NOTHING, Facts, Source
+from ingest.smears.source import Measured
+from ingest.sources.marked import CropRule, Mark, Marked
+from ingest.sources.source import NOTHING, Facts, Source, Whole
 
 
 def cell(kind: CellKind, x: int, y: int, w: int, h: int) -> FoundCell:
@@ -136,3 +139,25 @@ def test_a_field_in_which_nothing_is_found_is_a_failure_with_a_reason(tmp_path: 
     plan = Smear(finder=Classical()).plan(source(tmp_path, empty), NOTHING)
     assert not plan.planned
     assert "found no white or red cell" in plan.failures[0].reason
+
+
+def test_a_scale_that_nobody_recorded_is_estimated_where_that_is_asked_for(tmp_path: Path) -> None:
+    drawn = draw_field(3, patient=1, width=640, height=480, um_per_px=0.1)
+    Image.fromarray(drawn.image).save(tmp_path / "field.png")
+    source = Source(tmp_path / "field.png", "d")
+    white = next(cell for cell in drawn.cells if cell.kind == "white")
+    boxed = Marked((Mark(*white.bbox),), CropRule(fields=USUAL))
+
+    (whole,) = Measured(Whole()).plan(source, NOTHING).planned
+    (cut,) = Measured(boxed).plan(source, NOTHING).planned
+    (known,) = Measured(Whole()).plan(source, Facts(um_per_px=0.2)).planned
+
+    assert whole.item.um_per_px == cut.item.um_per_px == pytest.approx(0.1, rel=0.1)
+    assert whole.item.um_per_px_origin == "estimate"
+    assert float(whole.notes["um_per_px spread"]) < 0.025
+    assert cut.item.bbox is not None
+    assert cut.item.bbox.w * cut.item.um_per_px == pytest.approx(25, abs=0.1)
+    assert (known.item.um_per_px, known.item.um_per_px_origin, known.notes) == (0.2, None, {})
+    Image.new("RGB", (300, 300), (230, 230, 235)).save(tmp_path / "glass.png")
+    (none,) = Measured(Whole()).plan(Source(tmp_path / "glass.png", "d"), NOTHING).planned
+    assert none.item.um_per_px is None

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from encoder.field_of_view import USUAL
 from ingest.sources.marked import CropError, CropRule, Mark, Marked, in_pixels, outside, square
 from ingest.sources.source import Facts, Source
 from search.schemas.items import Box
@@ -37,6 +38,13 @@ def field(folder: Path, wide: int = 100, high: int = 80) -> Source:
         (CropRule(point_px=70), None, None, 70),
         (CropRule(point_px=70), None, 100.0, 120),
         (CropRule(px=64, point_px=70), None, None, 64),
+        (CropRule(fields=USUAL), None, 100.0, 120),
+        (CropRule(fields=USUAL), 0.1, 100.0, 250),
+        (CropRule(fields=USUAL), 0.1, 170.0, 250),
+        (CropRule(fields=USUAL), 0.1, 75.0, 120),
+        (CropRule(fields=USUAL), 0.1, 400.0, 400),
+        (CropRule(fields=USUAL, px=70), 0.1, 100.0, 70),
+        (CropRule(fields=USUAL, point_px=70), 0.1, None, 70),
     ],
 )
 def test_the_first_size_that_is_given_counts(

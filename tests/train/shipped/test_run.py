@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from encoder import registry
+from encoder.field_of_view import USUAL
 from encoder.networks.lite import Conv, Lite
 from train.data.source import DataError
 from train.shipped import loop, start
@@ -88,6 +89,7 @@ def test_one_command_packs_trains_evaluates_and_writes_what_it_found(cells: Path
     encoder = registry.load(str(folder / "encoder"), device="cpu")
     assert encoder.card.fingerprint == record["fingerprint"]
     assert encoder.card.field_of_view_um == 23.0
+    assert encoder.card.fields_um == USUAL
     text = model_card(record, {"bmc left out": record})
     for part in ("## Trained on", "CC BY 4.0", "## Limits", "robustness index", "### bmc left out"):
         assert part in text
