@@ -34,7 +34,7 @@ def side_px(fields: FieldsUm, um_per_px: float, kind: CellKind | None = None) ->
         kind: Of the cell; one that is not known is taken for a nucleated one.
     """
     um = fields.red if kind == "red" else fields.white
-    return max(1, int(um / um_per_px + 0.5))
+    return max(1, int(min(um / um_per_px, 1e9) + 0.5))
 
 
 def kind_of_box(longest: float, um_per_px: float) -> CellKind:

@@ -151,7 +151,7 @@ def _shown(
     kind, sides = question.about.cell, (given.w, given.h)
     if question.crop is not None and kind is not None and fields is not None and um is not None:
         # A cell that is named: as an ingest cuts it, with what lies around the box too
-        side = min(side_px(fields, um, kind), max(*pixels.shape[:2], *sides))
+        side = min(side_px(fields, um, kind), max(min(pixels.shape[:2]), min(sides)))
         left, top, sides = (given.w - side) // 2, (given.h - side) // 2, (side, side)
     else:
         left, top, *rest = part_seen(sides, fields, um, kind)

@@ -28,6 +28,9 @@ from search.schemas.items import Item, source_id
 from search.schemas.questions import About, Question, Refinement
 from search.transforms.encoder import AdaptedEncoder
 
+MEASURED = 4_000_000
+"""A query of more pixels is not searched for red cells: it would keep a person waiting."""
+
 
 @dataclass
 class Query:
@@ -152,9 +155,14 @@ def view_for(context: Context, question: Question, pixels: RGB) -> View:
     Raises:
         BadQuestion: the crop does not lie on the picture.
     """
-    scaled = context.count(Filter(um_per_px_min=0.0))
-    estimate = context.estimate_scale if 2 * scaled > context.count() else None
-    return view_of(pixels, question, context.collection.card, estimate)
+    card = context.collection.card
+    may = (
+        card.fields_um is not None
+        and question.about.um_per_px is None
+        and pixels.shape[0] * pixels.shape[1] <= MEASURED
+        and 2 * context.count(Filter(um_per_px_min=0.0)) > context.count()
+    )
+    return view_of(pixels, question, card, context.estimate_scale if may else None)
 
 
 def _from_view(query: Query, context: Context, question: Question, view: View) -> None:

@@ -25,7 +25,13 @@ def test_one_cell_is_shown_at_one_size_however_wide_its_picture() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "um", "kind"),
-    [(None, 0.1, None), (FIELDS, None, None), (FIELDS, 0.06, None), (FIELDS, 0.01, "red")],
+    [
+        (None, 0.1, None),
+        (FIELDS, None, None),
+        (FIELDS, 0.06, None),
+        (FIELDS, 5e-324, None),
+        (FIELDS, 0.01, "red"),
+    ],
 )
 def test_nothing_is_cut_without_a_field_or_a_scale_or_where_there_is_no_more(
     fields: FieldsUm | None, um: float | None, kind: CellKind | None
