@@ -3,8 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from encoder import registry
+from encoder.contract import RGB
+from encoder.field_of_view import USUAL, looked_at
+from encoder.image import read_rgb
+from ingest.smears.finders import scale_of_picture
+from search.library.sources import crop
+from search.schemas.items import Box
+from train.data import datasets
 from train.data.datasets import Labelled
 from train.shipped.abroad import abroad, sites, zoomed, zooms
 
@@ -91,3 +99,28 @@ def test_the_agreement_over_zooms_is_of_the_voted_labels(
 
     assert found["agreement"] == {"0.75": 1.0, "1.33": 1.0}
     assert found["matched_cosine"] > 0.99
+
+
+@pytest.mark.data
+def test_the_same_cell_from_a_narrow_and_a_wide_crop_is_one_query(data_dir: Path) -> None:
+    encoder, rows = registry.load("hemaseek-s", device="cpu"), slice(0, 300, 25)
+    cells = datasets.bccd(data_dir / "bccd")
+    seen: dict[float, list[RGB]] = {1.5: [], 2.6: []}
+    for path, square in zip(cells.paths[rows], cells.squares[rows], strict=True):
+        field = read_rgb(path)
+        found = scale_of_picture(field)
+        assert square is not None
+        if found is None:
+            continue
+        x, y, side = square
+        for share, pictures in seen.items():
+            box = round(side / 1.5 * share)
+            left, top = round(x + (side - box) / 2), round(y + (side - box) / 2)
+            picture = crop(field, Box(x=left, y=top, w=box, h=box))
+            pictures.append(looked_at(picture, USUAL, found[0]))
+    narrow, wide = encoder.embed(seen[1.5]), encoder.embed(seen[2.6])
+
+    cosines = narrow @ wide.T
+    assert len(narrow) >= 9
+    assert np.median(cosines.diagonal()) >= 0.9
+    assert (cosines.argmax(axis=1) == np.arange(len(narrow))).mean() >= 0.9
