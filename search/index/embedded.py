@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ import qdrant_edge as engine
 
 from encoder.card import EncoderCard
 from search.disk.closing import Closing
+from search.disk.space import need_room
 from search.errors import CollectionExists, NoSuchCollection
 from search.index.contract import (
     BATCH,
+    MANY_POINTS,
     BuildReport,
     IndexSettings,
     Page,
@@ -31,6 +34,7 @@ from search.index.contract import (
     is_id,
     mixed,
     need_same_encoder,
+    scroll_all,
 )
 from search.index.engine import (
     ShardQuery,
@@ -41,6 +45,7 @@ from search.index.engine import (
     stored_of,
     sweep_shards,
 )
+from search.index.lists import Candidates, Lists
 from search.index.manifest import Manifest
 from search.index.payload import to_payload
 from search.index.recall import gauge
@@ -72,6 +77,11 @@ class EdgeStore(Closing):
         self.folder = folder
         self._building = Lock()
         self._shard = OpenShard(folder, manifest)
+        self._lists = Lists.open(folder, self._shard.points)
+        self._since: set[str] | None = None
+        """Ids written since new lists are being made; `None` while none are."""
+        self._always: tuple[frozenset[str] | None, Any] = (None, None)
+        """What changed since the lists were made, and the engine's condition on it."""
 
     @classmethod
     def create(
@@ -138,7 +148,7 @@ class EdgeStore(Closing):
                 for at, row in zip(part, rows[part].tolist(), strict=True)
             ]
             with self._shard.turn() as shard:
-                self._shard.note(items[at].id for at in part)
+                self._note([items[at].id for at in part])
                 shard.update(engine.UpdateOperation.upsert_points(points))
 
     def nearest(
@@ -164,19 +174,25 @@ class EdgeStore(Closing):
     ) -> list[list[Hit]]:
         """See `Store.nearest_batch`."""
         checked_count("k", k)
-        rows = checked_vectors(vectors, self.card.dim).tolist()
+        rows = checked_vectors(vectors, self.card.dim)
         excludes = exclusions(exclude, len(rows))
         met = conditions(where)
+        lists = None if exact else self._lists
+        if lists is not None and not lists.answers(k, where):
+            lists = None
         apart = mixed(where)
-        exact = exact or (apart and self._leaves_few(met))
+        exact = exact or (lists is None and apart and self._leaves_few(met))
         hits: list[list[Hit]] = []
         for start in range(0, len(rows), TURN):
-            queries = [
-                ShardQuery(row, filter_of(met, conditions(without)), self.settings, exact, apart)
-                for row, without in zip(
-                    rows[start : start + TURN], excludes[start : start + TURN], strict=True
-                )
-            ]
+            queries = []
+            for row, without in zip(
+                rows[start : start + TURN], excludes[start : start + TURN], strict=True
+            ):
+                filter = filter_of(met, conditions(without))
+                query = ShardQuery(row.tolist(), filter, self.settings, exact, apart)
+                if lists is not None:
+                    query = self._among(query, lists, lists.candidates(row, k, where, without))
+                queries.append(query)
             batch = engine.QueryBatchRequest([query.request(k + 1) for query in queries])
             with self._shard.turn() as shard:
                 found = shard.query_batch(batch)
@@ -237,7 +253,7 @@ class EdgeStore(Closing):
             part = known[start : start + BATCH]
             with self._shard.turn() as shard:
                 there = [record.id for record in shard.retrieve(part, False, False)]
-                self._shard.note(str(id) for id in there)
+                self._note([str(id) for id in there])
                 if there:
                     shard.update(engine.UpdateOperation.delete_points(there))
             gone += len(there)
@@ -247,7 +263,8 @@ class EdgeStore(Closing):
         """See `Store.build`.
 
         Where few vectors are without a graph there is nothing to make: they are all compared.
-        `ef` is raised until the recall is enough, and is kept with the collection.
+        `ef` is raised until the recall is enough, and is kept with the collection. Many points are
+        put into lists too (`search.index.lists`), of which as many are visited as recall takes.
         """
         began = perf_counter()
         with self._building:
@@ -259,16 +276,68 @@ class EdgeStore(Closing):
                 return BuildReport(
                     info.points_count, seconds, recall=1, filtered_recall=1, sample=0
                 )
-            return gauge(self, self.settings.ef, self._widen, began)
+            many, lists = info.points_count >= MANY_POINTS, self._lists
+            if lists is None or lists.worn or not many:
+                self._drop_lists()
+                report = gauge(self, self.settings.ef, self._widen, began)
+                if not many:
+                    return report
+                lists = self._make_lists(info.points_count)
+            return replace(gauge(self, lists.visit, lists.widen, began), ef=None)
 
     def flush(self) -> None:
         """See `Store.flush`."""
         with self._shard.turn() as shard:
             shard.flush()
+            if self._lists is not None:
+                self._lists.flush()
 
     def close(self) -> None:
         """See `Store.close`."""
         self._shard.close()
+        if self._lists is not None:
+            self._lists.close()
+
+    def _note(self, ids: Sequence[str]) -> None:
+        """Points are written or removed: what is being built has to catch up with them."""
+        self._shard.note(ids)
+        if self._lists is not None:
+            self._lists.note(ids)
+        if self._since is not None:
+            self._since.update(ids)
+
+    def _among(self, query: ShardQuery, lists: Lists, near: Candidates) -> ShardQuery:
+        """A query of the candidates, and of all that was written since the lists were made."""
+        changed = lists.changed
+        if self._always[0] is not changed:
+            self._always = (changed, engine.HasIdCondition(set(changed)))
+        among = [engine.HasIdCondition(set(near.ids))] + [self._always[1]] * bool(changed)
+        return replace(query, among=tuple(among), whole=near.whole)
+
+    def _drop_lists(self) -> None:
+        """Answer without lists from now on."""
+        if self._lists is not None:
+            with self._shard.turn():
+                dropped, self._lists = self._lists, None
+                dropped.close()
+            shutil.rmtree(dropped.folder)
+
+    def _make_lists(self, points: int) -> Lists:
+        """Lists of everything stored, while others ask and write."""
+        need_room(self.folder, 3 * points * self.card.dim)
+        with self._shard.turn():
+            self._since = set()
+        try:
+            made = Lists.make(self.folder, scroll_all(self), self.card.dim)
+            with self._shard.turn():
+                made.note(self._since)
+                made.take_place()
+                before, self._lists = self._lists, made
+            if before is not None:
+                before.close()
+            return made
+        finally:
+            self._since = None
 
     def _leaves_few(self, met: list[Any]) -> bool:
         """Whether comparing all that a mixed filter leaves is quicker than a walk past the rest."""

@@ -30,9 +30,17 @@ class ShardQuery:
     exact: bool
     mixed: bool = False
     """Whether the filter has no graph of its own; see `search.index.contract.mixed`."""
+    among: tuple[Any, ...] = ()
+    """Conditions on ids, one of which must be met; these are compared, and no others."""
+    whole: bool = False
+    """Whether nothing but `among` meets the filter."""
 
     def request(self, limit: int) -> Any:
         """As the engine takes it."""
+        if self.among:
+            some = engine.Filter(should=list(self.among))
+            only = filter_of([some, self.filter] if self.filter else [some], [])
+            return replace(self, filter=only, among=(), exact=True).request(limit)
         rescored = None
         if self.settings.quantize != "none":
             rescored = engine.QuantizationSearchParams(
@@ -52,10 +60,11 @@ class ShardQuery:
         )
 
     def hits(self, shard: Any, k: int, points: Sequence[Any]) -> list[Hit]:
-        """The hits; where a walk of the graph found fewer than `k`, everything is compared."""
-        query = self
-        if len(points) < k and not self.exact:
-            query = replace(self, exact=True)
+        """The hits; where a walk or a comparison of some found too few, everything is compared."""
+        everything = replace(self, among=(), exact=True)
+        query = everything if self.among else self
+        if len(points) < k and not (self.exact or self.whole):
+            query = everything
             points = shard.query(query.request(k + 1))
         return first_in_order(
             hits_of(points), k, lambda more: hits_of(shard.query(query.request(more)))

@@ -43,6 +43,11 @@ class OpenShard(Closing):
         self._engine: Any = load_shard(folder / manifest.shard)
         self._closed = False
 
+    @property
+    def points(self) -> int:
+        """How many it holds."""
+        return int(self._engine.info().points_count)
+
     @contextmanager
     def turn(self) -> Iterator[Any]:
         """The engine's shard, for one thread at a time.

@@ -1,0 +1,297 @@
+"""Cells in lists of like ones, a byte for each number: candidates of a search under any filter.
+
+An inverted file (Jegou, Douze and Schmid 2011) over rows of bytes. A walk of a graph that has to
+look past what a filter drops takes the longer the more it drops; here a filter is a set of rows,
+and the nearest lists are compared until enough of those rows were. The lists only propose: the
+engine compares the candidates again, by their vectors and by what the items say now.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from uuid import UUID, uuid4
+
+import numpy as np
+import simsimd
+from numpy.typing import NDArray
+
+from search.disk.atomic import write_durably
+from search.disk.closing import Closing
+from search.index.clusters import Codes, assigned, find_centres, in_bytes
+from search.index.columns import Columns, ColumnsBuilder, Rows
+from search.index.contract import Stored, Vectors
+from search.schemas.filters import Filter
+
+FORMAT = 1
+FOLDER = "lists"
+FIRST_VISIT = 50
+"""Lists of a thousand that a search looks into at first; a build raises it until recall is
+enough."""
+ENOUGH_ROWS = 0.4
+"""Under a filter, lists are visited until so many rows that meet it were compared, as a part of
+the rows that a search without one compares."""
+MOST_CHANGED = 2_000
+"""Items written or removed since the lists were made, beyond which they are not used: each of them
+is a candidate of every search."""
+CANDIDATES = 128
+"""Rows that the engine compares again, at least."""
+FOR_EACH = 4
+"""Rows that the engine compares again for each wanted neighbour, where those are more."""
+MOST_CANDIDATES = 1_000
+CHUNK = 2_048
+"""Rows gathered at once: they stay in the processor's cache."""
+KEPT_FILTERS = 16
+"""Filters whose rows are remembered, 4 bytes a row."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What may be the nearest."""
+
+    ids: list[str]
+    whole: bool
+    """Whether they are all that meet the filter."""
+
+
+class Lists(Closing):
+    """Lists in a folder, beside the engine's points."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `make` or `open`."""
+        facts = json.loads((folder / "lists.json").read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise ValueError(f"{folder} has format {facts['format']}, expected {FORMAT}")
+        self.folder = folder
+        self.visit = int(facts["visit"])
+        """Lists of a thousand that a search looks into."""
+        self._codes: Codes = np.load(folder / "codes.npy", mmap_mode="r")
+        self._ids: NDArray[np.uint8] = np.load(folder / "ids.npy", mmap_mode="r")
+        with np.load(folder / "rest.npz") as rest:
+            self._scales: NDArray[np.float32] = rest["scales"]
+            self._centres: Vectors = rest["centres"]
+            self._starts: NDArray[np.int64] = rest["starts"]
+            words = {name: rest[f"word {name}"] for name in facts["values"]}
+            numbers = {name: rest[f"number {name}"] for name in facts["numbers"]}
+        self._columns = Columns(words, facts["values"], numbers)
+        noted = (folder / "changed").read_bytes()
+        ends = range(16, len(noted) + 1, 16)  # one that was cut short was never acknowledged
+        self.changed = frozenset(str(UUID(bytes=noted[end - 16 : end])) for end in ends)
+        """Items written or removed since: always candidates."""
+        self._log = (folder / "changed").open("ab", buffering=0)
+        self._kept: OrderedDict[Filter, NDArray[np.int32]] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        """Items in the lists, as they were when these were made."""
+        return len(self._ids)
+
+    @classmethod
+    def open(cls, within: Path, points: int) -> Lists | None:
+        """The lists of a store, or `None` where there are none that fit it: a build makes them.
+
+        Args:
+            within: Folder of the store.
+            points: How many it holds.
+        """
+        for left in within.glob(f"{FOLDER}-*"):
+            shutil.rmtree(left)
+        try:
+            lists = cls(within / FOLDER)
+        except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: they are derived
+            return None
+        if abs(points - len(lists)) <= len(lists.changed):
+            return lists
+        lists.close()
+        return None
+
+    @classmethod
+    def make(cls, within: Path, stored: Iterable[Stored], dim: int) -> Lists:
+        """Lists of everything stored, which `take_place` puts where `open` looks."""
+        folder = within / f"{FOLDER}-{uuid4().hex[:8]}"
+        folder.mkdir()
+        columns, ids, scales = _unsorted(folder / "unsorted", stored)
+        codes: Codes = np.memmap(folder / "unsorted", np.int8, "r").reshape(-1, dim)
+        centres = find_centres(codes, max(1, round(len(codes) ** 0.5)))
+        of = assigned(codes, centres)
+        order = np.argsort(of, kind="stable")
+        _write_sorted(folder / "codes.npy", codes, order)
+        (folder / "unsorted").unlink()
+        np.save(folder / "ids.npy", ids[order])
+        table = columns.columns(order)
+        arrays: dict[str, NDArray[Any]] = {
+            "scales": scales[order],
+            "centres": centres,
+            "starts": np.searchsorted(of[order], np.arange(len(centres) + 1)),
+        }
+        arrays |= {f"word {name}": column for name, column in table.words.items()}
+        arrays |= {f"number {name}": column for name, column in table.numbers.items()}
+        np.savez(folder / "rest.npz", allow_pickle=False, **arrays)
+        (folder / "changed").touch()
+        facts = {"format": FORMAT, "visit": FIRST_VISIT, "values": table.values}
+        facts["numbers"] = list(table.numbers)
+        write_durably(folder / "lists.json", json.dumps(facts).encode())
+        return cls(folder)
+
+    def take_place(self) -> None:
+        """Go where `open` looks."""
+        place = self.folder.with_name(FOLDER)
+        if place.exists():
+            shutil.rmtree(place)
+        self.folder = self.folder.rename(place)
+
+    def widen(self, visit: int) -> None:
+        """Look into so many lists of a thousand from now on."""
+        path = self.folder / "lists.json"
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        write_durably(path, json.dumps({**facts, "visit": visit}).encode())
+        self.visit = visit
+
+    def note(self, ids: Iterable[str]) -> None:
+        """Items are about to be written or removed: from now on they are candidates always."""
+        new = set(ids) - self.changed
+        if new and len(self.changed) <= MOST_CHANGED:
+            self._log.write(b"".join(UUID(id).bytes for id in sorted(new)))
+            self.changed |= new
+
+    @property
+    def worn(self) -> bool:
+        """Whether so much has changed that a build should make them anew."""
+        return len(self.changed) > MOST_CHANGED // 4
+
+    def answers(self, k: int, where: Filter | None) -> bool:
+        """Whether a search for `k` under a filter can be answered from the lists."""
+        known = where is None or self._columns.knows(where)
+        return known and len(self.changed) <= MOST_CHANGED and _wanted(k) <= MOST_CANDIDATES
+
+    def candidates(
+        self, row: Vectors, k: int, where: Filter | None, exclude: Filter | None
+    ) -> Candidates:
+        """Items among which the `k` nearest that meet `where` and not `exclude` are to be found.
+
+        Args:
+            row: The query; length dim.
+            k: How many are wanted.
+            where: One that `answers` is true of.
+            exclude: What it says of ids, and of fields without a column, is left to the engine.
+        """
+        lists = np.argsort(-(self._centres @ row))
+        met = None if where is None or where.empty else self._rows(where)
+        starts = self._starts if met is None else np.searchsorted(met, self._starts)
+        shut_out = self._columns.known(exclude)
+        share = min(1.0, self.visit / 1000)
+        enough = ENOUGH_ROWS * share * len(self) if met is not None or shut_out else 0.0
+        reached = np.cumsum((starts[1:] - starts[:-1])[lists])
+        last = max(round(share * len(lists)), int(np.searchsorted(reached, enough)) + 1, 1)
+        code, _ = in_bytes(row[None])
+        found: list[tuple[Rows, NDArray[np.float32]]] = []
+        first = compared = 0
+        while first < len(lists) and (not first or compared < enough):
+            for part in _stretches(met, starts, lists[first:last]):
+                kept = part if shut_out is None else self._columns.without(shut_out, part)
+                found.append((kept, self._compared(code, kept)))
+                compared += len(found[-1][1])
+            first, last = last, 2 * last
+        best, whole = _best(found, _wanted(k))
+        ids = [str(UUID(bytes=id.tobytes())) for id in self._ids[best]]
+        return Candidates(ids, whole and first >= len(lists))
+
+    def flush(self) -> None:
+        """Make durable what was noted."""
+        os.fsync(self._log.fileno())
+
+    def close(self) -> None:
+        """Release the file of what has changed; safe to call twice."""
+        self._log.close()
+
+    def _rows(self, where: Filter) -> NDArray[np.int32]:
+        """The rows that meet a filter, in order; remembered for the next search under it."""
+        with self._lock:
+            if (rows := self._kept.pop(where, None)) is not None:
+                self._kept[where] = rows
+                return rows
+        rows = np.flatnonzero(self._columns.meets(where, slice(None))).astype(np.int32)
+        with self._lock:
+            self._kept[where] = rows
+            while len(self._kept) > KEPT_FILTERS:
+                self._kept.popitem(last=False)
+        return rows
+
+    def _compared(self, code: Codes, rows: Rows) -> NDArray[np.float32]:
+        """Cosines of a query's bytes (1 x dim) with some rows, up to a factor."""
+        if isinstance(rows, slice):
+            scores = _dots(code, self._codes[rows])
+            scores *= self._scales[rows]
+            return scores
+        parts = [
+            _dots(code, np.take(self._codes, rows[at : at + CHUNK], axis=0))
+            for at in range(0, len(rows), CHUNK)
+        ]
+        scores = np.concatenate([*parts, np.empty(0, np.float32)])
+        scores *= self._scales[rows]
+        return scores
+
+
+def _wanted(k: int) -> int:
+    return max(CANDIDATES, FOR_EACH * (k + 1))
+
+
+def _dots(code: Codes, codes: Codes) -> NDArray[np.float32]:
+    if not len(codes):
+        return np.empty(0, np.float32)
+    dots: NDArray[np.float64] = np.asarray(simsimd.cdist(code, codes, metric="dot"))[0]
+    return dots.astype(np.float32)
+
+
+def _stretches(
+    met: NDArray[np.int32] | None, starts: NDArray[np.int64], lists: NDArray[np.int64]
+) -> Iterator[Rows]:
+    """The rows of some lists: each a stretch, or together those that meet a filter."""
+    ends = [(int(starts[one]), int(starts[one + 1])) for one in lists]
+    if met is None:
+        yield from (slice(start, end) for start, end in ends)
+    else:
+        yield np.concatenate([met[start:end] for start, end in ends])
+
+
+def _best(
+    found: list[tuple[Rows, NDArray[np.float32]]], wanted: int
+) -> tuple[NDArray[np.int64], bool]:
+    """The rows with the highest scores, and whether those are all."""
+    scores = np.concatenate([score for _, score in found])
+    rows = np.concatenate(
+        [np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows for rows, _ in found]
+    )
+    if len(rows) <= wanted:
+        return rows.astype(np.int64), True
+    return rows[np.argpartition(scores, -wanted)[-wanted:]].astype(np.int64), False
+
+
+def _unsorted(
+    path: Path, stored: Iterable[Stored]
+) -> tuple[ColumnsBuilder, NDArray[np.uint8], NDArray[np.float32]]:
+    """Write the bytes of every vector as they come; what the items say, their ids and scales."""
+    columns, ids, scales, rest = ColumnsBuilder(), bytearray(), [], iter(stored)
+    with path.open("wb") as file:
+        while part := list(islice(rest, CHUNK)):
+            columns.add([one.item for one in part])
+            ids += b"".join(UUID(one.item.id).bytes for one in part)
+            codes, scale = in_bytes(np.stack([one.vector for one in part]))
+            file.write(codes.tobytes())
+            scales.append(scale)
+    return columns, np.frombuffer(ids, np.uint8).reshape(-1, 16), np.concatenate(scales)
+
+
+def _write_sorted(path: Path, codes: Codes, order: NDArray[np.int64]) -> None:
+    made = np.lib.format.open_memmap(path, "w+", np.int8, codes.shape)
+    for at in range(0, len(order), CHUNK):
+        made[at : at + CHUNK] = codes[order[at : at + CHUNK]]
+    made.flush()
