@@ -29,6 +29,19 @@ def test_an_address_names_the_search_that_made_it(search: Searching) -> None:
     assert Searching.of_address(search.address()) == search
 
 
+def test_a_scale_that_was_estimated_and_a_cell_that_was_found_go_into_the_question() -> None:
+    found = WHOLE.model_copy(update={"um_estimated": True, "um_spread": 0.01, "cell": "red"})
+    about = found.question().about
+
+    assert (about.um_per_px, about.um_per_px_origin, about.um_per_px_spread) == (
+        0.2, "estimate", 0.01,
+    )  # fmt: skip
+    assert about.cell == "red"
+    assert found.model_copy(update={"crop": None}).question().about.cell is None
+    assert WHOLE.question().about.um_per_px_origin is None
+    assert Searching.of_address(found.address()) == found
+
+
 def test_the_patient_never_becomes_part_of_an_address() -> None:
     search = Searching(item=ID, patient="P-17")
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 from live import REPOSITORY, Live
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
 from search.schemas.explanations import ExplainMap, MapCheck
 from search.schemas.questions import Question
-from ui.look.overlays import checked, heat
+from ui.look.overlays import SIDE, checked, heat
 
 SCRIPT = "from ui.screens import compare\ncompare.show()"
 
@@ -149,6 +153,16 @@ def test_a_map_is_shown_with_its_check_against_random_maps() -> None:
         "insertion 0.80, deletion 0.20; difference +0.60, best of random maps +0.30"
     )
     assert heat(found).startswith("data:image/png;base64,")
+
+
+def test_a_map_of_a_part_of_a_picture_lies_over_that_part() -> None:
+    found = ExplainMap(kind="causal", of=None, values=((1.0, 1.0), (1.0, 1.0)), check=None)
+
+    content = b64decode(heat(found, (0.25, 0.25, 0.5, 0.5)).partition(",")[2])
+    alpha = np.asarray(Image.open(BytesIO(content)))[..., 3]
+
+    assert alpha[SIDE // 4 : 3 * SIDE // 4, SIDE // 4 : 3 * SIDE // 4].min() > 150
+    assert alpha.astype(bool).mean() == 0.25
 
 
 def test_the_components_scripts_are_part_of_the_package() -> None:
