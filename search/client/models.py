@@ -11,6 +11,9 @@ from search.schemas.cases import GroupsAnswer, GroupsQuestion, Timeline
 from search.schemas.mil import MilAnswer, MilModel, MilPlan, MilQuestion
 from search.schemas.versions import ENDED, JobRecord
 
+FIELD_S = 300
+"""Seconds that the cells of one field may take."""
+
 
 class ModelCalls(Transport):
     """Part of `search.client.client.Client`."""
@@ -67,6 +70,14 @@ class ModelCalls(Transport):
         """Apply a case model to a stored case, or to uploaded cells."""
         files = [("images", image) for image in images]
         return self._post(MilAnswer, f"/v1/collections/{collection}/mil/predict", question, files)
+
+    def predict_fields(
+        self, collection: str, question: MilQuestion, fields: Sequence[bytes | Path]
+    ) -> MilAnswer:
+        """Apply a case model to smear fields of one case, whose cells are found."""
+        path = f"/v1/collections/{collection}/mil/predict/fields"
+        files = [("fields", field) for field in fields]
+        return self._post(MilAnswer, path, question, files, timeout=FIELD_S * len(fields))
 
     def timeline(self, collection: str, patient: str) -> Timeline:
         """The cases of one patient in order of date."""

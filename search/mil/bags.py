@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
 
 import numpy as np
 
+from search.cases.represented import NOT_WHITE
 from search.errors import BadQuestion, NoSuchCase
 from search.index.contract import Vectors, scroll_all
 from search.library.collection import Collection
+from search.library.contents import shard_files
+from search.library.shards import Shard
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.questions import BagField
@@ -42,7 +47,11 @@ class StoredBag:
 
 
 def stored_bags(
-    collection: Collection, by: BagField, where: Filter, cells: int
+    collection: Collection,
+    by: BagField,
+    where: Filter,
+    cells: int,
+    left_out: Callable[[str], bool] = lambda id: False,
 ) -> dict[str, StoredBag]:
     """Every stored bag by name, each with its first cells in order of id.
 
@@ -53,11 +62,12 @@ def stored_bags(
         by: What makes a bag.
         where: Conditions on the cells.
         cells: Of each bag, at most.
+        left_out: Which items are left out, by id.
     """
     found: dict[str, StoredBag] = {}
     for one in scroll_all(collection.store, None if where.empty else where):
         name = getattr(one.item, by)
-        if name is None:
+        if name is None or left_out(one.item.id):
             continue
         bag = found.setdefault(name, StoredBag(name))
         if len(bag.items) < cells:
@@ -68,10 +78,27 @@ def stored_bags(
     return found
 
 
+def finder_kinds(collection: Collection) -> dict[str, str]:
+    """What a finder of cells took items for (white, red, platelet), by id; others are not in it."""
+    found: dict[str, str] = {}
+    for name in shard_files(collection.folder / "shards"):
+        shard = Shard(collection.folder / "shards" / name, collection.base, collection.adaptation)
+        if not shard.tombstone:
+            for (id, _), notes in zip(shard.digests(), shard.notes(), strict=True):
+                if "cell" in notes:
+                    found[str(UUID(bytes=id))] = notes["cell"]
+    return found
+
+
 def stored_bag(
-    collection: Collection, by: BagField, value: str, where: Filter, cells: int
+    collection: Collection,
+    by: BagField,
+    value: str,
+    where: Filter,
+    cells: int,
+    found: Literal["all", "white"] = "all",
 ) -> StoredBag:
-    """One stored bag.
+    """One stored bag; `found` as in `search.schemas.mil.MilPlan`.
 
     Raises:
         NoSuchCase: no item belongs to it.
@@ -79,13 +106,18 @@ def stored_bag(
     """
     own = Filter.model_validate({by: (value,)})
     both = where.both(own)
-    bags = {} if both is None else stored_bags(collection, by, both, cells)
+
+    def left_out(id: str) -> bool:
+        entry = collection.rows.entry(id) if found == "white" else None
+        return entry is not None and entry.notes.get("cell") in NOT_WHITE
+
+    bags = {} if both is None else stored_bags(collection, by, both, cells, left_out)
     if value not in bags:
         if not collection.store.count(own):
             raise NoSuchCase(by, value, collection.name)
         raise BadQuestion(
             f"{by} {value!r} has no cell of those that this model looks at "
-            f"({where.model_dump_json(exclude_defaults=True)})"
+            f"({found} cells, {where.model_dump_json(exclude_defaults=True)})"
         )
     return bags[value]
 

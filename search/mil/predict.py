@@ -159,7 +159,7 @@ def _cells(
     if question.case is not None:
         if images or question.items or question.vectors:
             raise BadQuestion("send one of a case, items, vectors and images, not several")
-        bag = stored_bag(collection, by, question.case, plan.where, plan.cells)
+        bag = stored_bag(collection, by, question.case, plan.where, plan.cells, plan.found)
         known = all(item.patient is not None for item in bag.items)
         patients = {*bag.patients} or {alone(bag.name)}
         return _Cells(bag.vectors, bag.items, patients, known, bag.complete)

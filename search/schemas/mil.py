@@ -10,11 +10,12 @@ from search.schemas.answers import Exclusion
 from search.schemas.cases import WORDS, Value
 from search.schemas.evaluations import Span
 from search.schemas.filters import Filter
-from search.schemas.items import DISCLAIMER, Item, ItemId, Record, Text
+from search.schemas.items import DISCLAIMER, Box, Item, ItemId, Record, Text
 from search.schemas.questions import About, BagField
 
 Pooling = Literal["abmil", "abmil_gated", "clam_sb", "transmil", "mean", "max"]
 Task = Literal["class", "survival"]
+CellKind = Literal["white", "red", "platelet"]
 Factor = Literal["focus", "brightness", "hue", "saturation", "cells", "size"]
 FACTORS: tuple[Factor, ...] = ("focus", "brightness", "hue", "saturation", "cells", "size")
 LABEL = WORDS[0]
@@ -35,6 +36,8 @@ class MilPlan(Record):
     """What makes a bag: a case; a patient; or a source, which for tiles is a slide."""
     where: Filter = Filter()
     """Conditions on the cells that it looks at, in training and later."""
+    found: Literal["all", "white"] = "all"
+    """`white`: without cells that a finder of cells took for red cells or platelets."""
     task: Task = "class"
     """`class`: a label of each case. `survival`: the order in which events come."""
     label: Text = LABEL
@@ -137,6 +140,8 @@ class MilModel(Record):
     threshold: float
     """Probability below which it is not sure; above 1 where no answer is sure enough."""
     notes: tuple[str, ...]
+    kinds: tuple[CellKind, ...] = ()
+    """What a finder of cells took the cells for that it was trained on, where one found them."""
     stale: bool = False
     """Whether the collection has been written to since."""
     disclaimer: str = DISCLAIMER
@@ -175,6 +180,10 @@ class MilCell(Record):
     """Its position: of the images, vectors or items; in a stored case, in order of id."""
     item: Item | None
     """Where it is stored."""
+    field: int | None = None
+    """Of uploaded fields: which of them it was found in, from 0."""
+    box: Box | None = None
+    """The square that was cut around it, in pixels of that field."""
     attention: Share
     """How much a network looked at it; all of a case add up to 1."""
     effect: float | None = None

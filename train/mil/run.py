@@ -7,20 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from search.cases.represented import NOT_WHITE
 from search.errors import BadQuestion
 from search.library.collection import Collection
 from search.library.contents import content_digest
 from search.library.versions import now
-from search.mil.bags import StoredBag, mean_rows, patient_of, stored_bags
+from search.mil.bags import StoredBag, finder_kinds, mean_rows, patient_of, stored_bags
 from search.mil.models import Seen, Trained
 from search.schemas.cases import Value
-from search.schemas.mil import FACTORS, Factor, MilModel, MilPlan
+from search.schemas.mil import FACTORS, CellKind, Factor, MilModel, MilPlan
 from train.mil.factors import of_cell
 from train.mil.fit import Cases, Fitted, fit
 from train.mil.scores import Judged, judged, judged_survival
@@ -88,7 +89,10 @@ def gather(collection: Collection, plan: MilPlan) -> Gathered:
         CannotTrain: fewer than two classes with two patients each, or no events.
         BadQuestion: a case of several patients.
     """
-    bags = stored_bags(collection, plan.by, plan.where, plan.cells)
+    kinds = finder_kinds(collection) if plan.found == "white" else {}
+    bags = stored_bags(
+        collection, plan.by, plan.where, plan.cells, lambda id: kinds.get(id) in NOT_WHITE
+    )
     if plan.task == "survival":
         return _with_times(collection, plan, bags)
     found = {
@@ -263,8 +267,16 @@ def _assembled(
         temperature=found.temperature,
         threshold=found.threshold,
         notes=(*notes, *found.notes),
+        kinds=_kinds(collection, gathered),
     )
     return Trained(card, fitted.networks, seen, means)
+
+
+def _kinds(collection: Collection, gathered: Gathered) -> tuple[CellKind, ...]:
+    """What a finder took the cells for that a model is trained on."""
+    kinds = finder_kinds(collection)
+    seen = {kinds.get(item.id) for bag in gathered.bags for item in bag.items}
+    return tuple(one for one in get_args(CellKind) if one in seen)
 
 
 def _far(means: NDArray[np.float32], patients: NDArray[np.str_]) -> float:

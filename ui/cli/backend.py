@@ -125,6 +125,15 @@ class Local:
         trained = self.service.models.open(question.model, collection)
         return predict(self.service.context(collection), trained, question, images)
 
+    def predict_fields(
+        self, collection: str, question: MilQuestion, fields: Sequence[bytes]
+    ) -> MilAnswer:
+        """Apply a case model to smear fields of one case."""
+        from ingest.routes.case_models import of_fields
+
+        trained = self.service.models.open(question.model, collection)
+        return of_fields(self.service.context(collection), trained, question, fields)
+
     def calibrate(self, plan: CalibrationPlan, collection: str) -> Calibration:
         """Fit the calibration of a collection."""
         return self.service.context(collection).calibrate(plan)

@@ -44,6 +44,7 @@ def application(settings: Settings) -> FastAPI:
     from train.mil import routes as training
 
     try:
+        from ingest.routes import case_models as case_model_routes
         from ingest.routes import deepzoom as deepzoom_routes
         from ingest.routes import finder as finder_routes
         from ingest.slides.rereading import Rereader
@@ -58,6 +59,7 @@ def application(settings: Settings) -> FastAPI:
         routers=[
             deepzoom_routes.deepzoom_router(reader.close, folders),
             finder_routes.router,
+            case_model_routes.router,
             training.router,
         ],
         models=finder_routes.MODELS,

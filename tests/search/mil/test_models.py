@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from search.library.library import Library
 from search.library.shards import Entry
 from search.maintenance.snapshots import restore, snapshot
 from search.mil.models import Models
+from search.mil.predict import predict
 from search.schemas.cases import CaseChange, CaseRecordsWanted
 from search.schemas.items import Item, item_id
+from search.schemas.mil import MilPlan, MilQuestion
 from search.service import Service
 from train.mil import routes
+from train.mil.run import train
 
 CASES = 30
 PLAN = {"epochs": 25, "folds": 3, "lr": 0.01, "name": "marrow", "accuracy": 0.8}
@@ -222,6 +226,32 @@ def test_damaged_weights_are_refused_and_a_deleted_model_is_gone(
     assert gone.status_code == 200
     assert again.status_code == 404
     assert not path.parent.exists()
+
+
+def test_a_model_of_white_cells_leaves_out_what_a_finder_took_for_red_ones(
+    tmp_path: Path,
+) -> None:
+    entries = [
+        replace(one, notes={"cell": "white" if at % 4 else "red"})
+        for at, one in enumerate(_entries())
+    ]
+    service = random_service(tmp_path, entries)
+    try:
+        cells = service.collection("cells")
+        values = {f"C{at:02d}": {"sick": "yes" if at % 2 else "no"} for at in range(CASES)}
+        plan = MilPlan(label="sick", values=values, found="white", pooling="mean", epochs=2)
+        made = train(cells, plan)
+
+        assert (made.card.cells, made.card.kinds) == (6 * CASES, ("white",))
+        card = service.models.keep(made)
+        answer = predict(
+            service.context("cells"),
+            service.models.open(card.id, "cells"),
+            MilQuestion(model=card.id, case="C03"),
+        )
+        assert answer.looked_at == 6
+    finally:
+        service.close()
 
 
 def test_a_snapshot_has_the_models_and_brings_them_back_once(

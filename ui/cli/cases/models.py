@@ -52,6 +52,9 @@ class Plan:
         ),
     ] = None
     where: Where = None
+    white: Annotated[
+        bool, typer.Option("--white", help="Leave out what a finder took for red cells.")
+    ] = False
     folds: Annotated[int, typer.Option(min=2, max=20, help="Parts by patient.")] = 5
     epochs: Annotated[int, typer.Option(min=1, max=1000, help="Most passes.")] = 60
     cells: Annotated[int, typer.Option(min=1, max=2000, help="Most cells of a case.")] = 500
@@ -84,8 +87,10 @@ def train(
     facts = vars(plan) | {
         "where": conditions(plan.where),
         "factors": plan.factors or (),
+        "found": "white" if plan.white else "all",
         "values": {} if values is None else _values(values),
     }
+    del facts["white"]
     wanted = MilPlan.model_validate(facts)
     with serving(settings) as backend:
         card = backend.trained_model(settings.collection, wanted, _progress)
@@ -123,7 +128,7 @@ def predict(
     ] = None,
     field: Annotated[
         list[Path] | None,
-        typer.Option("--field", help="A smear field of a new case, whose white cells are found."),
+        typer.Option("--field", help="A smear field of a new case, whose cells are found."),
     ] = None,
     patient: Annotated[
         str | None, typer.Option(help="Pseudonym of a new case's patient, as the library has it.")
@@ -147,9 +152,10 @@ def predict(
     from ui.cli.output import for_people
 
     settings = settings_for(library=library, collection=collection)
+    if field and (image or case):
+        raise typer.BadParameter("give fields alone, without a case and images of single cells")
     images = [path.read_bytes() for path in image or []]
-    for path in field or []:
-        images += cells_of(path)
+    fields = [path.read_bytes() for path in field or []]
     with serving(settings) as backend:
         question = MilQuestion(
             model=_named(backend, settings.collection, model),
@@ -159,7 +165,10 @@ def predict(
             order="effect",
             towards=towards,
         )
-        answer = backend.predict_case(settings.collection, question, images)
+        if fields:
+            answer = backend.predict_fields(settings.collection, question, fields)
+        else:
+            answer = backend.predict_case(settings.collection, question, images)
     if for_people():
         _print(answer)
     else:
@@ -180,28 +189,6 @@ def delete(
         id = _named(backend, settings.collection, model)
         gone = backend.forget_model(settings.collection, id)
     typer.echo(f"deleted {gone.name} ({gone.id})")
-
-
-def cells_of(path: Path) -> list[bytes]:
-    """The white cells of a smear field, each as a PNG, cut as an ingest would."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    from encoder.image import read_rgb
-    from ingest.smears.crops import FieldOfView, crops_of
-    from ingest.smears.finders import DEFAULT, finder
-
-    pixels = read_rgb(path)
-    found = finder(DEFAULT).find(pixels, None)
-    cut = []
-    for crop in crops_of(pixels, found, FieldOfView(kinds=("white",))):
-        out = BytesIO()
-        Image.fromarray(crop.image).save(out, "PNG")
-        cut.append(out.getvalue())
-    if not cut:
-        raise typer.BadParameter(f"no white cell was found in {path.name}", param_hint="--field")
-    return cut
 
 
 def _values(path: Path) -> dict[str, dict[str, Any]]:
@@ -264,6 +251,8 @@ def _print(answer: MilAnswer) -> None:
     for one in answer.cells:
         effect = "" if one.effect is None else f"{one.effect:+7.2f}"
         where = one.item.id if one.item else f"cell {one.cell}"
+        if one.box is not None:
+            where = f"field {one.field}, x {one.box.x}, y {one.box.y}, side {one.box.w} px"
         typer.echo(f"{effect}  {one.attention:6.1%}  {where}")
     for words in answer.warnings:
         typer.echo(f"warning: {words}", err=True)
