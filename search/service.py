@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from encoder.registry import load
 from encoder.stains.stained import as_carded
 from search.disk.atomic import sweep, write_durably
 from search.disk.space import DiskTrouble
-from search.errors import CannotOpen, OtherEncoder, StoreBusy, StoreDown
+from search.errors import CannotOpen, OtherEncoder, StoreBusy, StoreDown, StoreError
 from search.index.contract import need_same_encoder
 from search.library.collection import Collection
 from search.library.indexes import embedded, on_server
@@ -25,6 +26,7 @@ from search.library.library import Library
 from search.library.served import OpenCollections
 from search.library.source_folders import SourceFolders
 from search.library.sources import PlainImages, ReadPixels
+from search.library.versions import Versions
 from search.maintenance.case_models import FOLDER as CASE_MODELS
 from search.mil.models import Models
 from search.query.context import Context, Memory
@@ -112,6 +114,10 @@ class Service:
             MemoryBudget(settings.picture_bytes), int(settings.max_megapixels * 1e6)
         )
         sweep(library.folder)
+        self.models.sweep()
+        for folder in (library.folder / "collections").glob("*"):
+            with suppress(StoreError, OSError):  # said when it is opened
+                Versions(folder).drop_abandoned()
         self._memory, self._prototypes = Memory(), Memory(PROTOTYPES)
         self._collections = OpenCollections(library, self.encoders.prepare)
         self._opening = threading.RLock()

@@ -32,6 +32,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from encoder.card import EncoderCard
+from search.api.observe import Seen
 from search.api.problems import PROBLEMS
 from search.errors import NoSuchCollection
 from search.evaluation.kept import Evaluations
@@ -61,6 +62,7 @@ class Access:
     facts: dict[str, Any]
     """The audit line so far; see `note`."""
     _service: Service
+    _seen: Seen
 
     @property
     def settings(self) -> Settings:
@@ -111,6 +113,7 @@ class Access:
             raise NoSuchCollection(name or self.settings.collection, self.names()) from None
         self.check(found.collection.name)
         self.note(collection=found.collection.name)
+        self._seen.note(found.collection)
         return found
 
     def create(self, name: str, card: EncoderCard, encoder: str = "") -> Context:
@@ -210,7 +213,7 @@ def needs(role: Role, *, listing: bool = False) -> Callable[..., Awaitable[Acces
     ) -> Access:
         caller: Caller = request.state.caller
         service = request.app.state.parts.service or await run_in_threadpool(whole_service, request)
-        found = Access(caller, role, request.state.facts, service)
+        found = Access(caller, role, request.state.facts, service, request.state.seen)
         named = request.path_params.get("name") or request.query_params.get("collection")
         if named is not None:
             found.check(named)

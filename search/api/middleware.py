@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.api.observe import Metrics, callers_id, make_log, where_raised
+from search.api.observe import Metrics, Seen, callers_id, make_log, where_raised
 from search.api.problems import TooMany, problem, refusal
 from search.errors import StoreDown
 from search.query.pictures import BodyMemory, MemoryBudget
@@ -137,7 +137,8 @@ class Call:
         self._until_answer = 0.0
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         self.memory = BodyMemory(parts.bodies)
-        state.update(request_id=self.id, facts=self.facts, memory=self.memory)
+        self.seen = Seen()
+        state.update(request_id=self.id, facts=self.facts, memory=self.memory, seen=self.seen)
         parts.metrics.began()
 
     async def admitted(self, receive: Receive) -> bool:
@@ -236,6 +237,8 @@ class Call:
         headers["x-request-id"] = self.id
         if self.callers_id:
             headers["x-callers-request-id"] = self.callers_id
+        if (state := self.seen.words()) is not None:
+            headers["x-hemaseek-state"] = state
         headers.update(SAFE)
         headers.update(self.verdict.headers)
         if self.scope["path"] not in DOCS:

@@ -7,12 +7,17 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from search.library.collection import Collection
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}")
 """What is taken over from a caller's X-Request-ID; anything else is replaced."""
@@ -43,6 +48,32 @@ FIELDS = {
 def callers_id(came: str | None) -> str | None:
     """The id that a caller gave its request, where it is short and plain; else `None`."""
     return came if came and REQUEST_ID.fullmatch(came) else None
+
+
+@dataclass
+class Seen:
+    """Which state of a collection an answer is from, so that two answers can be told to agree."""
+
+    _of: dict[str, tuple[ref[Collection], int, bool]] = field(default_factory=dict)
+    """Not the handles themselves: a job must not keep the version open that it replaces."""
+
+    def note(self, collection: Collection) -> None:
+        """The answer is going to be from this collection, as it is from now on."""
+        now = (ref(collection), collection.revision, collection.settled)
+        self._of.setdefault(collection.key, now)
+
+    def words(self) -> str | None:
+        """`VERSION.STATE`; `VERSION.STATE-STATE` where it was written to meanwhile, so that a part
+        of the answer may be from before; `None` where it is from none or from several."""
+        if len(self._of) != 1:
+            return None
+        ((held, before, settled),) = self._of.values()
+        collection = held()
+        if collection is None:
+            return None
+        now, whole = collection.revision, settled and collection.settled
+        same = whole and now == before
+        return f"{collection.version.id}.{before}" + ("" if same else f"-{now}")
 
 
 class _Stderr(logging.Handler):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from time import time_ns
 from typing import IO
 from uuid import UUID
 from weakref import finalize
@@ -28,7 +29,8 @@ from search.neighbours.duplicates import hashes_of
 from search.schemas.items import Item
 from search.transforms.adaptation import Adaptation
 
-_revisions = count(1)
+_revisions = count(time_ns() // 1_000_000)
+"""Rising across restarts too, so that no two states of a library are called the same."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Collection(Closing):
         self.derived: dict[str, Closing] = {}
         """What features keep open beside it; closed with it."""
         self.revision = next(_revisions)
+        self.settled = True
+        """Whether no write is under way; see `changing`."""
         self._writing = threading.RLock()
         with in_disk_words(folder):
             lock = lock_version(folder, version.name)
@@ -99,13 +103,20 @@ class Collection(Closing):
         """Name and version: what may be remembered of a collection is remembered under this."""
         return f"{self.name}@{self.version.id}"
 
-    def changed(self) -> None:
-        """Take a new `revision`, after whatever changed what the index or the catalogue holds.
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around whatever changes what the index or the catalogue holds: a new `revision` before
+        and after it, and no `settled` meanwhile.
 
-        No two handles of this process have one in common, so values that were computed from a
-        collection may be kept under it.
+        No two handles of this process have a revision in common, so values that were computed from
+        a collection may be kept under it, and what was computed between two equal ones of a settled
+        collection saw every batch whole.
         """
-        self.revision = next(_revisions)
+        self.revision, self.settled = next(_revisions), False
+        try:
+            yield
+        finally:
+            self.revision, self.settled = next(_revisions), True
 
     @property
     def reference(self) -> str:
@@ -259,18 +270,18 @@ class Collection(Closing):
         shard = Shard(self.folder / "shards" / name, self.base, self.adaptation)
         gone = shard.removed()
         if gone:
-            self.store.delete([str(UUID(bytes=id)) for id in gone])
-            self.store.flush()
-            self.catalogue.remove(name, gone)
-            self.changed()
+            with self.changing():
+                self.store.delete([str(UUID(bytes=id)) for id in gone])
+                self.store.flush()
+                self.catalogue.remove(name, gone)
             return
         pictures = _pictures(shard)
         items, vectors = shard.items(), shard.vectors()
-        for at in range(0, len(items), BATCH):
-            self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
-        self.store.flush()
-        self.catalogue.put(name, shard.digests(), pictures)
-        self.changed()
+        with self.changing():
+            for at in range(0, len(items), BATCH):
+                self.store.upsert(items[at : at + BATCH], vectors[at : at + BATCH])
+            self.store.flush()
+            self.catalogue.put(name, shard.digests(), pictures)
 
 
 def _pictures(shard: Shard) -> list[tuple[bytes, bytes]]:

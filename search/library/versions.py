@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from encoder.card import CardError, EncoderCard
 from search.disk.atomic import write_durably
-from search.disk.lock import wait_for_lock
+from search.disk.lock import lock_version, wait_for_lock
 from search.errors import StoreBusy, StoreError
 from search.index.contract import IndexSettings
 from search.schemas.versions import State
@@ -291,6 +291,18 @@ class Versions:
         gone = folder.with_name(f"gone-{id}")
         folder.rename(gone)
         shutil.rmtree(gone)
+
+    def drop_abandoned(self) -> None:
+        """Remove what restores that were killed left: unfinished versions that are built from no
+        other. One that is being restored is held, and stays."""
+        if not (self.folder / "versions").is_dir():
+            return
+        with self.writing():
+            for version in self.all():
+                if version.state != "building" or version.parent is not None:
+                    continue
+                with suppress(StoreBusy), lock_version(self.path(version.id), self.name):
+                    self.drop(version.id)
 
     def finish_interrupted(self) -> None:
         """Finish what was interrupted: a migration from format 1, a removal.

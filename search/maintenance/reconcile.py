@@ -128,19 +128,19 @@ def _differences(
 def _mend(
     collection: Collection, truth: Truth, wrong: dict[bytes, Why], phantom: list[bytes], places: int
 ) -> None:
-    batch: list[Entry] = []
-    for entry in truth.entries(list(wrong)):
-        batch.append(entry)
-        if len(batch) == BATCH:
-            _upsert(collection, batch)
-            batch = []
-    _upsert(collection, batch)
-    for at in range(0, len(phantom), BATCH):
-        collection.store.delete([str(UUID(bytes=id)) for id in phantom[at : at + BATCH]])
-    collection.store.flush()
-    if places:
-        collection.catalogue.place_anew(truth)
-    collection.changed()
+    with collection.changing():
+        batch: list[Entry] = []
+        for entry in truth.entries(list(wrong)):
+            batch.append(entry)
+            if len(batch) == BATCH:
+                _upsert(collection, batch)
+                batch = []
+        _upsert(collection, batch)
+        for at in range(0, len(phantom), BATCH):
+            collection.store.delete([str(UUID(bytes=id)) for id in phantom[at : at + BATCH]])
+        collection.store.flush()
+        if places:
+            collection.catalogue.place_anew(truth)
 
 
 def _upsert(collection: Collection, entries: list[Entry]) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from hashlib import file_digest, sha256
@@ -19,7 +19,8 @@ from typing import Any
 from uuid import uuid4
 
 from search.disk.lines import bring_back, whole_lines
-from search.errors import StoreError
+from search.disk.lock import lock_version
+from search.errors import StoreBusy, StoreError
 from search.library.case_records import FILE as CASE_RECORDS
 from search.library.collection import Collection
 from search.library.contents import Truth, shard_files
@@ -36,6 +37,8 @@ LIST = "snapshot.json"
 DERIVED = re.compile(r"index|catalogue\.sqlite.*|held\.lock|\..*")
 """What is made again from the shards, and is left out."""
 
+UNPACKED = ".restore-"
+"""How the names of folders begin in which archives are unpacked."""
 LOGS = (REVIEWS, CASE_RECORDS, SELECTIONS)
 """In the folder of the collection: they belong to no version."""
 
@@ -163,21 +166,21 @@ def restore(library: Library, source: Path, name: str | None = None) -> Restored
             raise StoreError(f"a collection cannot be called {wanted!r}")
         versions = Versions(library.folder / "collections" / wanted)
         new = not versions.exists
+        versions.drop_abandoned()
         versions.folder.mkdir(parents=True, exist_ok=True)
         made = Version.read(folder / "collection.json")
-        begun = versions.begin(made.card, made.encoder, index=made.index)
-        there = versions.path(begun.id)
-        for one in facts.files:
-            if one not in ("collection.json", *LOGS) and not case_models.is_model_file(one):
-                (there / one).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / one, there / one)
-                _sync(there / one)
-        _sync(there / "shards")
         with versions.writing():
-            for one in set(LOGS) & set(facts.files):
-                bring_back((folder / one).read_bytes(), versions.folder / one)
-            case_models.bring_back(folder, facts.files, library.folder, wanted)
-    with Collection(versions, begun, library.stores, aside=True) as collection:
+            begun = versions.begin(made.card, made.encoder, index=made.index)
+            held = lock_version(versions.path(begun.id), wanted)
+        with held:
+            _copy(folder, facts, versions.path(begun.id))
+            with versions.writing():
+                for one in set(LOGS) & set(facts.files):
+                    bring_back((folder / one).read_bytes(), versions.folder / one)
+                case_models.bring_back(folder, facts.files, library.folder, wanted)
+                held.close()  # to whom opens it next, and nobody looks for what was left meanwhile
+                collection = Collection(versions, begun, library.stores, aside=True)
+    with collection:
         found = point_hash(index_points(collection))
         if found != facts.point_hash:
             raise SnapshotError(
@@ -196,6 +199,15 @@ def restore(library: Library, source: Path, name: str | None = None) -> Restored
         point_hash=found,
         served=new,
     )
+
+
+def _copy(folder: Path, facts: Snapshot, there: Path) -> None:
+    for one in facts.files:
+        if one not in ("collection.json", *LOGS) and not case_models.is_model_file(one):
+            (there / one).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / one, there / one)
+            _sync(there / one)
+    _sync(there / "shards")
 
 
 def verify(folder: Path) -> Snapshot:
@@ -287,7 +299,12 @@ def _opened(source: Path) -> Iterator[Path]:
         return
     if not source.exists():
         raise SnapshotError(f"there is no snapshot at {source}")
-    with TemporaryDirectory(dir=source.parent, prefix=".restore-") as folder:
+    for left in source.parent.glob(f"{UNPACKED}*"):  # of restores that were killed
+        with suppress(StoreBusy), lock_version(left, "restored"):
+            shutil.rmtree(left)
+    with TemporaryDirectory(dir=source.parent, prefix=UNPACKED) as name, ExitStack() as last:
+        last.enter_context(lock_version(Path(name), "restored"))
+        folder = Path(name) / "content"
         try:
             with tarfile.open(source) as tar:
                 for member in tar:
@@ -297,7 +314,7 @@ def _opened(source: Path) -> Iterator[Path]:
                     tar.extract(member, folder, filter="data")
         except (tarfile.TarError, EOFError) as error:
             raise SnapshotError(f"{source} is not a tar file or is damaged: {error}") from error
-        yield Path(folder)
+        yield folder
 
 
 def _listed(folder: Path) -> Snapshot:

@@ -90,6 +90,13 @@ class Models:
         write_durably(folder / CARD, card.model_dump_json().encode())
         return card
 
+    def sweep(self) -> None:
+        """Remove what a training or a deletion that was killed left; only for the process that owns
+        the library, before it writes anything."""
+        for folder in self.folder.glob("*"):
+            if not (folder / CARD).exists():
+                shutil.rmtree(folder)
+
     def all(self, collection: str) -> list[MilModel]:
         """The cards of the models of a collection, oldest first."""
         found = [card for path in self.folder.glob(f"*/{CARD}") if (card := _read(path))]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import signal
 import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +19,14 @@ from search.errors import NoSuchCollection, StoreError
 from search.index.contract import scroll_all
 from search.library.library import Library
 from search.library.shards import ShardError
+from search.library.versions import Versions
 from search.maintenance.checks import Limits
 from search.maintenance.reconcile import reconcile
 from search.maintenance.reindex import ReindexPlan, reindex
 from search.maintenance.rollback import rollback
-from search.maintenance.snapshots import SnapshotError, restore, snapshot
+from search.maintenance.snapshots import UNPACKED, SnapshotError, restore, snapshot
+from search.service import Service
+from search.settings import Settings
 
 
 def content(library: Library, name: str = "cells") -> dict[str, object]:
@@ -139,3 +147,49 @@ def test_nothing_is_overwritten_and_nothing_damaged_is_saved(tmp_path: Path) -> 
     with pytest.raises(ShardError, match="not what was written"):
         snapshot(library, "cells", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def killed_while(step: str, work: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+    """Do some work in a process that is killed when it comes to a step."""
+    pid = os.fork()
+    if pid == 0:
+        patch.setattr(step, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+        work()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.parametrize("step", ["shutil.copyfile", "search.maintenance.snapshots.point_hash"])
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_restore_that_was_killed_leaves_nothing_once_the_service_starts_or_it_is_repeated(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = fill(tmp_path)
+    source = tmp_path / "snap.tar"
+    snapshot(library, "cells", source)
+    for name in ("cells", "back"):
+        killed_while(step, partial(restore, library, source, name), monkeypatch)
+    versions = [Versions(library.folder / "collections" / name) for name in ("cells", "back")]
+    left = [one.ids() for one in versions]
+    Service.open(Settings(library=library.folder)).close()
+    swept = [one.ids() for one in versions]
+    back = restore(library, source, "back")
+
+    assert (left, swept) == ([["1", "2"], ["1"]], [["1"], []])
+    assert back.points == 24
+    assert not list(tmp_path.glob(f"{UNPACKED}*"))
+
+
+def test_a_restore_that_runs_is_not_swept_from_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = fill(tmp_path)
+    snapshot(library, "cells", tmp_path / "snap.tar")
+    copy = shutil.copyfile
+
+    def beside(*given: Path) -> None:
+        Service.open(Settings(library=library.folder)).close()
+        copy(*given)
+
+    monkeypatch.setattr(shutil, "copyfile", beside)
+    assert restore(library, tmp_path / "snap.tar", "back").points == 24

@@ -17,7 +17,8 @@ from search.api.app import create_app
 from search.library.library import Library
 from search.library.shards import Entry
 from search.maintenance.snapshots import restore, snapshot
-from search.mil.models import Models
+from search.mil.models import CARD as MODEL
+from search.mil.models import WEIGHTS, Models
 from search.mil.predict import predict
 from search.schemas.cases import CaseChange, CaseRecordsWanted
 from search.schemas.items import Item, item_id
@@ -267,3 +268,13 @@ def test_a_snapshot_has_the_models_and_brings_them_back_once(
     assert back == service.models.get(model["id"], "cells")
     assert copy.id != back.id
     assert kept.open(copy.id, "copy").card.model_fingerprint == model["model_fingerprint"]
+
+
+def test_what_a_killed_training_or_deletion_left_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ("a" * 32)).mkdir()
+    (tmp_path / ("a" * 32) / WEIGHTS).write_bytes(b"half")
+    (tmp_path / ("b" * 32)).mkdir()
+    (tmp_path / ("b" * 32) / MODEL).write_text("{}")
+    Models(tmp_path).sweep()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["b" * 32]
