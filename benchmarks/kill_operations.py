@@ -330,8 +330,7 @@ class Cycle:
         with tempfile.TemporaryDirectory() as folder, tarfile.open(out) as tar:
             tar.extractall(folder, filter="data")
             verify_snapshot(Path(folder))
-        if len(list(out.parent.iterdir())) > 1:
-            self.figures.left += [str(path) for path in out.parent.iterdir()]
+        self.figures.left += [str(path) for path in out.parent.glob(".one.tar*")]
 
     def restore(self) -> None:
         """Of a snapshot that is made here first, as a collection of its own."""

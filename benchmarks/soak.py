@@ -97,6 +97,7 @@ class Soak:
             threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
             mib = sum(map(resident_mb, here))
             self.seen.append((time.monotonic() - began, mib, files, threads, len(here) - 1))
+            print(*map(round, self.seen[-1]), file=sys.stderr, flush=True)
 
     def write(self, folder: Path, part: int) -> None:
         """An ingest by the command, and a re-index that then serves."""
@@ -114,7 +115,8 @@ class Soak:
                 time.sleep(0.5)
                 job = client.get(f"/v1/jobs/{job['id']}").json()
             assert job["state"] == "done", job["error"]
-            client.post(f"{CELLS}/prune?keep=0").raise_for_status()
+            while client.post(f"{CELLS}/prune?keep=0").status_code == 503:
+                time.sleep(1)  # the version before still answers a question
 
     def between(self, first: float, last: float) -> tuple[float, ...]:
         """Medians of what was seen in a time."""
