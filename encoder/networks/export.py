@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from encoder.networks.forward import Pool
 
 WEIGHTS, MODEL, CARD = "weights.safetensors", "model.json", "card.json"
+NETWORK = "network"
+"""Of the weights' metadata: the model file again, so that their digest covers its settings too."""
 MEASURED = "measured"
 """In `model.json`: the version of the numbers that stand beside the network."""
 log = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def save(
         architecture = f"{timm_name}+{VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD).unlink(missing_ok=True)
-    _write_weights(folder / WEIGHTS, state, dtype)
+    _write_weights(folder / WEIGHTS, state, dtype, facts)
     _write_text(folder / MODEL, json.dumps(facts, indent=2, sort_keys=True) + "\n")
     card = replace(card, architecture=architecture, weights_sha256=digest_of(folder / WEIGHTS))
     for name in graph.FILES:  # of the weights before
@@ -248,7 +250,24 @@ def _facts(folder: Path) -> tuple[EncoderCard, dict[str, Any]]:
         _ = facts["timm_name"], facts["img_size"], facts["kwargs"]
     except (ValueError, KeyError, TypeError) as error:
         raise EncoderError(f"{folder / MODEL} cannot be read: {error!r}; export again") from error
+    _check_network(folder, facts)
     return card, facts
+
+
+def _check_network(folder: Path, facts: Mapping[str, Any]) -> None:
+    """The model file must be the one that the weights were saved with, if they say which."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / WEIGHTS, "numpy") as file:
+            saved = (file.metadata() or {}).get(NETWORK)
+    except SafetensorError as error:
+        raise EncoderError(f"{folder / WEIGHTS} cannot be read as weights: {error}") from error
+    if saved is not None and json.loads(saved) != facts:
+        raise WrongDigest(
+            f"{folder / MODEL} was changed: the weights were saved for the network {saved}; "
+            "export or copy the folder again"
+        )
 
 
 def _beside(folder: Path, facts: Mapping[str, Any]) -> Beside | None:
@@ -305,7 +324,9 @@ def _check_card(card: EncoderCard, model: nn.Module, img_size: int, beside: Besi
         raise EncoderError(f"card {card.id!r} says pooling none; a transformer has cls or mean")
 
 
-def _write_weights(path: Path, state: Mapping[str, Tensor], dtype: str) -> None:
+def _write_weights(
+    path: Path, state: Mapping[str, Tensor], dtype: str, facts: Mapping[str, Any]
+) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -317,7 +338,7 @@ def _write_weights(path: Path, state: Mapping[str, Tensor], dtype: str) -> None:
     if over:
         raise EncoderError(f"tensors {over[:3]} are not finite as {dtype}; nothing was written")
     part = path.with_name(path.name + ".part")
-    save_file(stored, part)
+    save_file(stored, part, {NETWORK: json.dumps(facts, sort_keys=True)})
     _settle(part, path)
 
 

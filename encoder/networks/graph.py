@@ -70,6 +70,8 @@ class Facts:
     """How many probe images the vectors are of."""
     vectors: str
     """What PyTorch gives for them in float32: n x dim, little-endian, base64."""
+    at_once: int = 16
+    """Images that one run takes."""
     format: int = 1
 
     @property
@@ -89,7 +91,7 @@ class Graph:
         self._patches: Engine | None = None
         self._deeper = deeper
         self._turn = threading.Lock()
-        self.batch_size = self._vectors.batch_size
+        self.batch_size = facts.at_once
         self.engine = self._vectors.name
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
@@ -138,7 +140,8 @@ def write(folder: Path, card: EncoderCard, module: nn.Module, half: bool) -> Non
         folder: Of the export.
         card: Of the whole encoder, completed.
         module: Pixels n x side x side x 3 uint8 to a tuple of the network's vectors and, where
-            the encoder has any, its patch tokens (n x tokens x dim).
+            the encoder has any, its patch tokens (n x tokens x dim). An attribute `at_once` says
+            how many images a run takes best.
         half: Whether the weights are stored in half precision, so that the graph loses nothing
             by it.
 
@@ -163,7 +166,8 @@ def write(folder: Path, card: EncoderCard, module: nn.Module, half: bool) -> Non
         _verify(at_work / XML, pixels, expected, card)
         digests = {name: digest_of(at_work / name) for name in (XML, BIN)}
         vectors = base64.b64encode(expected[0].astype("<f4").tobytes()).decode()
-        facts = Facts(card.fingerprint, digests, PROBES, vectors)
+        at_once = int(getattr(module, "at_once", Facts.at_once))
+        facts = Facts(card.fingerprint, digests, PROBES, vectors, at_once)
         text = json.dumps(asdict(facts), indent=1, sort_keys=True) + "\n"
         (at_work / FACTS).write_text(text, encoding="utf-8")
         for name in FILES:

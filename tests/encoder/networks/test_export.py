@@ -120,6 +120,19 @@ def test_weights_of_another_export_are_refused(model: nn.Module, tmp_path: Path)
         registry.load(str(tmp_path / "a"))
 
 
+def test_settings_of_the_network_are_part_of_the_fingerprint_and_cannot_be_changed_afterwards(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    card = save(tmp_path / "a", model)
+    other = save(tmp_path / "b", model, model_kwargs=TINY | {"init_values": 0.25})
+    changed = (tmp_path / "b/model.json").read_text()
+    (tmp_path / "a/model.json").write_text(changed)
+
+    assert card.fingerprint != other.fingerprint
+    with pytest.raises(EncoderError, match=r"model.json was changed"):
+        registry.load(str(tmp_path / "a"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
