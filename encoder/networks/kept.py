@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -80,7 +81,10 @@ def write(name: str, word: str, network: bytes) -> None:
 
 
 def _remove_the_oldest() -> None:
-    whole = (path for path in folder().iterdir() if not path.name.startswith("."))
-    aged = sorted((path.stat().st_mtime, path) for path in whole)
-    for _, path in aged[:-MOST]:
+    aged = []
+    for path in folder().iterdir():
+        with suppress(FileNotFoundError):  # another process removed it
+            if not path.name.startswith("."):
+                aged.append((path.stat().st_mtime, path))
+    for _, path in sorted(aged)[:-MOST]:
         path.unlink(missing_ok=True)
