@@ -13,7 +13,7 @@ from search.index.payload import range_ends, to_payload
 from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, RANGES, Item
 
-Rows = NDArray[np.int32] | slice
+Rows = NDArray[np.int64] | slice
 """Rows of columns: their numbers, or a stretch of them."""
 MOST_VALUES = 65_535
 """Values of a field that two bytes tell apart beside "not known", which is 0."""
@@ -47,12 +47,10 @@ class Columns:
         met: NDArray[np.bool_] = np.all(list(self._tests(filter, rows)), axis=0)
         return met
 
-    def without(self, filter: Filter, rows: Rows) -> NDArray[np.int32]:
-        """Those of some rows that meet no condition: what `Filter.hits` is false of."""
-        if isinstance(rows, slice):
-            rows = np.arange(rows.start, rows.stop, dtype=np.int32)
-        kept: NDArray[np.int32] = rows[~np.any(list(self._tests(filter, rows)), axis=0)]
-        return kept
+    def hits(self, filter: Filter, rows: Rows) -> NDArray[np.bool_]:
+        """Which of some rows meet any condition, as `Filter.hits` has it."""
+        hit: NDArray[np.bool_] = np.any(list(self._tests(filter, rows)), axis=0)
+        return hit
 
     def _tests(self, filter: Filter, rows: Rows) -> Iterable[NDArray[np.bool_]]:
         for name, some in filter.stored_words.items():

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from search.disk.atomic import write_durably
 from search.disk.closing import Closing
 from search.index.clusters import Codes, assigned, find_centres, in_bytes
-from search.index.columns import Columns, ColumnsBuilder, Rows
+from search.index.columns import Columns, ColumnsBuilder
 from search.index.contract import Stored, Vectors
 from search.schemas.filters import Filter
 
@@ -49,6 +49,8 @@ FOR_EACH = 4
 MOST_CANDIDATES = 1_000
 CHUNK = 2_048
 """Rows gathered at once: they stay in the processor's cache."""
+NEAR = 4_096
+"""Rows of the nearest lists, whose best bound what can be among the best of all."""
 KEPT_FILTERS = 16
 """Filters whose rows are remembered, 4 bytes a row."""
 
@@ -73,8 +75,8 @@ class Lists(Closing):
         self.folder = folder
         self.visit = int(facts["visit"])
         """Lists of a thousand that a search looks into."""
-        self._codes: Codes = np.load(folder / "codes.npy", mmap_mode="r")
-        self._ids: NDArray[np.uint8] = np.load(folder / "ids.npy", mmap_mode="r")
+        self._codes: Codes = np.asarray(np.load(folder / "codes.npy", mmap_mode="r"))
+        self._ids: NDArray[np.uint8] = np.asarray(np.load(folder / "ids.npy", mmap_mode="r"))
         with np.load(folder / "rest.npz") as rest:
             self._scales: NDArray[np.float32] = rest["scales"]
             self._centres: Vectors = rest["centres"]
@@ -192,17 +194,18 @@ class Lists(Closing):
         reached = np.cumsum((starts[1:] - starts[:-1])[lists])
         last = max(round(share * len(lists)), int(np.searchsorted(reached, enough)) + 1, 1)
         code, _ = in_bytes(row[None])
-        found: list[tuple[Rows, NDArray[np.float32]]] = []
+        found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
         first = compared = 0
         while first < len(lists) and (not first or compared < enough):
-            for part in _stretches(met, starts, lists[first:last]):
-                kept = part if shut_out is None else self._columns.without(shut_out, part)
-                found.append((kept, self._compared(code, kept)))
-                compared += len(found[-1][1])
+            rows, scores = self._compared(code, met, starts, lists[first:last])
+            if shut_out is not None:
+                kept = ~self._columns.hits(shut_out, rows)
+                rows, scores = rows[kept], scores[kept]
+            found.append((rows, scores))
+            compared += len(rows)
             first, last = last, 2 * last
         best, whole = _best(found, _wanted(k))
-        ids = [str(UUID(bytes=id.tobytes())) for id in self._ids[best]]
-        return Candidates(ids, whole and first >= len(lists))
+        return Candidates(_words(self._ids[best]), whole and first >= len(lists))
 
     def flush(self) -> None:
         """Make durable what was noted."""
@@ -225,19 +228,34 @@ class Lists(Closing):
                 self._kept.popitem(last=False)
         return rows
 
-    def _compared(self, code: Codes, rows: Rows) -> NDArray[np.float32]:
-        """Cosines of a query's bytes (1 x dim) with some rows, up to a factor."""
-        if isinstance(rows, slice):
-            scores = _dots(code, self._codes[rows])
-            scores *= self._scales[rows]
-            return scores
-        parts = [
-            _dots(code, np.take(self._codes, rows[at : at + CHUNK], axis=0))
-            for at in range(0, len(rows), CHUNK)
-        ]
+    def _compared(
+        self,
+        code: Codes,
+        met: NDArray[np.int32] | None,
+        starts: NDArray[np.int64],
+        lists: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows of some lists, and their cosines with a query's bytes (1 x dim) up to a factor.
+
+        Args:
+            code: The query.
+            met: The rows that meet a filter; `None` for all.
+            starts: Where each list begins, among these.
+            lists: Which ones.
+        """
+        firsts, lengths = starts[lists], starts[lists + 1] - starts[lists]
+        shifts = np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
+        rows = np.arange(len(shifts)) + shifts
+        if met is None:
+            ends = zip(firsts.tolist(), (firsts + lengths).tolist(), strict=True)
+            parts = [_dots(code, self._codes[start:end]) for start, end in ends]
+        else:
+            rows = met[rows].astype(np.int64)
+            pieces = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
+            parts = [_dots(code, np.take(self._codes, piece, axis=0)) for piece in pieces]
         scores = np.concatenate([*parts, np.empty(0, np.float32)])
         scores *= self._scales[rows]
-        return scores
+        return rows, scores
 
 
 def _wanted(k: int) -> int:
@@ -251,28 +269,26 @@ def _dots(code: Codes, codes: Codes) -> NDArray[np.float32]:
     return dots.astype(np.float32)
 
 
-def _stretches(
-    met: NDArray[np.int32] | None, starts: NDArray[np.int64], lists: NDArray[np.int64]
-) -> Iterator[Rows]:
-    """The rows of some lists: each a stretch, or together those that meet a filter."""
-    ends = [(int(starts[one]), int(starts[one + 1])) for one in lists]
-    if met is None:
-        yield from (slice(start, end) for start, end in ends)
-    else:
-        yield np.concatenate([met[start:end] for start, end in ends])
-
-
 def _best(
-    found: list[tuple[Rows, NDArray[np.float32]]], wanted: int
+    found: list[tuple[NDArray[np.int64], NDArray[np.float32]]], wanted: int
 ) -> tuple[NDArray[np.int64], bool]:
     """The rows with the highest scores, and whether those are all."""
-    scores = np.concatenate([score for _, score in found])
-    rows = np.concatenate(
-        [np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows for rows, _ in found]
-    )
+    rows = np.concatenate([rows for rows, _ in found])
+    scores = np.concatenate([scores for _, scores in found])
     if len(rows) <= wanted:
-        return rows.astype(np.int64), True
-    return rows[np.argpartition(scores, -wanted)[-wanted:]].astype(np.int64), False
+        return rows, True
+    if len(rows) > NEAR > wanted:  # the nearest lists come first: few of the rest are as near
+        bound = np.partition(scores[:NEAR], -wanted)[-wanted]
+        as_near = np.flatnonzero(scores >= bound)
+        rows, scores = rows[as_near], scores[as_near]
+    return rows[np.argpartition(scores, -wanted)[-wanted:]], False
+
+
+def _words(ids: NDArray[np.uint8]) -> list[str]:
+    """Ids of 16 bytes (n x 16) in their usual form."""
+    digits = ids.tobytes().hex()
+    some = (digits[at : at + 32] for at in range(0, len(digits), 32))
+    return [f"{d[:8]}-{d[8:12]}-{d[12:16]}-{d[16:20]}-{d[20:]}" for d in some]
 
 
 def _unsorted(

@@ -127,6 +127,20 @@ def test_a_thumbnail_is_small_and_keeps_its_shape(rng: np.random.Generator) -> N
         assert not small.getexif()
 
 
+@pytest.mark.parametrize("shape", [(224, 224), (363, 360), (1000, 700), (1, 900)])
+def test_a_thumbnail_shows_what_the_picture_shows(shape: tuple[int, int]) -> None:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    waves = [np.sin(6 * x / shape[1] + at) + np.cos(5 * y / shape[0] - at) for at in range(3)]
+    image = np.asarray(128 + 60 * np.stack(waves, axis=-1), np.uint8)
+    sharp = Image.fromarray(image)
+    sharp.thumbnail((160, 160), Image.Resampling.LANCZOS)
+
+    for turned in (image, image[::-1][::-1]):
+        with Image.open(BytesIO(make_thumbnail(turned))) as small:
+            assert small.size == sharp.size
+            assert np.abs(np.asarray(small, int) - np.asarray(sharp, int)).mean() < 2
+
+
 def test_many_threads_may_read_one_shard(tmp_path: Path) -> None:
     """As the pictures of a gallery are read; unlocked, it ends the process (SIGSEGV)."""
     entries = [
