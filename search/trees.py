@@ -160,7 +160,8 @@ def _elsafty(root: Path) -> Says:
             return None
         sources = [match[1] for part in inner.parts if (match := SOURCE.match(part))]
         source = f"source {sources[0]}" if sources else None
-        return Said(inner.parts[-2], f"slide-{slide[1]}", source)
+        who = f"slide-{slide[1]}"  # counted anew in each source
+        return Said(inner.parts[-2], who if source is None else f"{source} {who}", source)
 
     return says
 

@@ -23,7 +23,7 @@ class Run(TrainConfig):
     """Train an encoder on unlabelled images, and export it.
 
     The same command, given again, goes on from the last checkpoint; after the last step it
-    exports again. With several GPUs: torchrun --nproc-per-node 8 -m train run --shard ...
+    exports again. With several GPUs: torchrun --nproc-per-node 8 -m -- train run --shard ...
     """
 
     def cli_cmd(self) -> None:

@@ -41,8 +41,8 @@ class TooCoarse(Refusal):
         super().__init__(
             f"the finest level has {finest:.4g} um per pixel, far too coarse for tiles at "
             f"{wanted:.4g} um per pixel: enlarging would invent detail. Ask for "
-            f"{finest / MAX_ENLARGED:.4g} um per pixel or more (--tile-um-per-px), or scan at a "
-            "higher power"
+            f"{finest / MAX_ENLARGED:.4g} um per pixel or more (--tile-um-per-px, in training "
+            "--cut-um-per-px), or scan at a higher power"
         )
 
 

@@ -14,12 +14,12 @@ import typer
 from live import REPOSITORY
 from pydantic_settings import CliApp
 from routes import operations
+from torch.distributed import run as launcher
 
 from ui.cli.main import app
 
 PAGE = (REPOSITORY / "docs" / "papers.md").read_text(encoding="utf-8")
-MANY = "torchrun --nproc-per-node 8 "
-BEGINS = ("python ", MANY, "hemaseek ", "... --")
+BEGINS = ("python ", "torchrun ", "hemaseek ", "... --")
 
 
 class Parsed(Exception):
@@ -48,7 +48,7 @@ def commands() -> list[str]:
         for text in re.findall(r"`([^`]+)`", column):
             if not text.startswith(BEGINS):
                 continue
-            named = options(text.removeprefix(MANY).removeprefix("... ").split())
+            named = options(text.removeprefix("... ").split())
             if text.startswith("... "):
                 named = whole | {name: some for name, some in named.items() if name}
             else:
@@ -65,6 +65,9 @@ def understand(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Never:
             verb, rest = below[rest[0]], rest[1:]
         verb.make_context(words[1], rest)
         raise Parsed
+    if words[0] == "torchrun":  # it takes `--start` for its own without `--`
+        given = launcher.parse_args(words[1:])
+        words = ["-m", given.training_script, *given.training_script_args]
     if "-m" in words:
         name, *rest = words[words.index("-m") + 1 :]
         import_module("train.__main__" if name == "train" else name).main(rest)

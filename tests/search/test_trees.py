@@ -44,7 +44,7 @@ SETS: dict[str, tuple[dict[str, str | None], Told]] = {
     ),
     "elsafty": (
         dict.fromkeys(["Source 2/Cropped images/Ovalocyte/Slide 12 (1,93).png"]),
-        {"Ovalocyte/Slide 12 (1,93).png": ("Ovalocyte", "slide-12", "source 2")},
+        {"Ovalocyte/Slide 12 (1,93).png": ("Ovalocyte", "source 2 slide-12", "source 2")},
     ),
     "dse": (
         dict.fromkeys(["echinocyte/1.png", "normal/1.png"]),

@@ -1,6 +1,7 @@
-"""A large encoder distilled into a small one, which learns to predict its vectors.
+r"""A large encoder distilled into a small one, which learns to predict its vectors.
 
-    python -m train.tuning.distillation --teacher dinobloom-l --data packed --out runs/s --size ti
+    python -m train.tuning.distillation --teacher dinobloom-l --data packed --out runs/s \
+        --start random --size ti
 
 The teacher embeds every image once, as it is; the student predicts that from augmented views (the
 trainer's `guide`), so it learns the teacher's vector and to look past the augmentation.

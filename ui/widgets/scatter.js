@@ -141,7 +141,7 @@ function draw(held) {
     ctx.stroke(); ctx.fill();
   }
   ctx.lineWidth = 2; ctx.strokeStyle = ink; ctx.font = '600 13px "Source Sans", sans-serif';
-  for (const gate of data.gates) {
+  for (const gate of held.cut ? [...data.gates, held.cut] : data.gates) {
     ctx.setLineDash([6, 4]); ctx.beginPath();
     gate.corners.forEach(([x, y], i) => ctx[i ? "lineTo" : "moveTo"](...to(x, y)));
     ctx.closePath(); ctx.stroke(); ctx.setLineDash([]);
@@ -167,6 +167,23 @@ function nearest(held, px, py) {
     if (away < best) { best = away; at = i; }
   }
   return at;
+}
+
+// The gate that was just drawn, with its count, until the page has it in its table.
+function cut(held, corners) {
+  const { x, y } = held.data;
+  let n = 0;
+  for (let i = 0; i < x.length; i++) {
+    let odd = false;
+    for (let at = 0, from = corners.length - 1; at < corners.length; from = at++) {
+      const [ax, ay] = corners[at], [bx, by] = corners[from];
+      if (ay > y[i] !== by > y[i] && x[i] < ((bx - ax) * (y[i] - ay)) / (by - ay) + ax) odd = !odd;
+    }
+    if (odd) n++;
+  }
+  const name = `${n.toLocaleString("en")} inside`;
+  held.said.textContent = name;
+  held.cut = { name, corners };
 }
 
 // What a point is, and its picture where the page serves it.
@@ -196,6 +213,7 @@ function listen(held) {
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
     held.drag = place(event);
+    held.cut = null;
     if (held.mode === "lasso") held.path = [held.drag];
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -228,7 +246,9 @@ function listen(held) {
     held.drag = held.path = null;
     if (path && path.length > 3) {
       const { from } = frame(held);
-      held.send("lasso", { corners: path.map(([px, py]) => from(px, py)), n: Date.now() });
+      const corners = path.map(([px, py]) => from(px, py));
+      cut(held, corners);
+      held.send("lasso", { corners, n: Date.now() });
     } else if (held.mode === "lasso" || !path) {
       const at = nearest(held, x, y);
       if (at >= 0 && path) held.send("point", { at, n: Date.now() });
@@ -251,6 +271,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   root.style.height = `clamp(360px, calc(100vh - 312px), ${data.tall}px)`; // in view at once
   root.hsHeld ??= build(root);
   const held = root.hsHeld;
+  if (held.data?.gates.length !== data.gates.length) held.cut = null;
   held.data = data;
   held.send = setTriggerValue;
   held.canvas.setAttribute(

@@ -140,11 +140,13 @@ def test_a_lasso_makes_a_gate_that_survives_reload_and_opens_its_cells_in_their_
         turn = at * math.pi / 10
         page.mouse.move(x + reach * math.cos(turn), y + reach * math.sin(turn))
     page.mouse.up()
+    at_once = page.locator(".hs-scatter [role=status]").text_content()
     page.locator("[aria-label='Cells of the gate'] .hs-card").first.wait_for()
 
     row = page.locator(".hs-table tbody tr").first
     assert row.locator("th").inner_text() == "Gate 1"
     assert int(row.locator("td").first.inner_text()) > 20
+    assert at_once == f"{row.locator('td').first.inner_text()} inside"
     check_page(page)
 
     counted = row.inner_text()
