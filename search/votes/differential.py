@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Literal
 
 from search.votes.lineage import plain, stage_of
@@ -27,7 +28,11 @@ RED = {
     "hypochromia",
 }
 """Labels of forms of red cells, in the words of `lineage.plain`."""
-NEUTROPHILS = ("segmented neutrophil", "band neutrophil")
+TOGETHER = (
+    ("segmented neutrophil", "band neutrophil"),
+    ("promyelocyte", "myelocyte", "metamyelocyte"),
+)
+"""Stages that are held to one range together: neutrophils, and immature granulocytes."""
 ENOUGH = 100
 """Leukocytes below which a percentage is too rough to be held to a range."""
 
@@ -41,15 +46,20 @@ class Range:
     words: str
 
 
+_IMMATURE = Range(0, 0.9, "0–0.9 together")
 _RANGES = {
-    "segmented neutrophil": Range(40, 80, "40–80, with bands"),
-    "band neutrophil": Range(40, 80, "with segmented"),
-    "lymphocyte": Range(20, 40, "20–40"),
-    "monocyte": Range(2, 10, "2–10"),
-    "eosinophil": Range(1, 6, "1–6"),
-    "basophil": Range(0, 2, "0–2"),
+    "segmented neutrophil": Range(40, 75, "40–75, with bands"),
+    "band neutrophil": Range(40, 75, "with segmented"),
+    "lymphocyte": Range(12, 44, "12–44"),
+    "monocyte": Range(4, 9, "4–9"),
+    "eosinophil": Range(0, 5.5, "0–5.5"),
+    "basophil": Range(0, 1, "0–1"),
+    **dict.fromkeys(TOGETHER[1], _IMMATURE),
 }
-"""Dacie and Lewis, Practical Haematology (12th edition, 2017), table 2-1; laboratories differ."""
+"""Of people from 11 years on: Davis's Lab and Diagnostic Tests, Complete Blood Count, WBC Count
+and Differential (labdxtest.com, automated analysers). Laboratories differ: MedlinePlus 003657 has
+neutrophils 40-60 with bands 0-3, lymphocytes 20-40, monocytes 2-8, eosinophils 1-4, basophils
+0.5-1."""
 NONE = Range(0, 0, "none")
 
 
@@ -101,15 +111,32 @@ class Differential:
         return 100 * self.total("nucleated red cells") / whole if whole else None
 
     def outside(self, label: str) -> Literal["", "low", "high"]:
-        """Whether a leukocyte is rarer or more frequent than usual; not said of few cells."""
-        usual = reference(label)
-        if usual is None or self.total("leukocytes") < ENOUGH:
+        """Whether a leukocyte is rarer or more frequent than usual.
+
+        Said only of enough leukocytes, and where counting so few cells cannot explain it: the 95 %
+        interval of the share (Wilson) lies outside the range.
+        """
+        usual, whole = reference(label), self.total("leukocytes")
+        if usual is None or whole < ENOUGH:
             return ""
-        share = sum(self.percent(one) or 0.0 for one in self._alike(label))
-        return "low" if share < usual.low else "high" if share > usual.high else ""
+        low, high = share_interval(sum(self.counts[one] for one in self._alike(label)), whole)
+        return "low" if high < usual.low else "high" if low > usual.high else ""
 
     def _alike(self, label: str) -> list[str]:
         """Labels that are held to one range together."""
         stage = stage_of(label)
-        names = NEUTROPHILS if stage and stage.name in NEUTROPHILS else (stage and stage.name,)
+        own = (stage.name,) if stage else ()
+        names = next((group for group in TOGETHER if stage and stage.name in group), own)
         return [one for one in self.counts if (s := stage_of(one)) and s.name in names]
+
+
+def share_interval(some: int, whole: int) -> tuple[float, float]:
+    """The 95 % interval of a share of counted cells, in percent.
+
+    Wilson, J Am Stat Assoc 22 (1927) 209; Rümke's tables of the differential count say the same.
+    """
+    z, share = 1.96, some / whole
+    middle = share + z * z / (2 * whole)
+    reach = z * sqrt(share * (1 - share) / whole + z * z / (4 * whole * whole))
+    scale = 100 / (1 + z * z / whole)
+    return (scale * (middle - reach) if some else 0.0, scale * (middle + reach))

@@ -13,8 +13,10 @@ APART: tuple[Part, ...] = ("nucleated red cells", "platelets", "red cells", "oth
 BAR_PX = 72
 """Length of the bar of 100 %."""
 RANGES = (
-    "Usual: percent in the blood of healthy adults (Dacie and Lewis, 2017); laboratories differ."
+    "Usual: percent in the blood of healthy adults (Davis's Lab and Diagnostic Tests). Ranges depend "
+    "on the laboratory: use your own."
 )
+OUTSIDE = "“High” and “low” stand only where counting so few cells cannot explain them."
 
 
 def percent_bar(percent: float | None, cells: int | None = None, kind: str = "") -> str:
@@ -65,7 +67,8 @@ def differential_table(columns: Mapping[str, Differential], caption: str) -> str
     few = [
         "Fewer than 100 leukocytes: the percentages are rough, and are not held to the usual range."
     ]
-    shown = table(["Leukocytes", *columns, "Usual"], rows, f"{caption} {RANGES}") if white else ""
+    words = " ".join([caption, RANGES, *([OUTSIDE] if judge else [])])
+    shown = table(["Leukocytes", *columns, "Usual"], rows, words) if white else ""
     return (
         (notes(few) if white and judge is None else "")
         + shown

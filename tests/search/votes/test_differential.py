@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.votes.differential import Differential, part_of, reference
+from search.votes.differential import Differential, part_of, reference, share_interval
 
 
 @pytest.mark.parametrize(
@@ -36,10 +36,19 @@ def test_percent_is_of_leukocytes_and_nucleated_red_cells_are_for_each_hundred()
     assert found.outside("SNE") == ""  # fewer than a hundred leukocytes
 
 
-def test_neutrophils_are_held_to_one_range_and_blasts_to_none() -> None:
+def test_stages_are_held_to_one_range_and_blasts_to_none() -> None:
     found = Differential({"SNE": 60, "BNE": 15, "LY": 100, "BL": 5})
 
     assert (found.outside("SNE"), found.outside("BNE")) == ("", "")  # 42 % together
     assert found.outside("LY") == "high"
     assert found.outside("BL") == "high"
     assert reference("WBC") is None
+    shifted = Differential({"SNE": 188, "MY": 6, "MMY": 6})  # 3 % each, 6 % together
+    assert shifted.outside("MY") == shifted.outside("MMY") == "high"
+
+
+def test_a_share_that_counting_error_explains_is_not_called_unusual() -> None:
+    assert Differential({"SNE": 98, "BA": 2}).outside("BA") == ""  # of 100: 0.6 to 7 %
+    assert Differential({"SNE": 980, "BA": 20}).outside("BA") == "high"
+    low, high = share_interval(81, 263)
+    assert (round(low, 2), round(high, 2)) == (25.53, 36.62)  # Newcombe 1998, method 3
