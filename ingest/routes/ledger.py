@@ -50,7 +50,7 @@ def add_ledger_routes(router: APIRouter, zoom: DeepZoom) -> None:
                     started=run.started,
                     ended=run.ended,
                     state=run.state,
-                    summary=run.summary if run.state == "done" else _unnamed(run.summary),
+                    summary=_unnamed(run.summary) if run.state == "failed" else run.summary,
                 )
                 for run in runs
             ),

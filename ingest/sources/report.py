@@ -46,7 +46,7 @@ class Progress:
     def __str__(self) -> str:
         of = "" if self.total is None else f" of {self.total:,}"
         left = "" if self.eta is None else f", about {self.eta / 60:.0f} min left"
-        return f"{self.done:,}{of} files, {self.items:,} items, {self.rate:.0f}/s{left}"
+        return f"{self.done:,}{of} files, {self.items:,} items, {self.rate:.0f} a second{left}"
 
 
 OnProgress = Callable[[Progress], None]

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from live import REPOSITORY, Live
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, sync_playwright
 
 from ui.cli.demo import page as page_process
 
@@ -30,7 +30,10 @@ FLAGS = [
 
 @contextmanager
 def browsed(live: Live, chromium: str, patience_ms: int) -> Iterator[tuple[str, Page]]:
-    """The address of a page process over a service, and a tab that waits so long for anything."""
+    """The address of a page process over a service, and a tab that waits so long for anything.
+
+    At its end nothing of ours may have been written to the console as an error.
+    """
     settings = live.settings.model_copy(update={"service_url": live.url})
     with page_process(settings) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
@@ -38,8 +41,18 @@ def browsed(live: Live, chromium: str, patience_ms: int) -> Iterator[tuple[str, 
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
         page = context.new_page()
         page.set_default_timeout(patience_ms)
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.extend(_ours(said)))
         yield address, page
         browser.close()
+    assert not errors, errors
+
+
+def _ours(said: ConsoleMessage) -> list[str]:
+    """An error on the console; Streamlit looks for its own addresses below each page at first."""
+    where = said.location.get("url", "")
+    return [] if said.type != "error" or "/_stcore/" in where else [f"{said.text} ({where})"]
 
 
 def wait_until_idle(page: Page) -> None:
@@ -78,3 +91,24 @@ def check_page(page: Page, *, axe: bool = True) -> None:
     silent = page.evaluate("() => [...document.images].filter(one => !one.alt).length")
     assert not (found := violations(page) if axe else []), found
     assert (wide, silent, page.locator("[data-testid='stException']").count()) == (0, 0, 0)
+
+
+def choose(page: Page, name: str) -> None:
+    """Choose one of several in a row of buttons."""
+    page.get_by_role("radio", name=name, exact=True).or_(
+        page.get_by_role("button", name=name, exact=True)
+    ).first.click()
+
+
+def downloaded(page: Page, name: str) -> bytes:
+    """The file that a button gives."""
+    with page.expect_download() as waited:
+        page.get_by_role("button", name=name, exact=True).click()
+    return Path(waited.value.path()).read_bytes()
+
+
+def copied(page: Page) -> str:
+    """What the button of the first command on the page puts on the clipboard."""
+    page.locator("[data-testid='stCode']").first.hover()
+    page.get_by_role("button", name="Copy to clipboard").first.click()
+    return str(page.evaluate("() => navigator.clipboard.readText()"))

@@ -200,6 +200,7 @@ def serve(
 
 @app.command()
 def page(
+    library: LibraryOption = None,
     port: Annotated[int | None, typer.Option(help="Port of the page. [8501]")] = None,
     service: Annotated[str | None, typer.Option(help="Address of the service.")] = None,
     address: Annotated[
@@ -212,7 +213,7 @@ def page(
     from ui.cli.backend import answers
     from ui.cli.serving import page_command, page_environment
 
-    settings = settings_for(page_port=port, service_url=service)
+    settings = settings_for(library=library, page_port=port, service_url=service)
     typer.echo(f"page: http://{address}:{settings.page_port} (service: {settings.url})", err=True)
     if not answers(settings):
         typer.echo(

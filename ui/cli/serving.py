@@ -81,8 +81,12 @@ def page_command(settings: Settings, address: str = "127.0.0.1") -> list[str]:
 
 
 def page_environment(settings: Settings) -> dict[str, str]:
-    """The environment of the page: where its service is."""
-    return {**os.environ, "HEMASEEK_SERVICE_URL": settings.url}
+    """The environment of the page: where its service is, and the library that it imports into."""
+    return {
+        **os.environ,
+        "HEMASEEK_SERVICE_URL": settings.url,
+        "HEMASEEK_LIBRARY": str(settings.library.absolute()),
+    }
 
 
 def service_command(settings: Settings) -> list[str]:

@@ -21,7 +21,7 @@ from ui.look.differential import differential_table
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
 from ui.look.tables import count, legend
-from ui.screens.cases import models, over_time
+from ui.screens.cases import groups, models, over_time
 from ui.screens.cases import record as case_record
 from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import relabel
@@ -33,7 +33,7 @@ from ui.widgets.board import board
 from ui.widgets.viewer import Mark, mark, viewer
 
 BY: dict[BagField, str] = {"case": "Case", "patient": "Patient", "source": "Slide or field"}
-VIEWS = ("Cells", "Mosaic", "Slide", "Similar cases", "Case model", "Over time")
+VIEWS = ("Cells", "Mosaic", "Slide", "Similar cases", "Case model", "Over time", "Two groups")
 PAGE = 48
 """Cells that are shown at once."""
 FOUND = 60
@@ -87,6 +87,8 @@ def show() -> None:
                 models.read(place, found)
             elif view == "Over time":
                 over_time.over_time(place, found)
+            elif view == "Two groups":
+                groups.compare_groups(place)
             elif view == "Mosaic":
                 case_record.mosaic(place, facts)
             else:

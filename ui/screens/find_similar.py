@@ -35,7 +35,7 @@ from ui.screens.choosing import (
     scale_input,
 )
 from ui.screens.detail import Shown, open_item
-from ui.screens.regions import part_of_query
+from ui.screens.regions import part_of_query, with_region
 from ui.screens.whole_field import whole_field
 from ui.session.current import (
     change,
@@ -244,7 +244,8 @@ def query_picture(place: Place, search: Searching, upload: Upload | None, jpeg: 
     um = search.um_per_px
     bar = None if um is None or size is None else scale_bar(max(size) * um, search.um_estimated)
     words = upload.name if search.crop is None else f"a cell of {upload.name}"
-    return query_card(jpeg, words if um else f"{words} · scale unknown", bar)
+    shown = with_region(jpeg, search, upload)
+    return query_card(shown, words if um else f"{words} · scale unknown", bar)
 
 
 def neighbours(

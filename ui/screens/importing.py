@@ -38,11 +38,14 @@ def importing(place: Place) -> None:
     with st.container(border=True, key="hs-importing"):
         st.html('<h2 class="hs-section">Import</h2>')
         if not imports.here(settings):
+            where = f" ({settings.library.absolute()})" if _for_this_machine() else ""
             st.html(
-                '<p class="hs-reason">The library lies on another machine, or in a folder that '
-                "this page does not know (HEMASEEK_LIBRARY). Import there:</p>"
+                '<p class="hs-reason">The library of this service is not in the folder that this '
+                f"page looks in{escape(where)}. On the machine that holds it, start the page with "
+                "that folder, or import in a terminal:</p>"
             )
-            st.code("hemaseek ingest PATH --dataset NAME", language=None)
+            st.code("hemaseek page --library FOLDER", language=None)
+            st.code("hemaseek ingest PATH --dataset NAME --library FOLDER", language=None)
             return
         way = st.segmented_control(
             "What to import", WAYS, default=WAYS[0], key="import-way", label_visibility="collapsed"
@@ -91,7 +94,7 @@ def _upload(place: Place, settings: Settings) -> None:
 
 
 def _folder(place: Place, settings: Settings) -> None:
-    if st.get_option("server.address") not in {"127.0.0.1", "localhost", "::1"}:
+    if not _for_this_machine():
         st.html(
             '<p class="hs-reason">This page is open to other machines, so it reads no folder of '
             "this one. In a terminal here:</p>"
@@ -110,6 +113,11 @@ def _folder(place: Place, settings: Settings) -> None:
         st.html(states.notes(["Give the path of a folder or of a table."]))
         return
     _begin(Path(path.strip()).expanduser(), settings, options)
+
+
+def _for_this_machine() -> bool:
+    """Whether the page listens to its own machine alone."""
+    return st.get_option("server.address") in {"127.0.0.1", "localhost", "::1"}
 
 
 def _facts(place: Place) -> dict[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import streamlit as st
+from PIL import Image, ImageDraw
 
 from search.client.transport import ServiceDown, ServiceError
 from search.schemas.items import Box
@@ -16,6 +19,10 @@ from ui.session.uploads import Upload
 from ui.widgets.field import field
 
 SHOWN_PX = 640
+LEAST_PX = 320
+"""A smaller picture is enlarged, so that a box can be drawn on it."""
+BOX = ("#14171c", "#ffd400")
+"""Two lines, one in the other: one of them is seen on any cell."""
 
 
 def part_of_query(place: Place, search: Searching, upload: Upload) -> None:
@@ -27,7 +34,7 @@ def part_of_query(place: Place, search: Searching, upload: Upload) -> None:
             change(search, region=None)
     with st.expander("Search with a part of it"):
         st.html('<p class="hs-reason">Drag a box around what the neighbours should share.</p>')
-        picture = upload.part(search.crop, SHOWN_PX)
+        picture = _enlarged(upload.part(search.crop, SHOWN_PX))
         drawn = field(picture, (), f"part-{upload.id}-{this_round()}")
     if drawn is None:
         return
@@ -61,3 +68,36 @@ def in_query(
     w = max(1, min(round(drawn.w * by), whole.w - x))
     h = max(1, min(round(drawn.h * by), whole.h - y))
     return Box(x=x, y=y, w=w, h=h)
+
+
+def with_region(jpeg: bytes, search: Searching, upload: Upload) -> bytes:
+    """The shown query with the part that the gallery follows in a box; unchanged without one."""
+    region = search.region
+    if region is None:
+        return jpeg
+    with Image.open(BytesIO(jpeg)) as image:
+        shown = image.convert("RGB")
+    width, height = upload.size or shown.size
+    whole = search.crop or Box(x=0, y=0, w=width, h=height)
+    left, top = max(whole.x, 0), max(whole.y, 0)
+    by = shown.width / (min(whole.x + whole.w, width) - left)
+    x, y = (region.x + whole.x - left) * by, (region.y + whole.y - top) * by
+    pen, thick = ImageDraw.Draw(shown), max(2, shown.width // 60)
+    for colour, wide in zip(BOX, (2 * thick, thick), strict=True):
+        pen.rectangle((x, y, x + region.w * by, y + region.h * by), outline=colour, width=wide)
+    return _encoded(shown)
+
+
+def _enlarged(jpeg: bytes) -> bytes:
+    with Image.open(BytesIO(jpeg)) as image:
+        by = LEAST_PX / max(image.size)
+        if by <= 1:
+            return jpeg
+        size = (round(image.width * by), round(image.height * by))
+        return _encoded(image.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+
+
+def _encoded(image: Image.Image) -> bytes:
+    out = BytesIO()
+    image.save(out, "JPEG", quality=92)
+    return out.getvalue()

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from search.settings import Settings
+from ui.look.tables import count
 
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 """Endings of the pictures that are taken out of an upload."""
@@ -60,11 +61,11 @@ class Running:
             why = lines[-1].removeprefix("error ") if lines else "it was cancelled"
             return f"Nothing was imported: {why}", "bad"
         stored, failed = int(str(report["stored"])), int(str(report["failed"]))
-        words = f"{stored:,} items stored"
+        words = f"{count(stored, 'item')} stored"
         if report.get("unchanged"):
             words += f", {int(str(report['unchanged'])):,} were there already"
         if failed:
-            words += f"; {failed:,} files could not be read, see Rejected below"
+            words += f"; {count(failed, 'file')} could not be read, see Rejected below"
         return f"{words}.", "warn" if failed else "good"
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from versioned import fill
 
 from ingest.pipeline.ledger import Ledger, Row, ledger_path
+from ingest.sources.report import Progress
 from search.library.library import Library
 from search.security.keys import Keys
 from search.settings import Settings
@@ -50,6 +51,8 @@ def _client(library: Library, tmp_path: Path) -> Iterator[TestClient]:
         ledger.end("failed", "it stopped at /CANARY/whole.png")
         ledger.begin({"paths": ["/CANARY"]})
         ledger.end("done", "4 items")
+        ledger.begin({"paths": ["/CANARY"]})
+        ledger.note(str(Progress(done=3, total=7, items=3, rate=2.0, eta=None)))
     keys = Keys(library.folder / "keys.json")
     _, text = keys.add("writer", {"cells": "write"})
     app = application(Settings(library=library.folder))
@@ -63,7 +66,11 @@ def test_counts_runs_and_reasons_are_told_without_names(client: TestClient) -> N
     found = answer.json()
 
     assert (found["done"], found["pending"], found["quarantined"]) == (1, 0, 2)
-    assert [run["summary"] for run in found["runs"]] == ["4 items", "`hemaseek jobs` says why"]
+    assert [run["summary"] for run in found["runs"]] == [
+        "3 of 7 files, 3 items, 2 a second",
+        "4 items",
+        "`hemaseek jobs` says why",
+    ]
     assert {(one["ending"], one["reason"]) for one in found["set_aside"]} == {
         (".png", "no tissue"),
         (".svs", "the reader gave up"),

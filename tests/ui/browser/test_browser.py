@@ -13,6 +13,8 @@ from pdf_text import words
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from search.client.client import Client
+
 LONG = 60_000
 pytestmark = pytest.mark.browser
 
@@ -157,6 +159,45 @@ def test_a_filter_narrows_the_gallery_and_a_link_reproduces_it(page: Page) -> No
     assert page.locator(".hs-card").all_inner_texts() == shown
     assert page.locator(".hs-verdict").inner_text() == "No vote"  # it would repeat the filter
     assert page.locator(".hs-votes").count() == 0
+
+
+def test_more_filters_are_by_patient_case_day_number_and_similarity(live: Live, page: Page) -> None:
+    search(page)
+    with Client(live.url) as client:
+        patient = next(iter(client.facets("cells", "patient", 1)))
+    page.get_by_role("button", name="More", exact=False).first.click()
+    for name in ("Patient", "Case"):
+        page.get_by_role("combobox", name=name, exact=True).wait_for()
+    day = page.get_by_role("group", name="Taken on or after")
+    for part, value in (("year", "2024"), ("month", "01"), ("day", "02")):
+        day.get_by_role("spinbutton", name=part).press_sequentially(value)
+    page.wait_for_url("**acquired_from**")
+    page.get_by_role("heading", name="No stored cell matches these filters").wait_for()
+
+    page.goto(page.url.partition("&where=")[0])
+    page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+    wait_until_idle(page)
+    page.get_by_role("button", name="More", exact=False).first.click()
+    page.get_by_role("combobox", name="Patient", exact=True).fill(patient)
+    page.get_by_role("option").first.click()
+    page.wait_for_url("**patient**")
+    for name, value, part in (
+        ("Scale from (µm per px)", "0.01", "um_per_px_min"),
+        ("Similarity at least", "0.5", "least=0.5"),
+    ):
+        typed = page.get_by_role("spinbutton", name=name)
+        typed.fill(value)
+        typed.press("Enter")
+        page.wait_for_url(f"**{part}**")
+    page.get_by_role("button", name="More · 3").wait_for()
+    wait_until_idle(page)
+    check_page(page)
+
+    page.keyboard.press("Escape")
+    notes = page.locator(".hs-card .hs-note-line").all_inner_texts()
+    assert notes
+    assert all(note.startswith(f"patient {patient}") for note in notes)
+    assert all(float(score) >= 0.5 for score in page.locator(".hs-score").all_inner_texts())
 
 
 def test_a_picture_that_shows_nothing_gets_no_verdict(page: Page, tmp_path: Path) -> None:

@@ -6,12 +6,23 @@ import math
 from collections.abc import Iterator
 
 import pytest
-from browsing import browsed, check_page, wait_until_idle
+from browsing import (
+    AXE,
+    FLAGS,
+    browsed,
+    check_page,
+    choose,
+    downloaded,
+    violations,
+    wait_until_idle,
+)
 from live import REPOSITORY, Live
-from playwright.sync_api import Page
+from pdf_text import words
+from playwright.sync_api import Page, sync_playwright
 
 from search.client.client import Client
 from search.client.evaluations import wait_for
+from search.schemas.cases import CaseChange, CaseRecordsWanted
 from search.schemas.evaluations import EvaluationPlan, EvaluationRecord, SplitName
 from search.schemas.filters import Filter
 from search.schemas.questions import Question
@@ -25,12 +36,6 @@ pytestmark = pytest.mark.browser
 def _opened(live: Live, chromium: str) -> Iterator[tuple[str, Page]]:
     with browsed(live, chromium, LONG) as opened:
         yield opened
-
-
-def view(page: Page, name: str) -> None:
-    page.get_by_role("radio", name=name, exact=True).or_(
-        page.get_by_role("button", name=name, exact=True)
-    ).first.click()
 
 
 def test_a_reviewer_reclassifies_a_cell_and_the_recorded_label_stays(
@@ -96,6 +101,47 @@ def test_leukocytes_are_counted_in_percent_beside_what_is_usual_and_the_rest_apa
     assert "%" not in apart
     assert "platelet" in apart
     assert "platelet" not in white
+    report = words(downloaded(page, "PDF of this case"))
+    for part in ("Differential count", "lymphocyte", "Research use only", "12–44"):
+        assert part.lower() in report.lower(), part
+
+
+def test_two_groups_of_cases_are_compared_by_what_is_recorded(
+    live: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    with Client(live.url) as client:
+        names = sorted(client.facets("cells", "case", 100))
+        given = [
+            CaseChange(case=name, treatment="none" if name.endswith("1") else "azacitidine")
+            for name in names
+        ]
+        client.change_cases("cells", CaseRecordsWanted(changes=tuple(given)))
+    page.goto(f"{address}/case?by=case&view=Two groups")
+    page.get_by_role("heading", name="Two groups of cases").wait_for()
+    wait_until_idle(page)
+    for kind in ("Cells that look alike", "Label"):
+        page.get_by_role("columnheader", name=kind, exact=True).wait_for()
+    counted = page.locator(".hs-facts").last.inner_text()
+    assert all(f"{group}: 3 cases of 3 patients" in counted for group in ("none", "azacitidine"))
+    assert page.locator("img.hs-thumb").count() > 1
+    check_page(page)
+
+    page.get_by_role("combobox", name="Second group").click()
+    page.get_by_role("option", name="none").click()
+    page.get_by_text("“none” is in both groups").wait_for()
+
+
+HOVER = """canvas => {
+    const box = canvas.getBoundingClientRect();
+    const tip = canvas.parentElement.querySelector(".hs-scatter-tip");
+    for (let y = box.top; y < box.bottom; y += 6) for (let x = box.left; x < box.right; x += 6) {
+        canvas.dispatchEvent(new PointerEvent("pointermove", {clientX: x, clientY: y}));
+        if (!tip.hidden) return tip.textContent;
+    }
+    return "";
+}"""
+"""Moves over a map until it is over a point; what is said there."""
 
 
 def test_a_map_by_neighbourhoods_is_made_when_the_atlas_is_first_opened(
@@ -107,6 +153,11 @@ def test_a_map_by_neighbourhoods_is_made_when_the_atlas_is_first_opened(
 
     chosen = page.get_by_role("radio", name="t-SNE", exact=True)
     assert chosen.get_attribute("aria-checked") == "true" or chosen.is_checked()
+    wait_until_idle(page)
+    assert page.locator(".hs-scatter canvas").evaluate(HOVER)
+    seen = page.locator(".hs-scatter-tip img")
+    seen.wait_for()
+    page.wait_for_function("() => document.querySelector('.hs-scatter-tip img')?.naturalWidth > 0")
 
 
 def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
@@ -114,7 +165,7 @@ def test_a_stored_source_is_shown_in_tiles(opened: tuple[str, Page]) -> None:
     page.goto(f"{address}/case?by=patient")
     page.locator(".hs-card").first.wait_for()
     with page.expect_response(lambda answer: "/hemaseek/tiles/" in answer.url) as came:
-        view(page, "Slide")
+        choose(page, "Slide")
     page.locator(".hs-viewer[data-open=true]").wait_for()
 
     assert came.value.status == 200
@@ -152,6 +203,11 @@ def test_a_lasso_makes_a_gate_that_survives_reload_and_opens_its_cells_in_their_
 
     counted = row.inner_text()
     wait_until_idle(page)
+    inside = int(row.locator("td").first.inner_text())
+    cells = downloaded(page, "CSV of its cells").decode("utf-8-sig").splitlines()
+    assert len(cells) == 1 + inside
+    page.get_by_role("button", name="Select its cells").click()
+    page.get_by_role("button", name=f"Selected {inside}").wait_for()
     page.reload()
     page.locator("[aria-label='Cells of the gate'] .hs-card").first.wait_for()
     assert row.inner_text() == counted
@@ -178,6 +234,11 @@ def test_an_evaluation_is_run_and_a_confusion_opens_its_pictures(
     page.get_by_text("Each patient left out in turn. 95 % confidence").wait_for()
     methods = page.locator(".hs-table tbody th").all_inner_texts()
     assert methods[0].endswith("-NN")  # votes before the probe, each by its name
+
+    assert downloaded(page, "CSV").decode("utf-8-sig").startswith("collection,encoder,split,method")
+    report = downloaded(page, "Markdown").decode()
+    assert report.startswith("# ")
+    assert all(f"| {method} " in report for method in methods)
 
     page.locator(".hs-matrix button").first.click()
     page.locator("[aria-label='Confused cells'] .hs-card").first.wait_for()
@@ -208,6 +269,21 @@ def test_two_evaluations_are_compared_query_by_query(live: Live, opened: tuple[s
 
     page.reload()
     page.get_by_role("heading", name="Cell by cell").wait_for()
+
+
+def test_axe_is_there_and_finds_what_is_wrong(chromium: str) -> None:
+    if not AXE.is_file():
+        pytest.skip("no axe-core: `make axe` fetches it from npm; no page was checked for WCAG")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page()
+        page.set_content(
+            "<html lang=en><title>x</title><i data-test-script-state=notRunning>i</i>"
+            "<img src=x><input><p style='color:#999;background:#aaa'>pale</p>"
+        )
+        found = {one.partition(":")[0] for one in violations(page)}
+        browser.close()
+    assert {"image-alt", "label", "color-contrast"} <= found
 
 
 def test_every_page_fits_and_is_legible_by_day_and_by_night(
@@ -257,7 +333,7 @@ def test_a_version_is_built_beside_the_active_one_and_then_becomes_active(
     page.get_by_role("heading", name="Encoder").wait_for()
     check_page(page)
 
-    view(page, "Versions")
+    choose(page, "Versions")
     encoder = page.get_by_label("Encoder")
     encoder.click()
     encoder.fill("colour")

@@ -250,7 +250,7 @@ def _question(place: Place, found: CaseCount) -> CaseQuestion:
     with left:
         words = st.multiselect(
             "Only cases with this diagnosis",
-            _diagnoses(place, place.name, st.session_state.get("case-records", 0)),
+            sorted({one.diagnosis for one in all_records(place) if one.diagnosis is not None}),
             key="case-diagnoses",
             placeholder="Any diagnosis",
         )
@@ -277,15 +277,20 @@ def _question(place: Place, found: CaseCount) -> CaseQuestion:
     )
 
 
-@st.cache_data(ttl=300, max_entries=50, show_spinner=False)
-def _diagnoses(_place: Place, name: str, _records: int) -> list[str]:
-    found, after = set(), None
+def all_records(place: Place) -> list[CaseRecord]:
+    """The records of all cases of the collection, cached for five minutes."""
+    return _records(place, place.name, st.session_state.get("case-records", 0))
+
+
+@st.cache_data(ttl=300, max_entries=8, show_spinner=False)
+def _records(_place: Place, name: str, _changes: int) -> list[CaseRecord]:
+    found: list[CaseRecord] = []
+    after = None
     while True:
-        question = CaseRecordsQuestion(limit=1000, after=after)
-        page = _place.client.case_records(name, question)
-        found |= {one.diagnosis for one in page.records if one.diagnosis is not None}
+        page = _place.client.case_records(name, CaseRecordsQuestion(limit=1000, after=after))
+        found += page.records
         if (after := page.next) is None:
-            return sorted(found)
+            return found
 
 
 @st.cache_data(ttl=300, max_entries=50, show_spinner=False)
@@ -376,4 +381,12 @@ def scores_html(found: CaseEvaluation) -> str:
     )
 
 
-__all__: Sequence[str] = ["facts_of", "header", "mosaic", "record_html", "scores_html", "similar"]
+__all__: Sequence[str] = [
+    "all_records",
+    "facts_of",
+    "header",
+    "mosaic",
+    "record_html",
+    "scores_html",
+    "similar",
+]
