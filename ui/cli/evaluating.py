@@ -20,6 +20,7 @@ from ui.cli.options import (
     conditions,
     settings_for,
 )
+from ui.look.tables import count
 
 if TYPE_CHECKING:
     from search.client.client import Client
@@ -248,8 +249,9 @@ def print_scores(record: EvaluationRecord) -> None:
             ends = f" [{100 * span.low:.1f}, {100 * span.high:.1f}]" if span else ""
             cells.append("" if value is None else f"{100 * value:.1f}{ends}")
         rows.append((*cells, one.worst))
+    queries = count(result.data.asked, "query", "queries")
     title = (
-        f"{record.collection}: {result.data.asked} queries, {result.split.words}; "
+        f"{record.collection}: {queries}, {result.split.words}; "
         f"confidence intervals over {result.clusters} units ({result.unit})"
     )
     table(title, ("", "wF1", "bAcc", "macro F1", "AUROC", "mAP@k", "worst class"), rows)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ui.cli.options import EncoderOption
+from ui.look.tables import count
 
 if TYPE_CHECKING:
     from encoder.card import EncoderCard
@@ -278,7 +279,7 @@ def _keep_cases(said: Sequence[CaseChange], sink: Destination, report: Report) -
         report.failures.append(Failure("records of cases", reason))
         return
     if written:
-        report.warnings.append(f"records of {written:,} cases are new or have changed")
+        report.warnings.append(f"{count(written, 'record')} of cases new or changed")
 
 
 def _go(
@@ -400,7 +401,7 @@ def print_report(run: Run) -> None:
     report = run.report
     say(f"[bold]{report}[/]")
     if report.skipped:
-        say(f"{report.skipped:,} files were ingested before and not opened again")
+        say(f"{count(report.skipped, 'file')} ingested before and not opened again")
     for slide in report.slides[:SHOWN_FAILURES]:
         say(f"[green]slide[/] {escape(slide)}")
     for warning in report.warnings[:SHOWN_FAILURES]:
@@ -411,12 +412,12 @@ def print_report(run: Run) -> None:
         say(f"... and {report.failed - SHOWN_FAILURES} more; --report FILE keeps all of them")
     if report.quarantined:
         say(
-            f"{report.quarantined} files are quarantined: `hemaseek quarantine` lists them, "
+            f"{count(report.quarantined, 'file')} quarantined: `hemaseek quarantine` lists all, "
             "`hemaseek quarantine --retry` reads them again"
         )
     if run.index is not None:
         index = run.index
         say(
-            f"index of {index.points:,} items built in {index.seconds:.1f} s, "
+            f"index of {count(index.points, 'item')} built in {index.seconds:.1f} s, "
             f"recall@10 {index.recall:.3f}, filtered {index.filtered_recall:.3f}"
         )

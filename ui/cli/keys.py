@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ui.cli.options import LibraryOption
+from ui.look.tables import count
 
 if TYPE_CHECKING:
     from search.security.keys import Keys
@@ -99,12 +100,13 @@ def check(
     settings = settings_for(library=library)
     found = verify(settings.audit_folder, head)
     typer.echo(
-        f"{found.lines} lines in {found.files} files hold together; the last is {found.head}"
+        f"intact: {count(found.lines, 'line')} in {count(found.files, 'file')}; "
+        f"the last is {found.head}"
     )
     if found.missing:
         typer.echo(
-            f"warning: {found.missing} lines were missing at a start of the service, as the log "
-            "itself says; a power cut takes at most those of its last second",
+            f"warning: {count(found.missing, 'line')} missing at a start of the service, as the "
+            "log itself says; a power cut takes at most those of its last second",
             err=True,
         )
 

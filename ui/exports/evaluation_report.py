@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ui.look.curves import as_file, chart
+from ui.look.tables import count
 
 if TYPE_CHECKING:
     from search.schemas.calibration import Calibration, CoveragePoint, ReliabilityBin
@@ -213,7 +214,7 @@ def _index(result: EvaluationResult) -> str:
         for one in index.by_k
     ]
     head = ["k", "recall@k", "same vote", "exact wF1 / bAcc", "index wF1 / bAcc"]
-    return f"{index.asked:,} queries, {index.rule}.\n\n{_table(head, rows)}"
+    return f"{count(index.asked, 'query', 'queries')}, {index.rule}.\n\n{_table(head, rows)}"
 
 
 def _pair(scores: Scores) -> str:

@@ -148,9 +148,11 @@ def trust_line(answer: Answer, voters: Sequence[Hit]) -> str:
     shown += f" at {count(sites, 'site')}" if sites else ", sites unknown"
     there = {hit.item.id for hit in hits}
     voted = sum(hit.item.id in there for hit in voters)
-    marked = f" The {voted} marked “votes” made the vote." if 0 < voted < len(hits) else ""
+    made = "The one" if voted == 1 else f"The {voted}"
+    marked = f" {made} marked “votes” made the vote." if 0 < voted < len(hits) else ""
     if voted < len(voters):
-        marked = f" {voted} of the {len(voters)} that voted are among them."
+        verb = "is" if voted == 1 else "are"
+        marked = f" {voted} of the {len(voters)} that voted {verb} among them."
     return f"Searched {searched:,} of {count(answer.items, what)}. {shown}.{marked}"
 
 

@@ -20,7 +20,7 @@ from ui.exports.selection import MOST_EXPORTED, cells_csv, selection
 from ui.look import states
 from ui.look.card import Action, card
 from ui.look.palette import CATEGORIES, UNKNOWN, colours
-from ui.look.tables import badge, plain, table
+from ui.look.tables import badge, count, plain, table
 from ui.screens.detail import Shown, open_item
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, goto, show_in_address
@@ -520,8 +520,9 @@ def _against(
             by_label.append((here, _row(label, here, total, theirs, others)))
     by_label.sort(key=lambda pair: -pair[0])
     rows += [row for _, row in by_label[:12]]
-    caption = f"Of {total:,} cells of {patient['name']} and {others:,} of the reference group" + (
-        "; new cells count under the label of their nearest neighbour." if len(new) else "."
+    caption = (
+        f"Of {count(total, 'cell')} of {patient['name']} and {others:,} of the reference group"
+        + ("; new cells count under the label of their nearest neighbour." if len(new) else ".")
     )
     return table(["Gate or label", patient["name"][:20], "Reference", "Ratio"], rows, caption)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import browsed, check_page, wait_until_idle
+from browsing import browsed, check_page, downloaded, wait_until_idle
 from live import Live
 from pdf_text import words
 from PIL import Image
@@ -98,6 +98,8 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
     page.get_by_role("heading", name="Differential count of this field").wait_for()
     check_page(page)
 
+    assert "Research use only" in words(downloaded(page, "PDF"))
+
     page.locator(".hs-cell-white").first.click()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
     by_click = page.url
@@ -116,6 +118,66 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
     assert "crop=" in by_click
     assert "crop=" in page.url
     assert page.url != by_click
+
+
+def test_a_refused_picture_leaves_the_page_as_it_was_and_the_next_one_is_answered(
+    live: Live, page: Page, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.png").write_text("lymphocyte, eosinophil")
+    address = page.url
+    page.set_input_files("input[type=file]", str(tmp_path / "notes.png"))
+    page.get_by_role("alert").filter(has_text="not an image").wait_for()
+    check_page(page)
+    assert page.url == address  # nothing that a reload or Back would repeat
+    page.get_by_role("heading", name="Your image").wait_for()
+
+    page.set_input_files("input[type=file]", str(drawn(live, "monocyte")))
+    page.locator("[aria-label='Vote of the neighbours']").wait_for()
+    page.get_by_role("button", name="New search").click()
+    page.locator("[aria-label='Samples'] .hs-card").first.wait_for()
+    assert "upload" not in page.url
+
+
+def test_a_hit_is_reclassified_by_a_key_and_its_label_votes_until_it_is_undone(page: Page) -> None:
+    search(page)
+    voted = page.inner_text(".hs-verdict")
+    page.keyboard.press("1")
+    page.keyboard.press("l")
+    dialog = page.get_by_role("dialog")
+    label = dialog.get_by_role("combobox", name="Reclassify 1 cell")
+    label.click()
+    label.fill("platelet")
+    page.get_by_role("option", name="platelet", exact=True).click()
+    for name, value in (("Reviewer", "Ada"), ("Note", "a clump")):
+        typed = dialog.get_by_role("textbox", name=name)
+        typed.fill(value)
+        typed.press("Enter")
+        wait_until_idle(page)
+    dialog.get_by_role("button", name="Save the review").click()
+    dialog.get_by_text("1 review saved").wait_for()
+    page.keyboard.press("Escape")
+    page.reload()
+    page.get_by_text("reviewed by Ada").first.wait_for()
+    page.get_by_text("1 label of these neighbours is a reviewer's").wait_for()
+    check_page(page)
+
+    page.keyboard.press("1")
+    page.keyboard.press("l")
+    dialog.get_by_role("combobox", name="Reclassify 1 cell").click()
+    page.get_by_role("option", name="Remove", exact=False).click()
+    wait_until_idle(page)
+    reviewer = dialog.get_by_role("textbox", name="Reviewer")
+    reviewer.fill("Ada")
+    reviewer.press("Enter")
+    wait_until_idle(page)
+    dialog.get_by_role("button", name="Save the review").click()
+    dialog.get_by_text("1 review saved").wait_for()
+    page.keyboard.press("Escape")
+    page.reload()
+    page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
+    wait_until_idle(page)
+    assert page.get_by_text("reviewed by Ada").count() == 0
+    assert page.inner_text(".hs-verdict") == voted
 
 
 def test_keys_mark_examples_and_open_an_item(page: Page) -> None:

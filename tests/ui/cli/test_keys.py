@@ -53,7 +53,7 @@ def test_the_audit_log_is_verified(tmp_path: Path) -> None:
     bad = run(audit, tmp_path, "verify")
 
     assert good.exit_code == 0
-    assert good.stdout.startswith("3 lines in 1 files hold together")
+    assert good.stdout.startswith("intact: 3 lines in 1 file;")
     assert isinstance(stranger.exception, AuditError)
     assert isinstance(bad.exception, AuditError)
     assert "line 2: changed" in str(bad.exception)
@@ -65,4 +65,4 @@ def test_lost_lines_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     AuditLog(tmp_path / "audit").close()
 
-    assert "warning: 1 lines were missing" in run(audit, tmp_path, "verify").stderr
+    assert "warning: 1 line missing" in run(audit, tmp_path, "verify").stderr

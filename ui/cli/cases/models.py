@@ -17,6 +17,7 @@ from ui.cli.options import (
     conditions,
     settings_for,
 )
+from ui.look.tables import count
 
 if TYPE_CHECKING:
     from search.client.client import Client
@@ -225,7 +226,8 @@ def _show(card: MilModel) -> None:
     if not for_people():
         typer.echo(card.model_dump_json())
         return
-    typer.echo(f"{card.name} ({card.id[:8]}): {card.cases} cases of {card.patients} patients")
+    cases = f"{count(card.cases, 'case')} of {count(card.patients, 'patient')}"
+    typer.echo(f"{card.name} ({card.id[:8]}): {cases}")
     typer.echo(f"held out: {_headline(card)}")
     for one in card.scores.classes:
         typer.echo(f"  {one.name}: {one.cases} cases, {one.recall:.0%} found")
@@ -247,7 +249,7 @@ def _print(answer: MilAnswer) -> None:
     if answer.risk is not None:
         typer.echo(f"  log risk {answer.risk:.2f}, percentile {answer.risk_percentile:.0%}")
     towards = answer.towards or "a higher risk"
-    typer.echo(f"{answer.looked_at} cells; effect for {towards}, attention:")
+    typer.echo(f"{count(answer.looked_at, 'cell')}; effect for {towards}, attention:")
     for one in answer.cells:
         effect = "" if one.effect is None else f"{one.effect:+7.2f}"
         where = one.item.id if one.item else f"cell {one.cell}"

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ui.cli.options import CollectionOption, LibraryOption, settings_for
+from ui.look.tables import count
 
 if TYPE_CHECKING:
     from search.schemas.cases import CaseAnswer, CaseRecord, CaseRecordsWritten
@@ -260,7 +261,8 @@ def print_case_scores(found: CaseEvaluation) -> None:
         rows.append((*cells, one.worst))
     chance = [f"{100 * found.chance[name]:.1f}" if name in found.chance else "" for name in names]
     rows.append(("chance", *chance, "", ""))
-    title = f"{found.asked} of {found.cases} cases of {found.patients} patients by {found.column}"
+    cases = f"{count(found.cases, 'case')} of {count(found.patients, 'patient')}"
+    title = f"{found.asked} of {cases} by {found.column}"
     table(title, ("", "top 1", "top 3", "top 5", "mAP", "vote", "mAP over mean", "worst"), rows)
     best = max(found.scores, key=lambda one: one.map)
     labels = [
@@ -285,7 +287,7 @@ def _write(facts: dict[str, Any], library: Path | None, collection: str | None, 
         )
     if for_people():
         columns = ", ".join(f"{one.name} ({one.type})" for one in done.columns) or "none"
-        typer.echo(f"{done.written:,} cases changed, {done.unchanged:,} as they were")
+        typer.echo(f"{count(done.written, 'case')} changed, {done.unchanged:,} as before")
         typer.echo(f"further columns: {columns}")
     else:
         typer.echo(done.model_dump_json())
@@ -331,7 +333,7 @@ def _print_records(found: list[CaseRecord], collection: str) -> None:
         (one.case, one.diagnosis, one.diagnosis_code, one.treatment, one.outcome, one.date)
         for one in found
     ]
-    title = f"{collection}: {len(found):,} cases with a record"
+    title = f"{collection}: {count(len(found), 'case')} with a record"
     table(title, ("name", "diagnosis", "code", "treatment", "outcome", "date"), rows)
 
 
@@ -343,7 +345,7 @@ def _print_similar(found: CaseAnswer) -> None:
         known = one.records[0] if one.records else None
         facts = (known.diagnosis, known.treatment, known.date) if known else (None, None, None)
         rows.append((at, one.value, f"{one.distance:.4f}", *facts, ", ".join(one.patients)))
-    title = f"{found.collection}: {found.compared} cases compared by {found.distance}"
+    title = f"{found.collection}: {count(found.compared, 'case')} compared by {found.distance}"
     table(title, ("", "name", "distance", "diagnosis", "treatment", "date", "patient"), rows)
     for warning in found.warnings:
         typer.echo(f"- {warning}")

@@ -151,7 +151,7 @@ def groups_html(answer: GroupsAnswer, names: tuple[str, str], images: Mapping[st
     for kind, title in (("prototype", "Cells that look alike"), ("label", "Label")):
         rows = [_row(row, images) for row in answer.rows if row.kind == kind]
         if rows:
-            heads = [title, "", *names, "Difference", ""]
+            heads = [title, "", *names, "Second less first, points", ""]
             parts.append(table(heads, rows, text=[1, 5]))
     return "".join(parts) + f'<p class="hs-reason">{escape(answer.disclaimer)}</p>'
 

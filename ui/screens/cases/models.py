@@ -100,7 +100,7 @@ def _heading(answer: MilAnswer, shown: int) -> str:
 def verdict(answer: MilAnswer, model: MilModel) -> str:
     """What the model says, how sure, on what that rests, and how good it was on held-out cases."""
     facts = [
-        f"{model.cases:,} cases of {count(model.patients, 'patient')}",
+        f"{count(model.cases, 'case')} of {count(model.patients, 'patient')}",
         *(
             f"held-out {words} {value:.2f} [{span.low:.2f}, {span.high:.2f}]"
             for name, words in HEADLINE.items()
