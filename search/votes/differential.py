@@ -56,7 +56,7 @@ _RANGES = {
     "basophil": Range(0, 1, "0–1"),
     **dict.fromkeys(TOGETHER[1], _IMMATURE),
 }
-"""Of people from 11 years on: Davis's Lab and Diagnostic Tests, Complete Blood Count, WBC Count
+"""Of people from 11 years on: Davis's manual of laboratory tests, Complete Blood Count, WBC Count
 and Differential (labdxtest.com, automated analysers). Laboratories differ: MedlinePlus 003657 has
 neutrophils 40-60 with bands 0-3, lymphocytes 20-40, monocytes 2-8, eosinophils 1-4, basophils
 0.5-1."""

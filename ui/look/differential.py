@@ -13,7 +13,7 @@ APART: tuple[Part, ...] = ("nucleated red cells", "platelets", "red cells", "oth
 BAR_PX = 72
 """Length of the bar of 100 %."""
 RANGES = (
-    "Usual: percent in the blood of healthy adults (Davis's Lab and Diagnostic Tests). "
+    "Usual: percent in the blood of healthy adults (Davis's manual of laboratory tests). "
     "Ranges depend on the laboratory: use your own."
 )
 OUTSIDE = "“High” and “low” stand only where counting so few cells cannot explain them."

@@ -27,8 +27,7 @@ from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import relabel
 from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import pictures
-from ui.session.place import Place, guarded, opened
-from ui.session.results import REVIEWS
+from ui.session.place import Place, guarded, opened, reviews_state
 from ui.widgets.board import board
 from ui.widgets.viewer import Mark, mark, viewer
 
@@ -143,7 +142,7 @@ def _choose(place: Place) -> tuple[BagField, str] | None:
 def _count(place: Place, by: BagField, value: str) -> CaseCount:
     """The differential count; computed again after each review."""
     k = int(st.session_state.get("case-k", 20))
-    seen = (place.name, by, value, k, st.session_state.get(REVIEWS, 0))
+    seen = (place.name, by, value, k, *reviews_state())
     counted = st.session_state.get("case-count")
     if counted is None or counted[0] != seen:
         with st.spinner("Counting the cells"):

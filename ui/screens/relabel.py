@@ -10,8 +10,7 @@ import streamlit as st
 from search.client.transport import ServiceError
 from ui.look import states
 from ui.look.tables import count
-from ui.session.place import Place
-from ui.session.results import REVIEWS
+from ui.session.place import Place, reviews_written
 
 NEW, NONE = "Another label, not known here yet", "Remove my review"
 """Offered below the known labels."""
@@ -88,7 +87,7 @@ def _save(place: Place, ids: Sequence[str], label: str | None, note: str, key: s
         "labels stay as they are."
     )
     st.session_state[SAVED] = (key, words, before, reviewer)
-    st.session_state[REVIEWS] = st.session_state.get(REVIEWS, 0) + 1
+    reviews_written()
     return True
 
 
@@ -117,5 +116,5 @@ def _undo(place: Place, key: str) -> bool:
         ids = [id for id, one in before.items() if one == label]
         place.client.review(place.name, dict.fromkeys(ids, label), reviewer)
     st.session_state[SAVED] = (key, "Taken back: your reviews are as before.", {}, reviewer)
-    st.session_state[REVIEWS] = st.session_state.get(REVIEWS, 0) + 1
+    reviews_written()
     return True

@@ -17,6 +17,8 @@ from ui.session.navigation import goto
 
 CHOSEN = "hs-collection"
 """Where the session keeps the collection that is looked at, for all pages."""
+REVIEWS, WRITTEN = "hs-reviews", "hs-reviews-written"
+"""Where the session keeps the state of the collection's reviews, and how many it wrote itself."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,16 @@ def connect() -> Client:
     settings = Settings()
     key = settings.api_key
     return Client(settings.url, key.get_secret_value() if key else None)
+
+
+def reviews_state() -> tuple[str, int]:
+    """Changes with every review, of anybody: what was answered before is asked again."""
+    return st.session_state.get(REVIEWS, ""), st.session_state.get(WRITTEN, 0)
+
+
+def reviews_written() -> None:
+    """Note that this session wrote reviews."""
+    st.session_state[WRITTEN] = st.session_state.get(WRITTEN, 0) + 1
 
 
 @contextmanager
@@ -96,7 +108,10 @@ def opened(
             st.rerun()
         return None
     if name or not needs_items:
-        return Place(client, collections, name)
+        place = Place(client, collections, name)
+        if name:
+            st.session_state[REVIEWS] = place.facts.reviews_state
+        return place
     nothing(
         "The library is empty",
         "Import cells first: sample cells, an upload, or a folder. Then everything here works.",

@@ -12,6 +12,7 @@ from search.api.access import Access, Lists, Reads, Writes, api_router
 from search.api.bodies import read_body
 from search.cases.represented import prepare
 from search.library.collection import Added, Collection
+from search.library.reviews import Reviews
 from search.library.uploads import check_shard
 from search.query.context import Context
 from search.query.stored import picture, stored, thumbnail
@@ -153,6 +154,7 @@ def _written(access: Access, added: Added) -> Written:
 def facts(access: Access, context: Context) -> CollectionFacts:
     """A collection, as it is answered."""
     collection, default = context.collection, access.default()
+    touched = Reviews(collection.versions).touched()
     return CollectionFacts(
         name=collection.name,
         items=context.count(),
@@ -160,4 +162,5 @@ def facts(access: Access, context: Context) -> CollectionFacts:
         fingerprint=collection.card.fingerprint,
         dim=collection.card.dim,
         default=collection.name == default,
+        reviews_state="" if touched is None else "-".join(f"{one:x}" for one in touched[:2]),
     )

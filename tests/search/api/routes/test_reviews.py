@@ -73,6 +73,18 @@ def test_a_review_never_changes_the_label_of_the_source(client: TestClient) -> N
     assert client.get(f"{CELLS}/reviews").json()["reviewed"] == [reviewed]
 
 
+def test_the_facts_of_a_collection_change_with_every_review(client: TestClient) -> None:
+    item = page(client, limit=1)["items"][0]
+    states = [client.get("/v1/collections").json()[0]["reviews_state"]]
+    for label in ("blast", "monocyte"):
+        body = {"reviews": [{"item": item["id"], "label": label}], "reviewer": "Ada"}
+        client.post(f"{CELLS}/reviews", json=body)
+        states.append(client.get("/v1/collections").json()[0]["reviews_state"])
+
+    assert states[0] == ""
+    assert len(set(states)) == 3
+
+
 def test_a_review_of_an_item_that_is_not_there_writes_none_of_them(client: TestClient) -> None:
     item = page(client, limit=1)["items"][0]
     lost = "3f0c9c0e-8f0c-5d6e-9d53-0f3b2a3f9c11"
