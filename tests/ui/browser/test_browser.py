@@ -247,6 +247,7 @@ def test_more_filters_are_by_patient_case_day_number_and_similarity(live: Live, 
         ("Scale from (µm per px)", "0.01", "um_per_px_min"),
         ("Similarity at least", "0.5", "least=0.5"),
     ):
+        wait_until_idle(page)
         typed = page.get_by_role("spinbutton", name=name)
         typed.fill(value)
         typed.press("Enter")
