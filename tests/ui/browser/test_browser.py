@@ -249,6 +249,8 @@ def test_more_filters_are_by_patient_case_day_number_and_similarity(live: Live, 
     ):
         wait_until_idle(page)
         typed = page.get_by_role("spinbutton", name=name)
+        if not typed.is_visible():
+            page.get_by_role("button", name="More", exact=False).first.click()
         typed.fill(value)
         typed.press("Enter")
         page.wait_for_url(f"**{part}**")
