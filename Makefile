@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 EXTRA ?= app
 RUN := $(UV) run --frozen --extra all --group dev
 
-.PHONY: demo test axe test-browser check bench install everything chromium screenshots train-smoke train-default evaluate-served clean
+.PHONY: demo test axe test-browser check audit bench install everything chromium screenshots train-smoke train-default evaluate-served clean
 
 $(if $(filter .uv/bin/uv,$(UV)),$(UV),):
 	python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.13,<0.14'
@@ -52,6 +52,9 @@ check: everything ## style, types, layers
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
+
+audit: $(if $(filter .uv/bin/uv,$(UV)),$(UV),) ## known vulnerabilities of what uv.lock names, where their database can be reached
+	.ci/audit
 
 bench: everything ## every figure that docs/ gives
 	for script in $(filter-out benchmarks/screenshots.py benchmarks/evaluate_served.py,$(wildcard benchmarks/*.py)); do $(RUN) python $$script; done

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 SUFFIXES = (".h5", ".hdf5", ".npz", ".pt", ".safetensors")
+UNFOLDED, SMALL = 100, 1 << 24
+"""A file may unfold to so many times its own size, and to some bytes in any case."""
 SLIDE2VEC = ".meta.json"
 """Ending of what slide2vec writes beside its vectors."""
 
@@ -82,6 +85,20 @@ def read_features(path: Path) -> Features:
     return _checked(found)
 
 
+def need_size(path: Path, unfolded: int) -> None:
+    """Refuse what unfolds to far more than vectors do, before memory is taken for it.
+
+    Raises:
+        BadFeatures: says how much.
+    """
+    most = UNFOLDED * path.stat().st_size + SMALL
+    if unfolded > most:
+        raise BadFeatures(
+            f"{path} has {path.stat().st_size:,} bytes and unfolds to {unfolded:,}, at most "
+            f"{most:,} are read; it is damaged, or no file of vectors"
+        )
+
+
 def _checked(found: Features) -> Features:
     vectors, coords = found.vectors, found.coords
     if vectors.ndim == 3 and len(vectors) == 1:  # TRIDENT's slide encoders take a batch of one
@@ -119,6 +136,8 @@ def _hdf5(path: Path) -> Features:
     import h5py
 
     with h5py.File(path) as file:
+        for name in {"features", "coords"} & set(file):
+            need_size(path, file[name].nbytes)
         if "features" not in file:
             raise BadFeatures(f"{path} has no dataset 'features', only {', '.join(file) or 'none'}")
         vectors = np.asarray(file["features"][()])
@@ -165,6 +184,8 @@ def _slide2vec(path: Path) -> Features:
         vectors = torch.load(path, map_location="cpu", weights_only=True).float().numpy()
         index = np.arange(len(vectors))
     else:
+        with ZipFile(path) as archive:
+            need_size(path, sum(one.file_size for one in archive.infolist()))
         with np.load(path, allow_pickle=False) as held:
             if "features" not in held:
                 raise BadFeatures(f"{path} has no array 'features', only {', '.join(held)}")

@@ -157,5 +157,5 @@ def number(text: Any) -> float:
     """A number, or NaN, which is refused where the mark is used."""
     try:
         return float(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")

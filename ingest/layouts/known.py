@@ -151,7 +151,7 @@ def scan(path: Path, layout: str | None = None, options: Options | None = None) 
     if layout is None and options.find is not None and chosen.name == "labels":
         chosen = LAYOUTS["mixed"]  # to be searched for cells, or not: so nothing is labelled
     found = Scan(path, options, named=layout is not None, known=LAYOUTS)
-    chosen.read(found)
+    chosen.into(found)
     found.account()
     if not found.tasks and not found.report.failures:
         raise LayoutError(f"{path} has nothing to ingest as layout {chosen.name!r}{_hint(path)}")

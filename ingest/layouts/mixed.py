@@ -143,7 +143,7 @@ def _within(scan: Scan, inner: Path, layout: Layout) -> None:
     """Read a folder of a known layout as if it had been named."""
     found = Scan(inner, scan.options, known=scan.known)
     try:
-        layout.read(found)
+        layout.into(found)
     except LayoutError as error:
         scan.fail(inner, str(error))
         return
@@ -195,10 +195,10 @@ def series(path: Path) -> str | None:
 
     try:
         facts = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        uid = facts.get("SeriesInstanceUID")  # read from its bytes only now
+        return None if uid is None else str(uid)
     except Exception:  # whatever it raises over a damaged file, which its reader then names
         return None
-    uid = facts.get("SeriesInstanceUID")
-    return None if uid is None else str(uid)
 
 
 # ---------------------------------------------------------------- the child's side

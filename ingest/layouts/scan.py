@@ -60,6 +60,23 @@ class Layout:
     sure: Callable[[Files], bool] | None = None
     """Whether a folder is unmistakably of this layout; `None`: only when it is named."""
 
+    def into(self, scan: Scan) -> None:
+        """Read a folder; what a damaged table makes its reader raise is a refusal too.
+
+        Raises:
+            LayoutError: it cannot be read in this layout.
+        """
+        try:
+            self.read(scan)
+        except LayoutError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as e:
+            raise LayoutError(
+                f"{scan.root} cannot be read as layout {self.name!r}: what its tables hold is not "
+                f"what the layout has there ({type(e).__name__}: {str(e)[:200]}); mend them, "
+                "or name another layout"
+            ) from e
+
 
 @dataclass
 class Scan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from io import BytesIO, StringIO
@@ -119,7 +120,17 @@ def _pictures(content: bytes, max_file: int, items: list[Item]) -> Iterator[tupl
                 data = archive.read(files[name])
                 items.append(_item(row, data, called))
                 yield called, data
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except BadSet:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         raise BadSet(f"the ZIP is damaged or encrypted: {error}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import time
 import tomllib
 from graphlib import TopologicalSorter
 from itertools import pairwise
@@ -165,3 +166,43 @@ def test_changelog_versions_fall() -> None:
 
     assert versions
     assert all(newer > older for newer, older in pairwise(versions))
+
+
+def patterns() -> list[re.Pattern[str]]:
+    """Every pattern in what callers reach; one that is put together is so of our own constants."""
+    found = []
+    for path in (
+        one for part in ("search", "ingest", "ui") for one in (REPOSITORY / part).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) in CALLS):
+                continue
+            first = node.args[0]
+            if isinstance(first, ast.Constant):
+                found.append(re.compile(first.value))
+            elif isinstance(first, ast.JoinedStr):
+                parts = [one.value for one in first.values if isinstance(one, ast.FormattedValue)]
+                assert all(ast.unparse(one).isupper() for one in parts), f"{path}:{node.lineno}"
+            else:
+                words = ast.unparse(first)
+                assert words.isupper() or words.startswith("re.escape("), f"{path}:{node.lineno}"
+    return found
+
+
+CALLS = {
+    f"re.{name}"
+    for name in ["compile", "search", "match", "fullmatch", "sub", "split", "findall", "finditer"]
+}
+
+
+def test_no_regular_expression_comes_from_a_caller_or_takes_long_over_what_one_sends() -> None:
+    long = ["a" * 3000, " " * 3000, "1" * 3000, "/" * 3000, "a-" * 1500, "1." * 1500, "Aa" * 1500]
+    slow = []
+    for pattern in patterns():
+        for text in long:
+            began = time.process_time()
+            pattern.search(text + "!\n")
+            if (took := time.process_time() - began) > 1:
+                slow.append((pattern.pattern, text[:5], took))
+
+    assert slow == []

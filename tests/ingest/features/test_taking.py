@@ -39,6 +39,21 @@ def trident(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ["bomb.h5", "bomb.npz"])
+def test_a_small_file_that_unfolds_to_gigabytes_is_refused_before_memory_is_taken(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    if name == "bomb.h5":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("features", (10**7, 4096), "f4", chunks=(64, 64), compression=9)
+    else:
+        np.savez_compressed(path, features=np.zeros((8000, 1024), np.float32))
+
+    with pytest.raises(BadFeatures, match="unfolds to"):
+        read_features(path)
+
+
 def clam(folder: Path) -> Path:
     """`FEATURES/h5_files/SLIDE.h5` without attributes, beside `patches/SLIDE.h5` with them."""
     path = folder / "clam" / "features" / "h5_files" / "slide1.h5"

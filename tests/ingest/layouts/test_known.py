@@ -474,6 +474,33 @@ def test_qupath_objects_count_by_bounding_box_or_point(make: Make) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", coco(categories=[{"id": [2], "name": "WBC"}])),
+        ("a.json", coco(images=[{"id": {}, "file_name": "1.png"}])),
+        (
+            "a.json",
+            coco(annotations=[{"id": 1, "image_id": 7, "bbox": [10**400, 1, 2, 3]}]),
+        ),
+        ("1.geojson", '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [5]}}'),
+        ("data.yaml", f"names: [WBC]\ntrain: {'x' * 5000}\n"),
+    ],
+)
+def test_whatever_a_damaged_table_holds_is_answered_in_words(
+    make: Make, name: str, text: str
+) -> None:
+    layout = {"a.json": "coco", "1.geojson": "qupath", "data.yaml": "yolo"}[name]
+    root = make({"1.png": None, "images/1.png": None, name: text})
+    told: list[str] = []
+    try:
+        told += [reason for _, _, reason in reasons(scan(root, layout))]
+    except LayoutError as error:
+        told.append(str(error))
+
+    assert told
+
+
 def test_every_layout_says_what_it_is() -> None:
     assert all(layout.describes and name == layout.name for name, layout in LAYOUTS.items())
 

@@ -161,6 +161,18 @@ def test_an_unlabelled_photograph_is_searched_for_cells(
     assert {item.um_per_px_origin for item in items(sink)} <= {"estimate", None}
 
 
+def test_a_damaged_dicom_file_is_of_no_series(tmp_path: Path) -> None:
+    dicom = pydicom.Dataset()
+    dicom.SeriesInstanceUID = "1.2.3"
+    dicom.file_meta = pydicom.dataset.FileMetaDataset()
+    dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dicom.save_as(tmp_path / "a.dcm")
+    content = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(content.replace(b"\x20\x00\x0e\x00UI", b"\x20\x00\x0e\x00U\t"))
+
+    assert series(tmp_path / "a.dcm") is None
+
+
 def test_dicom_files_of_one_series_are_one_slide(tmp_path: Path) -> None:
     for name, uid in (("a", "1.2.3"), ("b", "1.2.3"), ("c", "1.2.45")):
         dicom = pydicom.Dataset()

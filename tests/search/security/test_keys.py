@@ -361,3 +361,25 @@ def test_a_service_answers_only_to_its_names(
     else:
         with pytest.raises(NotAllowed, match="HEMASEEK_HOSTS"):
             auth.identify(headers)
+
+
+def test_keys_are_compared_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[object] = []
+
+    def compare(one: Any, other: Any) -> bool:
+        compared.append(one)
+        return bool(one == other)
+
+    monkeypatch.setattr("search.security.keys.hmac.compare_digest", compare)
+    auth = Auth(Settings(library=tmp_path, api_key=SecretStr("the master key")))
+    key, text = auth.keys.add("reader", {"*": "read"})
+    wrong = text[:-1] + ("A" if text[-1] != "A" else "B")
+
+    assert auth.identify({"x-api-key": text, "host": "localhost"}).id == key.id
+    assert auth.identify({"x-api-key": "the master key", "host": "localhost"}).id == "settings"
+    with pytest.raises(NotAllowed):
+        auth.identify({"x-api-key": wrong, "host": "localhost"})
+    assert compared.count(key.hash) == 2  # the right one, and the wrong one whose id is known
+    assert len(compared) == 5  # all three against the key of the settings too

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from pydicom.uid import ExplicitVRLittleEndian
 from routes import ask, operations
 from typer.testing import CliRunner
 
 from benchmarks.fuzz_api import Stored, png
+from benchmarks.made import blob, level_of, svs_description, write_tiff
+from search.api.middleware import Parts
+from search.api.observe import make_log
 from search.index.contract import scroll_all
 from search.library.library import Library
 from search.schemas.filters import Filter
@@ -26,6 +32,17 @@ NAMES = ("Roe", "Jane", "19600203")
 """What nobody may read: a patient's name and date of birth."""
 
 
+class Kept(logging.Handler):
+    """Lines that were logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+
 def draw(folder: Path, at: int) -> None:
     """A picture whose folder, name and metadata say who the patient is."""
     rng = np.random.default_rng(at)
@@ -33,6 +50,21 @@ def draw(folder: Path, at: int) -> None:
     facts = ImageFileDirectory_v2()
     facts[270], facts[315] = "Roe^Jane", "Jane Roe"  # description, artist
     image.save(folder / f"Roe_Jane_19600203_{at}.tif", tiffinfo=facts)
+
+
+def draw_slide(folder: Path) -> None:
+    """A slide and a DICOM file whose names and tags say who the patient is."""
+    folder.mkdir(parents=True)
+    image = blob(256, 256, np.random.default_rng(1), share=0.5)
+    words = svs_description(256, 256) + "|Patient = Roe^Jane|User = Jane Roe|BirthDate = 19600203"
+    level = level_of(image, tile=64)
+    write_tiff(folder / "Roe_Jane_19600203.svs", [level], description=words, abbreviated=True)
+    dicom = pydicom.Dataset()
+    dicom.SOPClassUID = dicom.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    dicom.PatientName, dicom.PatientBirthDate = "Roe^Jane", "19600203"
+    dicom.file_meta = pydicom.dataset.FileMetaDataset()
+    dicom.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dicom.save_as(folder / "Roe_Jane_19600203.dcm", enforce_file_format=True)
 
 
 @pytest.fixture(name="library", scope="module")
@@ -47,6 +79,13 @@ def _library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["ingest", str(root / "Roe^Jane"), "--dataset", "clinic", "--encoder", "colour"]
     ran = CliRunner().invoke(command, words, env={"HEMASEEK_LIBRARY": str(root / "library")})
     assert ran.exit_code == 1, ran.output  # the broken file is set aside
+    draw_slide(root / "Jane Roe")
+    words = ["ingest", str(root / "Jane Roe"), "--dataset", "slides", "--encoder", "colour"]
+    ran = CliRunner().invoke(
+        command, [*words, "--tile-px", "64"], env={"HEMASEEK_LIBRARY": str(root / "library")}
+    )
+    assert '"quarantined": 1' in ran.output, ran.output  # the DICOM file has no pixels
+    assert '"stored": 0' not in ran.output
     return root / "library"
 
 
@@ -69,6 +108,9 @@ def _client(library: Path, stored: Stored) -> Iterator[TestClient]:
 def test_no_route_answers_with_the_name_of_a_file_or_what_is_written_in_it(
     client: TestClient, library: Path, stored: Stored
 ) -> None:
+    kept = Kept()
+    parts: Parts = client.app.state.parts  # type: ignore[attr-defined]
+    parts.log = make_log("info", kept)
     text = Keys(library / "keys.json").add("reader", {"cells": "read"})[1]
     told, answered = [], 0
     for method, path, _ in operations():
@@ -76,8 +118,15 @@ def test_no_route_answers_with_the_name_of_a_file_or_what_is_written_in_it(
         answered += response.is_success
         written = response.text + str(response.headers)
         told += [f"{method} {path}: {name}" for name in NAMES if name in written]
+    key = {"X-API-Key": text}
+    page = client.post("/v1/collections/cells/items/page", json={}, headers=key).json()["items"]
+    for source in {one["source"] for one in page}:
+        written = client.get(f"/v1/sources/{source}", headers=key).text
+        told += [f"source {source}: {name}" for name in NAMES if name in written]
     audited = "".join(path.read_text() for path in (library / "audit").glob("*.jsonl"))
 
     assert told == []
     assert answered >= 12
     assert not [name for name in NAMES if name in audited]
+    assert kept.lines
+    assert not [name for name in NAMES if name in "".join(kept.lines)]

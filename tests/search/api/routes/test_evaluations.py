@@ -21,6 +21,7 @@ from search.api.app import create_app
 from search.client.client import Client
 from search.client.evaluations import wait_for
 from search.client.transport import ServiceError
+from search.evaluation.uploaded_sets import BadSet, _pictures
 from search.library.reviews import Reviews
 from search.library.shards import make_shard_bytes
 from search.schemas.evaluations import EvaluationPlan, EvaluationRecord
@@ -358,3 +359,18 @@ def test_a_damaged_zip_is_named_as_damaged(squares: Connected) -> None:
 
     assert record.state == "failed"
     assert "the ZIP is damaged" in str(record.error)
+
+
+@pytest.mark.parametrize("harm", ["stream", "seek"])
+def test_a_zip_that_is_damaged_within_is_refused_in_words(harm: str) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("blue/a.png", bytes(range(256)) * 20)
+    content = bytearray(out.getvalue())
+    if harm == "stream":
+        content[45:55] = bytes(255 - byte for byte in content[45:55])
+    else:  # where the directory says that it begins
+        content[-6:-2] = (2**32 - 2).to_bytes(4, "little")
+
+    with pytest.raises(BadSet, match="the ZIP is damaged"):
+        list(_pictures(bytes(content), 1 << 20, []))
