@@ -70,11 +70,8 @@ def of_fields(
             "vectors beside them"
         )
     about = question.about
-    if about.patient is None and (patient := _stored_patient(context, fields)) is not None:
-        question = question.model_copy(
-            update={"about": about.model_copy(update={"patient": patient})}
-        )
-    rule = FieldOfView(kinds=trained.card.kinds or ("white",))
+    patient = about.patient or _stored_patient(context, fields)
+    rule = FieldOfView.of(context.collection.card, trained.card.kinds or ("white",))
     cells: list[bytes] = []
     places: list[tuple[int, Box]] = []
     for at, content in enumerate(fields):
@@ -89,7 +86,9 @@ def of_fields(
             f"no {' or '.join(rule.kinds)} cell was found in the {len(fields)} fields; are they "
             "smear fields, and in focus?"
         )
-    answer = predict(context, trained, question, cells)
+    # cells are cut to what the encoder is shown: their scale must not cut them a second time
+    about = about.model_copy(update={"patient": patient, "um_per_px": None})
+    answer = predict(context, trained, question.model_copy(update={"about": about}), cells)
     placed = tuple(
         one.model_copy(update={"field": places[one.cell][0], "box": places[one.cell][1]})
         for one in answer.cells
