@@ -28,6 +28,7 @@ from search.library.source_folders import SourceFolders
 from search.library.sources import PlainImages, ReadPixels
 from search.library.versions import Versions
 from search.maintenance.case_models import FOLDER as CASE_MODELS
+from search.mil.learned import pooling
 from search.mil.models import Models
 from search.query.context import Context, Memory
 from search.query.pictures import EstimateScale, MemoryBudget, Pictures
@@ -204,8 +205,9 @@ class Service:
         Raises:
             NoSuchCollection: it does not exist.
         """
+        collection = self.collection(name)
         return Context(
-            collection=self.collection(name),
+            collection=collection,
             settings=self.settings,
             load=self.encoders.of,
             read_pixels=self.above.read_pixels,
@@ -213,6 +215,7 @@ class Service:
             memory=self._memory,
             pictures=self.pictures,
             prototypes=self._prototypes,
+            learned=lambda id: pooling(self.models.open(id, collection.name), collection.card),
         )
 
     def create(self, name: str, card: EncoderCard, encoder: str = "") -> Context:

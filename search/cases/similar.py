@@ -23,6 +23,7 @@ from search.cases.distances import (
     transport_distance,
     vlad,
 )
+from search.cases.learned import nearest, pool_of
 from search.cases.mosaic import MOSAIC, mosaic
 from search.cases.relabelled import Relabelled, recounted, relabelled
 from search.cases.represented import (
@@ -241,15 +242,33 @@ def _by_vectors(search: Search, cases: Cases) -> tuple[list[Compared], bool]:
     limit = wanted
     without = Filter(case=search.exclude.case, patient=search.exclude.patient)
     while True:
-        lists = [
-            cases.nearest(one, points[one], limit, None, None if without.empty else without)
-            for one in poolings
-        ]
+        if question.distance == "learned":
+            lists = [_by_learned(search, cases, limit)]
+        else:
+            lists = [
+                cases.nearest(one, points[one], limit, None, None if without.empty else without)
+                for one in poolings
+            ]
         names = [name for name in _in_turn(lists) if _may(search, name)][:wanted]
         best = _ranked(search, cases, names)
         enough = len(best) >= min(question.k, search.compared) and len(names) >= wanted
         if enough or len(lists[0]) < limit or limit >= cases.total:
             return best, False
+        limit *= 4
+
+
+def _by_learned(search: Search, cases: Cases, k: int) -> list[tuple[str, float]]:
+    """The k nearest cases that may be compared, by the points of a case model."""
+    bag, model = search.bag, search.question.model or ""
+    pool = pool_of(search.context, model)
+    query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
+    limit = k
+    while True:
+        found = nearest(search.context, cases, model, query, limit)
+        there = cases.get([name for name, _ in found])
+        kept = [one for one in found if not _excluded(search, there[one[0]])]
+        if len(kept) >= k or len(found) < limit:
+            return kept[:k]
         limit *= 4
 
 
@@ -402,6 +421,12 @@ def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | 
         return lambda case: float(np.abs(mine - _histogram(case, prototypes, usual)).sum() / 2)
     if question.distance == "mean":
         return _pooled("mean", bag, mean_vector)
+    if question.distance == "learned":
+        pool = pool_of(context, question.model)
+        query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
+        return lambda case: (
+            1.0 - float(query @ pool(case.facts.patients, case.vectors, case.weights))
+        )
     words = words_of(context) if cases is None else cases.words
     if question.distance == "composition":
         return _pooled("composition", bag, words.composition)

@@ -141,6 +141,7 @@ def _ranking(
             "k": RANKED,
             "candidates": RANKED,
             "distance": distance,
+            "model": plan.model if distance == "learned" else None,
             "found": plan.found,
             "pairs": 0,
             "of_cases": plan.of_cases,

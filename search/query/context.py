@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from encoder.contract import Encoder
 from search.errors import NoCalibration
+from search.index.contract import Vectors
 from search.library.collection import Collection
 from search.library.contents import content_digest
 from search.library.reviews import Reviews, labels_digest, standing_labels
@@ -80,6 +81,9 @@ class Context:
     """Apart from the rest, because each value takes megabytes."""
     estimate_scale: EstimateScale | None = None
     """Estimates the scale of an uploaded picture; `None` where no part above does."""
+
+    learned: Callable[[str], Callable[..., Vectors]] | None = None
+    """How the case model of an id pools cells (`search.cases.learned.Pool`)."""
 
     def encoder(self) -> Encoder:
         """The encoder of the collection, loaded when it is first needed.

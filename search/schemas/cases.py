@@ -205,6 +205,9 @@ class CaseRecordsQuestion(Record):
     """The `next` of the page before."""
 
 
+ModelId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
 class CaseQuestion(Record):
     """Which cases have cells like these: by a stored case, stored items, vectors, or images."""
 
@@ -228,7 +231,10 @@ class CaseQuestion(Record):
     """`mean`: of the mean vectors. `max_sim`: of each cell to its nearest in the other case, both
     ways. `prototypes`: of the histograms over prototypes of the collection. `transport`: sliced
     optimal transport. `vlad`: of where cells lie around few prototypes. `composition`: of how the
-    shares of kinds of cells depart from those of the whole collection."""
+    shares of kinds of cells depart from those of the whole collection. `learned`: of the vectors
+    that the attention of the case model `model` makes of the cells."""
+    model: ModelId | None = None
+    """Of `learned`: id of a case model of the collection."""
     where: Filter = Filter()
     """Conditions that every compared cell meets."""
     of_cases: CaseFilter = CaseFilter()
@@ -450,7 +456,7 @@ class CaseCount(Record):
     disclaimer: str = DISCLAIMER
 
 
-Distance = Literal["mean", "max_sim", "prototypes", "transport", "vlad", "composition"]
+Distance = Literal["mean", "max_sim", "prototypes", "transport", "vlad", "composition", "learned"]
 
 
 class CasePlan(Record):
@@ -465,6 +471,8 @@ class CasePlan(Record):
         "prototypes",
     )
     """How cases are compared; each is also compared with `mean`, where that is among them."""
+    model: ModelId | None = None
+    """Of the distance `learned`: as in a question about cases."""
     found: Literal["all", "white"] = "all"
     """As in a question about cases."""
     k: Annotated[int, Field(ge=1, le=50)] = 5

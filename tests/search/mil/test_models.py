@@ -14,13 +14,15 @@ from fastapi.testclient import TestClient
 from random_library import CARD, random_service, thumbnail
 
 from search.api.app import create_app
+from search.cases.similar import similar_cases
+from search.errors import BadQuestion
 from search.library.library import Library
 from search.library.shards import Entry
 from search.maintenance.snapshots import restore, snapshot
 from search.mil.models import CARD as MODEL
-from search.mil.models import WEIGHTS, Models
+from search.mil.models import WEIGHTS, Models, NoSuchModel
 from search.mil.predict import predict
-from search.schemas.cases import CaseChange, CaseRecordsWanted
+from search.schemas.cases import CaseChange, CaseQuestion, CaseRecordsWanted
 from search.schemas.items import Item, item_id
 from search.schemas.mil import MilPlan, MilQuestion
 from search.service import Service
@@ -159,6 +161,23 @@ def test_a_new_case_is_answered_by_all_networks_and_one_of_a_known_patient_is_no
     assert (known["networks"], known["unseen"], len(known["cells"])) == (1, "applied", 3)
     assert unknown["unseen"] == "impossible"
     assert new["cells"][0]["cell"] in (0, 1)
+
+
+def test_cases_are_compared_as_a_model_pools_them(service: Service, model: dict[str, Any]) -> None:
+    def found(case: str, **question: Any) -> list[str]:
+        asked = CaseQuestion(case=case, k=5, distance="learned", **question)
+        return [one.value for one in similar_cases(service.context("cells"), asked).cases]
+
+    right = []
+    for at in range(1, CASES, 2):
+        exact = found(f"C{at:02d}", model=model["id"])
+        assert found(f"C{at:02d}", model=model["id"], candidates=5) == exact  # by kept points
+        right.append(sum(int(case[1:]) % 2 for case in exact) / 5)
+    assert np.mean(right) > 0.9
+    with pytest.raises(BadQuestion, match="needs `model`"):
+        found("C01")
+    with pytest.raises(NoSuchModel):
+        found("C01", model="0" * 32)
 
 
 def test_a_case_like_no_other_is_not_sure(client: TestClient, model: dict[str, Any]) -> None:

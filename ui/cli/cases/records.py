@@ -158,8 +158,12 @@ def similar(
     by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
     distance: Annotated[
-        str, typer.Option(help="composition, mean, max_sim, prototypes, transport or vlad.")
+        str,
+        typer.Option(help="composition, mean, max_sim, prototypes, transport, vlad or learned."),
     ] = "composition",
+    model: Annotated[
+        str | None, typer.Option(help="Of learned: id of a case model; see `hemaseek mil list`.")
+    ] = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--where", metavar="COLUMN=VALUE", help="Only cases with such a record."),
@@ -171,7 +175,7 @@ def similar(
     from ui.cli.output import for_people
 
     settings = settings_for(library=library, collection=collection)
-    question = {"case": case, "by": by, "k": k, "distance": distance}
+    question = {"case": case, "by": by, "k": k, "distance": distance, "model": model}
     question |= {"collection": settings.collection, "of_cases": _conditions(where)}
     with serving(settings) as backend:
         found = backend.similar_cases(CaseQuestion.model_validate(question))
