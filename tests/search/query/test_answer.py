@@ -205,7 +205,7 @@ def test_no_answer_ever_has_the_own_patient(tmp_path: Path, rng: np.random.Gener
         entries = random_entries(rng, 50)
         service = random_service(tmp_path / str(library), entries)
         try:
-            for _ in range(150):
+            for _ in range(100):
                 question, patients = random_question(rng, entries)
 
                 answer = search(service.context(), question)
