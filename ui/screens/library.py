@@ -423,13 +423,8 @@ def _imports(place: Place) -> None:
 def _rejected(place: Place, found: Brought) -> None:
     st.html('<h2 class="hs-section">Rejected</h2>')
     if not found.set_aside:
-        last = found.runs[0].summary if found.runs else ""
-        failed = re.search(r"([1-9][\d,]*) failed", last)
-        words = "Every file could be read."
-        if failed:
-            words = f"Every file could be read, but {failed[1]} of the last run's items could not "
-            words += "be taken; the reasons stand under Runs."
-        st.html(states.notes([words], "warn" if failed else "good"))
+        words, tone = all_read(found)
+        st.html(states.notes([words], tone))
         return
     rows = [
         [
@@ -458,6 +453,16 @@ def _rejected(place: Place, found: Brought) -> None:
             "good",
         )
         st.rerun()
+
+
+def all_read(found: Brought) -> tuple[str, str]:
+    """What is said where no file was rejected, and its tone: items may have failed all the same."""
+    failed = re.search(r"([1-9][\d,]*) failed", found.runs[0].summary if found.runs else "")
+    if not failed:
+        return "Every file could be read.", "good"
+    words = f"Every file could be read, but {failed[1]} of the last run's items could not be taken"
+    more = "such as boxes of size zero. `hemaseek ingest --report FILE` keeps the reasons."
+    return f"{words}, {more}", "warn"
 
 
 def _times(count: int) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 from browsing import (
     AXE,
-    FLAGS,
     browsed,
     check_page,
     choose,
@@ -18,7 +17,7 @@ from browsing import (
 )
 from live import REPOSITORY, Live
 from pdf_text import words
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from search.client.client import Client
 from search.client.evaluations import wait_for
@@ -271,18 +270,16 @@ def test_two_evaluations_are_compared_query_by_query(live: Live, opened: tuple[s
     page.get_by_role("heading", name="Cell by cell").wait_for()
 
 
-def test_axe_is_there_and_finds_what_is_wrong(chromium: str) -> None:
+def test_axe_is_there_and_finds_what_is_wrong(opened: tuple[str, Page]) -> None:
     if not AXE.is_file():
         pytest.skip("no axe-core: `make axe` fetches it from npm; no page was checked for WCAG")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page()
-        page.set_content(
-            "<html lang=en><title>x</title><i data-test-script-state=notRunning>i</i>"
-            "<img src=x><input><p style='color:#999;background:#aaa'>pale</p>"
-        )
-        found = {one.partition(":")[0] for one in violations(page)}
-        browser.close()
+    page = opened[1].context.new_page()
+    page.set_content(
+        "<html lang=en><title>x</title><i data-test-script-state=notRunning>i</i>"
+        "<img src=x><input><p style='color:#999;background:#aaa'>pale</p>"
+    )
+    found = {one.partition(":")[0] for one in violations(page)}
+    page.close()
     assert {"image-alt", "label", "color-contrast"} <= found
 
 

@@ -11,6 +11,9 @@ import pytest
 from command import hemaseek
 from live import drawn_library
 
+from search.schemas.versions import GateFacts
+from ui.cli.operate import in_figures
+
 
 @pytest.fixture(name="made", scope="module")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -21,6 +24,14 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _library(made: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""
     return Path(shutil.copytree(made, tmp_path / "library"))
+
+
+def test_a_check_that_failed_is_named_with_its_figure_and_its_limit() -> None:
+    check = GateFacts(
+        name="recall", passed=False, figures={"recall_at_10": 0.91}, limits={"least": 0.95}, note=""
+    )
+
+    assert in_figures(check) == "recall: measured recall at 10 0.91; limit least 0.95"
 
 
 def printed(library: Path, *words: str, status: int = 0) -> list[Any]:

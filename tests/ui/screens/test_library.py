@@ -9,9 +9,23 @@ from live import Live
 from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
-from ui.screens.library import ADAPTATIONS, JOB
+from search.schemas.collections import Brought, RunRecord
+from ui.screens.library import ADAPTATIONS, JOB, all_read
 
 pytestmark = pytest.mark.usefixtures("forgetful")
+
+
+@pytest.mark.parametrize(("failed", "tone"), [(0, "good"), (2, "warn")])
+def test_items_that_failed_are_told_where_every_file_could_be_read(failed: int, tone: str) -> None:
+    run = RunRecord(
+        id=1, started="", ended="", state="done", summary=f"5 stored, {failed} failed in 1.0 s"
+    )
+    found = Brought(collection="cells", done=5, pending=0, quarantined=0, runs=(run,), set_aside=())
+
+    words, said = all_read(found)
+
+    assert said == tone
+    assert ("but 2 of the last run's items could not be taken" in words) is bool(failed)
 
 
 def test_an_adaptation_is_started_from_its_form_and_its_reason_shown(
