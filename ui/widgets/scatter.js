@@ -109,11 +109,26 @@ function draw(held) {
   canvas.width = Math.round(width * dots);
   canvas.height = Math.round(height * dots);
   const ctx = canvas.getContext("2d");
-  ctx.scale(dots, dots);
   const { to } = frame(held);
   const ink = colour(held.root, "ink"), accent = colour(held.root, "accent");
   const panel = colour(held.root, "panel"), edge = colour(held.root, "edge");
-  const n = data.x.length;
+  const state = [canvas.width, canvas.height, held.zoom, held.left, held.top, accent, panel, edge];
+  if (held.drawn !== state.join() || held.drawnData !== data) {
+    held.points ??= document.createElement("canvas"); // a lasso moves over what was drawn once
+    Object.assign(held.points, { width: canvas.width, height: canvas.height });
+    held.drawn = state.join();
+    held.drawnData = data;
+    const back = held.points.getContext("2d");
+    back.scale(dots, dots);
+    points(held, back, { to, width, height, accent, panel, edge });
+  }
+  ctx.drawImage(held.points, 0, 0);
+  ctx.scale(dots, dots);
+  overlay(held, ctx, { to, ink, accent, panel });
+}
+
+function points(held, ctx, { to, width, height, accent, panel, edge }) {
+  const { data } = held, n = data.x.length;
   const many = n > 30000;  // paths of 80,000 shapes take a second, squares a tenth of it
   const r =
     Math.min(5, Math.max(many ? 1 : 1.8, 95 / Math.sqrt(n))) * Math.min(2, Math.sqrt(held.zoom));
@@ -133,7 +148,10 @@ function draw(held) {
     }
   };
   layer(0); layer(1); layer(2);
-  ctx.globalAlpha = 1;
+}
+
+function overlay(held, ctx, { to, ink, accent, panel }) {
+  const { data } = held;
   for (const [x, y] of data.placed) {
     const [px, py] = to(x, y);
     outline("star", ctx, px, py, 5);
