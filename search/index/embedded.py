@@ -308,10 +308,10 @@ class EdgeStore(Closing):
 
     def _among(self, query: ShardQuery, lists: Lists, near: Candidates) -> ShardQuery:
         """A query of the candidates, and of all that was written since the lists were made."""
-        changed = lists.changed
-        if self._always[0] is not changed:
-            self._always = (changed, engine.HasIdCondition(set(changed)))
-        among = [engine.HasIdCondition(set(near.ids))] + [self._always[1]] * bool(changed)
+        always, changed = self._always, lists.changed
+        if always[0] is not changed:
+            always = self._always = (changed, engine.HasIdCondition(set(changed)))
+        among = [engine.HasIdCondition(set(near.ids))] + [always[1]] * bool(changed)
         return replace(query, among=tuple(among), whole=near.whole)
 
     def _drop_lists(self) -> None:
