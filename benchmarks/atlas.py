@@ -113,7 +113,7 @@ def measure(opened: Page, address: str, items: int, times: int) -> None:
     """Print what each step takes."""
     for what in ("first opened, PCA computed", "opened again"):
         began = perf_counter()
-        opened.goto(f"{address}/atlas?method=pca")
+        opened.goto(f"{address}/atlas?method=pca", wait_until="commit", timeout=WAIT_MS)
         opened.wait_for_function(DRAWN, arg=items, timeout=WAIT_MS)
         print(f"{what:34} {perf_counter() - began:8.2f} s", flush=True)
     opened.locator(".hs-table tbody tr").first.wait_for(timeout=WAIT_MS)
