@@ -30,7 +30,7 @@ def relabelled(context: Context, labels: Labels) -> Relabelled:
         return tuple((one.item, given[one.item.id].label) for one in found)
 
     touched = Reviews(collection.versions).touched()
-    return context.memory.of(collection, ("relabelled", touched), read)
+    return context.memory.of(collection, ("relabelled",), read, touched)
 
 
 def recounted(

@@ -40,22 +40,42 @@ class Memory:
 
     def __init__(self, most: int = REMEMBERED) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
+        self._kept: OrderedDict[tuple[Hashable, ...], tuple[Hashable, Any]] = OrderedDict()
+        self._revisions: dict[str, int] = {}
+        """By the name of a collection; values of another are forgotten."""
         self._turn = threading.Lock()
 
+    def __len__(self) -> int:
+        """Values that are kept."""
+        return len(self._kept)
+
     def of(
-        self, collection: Collection, key: tuple[Hashable, ...], compute: Callable[[], Value]
+        self,
+        collection: Collection,
+        key: tuple[Hashable, ...],
+        compute: Callable[[], Value],
+        stamp: Hashable = None,
     ) -> Value:
-        """The value under `key`, computed if the collection has been written to since."""
-        whole = (collection.revision, *key)
+        """The value under `key`, computed if the collection has been written to since.
+
+        `stamp` is of what lies beside the collection, such as its reviews: the value is computed
+        again, in place of the one before, where it differs.
+        """
+        name, revision = collection.name, collection.revision
+        whole = (name, *key)
         with self._turn:
-            if whole in self._kept:
+            if self._revisions.get(name) != revision:
+                self._revisions[name] = revision
+                for old in [one for one in self._kept if one[0] == name]:
+                    del self._kept[old]
+            if whole in self._kept and self._kept[whole][0] == stamp:
                 self._kept.move_to_end(whole)
-                value: Value = self._kept[whole]
+                value: Value = self._kept[whole][1]
                 return value
         value = compute()
         with self._turn:
-            self._kept[whole] = value
+            if self._revisions.get(name) == revision:
+                self._kept[whole] = (stamp, value)
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         return value
@@ -129,8 +149,10 @@ class Context:
         Raises:
             CannotCalibrate: its file is damaged.
         """
-        key = ("calibration", calibrations.touched(self.collection.folder))
-        found, stale = self.memory.of(self.collection, key, self._read_calibration)
+        touched = calibrations.touched(self.collection.folder)
+        found, stale = self.memory.of(
+            self.collection, ("calibration",), self._read_calibration, touched
+        )
         if found is not None and not stale:
             stale = found.reviews != labels_digest(self.reviewed(labels))
         return found, stale
@@ -146,8 +168,9 @@ class Context:
         reviews = Reviews(self.collection.versions)
         return self.memory.of(
             self.collection,
-            ("reviews", reviews.touched()),
+            ("reviews",),
             lambda: standing_labels(reviews.all()),
+            reviews.touched(),
         )
 
     def familiar(self) -> Familiar | None:

@@ -12,6 +12,7 @@ from random_library import CARD, random_entries, random_service
 
 from encoder.card import EncoderCard
 from search.errors import WrongEncoder
+from search.library.reviews import Reviews
 from search.query.context import Memory
 from search.schemas.filters import Filter
 from search.service import Encoders, Service
@@ -38,6 +39,24 @@ def test_a_value_is_computed_once_until_its_collection_is_written_to(service: Se
     after = memory.of(collection, ("n",), compute)
 
     assert (first, after) == ([1, 1, 1], 2)
+
+
+def test_what_was_remembered_of_an_earlier_state_takes_no_memory(
+    service: Service, rng: np.random.Generator
+) -> None:
+    context = service.context()
+    collection = context.collection
+    item = collection.store.scroll(limit=1).items[0].item
+    sizes = []
+    for at in range(5):
+        Reviews(collection.versions).add([(item, f"L{at}", None)], "AB")
+        assert context.reviewed()[item.id].label == f"L{at}"
+        collection.update([item.model_copy(update={"site": f"S{at}"})])
+        context.count()
+        context.calibration()
+        sizes.append(len(context.memory))
+
+    assert len(set(sizes)) == 1
 
 
 def test_the_oldest_values_go_when_there_are_too_many(service: Service) -> None:
