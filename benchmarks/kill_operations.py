@@ -52,7 +52,7 @@ SITES, PATIENTS, START = 3, 12, 330
 MOST = 420
 """Items above which some are removed."""
 TEN = 10
-LONGEST_S = 12.0
+LONGEST_S = 45.0
 """A kill comes at the latest after so long."""
 USUAL_S = {"adapt": 10.0, "model": 5.0, "switch": 5.0, "reindex": 4.0, "ingest": 4.0, "shards": 4.0}
 """What operations take, to begin with; then what they took here."""
