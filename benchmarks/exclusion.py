@@ -86,7 +86,11 @@ def main() -> None:
                 total += asked(service, entries, rng, given.cases // given.libraries)
             finally:
                 service.close()
-        print(f"{at + 1} of {given.libraries} libraries: {total[0]:,} asked", flush=True)
+        print(
+            f"{at + 1} of {given.libraries} libraries: {total[0]:,} asked, the own patient in "
+            f"{total[2]} answers; with the rule off in {total[3]:,}",
+            flush=True,
+        )
     print(
         f"{total[0]:,} questions about cases, {total[1]:,} cases shown: the own patient was in "
         f"{total[2]} answers; with the rule off it is in {total[3]:,}"
