@@ -60,7 +60,10 @@ class Soak:
         with httpx.Client(base_url=self.settings.url, timeout=120, trust_env=False) as client:
             while not self.over.wait(rng.uniform(0, 2 * THREADS / self.rate)):
                 method, path, sent = self.one(rng)
-                self.statuses[client.request(method, path, **sent).status_code] += 1
+                try:
+                    self.statuses[client.request(method, path, **sent).status_code] += 1
+                except httpx.TransportError:  # a connection that was closed while it was idle
+                    self.statuses[0] += 1
 
     def one(self, rng: random.Random) -> tuple[str, str, dict[str, Any]]:
         """A request, by chance."""
@@ -108,7 +111,8 @@ class Soak:
         library = ["--library", str(self.settings.library), "--collection", "cells"]
         words = ["ingest", str(pictures), "--dataset", "lab", "--encoder", "colour", "--no-find"]
         subprocess.run([sys.executable, "-m", "ui", *words, *library], check=True)
-        with httpx.Client(base_url=self.settings.url, timeout=300, trust_env=False) as client:
+        again = httpx.HTTPTransport(retries=3, limits=httpx.Limits(max_keepalive_connections=0))
+        with httpx.Client(base_url=self.settings.url, timeout=300, transport=again) as client:
             wanted = {"encoder": "colour", "force": True}
             job = client.post(f"{CELLS}/reindex", json=wanted).json()
             while job["state"] in ("queued", "running"):
