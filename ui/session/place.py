@@ -104,8 +104,9 @@ def opened(
             name = _choose(choice, compact)
     if failure is not None:
         refused(failure)
-        if st.button("Try again", icon=":material/refresh:", key="try-again"):
-            st.rerun()
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            if st.button("Try again", icon=":material/refresh:", key="try-again"):
+                st.rerun()
         return None
     if name or not needs_items:
         place = Place(client, collections, name)
