@@ -72,7 +72,8 @@ def show() -> None:
             one, two = st.columns([1, 1], vertical_alignment="bottom")
             with one:
                 begin_with("atlas-method", "method", METHODS)
-                st.session_state.setdefault("atlas-method", "tsne")
+                # written in every run: the browser may miss it in one that is drawn again at once
+                st.session_state["atlas-method"] = st.session_state.get("atlas-method", "tsne")
                 method = st.segmented_control(
                     "Map by",
                     list(METHODS),
