@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +116,12 @@ def test_training_on_from_a_joint_encoder_takes_its_network(tmp_path: Path) -> N
     assert not any(name.startswith("measured") for name in model.state_dict())
 
 
-def test_numbers_of_another_version_are_refused(tmp_path: Path) -> None:
+def test_numbers_of_another_version_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written(tmp_path / "both", beside())
-    facts = json.loads((tmp_path / "both" / "model.json").read_text())
-    (tmp_path / "both" / "model.json").write_text(json.dumps(facts | {"measured": "cells-v0"}))
-    with pytest.raises(EncoderError, match=r"'cells-v0'.*installation measures"):
+    monkeypatch.setattr("encoder.features.joint.VERSION", "cells-v9")
+    with pytest.raises(EncoderError, match=r"'measured-.*installation measures 'cells-v9'"):
         registry.load(str(tmp_path / "both"), device="cpu")
 
 
