@@ -163,7 +163,8 @@ class PlaceAnswer(Record):
     disclaimer: str = DISCLAIMER
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+"""Far beyond any map, and small enough to be computed with."""
 Corners = Annotated[tuple[tuple[Number, Number], ...], Field(min_length=3, max_length=2000)]
 """Corners of a gate, in the coordinates of its map."""
 ItemGroup = Literal["label", "site", "stain", "scanner", "dataset", "kind", "case"]

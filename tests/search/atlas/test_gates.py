@@ -92,6 +92,7 @@ def test_a_gate_of_a_map_that_was_made_anew_is_stale(client: TestClient, service
     [
         ({"method": "pca", "corners": [[0, 0], [1, 1]]}, 422),
         ({"method": "tsne", "corners": [[0, 0], [1, 1], [1, 0]]}, 404),
+        ({"method": "pca", "corners": [[0, 0], [1e300, 0], [0, 1]]}, 422),
     ],
 )
 def test_a_gate_without_an_area_or_a_map_is_refused(
