@@ -47,14 +47,14 @@ def judge_field(
     white = [cell for cell in found.cells if cell.kind == "white"]
     rule = FieldOfView.of(context.collection.card, ("white",))
     um = None if found.scale is None else found.scale.um_per_px
-    told: dict[str, object] = {"cell": "white"}
+    facts: dict[str, object] = {"cell": "white"}
     if question.about.um_per_px is None and found.scale is not None:
-        told |= {
+        facts |= {
             "um_per_px": um,
             "um_per_px_origin": found.scale.origin,
             "um_per_px_spread": found.scale.spread,
         }
-    question = question.model_copy(update={"about": question.about.model_copy(update=told)})
+    question = question.model_copy(update={"about": question.about.model_copy(update=facts)})
     judged: list[JudgedCell] = []
     exclusions: list[Exclusion] = []
     for cell in white[:MOST]:

@@ -63,7 +63,7 @@ class View:
 
     pixels: RGB
     """What the encoder is shown."""
-    told: LookedAt
+    looked_at: LookedAt
     """The same in words and numbers."""
     given: RGB
     """The picture, or the crop of it, that the question is about."""
@@ -109,7 +109,7 @@ def view_of(
         estimated = True
     given = given_part(pixels, question.crop)
     box = _shown(pixels, question, fields, um, given)
-    told = LookedAt(
+    looked_at = LookedAt(
         box=box,
         scale="unknown" if um is None else "estimated" if estimated else "known",
         um_per_px=um,
@@ -118,10 +118,12 @@ def view_of(
         field_um=None if fields is None else fields.red if about.cell == "red" else fields.white,
         words="",
     )
-    told = told.model_copy(update={"words": _words(told, given, question.crop is not None)})
+    looked_at = looked_at.model_copy(
+        update={"words": _words(looked_at, given, question.crop is not None)}
+    )
     return View(
         pixels=_cut(pixels, box),
-        told=told,
+        looked_at=looked_at,
         given=_cut(pixels, given),
         offset=(box.x - given.x, box.y - given.y),
     )
@@ -164,20 +166,20 @@ def _cut(pixels: RGB, box: Box) -> RGB:
     return pixels if whole else crop(pixels, box)
 
 
-def _words(told: LookedAt, given: Box, boxed: bool) -> str:
+def _words(looked_at: LookedAt, given: Box, boxed: bool) -> str:
     what = "box" if boxed else "picture"
-    if told.um is None or told.um_per_px is None:
+    if looked_at.um is None or looked_at.um_per_px is None:
         return f"Scale unknown: the {what} was looked at whole."
     by = "by the scale that was given"
-    if told.scale == "estimated":
-        by = f"by a scale estimated from red cells, {told.um_per_px:.3g} µm per px"
-    if told.um_per_px_spread is not None:
-        by += f" (half of the single cells within {told.um_per_px_spread:.2g} of each other)"
-    if told.field_um is None or told.box == given:
-        wide = told.field_um is not None and told.um > WIDEST * told.field_um
+    if looked_at.scale == "estimated":
+        by = f"by a scale estimated from red cells, {looked_at.um_per_px:.3g} µm per px"
+    if looked_at.um_per_px_spread is not None:
+        by += f" (half of the single cells within {looked_at.um_per_px_spread:.2g} of each other)"
+    if looked_at.field_um is None or looked_at.box == given:
+        wide = looked_at.field_um is not None and looked_at.um > WIDEST * looked_at.field_um
         more = ": more than a picture of one cell, so draw a box around one" if wide else ""
-        return f"Looked at the whole {what}, {told.um:.3g} µm {by}{more}."
-    return f"Looked at {told.um:.3g} µm about the middle of the {what}, {by}."
+        return f"Looked at the whole {what}, {looked_at.um:.3g} µm {by}{more}."
+    return f"Looked at {looked_at.um:.3g} µm about the middle of the {what}, {by}."
 
 
 class MemoryBudget:

@@ -166,12 +166,12 @@ def view_for(context: Context, question: Question, pixels: RGB) -> View:
 
 
 def _from_view(query: Query, context: Context, question: Question, view: View) -> None:
-    query.looked_at = view.told
+    query.looked_at = view.looked_at
     row, query.alignment = _embedded(context, question, view)
     query.like.append(row)
     query.warnings += image_warnings(view.pixels, context.collection.card)
     query.unfit += unfit(view.pixels)
-    query.span_um = view.told.um
+    query.span_um = view.looked_at.um
     if "duplicate" in question.exclude:
         _add_hash(query, perceptual_hash(make_thumbnail(view.given)))
 

@@ -123,7 +123,7 @@ def test_a_scale_that_nobody_gave_is_estimated_and_marked(service: Service, fiel
 
 
 def test_a_picture_without_red_cells_has_no_scale(field: RGB) -> None:
-    found = view_of(field, Question(crop=around(338)), FIELDED, lambda image: None).told
+    found = view_of(field, Question(crop=around(338)), FIELDED, lambda image: None).looked_at
     assert (found.scale, found.um, found.box) == ("unknown", None, around(338))
 
 

@@ -136,6 +136,15 @@ def test_a_refused_picture_leaves_the_page_as_it_was_and_the_next_one_is_answere
     assert "upload" not in page.url
 
 
+def save_review(page: Page) -> None:
+    """Save what the open dialog says of one cell, and load the page again."""
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Save the review").click()
+    dialog.get_by_text("1 review saved").wait_for()
+    page.keyboard.press("Escape")
+    page.reload()
+
+
 def test_a_hit_is_reclassified_by_a_key_and_its_label_votes_until_it_is_undone(page: Page) -> None:
     search(page)
     voted = page.inner_text(".hs-verdict")
@@ -151,10 +160,7 @@ def test_a_hit_is_reclassified_by_a_key_and_its_label_votes_until_it_is_undone(p
         typed.fill(value)
         typed.press("Enter")
         wait_until_idle(page)
-    dialog.get_by_role("button", name="Save the review").click()
-    dialog.get_by_text("1 review saved").wait_for()
-    page.keyboard.press("Escape")
-    page.reload()
+    save_review(page)
     page.get_by_text("reviewed by Ada").first.wait_for()
     page.get_by_text("1 label of these neighbours is a reviewer's").wait_for()
     check_page(page)
@@ -168,10 +174,7 @@ def test_a_hit_is_reclassified_by_a_key_and_its_label_votes_until_it_is_undone(p
     reviewer.fill("Ada")
     reviewer.press("Enter")
     wait_until_idle(page)
-    dialog.get_by_role("button", name="Save the review").click()
-    dialog.get_by_text("1 review saved").wait_for()
-    page.keyboard.press("Escape")
-    page.reload()
+    save_review(page)
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
     wait_until_idle(page)
     assert page.get_by_text("reviewed by Ada").count() == 0
