@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from live import REPOSITORY, Live
-from playwright.sync_api import ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
 from ui.cli.demo import page as page_process
 
@@ -41,6 +41,7 @@ def browsed(live: Live, chromium: str, patience_ms: int) -> Iterator[tuple[str, 
         context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
         page = context.new_page()
         page.set_default_timeout(patience_ms)
+        expect.set_options(timeout=patience_ms)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda said: errors.extend(_ours(said)))

@@ -49,11 +49,11 @@ def test_an_upload_is_answered_by_a_gallery_in_view(live: Live, page: Page) -> N
     cards.first.wait_for()
 
     expect(cards).to_have_count(3)
-    assert page.locator("[aria-label='Vote of the neighbours']").is_visible()
-    assert "Neighbour 1" in str(cards.first.locator("img").first.get_attribute("alt"))
+    expect(page.locator("[aria-label='Vote of the neighbours']")).to_be_visible()
+    expect(cards.first.locator("img").first).to_have_attribute("alt", re.compile("Neighbour 1"))
     for width, height in ((1280, 720), (1920, 1080)):
         page.set_viewport_size({"width": width, "height": height})
-        assert cards.first.is_visible()
+        expect(cards.first).to_be_in_viewport()
         check_page(page)
     page.set_viewport_size({"width": 1280, "height": 720})
 
@@ -86,7 +86,7 @@ def test_a_pasted_picture_becomes_the_query(live: Live, page: Page) -> None:
 
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
 
-    assert page.locator("figcaption", has_text="pasted.png").is_visible()
+    expect(page.locator("figcaption", has_text="pasted.png")).to_be_visible()
 
 
 def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -> None:
@@ -100,11 +100,13 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
 
     page.locator(".hs-cell-white").first.click()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
+    page.wait_for_url("**crop=**")
     by_click = page.url
-    assert page.locator(".hs-query .hs-scale").inner_text().startswith("about")
+    expect(page.locator(".hs-query .hs-scale")).to_have_text(re.compile("^about"))
     page.get_by_role("button", name="Back to the field").click()
     frame = page.locator(".hs-field").filter(has=page.locator(".hs-cell-white"))
     frame.wait_for()
+    wait_until_idle(page)  # so that it stays where it is
     box = frame.bounding_box()
     assert box is not None
     page.mouse.move(box["x"] + 60, box["y"] + 60)
@@ -113,9 +115,7 @@ def test_a_cell_of_a_field_is_clicked_or_boxed_by_hand(live: Live, page: Page) -
     page.mouse.up()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
 
-    assert "crop=" in by_click
-    assert "crop=" in page.url
-    assert page.url != by_click
+    page.wait_for_url(lambda url: "crop=" in url and url != by_click)
 
 
 def test_a_refused_picture_leaves_the_page_as_it_was_and_the_next_one_is_answered(
@@ -126,14 +126,14 @@ def test_a_refused_picture_leaves_the_page_as_it_was_and_the_next_one_is_answere
     page.set_input_files("input[type=file]", str(tmp_path / "notes.png"))
     page.get_by_role("alert").filter(has_text="not an image").wait_for()
     check_page(page)
-    assert page.url == address  # nothing that a reload or Back would repeat
+    expect(page).to_have_url(address)  # nothing that a reload or Back would repeat
     page.get_by_role("heading", name="Your image").wait_for()
 
     page.set_input_files("input[type=file]", str(drawn(live, "monocyte")))
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
     page.get_by_role("button", name="New search").click()
     page.locator("[aria-label='Samples'] .hs-card").first.wait_for()
-    assert "upload" not in page.url
+    expect(page).not_to_have_url(re.compile("upload"))
 
 
 def save_review(page: Page) -> None:
@@ -177,8 +177,8 @@ def test_a_hit_is_reclassified_by_a_key_and_its_label_votes_until_it_is_undone(p
     save_review(page)
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
     wait_until_idle(page)
-    assert page.get_by_text("reviewed by Ada").count() == 0
-    assert page.inner_text(".hs-verdict") == voted
+    expect(page.get_by_text("reviewed by Ada")).to_have_count(0)
+    expect(page.locator(".hs-verdict")).to_have_text(voted, use_inner_text=True)
 
 
 def test_keys_mark_examples_and_open_an_item(page: Page) -> None:
@@ -187,15 +187,15 @@ def test_keys_mark_examples_and_open_an_item(page: Page) -> None:
     page.keyboard.press("1")
     page.keyboard.press("+")
     page.locator(".hs-liked").wait_for()
-    assert "like=" in page.url
+    page.wait_for_url("**like=**")
 
     page.keyboard.press("1")
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Search with this cell").wait_for()
-    assert dialog.locator(".hs-table").is_visible()
-    assert dialog.get_by_role("row", name="similarity").is_visible()
-    assert dialog.get_by_role("button", name="Open this case").is_visible()
+    expect(dialog.locator(".hs-table")).to_be_visible()
+    expect(dialog.get_by_role("row", name="similarity")).to_be_visible()
+    expect(dialog.get_by_role("button", name="Open this case")).to_be_visible()
     id = dialog.locator(".hs-table td").last.inner_text()
     page.keyboard.press("ArrowRight")
     dialog.get_by_text("2 of").wait_for()
@@ -218,10 +218,10 @@ def test_a_filter_narrows_the_gallery_and_a_link_reproduces_it(page: Page) -> No
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
     wait_until_idle(page)
 
+    expect(page.locator(".hs-card")).to_have_text(shown, use_inner_text=True)
     assert len(set(page.locator(".hs-label span:first-child").all_inner_texts())) == 1
-    assert page.locator(".hs-card").all_inner_texts() == shown
-    assert page.locator(".hs-verdict").inner_text() == "No vote"  # it would repeat the filter
-    assert page.locator(".hs-votes").count() == 0
+    expect(page.locator(".hs-verdict")).to_have_text("No vote")  # it would repeat the filter
+    expect(page.locator(".hs-votes")).to_have_count(0)
 
 
 def test_more_filters_are_by_patient_case_day_number_and_similarity(page: Page) -> None:
@@ -271,9 +271,9 @@ def test_a_picture_that_shows_nothing_gets_no_verdict(page: Page, tmp_path: Path
     panel = page.locator("[aria-label='Vote of the neighbours']")
     panel.wait_for()
 
-    assert panel.locator(".hs-verdict").inner_text() == "No verdict on this picture"
-    assert "nearly blank" in panel.inner_text()
-    assert not panel.locator(".hs-bar").first.is_visible()
+    expect(panel.locator(".hs-verdict")).to_have_text("No verdict on this picture")
+    expect(panel).to_contain_text("nearly blank")
+    expect(panel.locator(".hs-bar").first).to_be_hidden()
 
 
 def test_query_verdict_and_two_rows_need_no_scroll_and_voters_are_marked(page: Page) -> None:
@@ -290,10 +290,10 @@ def test_query_verdict_and_two_rows_need_no_scroll_and_voters_are_marked(page: P
     last = page.locator(".hs-card").nth(9).bounding_box()
     assert last is not None
     assert last["y"] + last["height"] <= 720
-    assert page.locator(".hs-votes").count() == 10
+    expect(page.locator(".hs-votes")).to_have_count(10)
     assert sum(int(text.removesuffix("votes").strip() or 1) for text in grouped) == 10
-    assert re.search(
-        r"Searched \d+ of \d+ cells\. Shown: 10 cells of \d patient", page.inner_text(".hs-trust")
+    expect(page.locator(".hs-trust").first).to_have_text(
+        re.compile(r"Searched \d+ of \d+ cells\. Shown: 10 cells of \d patient")
     )
 
 
@@ -309,7 +309,7 @@ def test_marks_belong_to_their_query_and_nothing_marked_compares_different_patie
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
     wait_until_idle(page)
 
-    assert page.get_by_role("button", name="Compare 1").count() == 0
+    expect(page.get_by_role("button", name="Compare 1")).to_have_count(0)
     page.get_by_role("link", name="Compare").click()
     page.locator(".hs-lens").nth(1).wait_for()
     wait_until_idle(page)
@@ -380,6 +380,7 @@ def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
     page.get_by_role("button", name="Compare 2").click()
     lenses = page.locator(".hs-lens")
     lenses.nth(2).wait_for()
+    wait_until_idle(page)
 
     box = lenses.nth(1).bounding_box()
     assert box is not None
@@ -389,7 +390,7 @@ def test_hits_are_compared_under_one_zoom_with_maps(page: Page) -> None:
     expect(planes.first).not_to_have_attribute("style", re.compile(r"scale\(1\)"))
     moved = {planes.nth(at).get_attribute("style") for at in range(3)}
 
-    assert lenses.count() == 3
+    expect(lenses).to_have_count(3)
     assert len(moved) == 1
     assert "scale(1)" not in str(moved)
     page.get_by_text("What drives similarity", exact=True).click()

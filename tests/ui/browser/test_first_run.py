@@ -110,9 +110,10 @@ def test_the_first_search_after_an_import_is_guided(filled: tuple[str, Page]) ->
 
     page.locator("[aria-label='Samples'] .hs-open").first.click()
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
-    assert page.get_by_text("Your first search").count() == 0
+    expect(page.get_by_text("Your first search")).to_have_count(0)
     page.locator("[aria-label^='Patients'] .hs-card").first.wait_for()
-    for card in page.locator(".hs-card").all_inner_texts():  # nobody is hidden
+    wait_until_idle(page)
+    for card in page.locator("[aria-label^='Patients'] .hs-card").all_inner_texts():  # none hidden
         assert "patient unknown · " in card
         assert "of one picture" in card
 
@@ -126,7 +127,7 @@ def test_the_gallery_follows_a_box_that_is_drawn_on_the_query(
     page.locator("[aria-label='Vote of the neighbours']").wait_for()
     wait_until_idle(page)
     query = page.locator(".hs-query img")
-    whole, vote = query.get_attribute("src"), page.inner_text(".hs-verdict")
+    whole, vote = str(query.get_attribute("src")), page.inner_text(".hs-verdict")
     scores = page.locator(".hs-score").all_inner_texts()
 
     page.get_by_text("Search with a part of it").click()
@@ -143,8 +144,10 @@ def test_the_gallery_follows_a_box_that_is_drawn_on_the_query(
     wait_until_idle(page)
 
     assert page.locator(".hs-score").all_inner_texts() != scores
-    assert page.inner_text(".hs-verdict") == vote  # it is of the whole query
-    assert query.get_attribute("src") != whole  # the part is drawn on it
+    expect(page.locator(".hs-verdict")).to_have_text(
+        vote, use_inner_text=True
+    )  # of the whole query
+    expect(query).not_to_have_attribute("src", whole)  # the part is drawn on it
     check_page(page)
 
 

@@ -10,7 +10,7 @@ import pytest
 from browsing import browsed, wait_until_idle
 from live import Live, served
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from benchmarks.fuzz_api import png
 from encoder.registry import load
@@ -82,5 +82,5 @@ def test_no_word_of_a_library_runs_in_the_browser(hostile: Live, chromium: str) 
         for place in places:
             page.goto(f"{address}/{place}")
             wait_until_idle(page)
-            assert page.locator("[data-testid='stException']").count() == 0, place
+            expect(page.locator("[data-testid='stException']"), place).to_have_count(0)
             assert ran(page) == [], place
