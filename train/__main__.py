@@ -208,7 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (EncoderError, CheckpointError, DataError, FileNotFoundError) as error:
         sys.exit(str(error))
     except RuntimeError as error:
-        if type(error).__module__.startswith("train."):
+        if type(error).__module__.startswith(("train.", "ingest.")):  # a finder that is missing
             sys.exit(str(error))
         raise
 

@@ -63,6 +63,8 @@ class Cuts(BaseModel):
     """Kinds of cells that are cut."""
     finder: str = "classical"
     """What finds them: classical, or cellpose or instanseg where installed."""
+    finder_weights: Path | None = None
+    """The weights file of cellpose or instanseg, which is never downloaded."""
 
 
 class TrainConfig(Cuts):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from encoder.image import NotAnImage, TooManyPixels, read_rgb, resize
+from encoder.image import NotAnImage, TooManyPixels, frame_of, plain_jpeg, read_rgb, resize
 
 
 def encoded(image: Image.Image, format: str, **settings: object) -> bytes:
@@ -64,6 +64,36 @@ def test_an_image_cut_short_is_an_error_and_not_half_grey(
     whole = encoded(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)), format)
     with pytest.raises(NotAnImage, match=r"cell is (damaged|not an image)"):
         read_rgb(whole[: len(whole) // 2], name="cell")
+
+
+JPEGS: dict[str, tuple[str, dict[str, object]]] = {
+    "full colour": ("RGB", {"quality": 97, "subsampling": 0}),
+    "chroma halved in width": ("RGB", {"quality": 88, "subsampling": 1}),
+    "chroma halved": ("RGB", {"quality": 30, "subsampling": 2}),
+    "progressive": ("RGB", {"progressive": True, "optimize": True}),
+    "restarts": ("RGB", {"restart_marker_rows": 1}),
+    "grey": ("L", {}),
+    "without a colour transform": ("RGB", {"keep_rgb": True}),
+    "CMYK": ("CMYK", {}),
+}
+BY_PILLOW = {"without a colour transform", "CMYK"}
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_jpeg_has_the_pixels_that_pillow_gives(
+    name: str, turn: int, rng: np.random.Generator
+) -> None:
+    mode, settings = JPEGS[name]
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 8, 3), dtype=np.uint8))
+    picture = coarse.resize((61, 75), Image.Resampling.BICUBIC).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    content = encoded(picture, "JPEG", exif=exif, **settings)
+    wanted = ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")
+
+    assert np.array_equal(read_rgb(content), np.asarray(wanted))
+    assert (plain_jpeg(content, frame_of(content)) is None) == (name in BY_PILLOW)
 
 
 def test_resizing_squashes_the_whole_image_and_leaves_the_right_size_alone() -> None:

@@ -133,7 +133,9 @@ Looked = tuple[list[Place], int]
 
 def _fields(files: Source, kind: str, cuts: Cuts, workers: int) -> Pieces:
     boxes = offered(kind)
-    how = (cuts.cut_px, cuts.cut_covered) if kind == "patches" else (cuts.cut_kinds, cuts.finder)
+    how: tuple[Any, ...] = (cuts.cut_px, cuts.cut_covered)
+    if kind == "cells":
+        how = (cuts.cut_kinds, cuts.finder, cuts.finder_weights)
 
     @lru_cache(maxsize=FIELDS)
     def decoded(at: int) -> RGB:

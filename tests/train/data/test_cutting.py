@@ -13,6 +13,8 @@ from benchmarks.made import blob, level_of, svs_description, write_tiff
 from ingest.pieces.patches import cells_of_field
 from ingest.samples.synthetic import draw_field
 from ingest.smears.classical import Classical
+from ingest.smears.finders import FINDERS
+from train.__main__ import main
 from train.config import Cuts, TrainConfig
 from train.data.images import Feed, Images, Order, open_sources
 from train.data.packs import pack
@@ -71,6 +73,24 @@ def test_cells_are_found_and_cut_as_in_an_ingest(fields: Path) -> None:
     assert all(
         np.array_equal(source.image(at), w.image) for at, w in zip(mine, wanted, strict=True)
     )
+
+
+def test_a_learned_finder_is_built_once_from_the_weights_that_are_named(
+    fields: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "cells.pt"
+    built: list[Path | None] = []
+    monkeypatch.setitem(FINDERS, "cellpose", lambda path: built.append(path) or Classical())
+    open_sources([fields], cuts("cells", finder="cellpose", finder_weights=weights), workers=2)
+    assert built == [weights]
+
+
+def test_a_finder_without_its_weights_or_package_ends_in_one_sentence(
+    fields: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="the finder 'instanseg' needs"):
+        main(["run", "--data", str(fields), "--out", str(tmp_path / "run"), "--start", "random",
+              "--cut", "cells", "--finder", "instanseg"])  # fmt: skip
 
 
 def test_a_run_trains_on_patches_and_says_what_was_left_out(fields: Path, tmp_path: Path) -> None:

@@ -222,6 +222,35 @@ def test_a_batch_that_nothing_divides_trains(cells, tmp_path, changes):
     assert train(settings(cells, tmp_path, steps=2, watch_every=2, **changes)).exported
 
 
+TINY = {
+    "start": "random", "embed_dim": 16, "depth": 1, "heads": 2, "global_px": 28, "threads": 1,
+    "prototypes": 32, "head_hidden": 16, "head_bottleneck": 8, "ibot_bottleneck": 8,
+    "device": "cpu", "tensorboard": False, "cut": ("whole",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("preset", "batch", "passes"),
+    [("dinobloom", 960, 7), ("dinobloom", 448, 3), ("dinobloom", 208, 2), ("reddino", 384, 2)],
+)
+def test_a_step_of_the_papers_larger_networks_takes_their_whole_batch(
+    cells, tmp_path, preset, batch, passes
+):
+    run = prepare(TrainConfig.model_validate(
+        TINY | {"preset": preset, "batch": batch, "data": (cells,), "out": tmp_path}
+    ))  # fmt: skip
+    run.step = 1  # the learning rate of the first step is 0
+    before = run.student.backbone.vit.cls_token.detach().clone()
+    decoded = []
+    drawn_at = run.feed.batch
+    run.feed.batch = lambda at, count: decoded.append(count) or drawn_at(at, count)
+    parts, drawn = step.one_step(run)
+    run.feed.close()
+    assert (drawn, sum(decoded), len(decoded)) == (batch, batch, passes)
+    assert all(torch.isfinite(one) for one in parts.values())
+    assert not torch.equal(run.student.backbone.vit.cls_token, before)
+
+
 def test_micro_batches_weigh_every_image_equally(cells, tmp_path):
     # Each loss is a mean over images: with targets that do not depend on the others, the parts
     # of 4 and 3 images must add up to the mean over 7.
