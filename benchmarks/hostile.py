@@ -10,6 +10,7 @@ beside it, the answers, and whether a plain search still worked afterwards. Ever
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -22,9 +23,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -42,7 +44,10 @@ from ui.cli.serving import service_command
 
 CARD = load("colour").card
 PICTURES = 300
+TAKEN = 60
+"""Pictures of 50 megapixels that one call may bring."""
 PARALLEL = 60
+FORMS = 6
 SLOW = 400
 
 
@@ -64,41 +69,62 @@ class Served:
 
 
 @dataclass
-class Watch:
-    """Memory and `/health`, looked at four times a second while something goes on."""
+class Watched:
+    """Memory and `/health`, looked at several times a second while something goes on."""
 
-    served: Served
     peak_mb: float = 0.0
     slowest_s: float = 0.0
     failed: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
+
+
+class Watch:
+    """Looks at a service from a process of its own, which no work of the attack delays."""
+
+    def __init__(self, served: Served) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        about = (served.settings.url, served.process.pid, there)
+        self._process = context.Process(target=_watch, args=about, daemon=True)
 
     @contextmanager
-    def running(self) -> Iterator[Watch]:
-        threads = [threading.Thread(target=one) for one in (self._memory, self._health)]
-        for thread in threads:
-            thread.start()
+    def running(self) -> Iterator[Watched]:
+        """What was seen is there once the block has ended."""
+        seen = Watched()
+        self._process.start()
+        self._here.recv()  # it looks
         try:
-            yield self
+            yield seen
         finally:
-            self._over.set()
-            for thread in threads:
-                thread.join()
+            self._here.send("over")
+            seen.peak_mb, seen.slowest_s, seen.failed = self._here.recv()
+            self._process.join()
 
-    def _memory(self) -> None:
-        while not self._over.wait(0.1):
-            total = sum(resident_mb(pid) for pid in family(self.served.process.pid))
-            self.peak_mb = max(self.peak_mb, total)
 
-    def _health(self) -> None:
-        with self.served.client("") as client:
-            while not self._over.wait(0.25):
-                began = time.monotonic()
-                try:
-                    client.get("/health", timeout=30).raise_for_status()
-                except httpx.HTTPError:
-                    self.failed += 1
-                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+def _watch(url: str, pid: int, pipe: Any) -> None:
+    peak, slowest, failed, over = 0.0, 0.0, 0, threading.Event()
+
+    def memory() -> None:
+        nonlocal peak
+        while not over.wait(0.1):
+            peak = max(peak, sum(resident_mb(one) for one in family(pid)))
+
+    thread = threading.Thread(target=memory)
+    thread.start()
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
+        client.get("/health")
+        pipe.send("looking")
+        ended = False
+        while not ended:
+            ended = pipe.poll(0.25)
+            began = time.monotonic()
+            try:
+                client.get("/health").raise_for_status()
+            except httpx.HTTPError:
+                failed += 1
+            slowest = max(slowest, time.monotonic() - began)
+    over.set()
+    thread.join()
+    pipe.send((peak, slowest, failed))
 
 
 def family(pid: int) -> list[int]:
@@ -180,11 +206,24 @@ def form(question: dict[str, object], name: str, images: list[bytes]) -> dict[st
 
 
 def many_pictures(served: Served, answers: Counter[str]) -> None:
-    """300 pictures of 50 megapixels in one form, to cases and to a map."""
-    images = [large_png()] * PICTURES
+    """300 pictures of 50 megapixels in one form, and as many as are taken, to cases and a map."""
     with served.client(served.read) as client:
         for path in ("/v1/cases/similar", "/v1/collections/cells/map/place"):
-            answers[status(client, "POST", path, **form({}, "images", images))] += 1
+            for many in (PICTURES, TAKEN):
+                images = [large_png()] * many
+                answers[status(client, "POST", path, **form({}, "images", images))] += 1
+
+
+def parallel_forms(served: Served, answers: Counter[str]) -> None:
+    """Six callers at once, each with as many pictures of 50 megapixels as one call may bring."""
+    images = [large_png()] * TAKEN
+
+    def one(_: int) -> str:
+        with served.client(served.read) as client:
+            return status(client, "POST", "/v1/cases/similar", **form({}, "images", images))
+
+    with ThreadPoolExecutor(FORMS) as pool:
+        answers.update(pool.map(one, range(FORMS)))
 
 
 def parallel_pictures(served: Served, answers: Counter[str]) -> None:
@@ -301,6 +340,7 @@ KINDS: dict[str, Callable[[Served, Counter[str]], None]] = {
     "paths from uploads": paths,
     "forged records": forged_records,
     "many large pictures in one form": many_pictures,
+    "such forms in parallel": parallel_forms,
     "large pictures in parallel": parallel_pictures,
     "small files that unfold": unfolding_files,
     "slow headers": slow_headers,

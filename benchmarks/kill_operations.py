@@ -1,6 +1,7 @@
 """`kill -9` in the middle of every operation that writes: nothing acknowledged is lost.
 
     uv run --extra all python benchmarks/kill_operations.py [CYCLES] [SEED] [SECONDS]
+    LATE=1 uv run ... : re-index, adapt and switch alone, killed in their last steps
 
 Each cycle starts the real command `hemaseek serve` (in a forked process, so that it need not import
 everything again), compares everything that it serves with what was ever acknowledged, begins one
@@ -38,6 +39,7 @@ from PIL import Image
 
 from encoder.registry import load
 from search.library.shards import Entry, make_shard_bytes, make_thumbnail, payload_digest
+from search.library.versions import Versions
 from search.maintenance.snapshots import verify as verify_snapshot
 from search.mil.models import CARD as MODEL_CARD
 from search.schemas.items import Item, item_id, source_id
@@ -56,6 +58,10 @@ LONGEST_S = 45.0
 """A kill comes at the latest after so long."""
 USUAL_S = {"adapt": 10.0, "model": 5.0, "switch": 5.0, "reindex": 4.0, "ingest": 4.0, "shards": 4.0}
 """What operations take, to begin with; then what they took here."""
+LATE = ("reindex", "adapt", "switch")
+"""Operations that make or serve a version, which `LATE=1` kills in their last steps."""
+STEPS = ("items written", "checked", "served", "served again")
+"""Such steps, by what is on the disk."""
 LEFTOVERS = ("**/*.part", "**/*.tmp", "**/.restore-*", "**/gone-*", "**/incoming*")
 Digests = dict[str, frozenset[str | None]]
 
@@ -94,8 +100,15 @@ class Figures:
     within: Counter[str] = field(default_factory=Counter)
     """Kills at which the operation had begun and had not been answered."""
     finished: Counter[str] = field(default_factory=Counter)
+    steps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The step that a late kill met."""
     wrong: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+
+
+def state_of(path: Path) -> str:
+    """Of a version, by its `collection.json`."""
+    return str(json.loads(path.read_bytes())["state"])
 
 
 def item(number: int, label: str | None = None) -> Item:
@@ -463,6 +476,28 @@ class Cycle:
 
     # -- cycles
 
+    def late(self, name: str, over: threading.Event) -> str:
+        """Wait for a late step of what makes a version, then up to 0.3 s; the step reached then."""
+        folder = self.settings.library / "collections" / "cells"
+        old = [path for path in folder.glob(VERSIONS) if state_of(path) != "building"]
+        pointer = Versions(folder).pointer()
+
+        def reached() -> int:
+            turns = len(Versions(folder).pointer().history) - len(pointer.history)
+            if turns:
+                return min(1 + turns, 3)
+            new = [path for path in folder.glob(VERSIONS) if path not in old]
+            new = [path for path in new if any(path.parent.glob("shards/*.parquet"))]
+            return max((int(state_of(path) != "building") for path in new), default=-1)
+
+        wanted = self.rng.randrange(4 if name == "switch" else 3)
+        end = time.monotonic() + 4 * LONGEST_S
+        while reached() < wanted and not over.wait(0.005) and time.monotonic() < end:
+            pass
+        over.wait(0.3 * self.rng.random())
+        at = reached()
+        return "answered" if over.is_set() else STEPS[at] if at >= 0 else "earlier"
+
     def first(self) -> None:
         """A collection with its first items, which are never removed."""
         self.start()
@@ -494,7 +529,10 @@ class Cycle:
         for thread in threads:
             thread.start()
         usual = self.took.get(name, USUAL_S.get(name, 2.0))
-        over.wait(1.15 * self.rng.random() * usual)
+        if "LATE" in os.environ:
+            self.figures.steps[name, self.late(name, over)] += 1
+        else:
+            over.wait(1.15 * self.rng.random() * usual)
         self.figures.within[name] += not over.is_set()
         spent = time.monotonic() - began
         self.took[name] = min(LONGEST_S, spent if ended.is_set() else max(usual, 1.3 * spent))
@@ -518,6 +556,7 @@ class Cycle:
             self.figures.wrong.append(f"after {name}: {error}")
 
 
+VERSIONS = "versions/*/collection.json"
 FIRST: set[str] = set()
 """Ids of the items that are never removed."""
 OPERATIONS = (
@@ -540,7 +579,8 @@ def cycles(folder: Path, count: int, seed: int, seconds: float) -> Cycle:
     one.first()
     try:
         while sum(one.figures.kills.values()) < count and time.monotonic() < end:
-            order = [name for name in OPERATIONS if name not in SKIP]
+            chosen = LATE if "LATE" in os.environ else OPERATIONS
+            order = [name for name in chosen if name not in SKIP]
             one.rng.shuffle(order)
             for name in order[: count - sum(one.figures.kills.values())]:
                 one.once(name)
@@ -574,6 +614,8 @@ def main() -> None:
         print(f"| {name} | {told.kills[name]} | {told.within[name]} | {told.finished[name]} |")
     print(f"| all | {sum(told.kills.values())} | {sum(told.within.values())} | "
           f"{sum(told.finished.values())} |\n")  # fmt: skip
+    for name, step in sorted(told.steps):
+        print(f"- {name}, {step}: {told.steps[name, step]}")
     print(f"{one.ledger.acknowledged:,} acknowledged writes; {len(told.wrong)} wrong, "
           f"{len(told.left)} left over; {time.perf_counter() - began:.0f} s")  # fmt: skip
     print(*told.wrong, *told.left, log[-3000:] if told.wrong else "", sep="\n")

@@ -1,6 +1,6 @@
 """Damaged slides and images by the thousand: how each ends, and what it costs.
 
-    python benchmarks/mutants.py [--count 3000] [--workers 2]
+    python benchmarks/mutants.py [--count 3000] [--first 0] [--workers 2]
 
 Small slides and images are made, cut short, bit-flipped, given lying headers or blown up, always
 the same for the same number, and read as the product reads them. Every one must end: read, or
@@ -237,9 +237,10 @@ def _note(event: Batch | Finished | Failed, outcome: Outcome, kinds: dict[str, s
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--count", type=int, default=3000)
+    options.add_argument("--first", type=int, default=0)
     options.add_argument("--workers", type=int, default=2)
     chosen = options.parse_args()
-    outcome = run(chosen.count, chosen.workers)
+    outcome = run(chosen.count, chosen.workers, first=chosen.first)
     print(f"{outcome.total:,} mutants, {outcome.tiles:,} tiles, {outcome.seconds:.0f} s; the run")
     print(f"never died; largest child {outcome.peak_mib:,.0f} MiB resident.\n")
     ends = ("read", "refused", "its child died")

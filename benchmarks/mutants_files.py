@@ -99,7 +99,7 @@ def in_folder(name: str) -> Reader:
 def a_set(path: Path) -> object:
     """A ZIP of labelled pictures, decoded as the service does."""
     found: list[Any] = []
-    decoder = Pictures(MemoryBudget(256 << 20, 1), 20_000_000)
+    decoder = Pictures(MemoryBudget(256 << 20, 1), 20_000_000, 1_000_000_000)
     return [len(b) for b in decoder.batches(_pictures(path.read_bytes(), 1 << 26, found))]
 
 

@@ -1,14 +1,14 @@
 """Half an hour of mixed requests, with an ingest and a re-index inside: what the service holds.
 
-    uv run --extra all python benchmarks/soak.py [--minutes 30] [--rate 6]
+    uv run --extra all python benchmarks/soak.py [--minutes 30] [--rate 6] [--writes 2]
 
 A real `hemaseek serve` over drawn cells gets searches by item, by picture and by vector, votes,
 similar cases, pages, counts, thumbnails, metrics, reviews, relabelled batches, broken pictures and
-refused questions, from four threads. At a quarter and at a half of the time pictures are ingested
-by the command and the collection is re-indexed and pruned. Memory (of the process and its children,
-without what is shared or cached), open files, threads and children are looked at every ten seconds;
-given are the medians of the minutes 3 to 8, once all was used for the first time, and of the last
-five.
+refused questions, from four threads. Between 0.3 and 0.8 of the time pictures are ingested by the
+command and the collection is re-indexed and pruned, as often as `--writes` says. Memory (of the
+process and its children, without what is shared or cached), open files, threads and children are
+looked at every ten seconds; given are the medians of the minutes 3 to 8, once all was used for the
+first time, and of the last five.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ class Soak:
     statuses: Counter[int] = field(default_factory=Counter)
     seen: list[tuple[float, float, int, int, int]] = field(default_factory=list)
     """Seconds, MiB, open files, threads, children."""
+    before: list[float] = field(default_factory=list)
+    """MiB in the minute before each ingest."""
     over: threading.Event = field(default_factory=threading.Event)
 
     def ask(self, seed: int) -> None:
@@ -132,6 +134,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--minutes", type=float, default=30)
     options.add_argument("--rate", type=float, default=6)
+    options.add_argument("--writes", type=int, default=2)
     chosen = options.parse_args()
     seconds = 60 * chosen.minutes
     with tempfile.TemporaryDirectory() as name:
@@ -147,8 +150,10 @@ def main() -> None:
             began = time.monotonic()
             for thread in threads:
                 thread.start()
-            for part, share in enumerate((0.3, 0.55)):
-                time.sleep(max(0, began + share * seconds - time.monotonic()))
+            for part in range(chosen.writes):
+                at = (0.3 + 0.5 * part / chosen.writes) * seconds
+                time.sleep(max(0, began + at - time.monotonic()))
+                soak.before.append(soak.between(time.monotonic() - began - 60, seconds)[0])
                 soak.write(Path(name), part)
             time.sleep(max(0, began + seconds - time.monotonic()))
             soak.over.set()
@@ -170,6 +175,7 @@ def report(soak: Soak, seconds: float) -> None:
     print("| the most | " + " | ".join(f"{x:.0f}" for x in most) + " |\n")
     said = ", ".join(f"{status}: {n:,}" for status, n in sorted(soak.statuses.items()))
     print(f"{sum(soak.statuses.values()):,} requests in {seconds / 60:.0f} minutes; {said}")
+    print("MiB before each ingest:", *map(round, soak.before))
     each = [f"{row[1]:.0f}" for row in soak.seen[:: max(1, len(soak.seen) // 30)]]
     print("MiB over time:", " ".join(each))
 

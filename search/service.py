@@ -112,7 +112,9 @@ class Service:
         self.models = Models(library.folder / CASE_MODELS)
         self._evaluations: Evaluations | None = None
         self.pictures = Pictures(
-            MemoryBudget(settings.picture_bytes), int(settings.max_megapixels * 1e6)
+            MemoryBudget(settings.picture_bytes),
+            int(settings.max_megapixels * 1e6),
+            int(settings.max_call_megapixels * 1e6),
         )
         sweep(library.folder)
         self.models.sweep()
@@ -213,7 +215,7 @@ class Service:
             read_pixels=self.above.read_pixels,
             estimate_scale=self.above.estimate_scale,
             memory=self._memory,
-            pictures=self.pictures,
+            pictures=self.pictures.for_card(collection.card),
             prototypes=self._prototypes,
             learned=lambda id: pooling(self.models.open(id, collection.name), collection.card),
         )

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     """Largest shard taken from an ingest through the service, in MiB."""
     max_megapixels: Annotated[float, Field(gt=0, le=400)] = 50
     """Largest uploaded image, in millions of pixels."""
+    max_call_megapixels: Annotated[float, Field(gt=0, le=100_000)] = 3000
+    """All images of one call together, in millions of pixels; 3,000 take about a minute."""
 
     @property
     def body_bytes(self) -> int:

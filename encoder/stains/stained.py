@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from encoder.card import EncoderCard
 from encoder.contract import RGB, Encoder, EncoderError
 from encoder.stains.normalisers import NORMALISERS, Normaliser, StainError
+
+MOST_PIXELS = 1 << 22
+"""An image of more is shrunk before it is normalised; no tile of an ingest has more."""
+BYTES_PER_PIXEL = 150
+"""What a normalisation takes of each pixel (measured: 106 to 144)."""
 
 
 class NoSuchNormaliser(EncoderError):
@@ -63,6 +70,9 @@ def stained(encoder: Encoder, normaliser: Normaliser, *, done: bool = False) -> 
 
 def seen(normaliser: Normaliser, image: RGB) -> tuple[RGB, str | None]:
     """An image in the colours of the target; where that fails as it is, and why it failed."""
+    times = math.ceil(math.sqrt(image.shape[0] * image.shape[1] / MOST_PIXELS))
+    if times > 1:
+        image = np.asarray(Image.fromarray(image).reduce(times))
     try:
         return normaliser.apply(image), None
     except StainError as error:

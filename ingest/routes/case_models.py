@@ -69,13 +69,14 @@ def of_fields(
             "send the smear fields as pictures in the form field 'fields', and no case, items or "
             "vectors beside them"
         )
+    context.pictures.check_together(fields)
     about = question.about
     patient = about.patient or _stored_patient(context, fields)
     rule = FieldOfView.of(context.collection.card, trained.card.kinds or ("white",))
     cells: list[bytes] = []
     places: list[tuple[int, Box]] = []
     for at, content in enumerate(fields):
-        with context.pictures.opened(content, f"field {at}") as field:
+        with context.pictures.opened(content, f"field {at}", finding=True) as field:
             found = finder(DEFAULT).find(field.pixels, about.um_per_px)
             for crop in crops_of(field.pixels, found, rule):
                 if len(cells) < MOST_CELLS:

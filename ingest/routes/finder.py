@@ -63,7 +63,7 @@ def find_cells(
         ImageError: not a picture, or too large; Busy: no memory for it now.
         FinderError: a picture that the finder cannot take.
     """
-    with pictures.opened(content, "the uploaded field") as field:
+    with pictures.opened(content, "the uploaded field", finding=True) as field:
         found = finder(DEFAULT).find(field.pixels, um_per_px)
     rule = FieldOfView(kinds=("white", "red", "platelet"))
     origin: ScaleOrigin | None = None if found.scale is None else found.scale.origin
@@ -100,7 +100,7 @@ def judge_cells(context: Context, question: Question, content: bytes | None) -> 
     """
     if content is None:
         raise FinderError("send the field as a picture, in the form field 'image'")
-    with context.pictures.opened(content, "the uploaded field") as field:
+    with context.pictures.opened(content, "the uploaded field", finding=True) as field:
         found = finder(DEFAULT).find(field.pixels, question.about.um_per_px)
         return judge_field(context, question, field.pixels, source_id(content), found)
 

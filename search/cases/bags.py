@@ -208,6 +208,7 @@ def _unstored(question: CaseQuestion, rows: Vectors) -> Bag:
 
 
 def _uploaded(context: Context, question: CaseQuestion, images: Sequence[bytes]) -> Bag:
+    context.pictures.check_together(images)
     card, encoder = context.collection.card, context.encoder()
     plain = encoder.base if isinstance(encoder, AdaptedEncoder) else encoder
     vectors: list[Vectors] = []

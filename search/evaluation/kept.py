@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,12 @@ from search.security.keys import Forbidden
 KIND = "evaluation"
 """Of the jobs."""
 SET = "set"
-"""File of an uploaded set, until the job has read it."""
+"""What the file of an uploaded set is called, until the job has read it; then who sent it."""
 RECORD, RESULT, ANSWERS = "evaluation.json", "result.json", "answers.parquet"
 """The files of one evaluation: its plan and how it ended, the figures, every answer."""
 MIB = 1024 * 1024
 WAITING_SETS = 4
-"""Sets of the largest size that may wait on disk together."""
+"""Sets of the largest size that may wait on disk together; half of that of one caller."""
 
 
 class NoSuchEvaluation(NoSuchItem):
@@ -76,7 +77,11 @@ class Evaluations:
     """Opens a collection by name. An evaluation of one that it refuses is not seen."""
 
     def start(
-        self, context: Context, plan: EvaluationPlan, labelled: bytes | None = None
+        self,
+        context: Context,
+        plan: EvaluationPlan,
+        labelled: bytes | None = None,
+        caller: str = "",
     ) -> EvaluationRecord:
         """Queue an evaluation.
 
@@ -84,6 +89,7 @@ class Evaluations:
             context: Of the collection that is evaluated.
             plan: How.
             labelled: An uploaded set: see `search.evaluation.uploaded_sets`.
+            caller: Who asks: one caller's sets may take half of the room.
 
         Raises:
             DiskTrouble, Busy: there is no room for the set.
@@ -97,6 +103,7 @@ class Evaluations:
             raise BadQuestion("teach is 'set', but no set was uploaded")
         id = uuid4().hex
         folder = self._of(id)
+        kept = folder / f"{SET}-{sha256(caller.encode()).hexdigest()[:16]}"
         record = EvaluationRecord(
             id=id, collection=name, plan=plan, state="queued", done=0, total=0, made=now()
         )
@@ -107,21 +114,21 @@ class Evaluations:
                 return {"evaluation": id, **_keep_cases(folder, record, context, run)}
             uploaded = None
             if facts is not None:
-                uploaded = _uploaded(context, facts, (folder / SET).read_bytes())
-                (folder / SET).unlink()
+                uploaded = _uploaded(context, facts, kept.read_bytes())
+                kept.unlink()
             noted = record.model_copy(update={"reviews": _reviews(context, plan)})
             headline = _keep(folder, noted, _run(context, plan, uploaded, run))
             return {"evaluation": id, **headline.model_dump()}
 
-        self._need_room(context, len(labelled or b""))
+        self._need_room(context, len(labelled or b""), kept.name)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / RECORD, record)
         if labelled is not None:
-            write_durably(folder / SET, labelled)
+            write_durably(kept, labelled)
         self.jobs.start(KIND, name, work, id)
         return self.get(id)
 
-    def _need_room(self, context: Context, size: int) -> None:
+    def _need_room(self, context: Context, size: int, own: str) -> None:
         """Refuse a set where the disk, or what waits already, leaves no room for it.
 
         Raises:
@@ -129,9 +136,11 @@ class Evaluations:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         need_room(self.folder, size)
-        waiting = sum(path.stat().st_size for path in self.folder.glob(f"*/{SET}"))
-        if size and waiting + size > WAITING_SETS * context.settings.max_shard_mb * MIB:
-            raise Busy
+        most = WAITING_SETS * context.settings.max_shard_mb * MIB
+        for pattern, share in ((f"{SET}*", most), (own, most / 2)):
+            waiting = sum(path.stat().st_size for path in self.folder.glob(f"*/{pattern}"))
+            if size and waiting + size > share:
+                raise Busy
 
     def sweep(self) -> None:
         """Remove what calls and jobs that were killed left behind."""
@@ -139,7 +148,7 @@ class Evaluations:
             if not (folder / RECORD).is_file():
                 shutil.rmtree(folder, ignore_errors=True)
             else:
-                (folder / SET).unlink(missing_ok=True)  # its job ended with the process
+                _drop_set(folder)  # its job ended with the process
 
     def get(self, id: str, *, whole: bool = True) -> EvaluationRecord:
         """An evaluation as it stands; with its result if it is done and `whole`.
@@ -235,7 +244,7 @@ class Evaluations:
         changes = {"state": job.state, "done": job.done, "total": job.total}
         record = record.model_copy(update={**changes, "ended": job.ended, "error": job.error})
         if job.state in ENDED:
-            (folder / SET).unlink(missing_ok=True)
+            _drop_set(folder)
             _write(folder / RECORD, record)
         return record
 
@@ -374,6 +383,11 @@ def _keep_cases(
     _write(folder / RECORD, record.model_copy(update=changes))
     best = max(found.scores, key=lambda one: one.map)
     return {"distance": best.distance, "map": best.map, "vote": best.vote}
+
+
+def _drop_set(folder: Path) -> None:
+    for path in folder.glob(f"{SET}*"):
+        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, record: EvaluationRecord) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 from encoder.card import EncoderCard, FieldsUm
 from encoder.contract import RGB, Encoder, Vectors
 from encoder.field_of_view import WIDEST, part_seen, side_px
-from encoder.image import Decoded, ImageError, decode, frame_of, read_rgb
+from encoder.image import Decoded, ImageError, TooManyPixels, decode, frame_of, read_rgb
+from encoder.stains import stained
 from search.errors import BadQuestion, Busy
 from search.library.sources import crop
 from search.schemas.answers import LookedAt
@@ -40,6 +41,10 @@ class Opened:
 
 BYTES_PER_PIXEL = 18
 """What decoding and embedding take at most, copies included (measured: 7 to 16)."""
+DECODED = 6
+"""Bytes of a pixel once it is decoded: the picture, and what is cut from it."""
+FINDING_PER_PIXEL, FINDING = 96, 96 << 20
+"""Bytes that finding cells takes beside a picture, for each pixel and at most (measured: 88)."""
 BATCH_PIXELS = 8_000_000
 BATCH = 32
 """Pictures that are decoded and embedded together, if they have no more pixels than that."""
@@ -139,7 +144,8 @@ def given_part(pixels: RGB, box: Box | None) -> Box:
     if box is None:
         return Box(x=0, y=0, w=width, h=height)
     apart = box.x >= width or box.y >= height or box.x + box.w <= 0 or box.y + box.h <= 0
-    if apart or box.w > 2 * width or box.h > 2 * height:
+    large = box.w > 2 * width or box.h > 2 * height or box.w * box.h > 2 * width * height
+    if apart or large:
         raise BadQuestion(
             f"the crop {box.w} x {box.h} at ({box.x}, {box.y}) does not lie on the image, "
             f"which is {width} x {height} pixels"
@@ -255,20 +261,57 @@ class BodyMemory:
 
 
 class Pictures:
-    """Decodes uploaded pictures."""
+    """Decodes uploaded pictures.
 
-    def __init__(self, budget: MemoryBudget, max_pixels: int) -> None:
+    Args:
+        budget: Of memory, shared by all calls.
+        max_pixels: Of one picture.
+        max_together: Pixels of all pictures of one call.
+    """
+
+    def __init__(
+        self, budget: MemoryBudget, max_pixels: int, max_together: int, *, stained: bool = False
+    ) -> None:
         self._budget = budget
         self._max_pixels = max_pixels
+        self._max_together = max_together
+        self._stained = stained
+
+    def for_card(self, card: EncoderCard) -> Pictures:
+        """The same for an encoder that may normalise stains, which takes more memory."""
+        return Pictures(
+            self._budget, self._max_pixels, self._max_together, stained=card.stain is not None
+        )
+
+    def check_together(self, images: Sequence[bytes]) -> None:
+        """Count the pixels of all pictures of one call, before the first is decoded.
+
+        Raises:
+            TooManyPixels: they would take minutes, in which others wait.
+        """
+        together = sum(map(self._pixels, images))
+        if together > self._max_together:
+            raise TooManyPixels(
+                f"the {len(images)} images have {together / 1e6:,.0f} million pixels together; at "
+                f"most {self._max_together / 1e6:,.0f} million are accepted in one call. Send "
+                "fewer at a time, or crop or shrink them first"
+            )
 
     @contextmanager
-    def opened(self, content: bytes, name: str) -> Iterator[Decoded]:
+    def opened(self, content: bytes, name: str, *, finding: bool = False) -> Iterator[Decoded]:
         """One picture; its memory is counted until the block ends.
+
+        Args:
+            content: Encoded.
+            name: For errors.
+            finding: Whether cells are looked for in it, as for an estimate of its scale.
 
         Raises:
             ImageError: no picture, or too large; Busy: no memory for it now.
         """
-        with self._budget.use(self._pixels(content) * BYTES_PER_PIXEL):
+        pixels = self._pixels(content)
+        found = min(FINDING, FINDING_PER_PIXEL * pixels) if finding else 0
+        with self._budget.use(self._cost(pixels) + found):
             yield decode(content, name=name, max_pixels=self._max_pixels)
 
     def batches(self, contents: Iterable[tuple[str, bytes]]) -> Iterator[list[RGB]]:
@@ -290,13 +333,22 @@ class Pictures:
             yield from self._decoded(batch, pixels)
 
     def embedded(self, encoder: Encoder, images: Sequence[bytes]) -> Vectors:
-        """Vectors of many pictures, n x dim; see `batches`."""
+        """Vectors of the pictures of one call, n x dim; see `check_together` and `batches`."""
+        self.check_together(images)
         named = ((f"image {at}", content) for at, content in enumerate(images))
         return np.concatenate([encoder.embed(batch) for batch in self.batches(named)])
 
     def _decoded(self, batch: Sequence[tuple[str, bytes]], pixels: int) -> Iterator[list[RGB]]:
-        with self._budget.use(pixels * BYTES_PER_PIXEL):
+        with self._budget.use(self._cost(pixels)):
             yield [read_rgb(one, name=name, max_pixels=self._max_pixels) for name, one in batch]
+
+    def _cost(self, pixels: int) -> int:
+        """Bytes that decoding and embedding take."""
+        plain = pixels * BYTES_PER_PIXEL
+        if not self._stained:
+            return plain
+        shown = stained.BYTES_PER_PIXEL * min(pixels, stained.MOST_PIXELS)
+        return max(plain, pixels * DECODED + shown)
 
     def _pixels(self, content: bytes) -> int:
         """Pixels that decoding will make; none of what it will refuse."""

@@ -136,7 +136,8 @@ def _from_vector(query: Query, collection: Collection, question: Question) -> No
 
 def _from_image(query: Query, context: Context, question: Question, image: bytes | Opened) -> None:
     if isinstance(image, bytes):
-        with context.pictures.opened(image, "the uploaded image") as found:
+        finding = context.estimate_scale is not None
+        with context.pictures.opened(image, "the uploaded image", finding=finding) as found:
             opened = Opened(found.pixels, source_id(image), found.remark)
             return _from_image(query, context, question, opened)
     _from_view(query, context, question, view_for(context, question, image.pixels))
@@ -169,8 +170,9 @@ def _from_view(query: Query, context: Context, question: Question, view: View) -
     query.looked_at = view.looked_at
     row, query.alignment = _embedded(context, question, view)
     query.like.append(row)
-    query.warnings += image_warnings(view.pixels, context.collection.card)
-    query.unfit += unfit(view.pixels)
+    poor = unfit(view.pixels)
+    query.warnings += image_warnings(view.pixels, context.collection.card, poor)
+    query.unfit += poor
     query.span_um = view.looked_at.um
     if "duplicate" in question.exclude:
         _add_hash(query, perceptual_hash(make_thumbnail(view.given)))

@@ -62,7 +62,11 @@ async def start_evaluation(
     if waiting >= WAITING:
         raise TooMany(f"{waiting} evaluations wait already; cancel some, or come back later")
     record = await run_in_threadpool(
-        access.evaluations.start, posted.context, posted.question, posted.image
+        access.evaluations.start,
+        posted.context,
+        posted.question,
+        posted.image,
+        access.caller.id,
     )
     response.headers["Location"] = f"/v1/evaluations/{record.id}"
     return record

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.made import glass, tissue
 from encoder.registry import load
+from encoder.stains import stained as module
 from encoder.stains.normalisers import NORMALISERS, Macenko, Normaliser
 from encoder.stains.stained import NoSuchNormaliser, as_carded, normaliser_of, seen, stained
 
@@ -38,6 +39,16 @@ def test_an_image_on_which_it_fails_stays_as_it_is_and_that_is_said(
     assert "too little stain" in str(why)
     plain = load("colour")
     assert np.array_equal(stained(plain, Macenko()).embed([empty]), plain.embed([empty]))
+
+
+def test_an_image_larger_than_any_tile_is_shrunk_first(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tile = tissue(96, rng)
+    large = np.repeat(np.repeat(tile, 3, axis=0), 3, axis=1)
+    monkeypatch.setattr(module, "MOST_PIXELS", tile.shape[0] * tile.shape[1])
+
+    assert np.array_equal(seen(Macenko(), large)[0], Macenko().apply(tile))
 
 
 def test_a_card_names_its_normaliser_and_its_target(rng: np.random.Generator) -> None:

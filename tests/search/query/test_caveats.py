@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from encoder.features.colour import CARD
 from ingest.samples.synthetic import draw_cell
-from search.query.caveats import image_warnings, scale_warnings
+from search.query.caveats import _spread, image_warnings, scale_warnings
 from search.schemas.answers import Hit
 from search.schemas.items import Box, Item, item_id
 
@@ -34,6 +34,13 @@ def hits(um: float) -> list[Hit]:
 
 def test_a_sharp_cell_is_not_warned_of() -> None:
     assert image_warnings(CELL, CARD) == []
+
+
+def test_how_blank_a_picture_is_is_told_from_counts_of_its_values() -> None:
+    assert _spread(CELL) == pytest.approx(CELL.std(axis=(0, 1)).max())
+    assert _spread(np.full((40, 30, 3), (255, 9, 0), np.uint8)) == 0
+    glass = np.full((40, 30, 3), 240, np.uint8)
+    assert "nearly blank" in image_warnings(glass)[0]
 
 
 def test_a_blurred_cell_is_warned_of() -> None:

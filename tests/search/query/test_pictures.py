@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,13 +13,15 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from random_library import random_entries, random_service
+from random_library import CARD, random_entries, random_service
 
 from encoder.contract import RGB
 from encoder.image import NotAnImage, TooManyPixels
 from search.errors import Busy
 from search.query.pictures import BATCH_PIXELS, BodyMemory, MemoryBudget, Pictures
 from search.settings import Settings
+
+MANY = 3_000_000_000
 
 
 def png(width: int, height: int = 1000) -> bytes:
@@ -101,7 +104,7 @@ def test_a_body_takes_memory_as_it_comes_in_and_never_waits() -> None:
 
 
 def test_many_pictures_come_in_batches_of_few_pixels() -> None:
-    pictures = Pictures(MemoryBudget(1 << 30), 50_000_000)
+    pictures = Pictures(MemoryBudget(1 << 30), 50_000_000, MANY)
     sent = [(f"image {at}", png(3000)) for at in range(6)] + [("small", png(9, 9))] * 40
 
     sizes = [[one.shape[0] * one.shape[1] for one in batch] for batch in pictures.batches(sent)]
@@ -111,8 +114,28 @@ def test_many_pictures_come_in_batches_of_few_pixels() -> None:
     assert max(len(batch) for batch in sizes) <= 32
 
 
+def test_all_pictures_of_one_call_are_counted_before_the_first_is_decoded() -> None:
+    pictures = Pictures(MemoryBudget(1), 50_000_000, 12_000_000)  # no room to decode any
+    pictures.check_together([png(4000)] * 3)
+    with pytest.raises(TooManyPixels, match="4 images have 16 million pixels together; at most 12"):
+        pictures.check_together([png(4000)] * 4)
+
+
+def test_memory_is_counted_for_stains_and_for_cells_that_are_looked_for() -> None:
+    budget = Watched(1 << 30)
+    pictures = Pictures(budget, 50_000_000, MANY)
+    for some, finding, size in (
+        (pictures, False, 18 * 4_000_000),
+        (pictures, True, (18 + 25.165824) * 4_000_000),
+        (pictures.for_card(replace(CARD, stain="macenko-1")), False, 156 * 4_000_000),
+    ):
+        with some.opened(png(4000), "the field", finding=finding):
+            assert budget.peak == size
+        budget.peak = 0
+
+
 def test_what_is_no_picture_or_too_large_is_refused_under_its_name() -> None:
-    pictures = Pictures(MemoryBudget(1 << 30), 1_000_000)
+    pictures = Pictures(MemoryBudget(1 << 30), 1_000_000, MANY)
     with pytest.raises(NotAnImage, match="image 1 is not"):
         list(pictures.batches([("image 0", png(9)), ("image 1", b"no")]))
     with pytest.raises(TooManyPixels, match="the field has 5000 x 1000"):
@@ -136,7 +159,7 @@ def test_a_form_of_many_large_pictures_takes_one_batch_at_a_time(
 
     service = random_service(tmp_path, random_entries(np.random.default_rng(0)))
     budget = Watched(1 << 30)
-    monkeypatch.setattr(service, "pictures", Pictures(budget, 50_000_000))
+    monkeypatch.setattr(service, "pictures", Pictures(budget, 50_000_000, MANY))
 
     class Encoder:
         card = service.context().collection.card

@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvicorn
 from command import hemaseek
+from fastapi.testclient import TestClient
 from live import Live
+from typer.testing import CliRunner
+
+from ui.cli.main import app as command
 
 HEAVY = ("torch", "timm", "numpy", "pydantic", "rich", "qdrant_edge", "fastapi", "streamlit", "PIL")
 
@@ -236,3 +241,27 @@ def test_the_doctor_finds_a_collection_of_another_encoder(library: Path) -> None
     failed = [f for f in map(json.loads, ill.stdout.splitlines()) if not f["ok"]]
     assert [f["what"] for f in failed] == ["collection cells"]
     assert "ingest anew" in failed[0]["detail"]
+
+
+@pytest.mark.parametrize("believed", [False, True])
+def test_the_address_that_a_caller_claims_counts_only_from_a_named_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, believed: bool
+) -> None:
+    made: list[uvicorn.Config] = []
+    monkeypatch.setattr(
+        uvicorn, "run", lambda app, **more: made.append(uvicorn.Config(app, **more))
+    )
+    monkeypatch.setattr("ui.cli.serving.return_freed_memory", lambda: None)
+    monkeypatch.setenv("HEMASEEK_TRUSTED_PROXIES", "203.0.113.9" if believed else "")
+    monkeypatch.setenv("HEMASEEK_API_KEY", "the master key")
+    served = CliRunner().invoke(command, ["serve", "--library", str(tmp_path / "library")])
+    assert served.exit_code == 0, served.output
+    made[0].load()
+    statuses = []
+    with TestClient(made[0].loaded_app, client=("203.0.113.9", 4711)) as client:
+        for at in range(61):
+            headers = {"X-API-Key": "wrong", "X-Forwarded-For": f"198.51.100.{at}"}
+            statuses.append(client.get("/v1/collections", headers=headers).status_code)
+
+    assert set(statuses[:60]) == {401}
+    assert statuses[60] == (401 if believed else 429)
