@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,7 @@ def _by_products(q: Vectors, x: Vectors, rows: Places, k: int) -> Iterator[Pairs
         floor = np.partition(one_of, -k, axis=1)[:, -k, None].astype(np.float64)
         error = _longest(block) * longest * _error(x)
         enough = (floor - 2 * (1 + eps) * error - 3 * eps * np.abs(floor)).astype(x.dtype)
-        row, column = np.divmod(np.flatnonzero(scores >= enough), len(wide))
+        row, column = _above(enough, best, scores)
         yield rows[first : first + size][row], column
 
 
@@ -181,8 +181,21 @@ def _by_torch(q: Vectors, x: Vectors, rows: Places, k: int) -> Iterator[Pairs]:
         error = length * lost + away * longest + length * longest * _error(x)
         eps = torch.finfo(low.dtype).eps  # of the score itself, of `floor` and of `enough`
         enough = (floor - 2 * (1 + eps) * error - 3 * eps * floor.abs()).to(low.dtype)
-        row, column = np.divmod(np.flatnonzero((scores >= enough).numpy()), len(low))
+        row, column = _above(enough, best, scores)
         yield block[row], column
+
+
+def _above(enough: Any, best: Any, scores: Any) -> Pairs:
+    """Row and column of each score that is `enough`, by the groups whose `best` is: a few of all.
+
+    Arrays of NumPy or of PyTorch: m x 1, m x groups and m x columns.
+    """
+    rows, across = best.shape
+    of, group = np.nonzero(np.asarray(best >= enough))
+    row, member = np.nonzero(
+        np.asarray(scores.reshape(rows, GROUP, across)[of, :, group] >= enough[of])
+    )
+    return of[row], member * across + group[row]
 
 
 def _longest(rows: Vectors) -> float:
