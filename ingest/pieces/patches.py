@@ -15,7 +15,7 @@ import numpy as np
 from encoder.contract import RGB
 from ingest.smears.cells import CellKind, Found
 from ingest.smears.crops import FieldOfView, crops_of
-from ingest.smears.density import Background, Planes
+from ingest.smears.density import Background
 from search.schemas.items import Box
 
 PATCH_PX = 224
@@ -100,5 +100,5 @@ def _grid(top: int, left: int, rows: int, columns: int, side: int) -> Iterator[t
 
 
 def _covered(image: RGB) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    planes = Planes.of(Background.of(image).density(image), 1.0)
+    planes = Background.of(image).planes(image, 1.0)
     return np.zeros(image.shape[:2], bool) if planes is None else planes.covered

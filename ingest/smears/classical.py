@@ -81,7 +81,7 @@ class Classical:
             small = resized(image[top:bottom, left:right], scale)
             height, width = image.shape[:2]
             window = (left / width, top / height, right / width, bottom / height)
-            planes = Planes.of(background.density(small, window), max(0.7, 0.03 * diameter * scale))
+            planes = background.planes(small, max(0.7, 0.03 * diameter * scale), window)
             if planes is None:
                 continue
             zoom = ((right - left) / small.shape[1], (bottom - top) / small.shape[0])

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from encoder.contract import RGB
 from ingest.smears.contours import Slopes, slopes_of, vote
-from ingest.smears.density import Background, Planes, resized
+from ingest.smears.density import Background, resized
 
 VIEW_PX = 320
 """Long side of the view in which diameters are sought."""
@@ -69,7 +69,7 @@ def _loudest(
     view: RGB, background: Background, window: tuple[float, float, float, float]
 ) -> tuple[float, float | None]:
     """Worth per pixel of the best radius, and the radius in pixels of the view."""
-    planes = Planes.of(background.density(view, window), 1.0)
+    planes = background.planes(view, 1.0, window)
     if planes is None:
         return 0.0, None
     slopes = slopes_of(np.clip(planes.cover, 0, 1.3 * planes.level), 1.0)

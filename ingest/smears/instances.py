@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from encoder.contract import RGB
 from ingest.smears.cells import KINDS, CellKind, FinderError, FoundCell
-from ingest.smears.density import Background, Planes
+from ingest.smears.density import Background
 from ingest.smears.nuclei import NuclearRule
 
 STAINED = 0.2
@@ -69,7 +69,7 @@ def cells_of(labels: NDArray[np.integer], image: RGB) -> list[FoundCell]:
             f"the map of instances is {labels.shape}, the field {image.shape[:2]}; they must agree"
         )
     parts = ndimage.find_objects(labels)
-    planes = Planes.of(Background.of(image).density(image), 1.0)
+    planes = Background.of(image).planes(image, 1.0)
     dye = np.zeros(labels.shape, bool) if planes is None else planes.nuclear > NuclearRule().floor
     seen = [at for at, part in enumerate(parts, start=1) if part is not None]
     areas = {at: int((labels[parts[at - 1]] == at).sum()) for at in seen}

@@ -29,7 +29,7 @@ from ingest.sources.source import (
 )
 from search.schemas.items import Box, ScaleOrigin
 
-VERSION = 2
+VERSION = 3
 """Counts up when the same photograph would give other cells."""
 BATCH = 64
 """Cells sent at once."""

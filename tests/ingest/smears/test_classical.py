@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from encoder.image import read_rgb
 from ingest.samples.synthetic import Field, draw_field
@@ -49,6 +50,17 @@ def _found(field: Field) -> Found:
 def test_drawn_cells_are_found_at_every_scale_and_stain(patient: int, um_per_px: float) -> None:
     field = draw_field(5, patient=patient, um_per_px=um_per_px)
     found = FINDER.find(field.image)
+    for kind, least in (("white", 1.0), ("red", 0.85)):
+        truth = boxes_of(field, kind)
+        assert matched(truth, found, kind) >= least * len(truth), kind
+        assert len(found.of(kind)) <= 1.2 * len(truth) + 1, kind  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("degrees", [-54, 120, 180])
+def test_the_same_cells_are_found_whatever_the_hue(degrees: int, field: Field) -> None:
+    hsv = np.array(Image.fromarray(field.image).convert("HSV"))
+    hsv[..., 0] = (hsv[..., 0].astype(int) + round(degrees / 360 * 256)) % 256
+    found = FINDER.find(np.asarray(Image.fromarray(hsv, "HSV").convert("RGB")))
     for kind, least in (("white", 1.0), ("red", 0.85)):
         truth = boxes_of(field, kind)
         assert matched(truth, found, kind) >= least * len(truth), kind
