@@ -1,6 +1,7 @@
 """What callers with small keys can do to the others: each kind of attack, bounded, on this machine.
 
     uv run --extra all python benchmarks/hostile.py [KIND ...]
+    ENCODER=hemaseek-s uv run ... : with another encoder than `colour`
 
 Starts a real `hemaseek serve` on the loopback address with a read key and a write key, replays each
 kind, and prints a table: the highest memory of the service and its children, the slowest `/health`
@@ -35,6 +36,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from encoder.registry import load
+from ingest.samples.synthetic import draw_field
 from search.library.shards import Entry, make_shard_bytes, make_thumbnail
 from search.schemas.items import Item, item_id
 from search.security.keys import Keys
@@ -42,12 +44,13 @@ from search.settings import Settings
 from ui.cli.demo import free_port
 from ui.cli.serving import service_command
 
-CARD = load("colour").card
+CARD = load(os.environ.get("ENCODER", "colour")).card
 PICTURES = 300
 TAKEN = 60
 """Pictures of 50 megapixels that one call may bring."""
 PARALLEL = 60
-FORMS = 6
+FORMS = 3
+CALLERS = 12
 SLOW = 400
 
 
@@ -215,7 +218,7 @@ def many_pictures(served: Served, answers: Counter[str]) -> None:
 
 
 def parallel_forms(served: Served, answers: Counter[str]) -> None:
-    """Six callers at once, each with as many pictures of 50 megapixels as one call may bring."""
+    """Three callers at once, each with as many pictures of 50 megapixels as one call may bring."""
     images = [large_png()] * TAKEN
 
     def one(_: int) -> str:
@@ -236,6 +239,25 @@ def parallel_pictures(served: Served, answers: Counter[str]) -> None:
 
     with ThreadPoolExecutor(PARALLEL) as pool:
         answers.update(pool.map(one, range(PARALLEL)))
+
+
+def crops(served: Served, answers: Counter[str]) -> None:
+    """12 searches at once, each for a box twice as wide as its picture of 50 megapixels."""
+    box = {"x": -3000, "y": 0, "w": 14_000, "h": 7000}
+    with served.client(served.read) as client, ThreadPoolExecutor(CALLERS) as pool:
+        sent = form({"k": 3, "crop": box}, "image", [large_png()])
+        asked = [pool.submit(status, client, "POST", "/v1/search", **sent) for _ in range(CALLERS)]
+        answers.update(one.result() for one in asked)
+
+
+def coarse_fields(served: Served, answers: Counter[str]) -> None:
+    """12 fields at once at a scale at which cells are looked for in twice as many pixels."""
+    out = BytesIO()
+    Image.fromarray(draw_field(5, width=1000, height=1000).image).save(out, "PNG")
+    with served.client(served.read) as client, ThreadPoolExecutor(CALLERS) as pool:
+        sent = form({"um_per_px": 0.8}, "image", [out.getvalue()])
+        asked = [pool.submit(status, client, "POST", "/v1/cells", **sent) for _ in range(CALLERS)]
+        answers.update(one.result() for one in asked)
 
 
 def unfolding_files(served: Served, answers: Counter[str]) -> None:
@@ -342,6 +364,8 @@ KINDS: dict[str, Callable[[Served, Counter[str]], None]] = {
     "many large pictures in one form": many_pictures,
     "such forms in parallel": parallel_forms,
     "large pictures in parallel": parallel_pictures,
+    "boxes wider than large pictures": crops,
+    "fields at a coarse scale": coarse_fields,
     "small files that unfold": unfolding_files,
     "slow headers": slow_headers,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
+from io import SEEK_CUR, BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,8 @@ MAX_PIXELS = 100_000_000
 """More pixels than this are refused before decoding (300 MB as RGB)."""
 ORIENTATION = 274
 """The EXIF tag."""
+NO_PIXELS = bytes.fromhex("0000000049444154 35af061e 0000000049454e44 ae426082")
+"""How a PNG ends that has none."""
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -147,7 +149,7 @@ def _header(source: bytes | Path) -> tuple[str, Frame]:
     """Format and frame of a picture; of a TIFF with samples that Pillow does not know, too."""
     try:
         with Image.open(_handle(source), formats=FORMATS) as image:
-            turn, (width, height) = _orientation(image), image.size
+            turn, (width, height) = _orientation(image, source), image.size
             if turn >= 5 and image.format != "TIFF":  # of a TIFF, Pillow gives the upright size
                 width, height = height, width
             return str(image.format), Frame(width, height, turn)
@@ -178,12 +180,29 @@ def _in_words(called: str) -> Iterator[None]:
         raise NotAnImage(f"{called} is damaged or cut short: {error}") from error
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, source: bytes | Path) -> int:
     try:
-        turn = image.getexif().get(ORIENTATION, 1)
+        if image.format == "PNG":
+            with Image.open(_without_pixels(source)) as chunks:
+                turn = Image.Image.getexif(chunks).get(ORIENTATION, 1)
+        else:
+            turn = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged EXIF block says nothing
         return 1
     return turn if turn in range(1, 9) else 1
+
+
+def _without_pixels(source: bytes | Path) -> BytesIO:
+    """A PNG without its pixels: those Pillow would all decode, to look for EXIF behind them."""
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        kept = [file.read(8)]
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"IDAT":
+                file.seek(length + 4, SEEK_CUR)
+            else:
+                kept += [head, file.read(length + 4)]
+    return BytesIO(b"".join([*kept, NO_PIXELS]))
 
 
 def plain_jpeg(source: bytes | Path, frame: Frame) -> Decoded | None:

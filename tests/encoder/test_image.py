@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
-from encoder.image import NotAnImage, TooManyPixels, frame_of, plain_jpeg, read_rgb, resize
+from encoder.image import Frame, NotAnImage, TooManyPixels, frame_of, plain_jpeg, read_rgb, resize
 
 
 def encoded(image: Image.Image, format: str, **settings: object) -> bytes:
@@ -45,6 +45,45 @@ def test_an_image_over_the_cap_is_refused_before_decoding() -> None:
     with pytest.raises(TooManyPixels, match=r"big\.png has 2000 x 2000 pixels"):
         read_rgb(cut, name="big.png", max_pixels=3_999_999)
     assert read_rgb(big, max_pixels=4_000_000).shape == (2000, 2000, 3)
+
+
+def turned_png(how: str) -> bytes:
+    """A PNG of 20 x 10 pixels that lies on its side, which is said before or behind its pixels."""
+    exif = Image.Exif()
+    exif[274] = 6
+    text = PngImagePlugin.PngInfo()
+    if how == "XMP behind":
+        text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    more = {"pnginfo": text} if how == "XMP behind" else {"exif": exif}
+    whole = encoded(Image.new("RGB", (20, 10), (9, 99, 199)), "PNG", **more)
+    chunks, at = [], 8
+    while at < len(whole):
+        end = at + 12 + int.from_bytes(whole[at : at + 4], "big")
+        chunks.append(whole[at:end])
+        at = end
+    if how.endswith("behind"):
+        chunks.sort(key=lambda one: [b"IHDR", b"IDAT", b"eXIf", b"iTXt", b"IEND"].index(one[4:8]))
+    return whole[:8] + b"".join(chunks)
+
+
+@pytest.mark.parametrize("how", ["EXIF before", "EXIF behind", "XMP behind"])
+def test_a_png_is_upright_and_its_header_is_read_without_its_pixels(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = turned_png(how)
+    (tmp_path / "cell.png").write_bytes(content)
+    with Image.open(BytesIO(content)) as image:
+        assert image.getexif()[274] == 6  # as Pillow sees it, with all of its pixels
+    assert read_rgb(content).shape == (20, 10, 3)
+
+    def decoded(_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", decoded)
+    for source in (content, tmp_path / "cell.png"):
+        assert frame_of(source) == Frame(10, 20, 6)
+    with pytest.raises(TooManyPixels):
+        read_rgb(content, max_pixels=199)
 
 
 def test_what_is_no_image_is_named_with_what_is_accepted(tmp_path: Path) -> None:
