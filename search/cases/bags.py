@@ -40,7 +40,7 @@ class Bag:
     """Of the mosaic's cells among those of the query."""
     cells: int
     """Of the whole query."""
-    ids: tuple[str, ...] = ()
+    ids: Sequence[str] = ()
     """Of the mosaic's cells; empty where they are not stored."""
     items: list[Item] = field(default_factory=list)
     """The mosaic's cells, where the question named them."""

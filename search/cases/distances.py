@@ -48,9 +48,20 @@ def max_sim_distance(
         others: Of those of `other`.
     """
     cosines = one.astype(np.float64) @ other.astype(np.float64).T
-    there = np.average(cosines.max(axis=1), weights=weights)
-    back = np.average(cosines.max(axis=0), weights=others)
-    return 1.0 - float(there + back) / 2
+    return max_sim_of(cosines, weights, others)
+
+
+def max_sim_of(
+    cosines: Floats | Vectors, weights: Floats | None = None, others: Floats | None = None
+) -> float:
+    """`max_sim_distance` from the cosines of all pairs, n x m."""
+    return 1.0 - (_mean(cosines.max(axis=1), weights) + _mean(cosines.max(axis=0), others)) / 2
+
+
+def _mean(values: Floats | Vectors, weights: Floats | None) -> float:
+    if weights is None:
+        return float(values.mean())
+    return float(values @ weights) / float(weights.sum())
 
 
 def kmeans(vectors: Vectors, n: int) -> Vectors:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -69,13 +69,35 @@ class Facts:
     """Items without a patient id."""
 
 
+class Ids(Sequence[str]):
+    """Item ids as they are kept, 16 bytes each; written out where one is asked for."""
+
+    def __init__(self, kept: bytes) -> None:
+        self._kept = kept
+
+    def __len__(self) -> int:
+        return len(self._kept) // 16
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        if isinstance(at, slice):
+            return tuple(self[one] for one in range(*at.indices(len(self))))
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        start = 16 * (at % len(self))
+        return str(UUID(bytes=self._kept[start : start + 16]))
+
+
 @dataclass(frozen=True)
 class Represented:
     """A case, a slide, or a query, as it is compared."""
 
     value: str
     facts: Facts
-    ids: tuple[str, ...]
+    ids: Sequence[str]
     """Of the mosaic's cells, in order of id; empty for a query that is not stored."""
     vectors: Vectors
     """Of the mosaic, m x dim."""
@@ -176,15 +198,18 @@ class Cases(Closing):
         rows = self._all("SELECT value FROM bags ORDER BY value LIMIT ?", (most,))
         return [str(value) for (value,) in rows]
 
-    def get(self, values: Sequence[str]) -> dict[str, Represented]:
-        """Those of `values` that are there."""
+    def get(
+        self, values: Sequence[str], points: Sequence[Pooling] = POOLINGS
+    ) -> dict[str, Represented]:
+        """Those of `values` that are there, with their vectors by some poolings."""
         found: dict[str, Represented] = {}
+        columns = ", ".join(("value", "facts", "ids", "vectors", "weights", *points))
         for at in range(0, len(values), AT_ONCE):
             part = list(values[at : at + AT_ONCE])
             marks = ",".join("?" * len(part))
-            query = f"SELECT * FROM bags WHERE value IN ({marks})"  # noqa: S608 (marks only)
+            query = f"SELECT {columns} FROM bags WHERE value IN ({marks})"  # noqa: S608 (no values)
             for row in self._all(query, part):
-                found[str(row[0])] = self._bag(row)
+                found[str(row[0])] = self._bag(row, points)
         return found
 
     def nearest(
@@ -192,10 +217,10 @@ class Cases(Closing):
     ) -> list[tuple[str, float]]:
         """Names and cosines of the nearest, nearest first."""
         point = _direction(pooling, vector).astype(np.float32)
-        hits = self._stores[pooling].nearest(point, k, where, exclude)
-        return [(str(hit.item.case), hit.score) for hit in hits]
+        found = self._stores[pooling].nearest_named(point, k, "case", where, exclude)
+        return [(one.name, one.score) for one in found]
 
-    def _bag(self, row: Sequence[Any]) -> Represented:
+    def _bag(self, row: Sequence[Any], poolings: Sequence[Pooling]) -> Represented:
         value, facts, ids, vectors, weights, *points = row
         known: dict[str, Any] = {
             name: tuple(one) if isinstance(one, list) else one
@@ -204,10 +229,10 @@ class Cases(Closing):
         return Represented(
             str(value),
             Facts(**known),
-            tuple(str(UUID(bytes=ids[at : at + 16])) for at in range(0, len(ids), 16)),
+            Ids(ids),
             np.frombuffer(vectors, np.float32).reshape(-1, self._dim),
             np.frombuffer(weights, np.float64),
-            {p: np.frombuffer(one, np.float64) for p, one in zip(POOLINGS, points, strict=True)},
+            {p: np.frombuffer(one, np.float64) for p, one in zip(poolings, points, strict=True)},
         )
 
     def _all(self, query: str, values: Sequence[object] = ()) -> list[Any]:

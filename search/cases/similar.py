@@ -17,7 +17,7 @@ from search.cases.distances import (
     directions,
     histogram,
     kmeans,
-    max_sim_distance,
+    max_sim_of,
     mean_vector,
     pairs,
     transport_distance,
@@ -28,6 +28,7 @@ from search.cases.mosaic import MOSAIC, mosaic
 from search.cases.relabelled import Relabelled, recounted, relabelled
 from search.cases.represented import (
     FITTED_ON,
+    POOLINGS,
     PROTOTYPES,
     Cases,
     Facts,
@@ -56,7 +57,7 @@ from search.schemas.cases import (
     MosaicCell,
 )
 from search.schemas.filters import Filter
-from search.schemas.items import Keyword
+from search.schemas.items import Item, Keyword
 from search.schemas.questions import BagField
 from search.votes.knn import vote, with_reviews
 
@@ -84,7 +85,9 @@ POOLED: dict[str, tuple[Pooling, ...]] = {
     "composition": ("composition",),
 }
 """By which vectors candidates are chosen, for each distance; others take mean and VLAD."""
-Measure = Callable[[Represented], float]
+Measure = Callable[[Represented, Vectors], float]
+"""Distance of a case to the query, from the case and the cosines of its cells (rows) to those of
+the query."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def similar_cases(
         embedded_at = perf_counter()
         search = _search(context, question, bag, cases)
         best, complete = _by_cells(search) if cases is None else _by_vectors(search, cases)
-    shown = tuple(_match(search, one) for one in best)
+    shown = _matches(search, best)
     exclusion, notes = patient_exclusion(
         question.exclude,
         bag.patient_known,
@@ -287,10 +290,10 @@ def _ranked(search: Search, cases: Cases, names: Sequence[str]) -> list[Compared
     """The nearest of some cases that may be compared with the query."""
     found = []
     search.compared = search.duplicates = 0
-    for case in cases.get(names).values():
-        if _excluded(search, case):
-            continue
-        one = _compared(search, case, case.whole)
+    points = tuple(one for one in POOLINGS if one == search.question.distance)
+    there = [one for one in cases.get(names, points).values() if not _excluded(search, one)]
+    for case, cosines in zip(there, _cosines(search, there), strict=True):
+        one = _compared(search, case, case.whole, cosines)
         search.duplicates += one.dropped
         if len(one.case.vectors):
             search.compared += 1
@@ -298,16 +301,25 @@ def _ranked(search: Search, cases: Cases, names: Sequence[str]) -> list[Compared
     return sorted(found, key=lambda one: (one.distance, one.case.value))[: search.question.k]
 
 
+def _cosines(search: Search, cases: Sequence[Represented]) -> list[Vectors]:
+    """Of the cells of each case to those of the query, by one multiplication."""
+    if not cases:
+        return []
+    every = np.concatenate([one.vectors for one in cases]) @ search.bag.vectors.T
+    return np.split(every, np.cumsum([len(one.vectors) for one in cases])[:-1])
+
+
 def _excluded(search: Search, case: Represented) -> bool:
     """Whether any cell of a case is what no compared cell may be."""
     facts, question, own = case.facts, search.question, search.bag.own
     if search.allowed is not None and not search.allowed & set(facts.cases):
         return True
+    from_source = bool(own.get("source", set()) & set(facts.sources))
     same = {
-        "source": bool(own.get("source", set()) & set(facts.sources)),
+        "source": from_source,
         "case": bool(set(search.exclude.case) & set(facts.cases)),
         "patient": bool(own.get("patient", set()) & set(facts.patients)),
-        "item": bool(own.get("item", set()) & set(case.ids)),
+        "item": from_source and bool(own.get("item", set()) & set(case.ids)),
     }
     by_record = bool(set(search.exclude.case) & set(facts.cases))
     return by_record or any(same.get(relation, False) for relation in question.exclude)
@@ -324,7 +336,8 @@ def _by_cells(search: Search) -> tuple[list[Compared], bool]:
         case, whole = _read(search, value)
         if case is None:
             continue
-        one = _compared(search, case, whole)
+        [cosines] = _cosines(search, [case])
+        one = _compared(search, case, whole, cosines)
         search.duplicates += one.dropped
         if len(one.case.vectors):
             search.compared += 1
@@ -403,10 +416,10 @@ def _allowed(search: Search, one: Stored) -> bool:
 def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | None) -> Measure:
     """The distance of a case to the query."""
     if question.distance == "max_sim":
-        return lambda case: max_sim_distance(bag.vectors, case.vectors, bag.weights, case.weights)
+        return lambda case, cosines: max_sim_of(cosines, case.weights, bag.weights)
     if question.distance == "transport":
         along = directions(context.collection.card.dim)
-        return lambda case: transport_distance(
+        return lambda case, _: transport_distance(
             bag.vectors, case.vectors, along, bag.weights, case.weights
         )
     if question.distance == "prototypes":
@@ -418,13 +431,13 @@ def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | 
         )
         kept = bag.points.get("prototypes") if usual else None
         mine = histogram(bag.vectors, prototypes, bag.weights) if kept is None else kept
-        return lambda case: float(np.abs(mine - _histogram(case, prototypes, usual)).sum() / 2)
+        return lambda case, _: float(np.abs(mine - _histogram(case, prototypes, usual)).sum() / 2)
     if question.distance == "mean":
         return _pooled("mean", bag, mean_vector)
     if question.distance == "learned":
         pool = pool_of(context, question.model)
         query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
-        return lambda case: (
+        return lambda case, _: (
             1.0 - float(query @ pool(case.facts.patients, case.vectors, case.weights))
         )
     words = words_of(context) if cases is None else cases.words
@@ -446,7 +459,7 @@ def _pooled(name: Pooling, bag: Bag, pool: Callable[[Vectors, Floats], Floats]) 
     query = bag.points.get(name)
     query = pool(bag.vectors, bag.weights) if query is None else query
 
-    def distance(case: Represented) -> float:
+    def distance(case: Represented, _: Vectors) -> float:
         theirs = case.points.get(name)
         theirs = pool(case.vectors, case.weights) if theirs is None else theirs
         return 1.0 - float(query @ theirs)
@@ -476,50 +489,60 @@ def _sample(store: Store) -> Vectors:
     return np.stack([one.vector for one in found])
 
 
-def _compared(search: Search, case: Represented, whole: bool) -> Compared:
+def _compared(search: Search, case: Represented, whole: bool, cosines: Vectors) -> Compared:
     """A case with its distance, without the cells that are the query's own pictures."""
     kept, dropped = case, 0
     if "duplicate" in search.question.exclude:
-        equal = (case.vectors @ search.bag.vectors.T).max(axis=1) >= IDENTICAL
+        equal = cosines.max(axis=1) >= IDENTICAL
         if dropped := int(equal.sum()):
             kept = replace(
                 case, vectors=case.vectors[~equal], weights=case.weights[~equal], points={},
                 ids=tuple(id for id, same in zip(case.ids, equal, strict=True) if not same),
             )  # fmt: skip
-    distance = max(0.0, search.measure(kept)) if len(kept.vectors) else 0.0  # cosines pass 1
+            cosines = cosines[~equal]
+    distance = (
+        max(0.0, search.measure(kept, cosines)) if len(kept.vectors) else 0.0
+    )  # cosines pass 1
     return Compared(distance, kept, whole, dropped)
 
 
 # ---------------------------------------------------------------- what is shown
 
 
-def _match(search: Search, found: Compared) -> CaseMatch:
-    """A case as it is shown."""
-    case, bag, facts = found.case, search.bag, found.case.facts
-    matched = pairs(bag.vectors, case.vectors, search.question.pairs)
-    ids = [case.ids[other] for _, other, _ in matched]
-    items = {one.item.id: one.item for one in search.store.get(ids)}
-    by = search.question.by
-    records = search.context.collection.cases.of([case.value] if by == "case" else facts.cases)
-    return CaseMatch(
-        value=case.value,
-        distance=found.distance,
-        cells=facts.cells - found.dropped,
-        complete=found.whole,
-        records=tuple(_plain(one) for one in records.values()),
-        patients=facts.patients,
-        sites=facts.sites,
-        differential=_differential(search, case),
-        pairs=tuple(
-            CellPair(
-                cell=int(bag.positions[mine]),
-                query_item=bag.ids[mine] if bag.ids else None,
-                item=items[case.ids[other]],
-                score=score,
-            )
-            for mine, other, score in matched
-            if case.ids[other] in items
-        ),
+def _matches(search: Search, best: Sequence[Compared]) -> tuple[CaseMatch, ...]:
+    """Cases as they are shown, with their records and the pairs of cells that matched."""
+    bag, by = search.bag, search.question.by
+    matched = [pairs(bag.vectors, one.case.vectors, search.question.pairs) for one in best]
+    ids = [one.case.ids[at] for one, few in zip(best, matched, strict=True) for _, at, _ in few]
+    items = {one.item.id: one.item for one in search.store.get(ids)} if ids else {}
+    named = [(one.case.value,) if by == "case" else one.case.facts.cases for one in best]
+    records = search.context.collection.cases.of([name for names in named for name in names])
+    return tuple(
+        CaseMatch(
+            value=one.case.value,
+            distance=one.distance,
+            cells=one.case.facts.cells - one.dropped,
+            complete=one.whole,
+            records=tuple(_plain(records[name]) for name in names if name in records),
+            patients=one.case.facts.patients,
+            sites=one.case.facts.sites,
+            differential=_differential(search, one.case),
+            pairs=tuple(
+                _pair(bag, items[id], *pair)
+                for pair in few
+                if (id := one.case.ids[pair[1]]) in items
+            ),
+        )
+        for one, few, names in zip(best, matched, named, strict=True)
+    )
+
+
+def _pair(bag: Bag, item: Item, mine: int, _: int, score: float) -> CellPair:
+    return CellPair(
+        cell=int(bag.positions[mine]),
+        query_item=bag.ids[mine] if bag.ids else None,
+        item=item,
+        score=score,
     )
 
 

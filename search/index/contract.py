@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -14,7 +14,7 @@ from encoder.card import EncoderCard
 from search.errors import BadItem, BadVector, WrongEncoder
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
-from search.schemas.items import KEYWORDS, Item
+from search.schemas.items import KEYWORDS, Item, Keyword
 
 Vectors = NDArray[np.float32]
 """n x dim, rows of length 1."""
@@ -126,6 +126,15 @@ class Stored:
     """Length dim."""
 
 
+class Named(NamedTuple):
+    """A neighbour of which only one field was read."""
+
+    id: str
+    name: str
+    """What the field says; empty where it says nothing."""
+    score: float
+
+
 @dataclass(frozen=True)
 class Page:
     """One page of a scroll, in order of id."""
@@ -206,6 +215,17 @@ class Store(Protocol):
         exact: bool = False,
     ) -> list[list[Hit]]:
         """`nearest` for many vectors (n x dim); `exclude` is one for all, or one for each."""
+        ...
+
+    def nearest_named(
+        self,
+        vector: Vectors,
+        k: int,
+        field: Keyword,
+        where: Filter | None = None,
+        exclude: Filter | None = None,
+    ) -> list[Named]:
+        """`nearest` without the items: of each only what it is called in one field."""
         ...
 
     def get(self, ids: Sequence[str]) -> list[Stored]:
@@ -352,12 +372,25 @@ def clamp(score: float) -> float:
     return max(-1.0, min(1.0, float(score)))
 
 
+Scored = TypeVar("Scored", Hit, Named)
+
+
 def in_order(hits: Sequence[Hit]) -> list[Hit]:
     """Falling score, then rising id."""
     return sorted(hits, key=lambda hit: (-hit.score, hit.item.id))
 
 
-def first_in_order(hits: Sequence[Hit], k: int, fetch: Callable[[int], Sequence[Hit]]) -> list[Hit]:
+def named_in_order(found: Sequence[Named]) -> list[Named]:
+    """Falling score, then rising id."""
+    return sorted(found, key=lambda one: (-one.score, one.id))
+
+
+def first_in_order(
+    hits: Sequence[Scored],
+    k: int,
+    fetch: Callable[[int], Sequence[Scored]],
+    order: Callable[[Sequence[Scored]], list[Scored]],
+) -> list[Scored]:
     """The first `k` in order, where equal scores may reach over the k-th place.
 
     An engine takes any of the equal ones; all of them are fetched, and the id decides.
@@ -366,12 +399,13 @@ def first_in_order(hits: Sequence[Hit], k: int, fetch: Callable[[int], Sequence[
         hits: What the engine returned for a limit of `k + 1`.
         k: How many are wanted.
         fetch: Queries the engine again with another limit.
+        order: `in_order` or `named_in_order`.
     """
     limit = k + 1
     while len(hits) == limit and hits[k - 1].score == hits[-1].score:
         limit *= 4
         hits = fetch(limit)
-    return in_order(hits)[:k]
+    return order(hits)[:k]
 
 
 def scroll_all(store: Store, where: Filter | None = None, limit: int = 1000) -> Iterator[Stored]:

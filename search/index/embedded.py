@@ -22,6 +22,7 @@ from search.index.contract import (
     MANY_POINTS,
     BuildReport,
     IndexSettings,
+    Named,
     Page,
     Stored,
     Vectors,
@@ -52,7 +53,7 @@ from search.index.recall import gauge
 from search.index.shard import OpenShard
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
-from search.schemas.items import Item
+from search.schemas.items import Item, Keyword
 
 TURN = 32
 """Queries answered before others get their turn."""
@@ -176,23 +177,10 @@ class EdgeStore(Closing):
         checked_count("k", k)
         rows = checked_vectors(vectors, self.card.dim)
         excludes = exclusions(exclude, len(rows))
-        met = conditions(where)
-        lists = None if exact else self._lists
-        if lists is not None and not lists.answers(k, where):
-            lists = None
-        apart = mixed(where)
-        exact = exact or (lists is None and apart and self._leaves_few(met))
         hits: list[list[Hit]] = []
         for start in range(0, len(rows), TURN):
-            queries = []
-            for row, without in zip(
-                rows[start : start + TURN], excludes[start : start + TURN], strict=True
-            ):
-                filter = filter_of(met, conditions(without))
-                query = ShardQuery(row.tolist(), filter, self.settings, exact, apart)
-                if lists is not None:
-                    query = self._among(query, lists, lists.candidates(row, k, where, without))
-                queries.append(query)
+            part = slice(start, start + TURN)
+            queries = self._queries(rows[part], k, where, excludes[part], exact=exact)
             batch = engine.QueryBatchRequest([query.request(k + 1) for query in queries])
             with self._shard.turn() as shard:
                 found = shard.query_batch(batch)
@@ -201,6 +189,46 @@ class EdgeStore(Closing):
                     for query, points in zip(queries, found, strict=True)
                 ]
         return hits
+
+    def _queries(
+        self,
+        rows: Vectors,
+        k: int,
+        where: Filter | None,
+        excludes: Sequence[Filter | None],
+        *,
+        exact: bool,
+    ) -> list[ShardQuery]:
+        """One for each row, as the engine is asked."""
+        met = conditions(where)
+        lists = None if exact else self._lists
+        if lists is not None and not lists.answers(k, where):
+            lists = None
+        apart = mixed(where)
+        exact = exact or (lists is None and apart and self._leaves_few(met))
+        queries = []
+        for row, without in zip(rows, excludes, strict=True):
+            filter = filter_of(met, conditions(without))
+            query = ShardQuery(row.tolist(), filter, self.settings, exact, apart)
+            if lists is not None:
+                query = self._among(query, lists, lists.candidates(row, k, where, without))
+            queries.append(query)
+        return queries
+
+    def nearest_named(
+        self,
+        vector: Vectors,
+        k: int,
+        field: Keyword,
+        where: Filter | None = None,
+        exclude: Filter | None = None,
+    ) -> list[Named]:
+        """See `Store.nearest_named`."""
+        checked_count("k", k)
+        row = checked_vectors(np.asarray(vector)[None], self.card.dim)
+        [query] = self._queries(row, k, where, [exclude], exact=False)
+        with self._shard.turn() as shard:
+            return query.named(shard, k, field)
 
     def get(self, ids: Sequence[str]) -> list[Stored]:
         """See `Store.get`."""

@@ -13,7 +13,15 @@ import numpy as np
 import qdrant_edge as engine
 
 from search.errors import StoreError
-from search.index.contract import IndexSettings, Stored, clamp, first_in_order
+from search.index.contract import (
+    IndexSettings,
+    Named,
+    Stored,
+    clamp,
+    first_in_order,
+    in_order,
+    named_in_order,
+)
 from search.index.payload import range_ends, to_item
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
@@ -61,14 +69,33 @@ class ShardQuery:
 
     def hits(self, shard: Any, k: int, points: Sequence[Any]) -> list[Hit]:
         """The hits; where a walk or a comparison of some found too few, everything is compared."""
+        query, points = self._enough(shard, k, points)
+        return first_in_order(
+            hits_of(points), k, lambda more: hits_of(shard.query(query.request(more))), in_order
+        )
+
+    def named(self, shard: Any, k: int, field: str) -> list[Named]:
+        """`hits` without their items: of each only one field is read."""
+
+        def read(points: Sequence[Any]) -> list[Named]:
+            return [
+                Named(str(one.id), one.payload.get(field, ""), clamp(one.score)) for one in points
+            ]
+
+        query, points = self._enough(shard, k, shard.query(self.request(k + 1)))
+        return first_in_order(
+            read(points), k, lambda more: read(shard.query(query.request(more))), named_in_order
+        )
+
+    def _enough(
+        self, shard: Any, k: int, points: Sequence[Any]
+    ) -> tuple[ShardQuery, Sequence[Any]]:
         everything = replace(self, among=(), exact=True)
         query = everything if self.among else self
         if len(points) < k and not (self.exact or self.whole):
             query = everything
             points = shard.query(query.request(k + 1))
-        return first_in_order(
-            hits_of(points), k, lambda more: hits_of(shard.query(query.request(more)))
-        )
+        return query, points
 
 
 def hits_of(points: Sequence[Any]) -> list[Hit]:

@@ -21,6 +21,7 @@ from search.index.contract import (
     BATCH,
     BuildReport,
     IndexSettings,
+    Named,
     Page,
     Stored,
     Vectors,
@@ -32,6 +33,7 @@ from search.index.contract import (
     clamp,
     exclusions,
     first_in_order,
+    in_order,
     is_id,
     mixed,
     need_same_encoder,
@@ -40,7 +42,7 @@ from search.index.payload import range_ends, to_item, to_payload
 from search.index.recall import gauge
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
-from search.schemas.items import KEYWORDS, RANGES, Item
+from search.schemas.items import KEYWORDS, RANGES, Item, Keyword
 
 SECTION = "hemaseek"
 """Key of the card and the index settings in the collection's metadata."""
@@ -220,6 +222,20 @@ class ServerStore(Closing):
             ]
         return hits
 
+    def nearest_named(
+        self,
+        vector: Vectors,
+        k: int,
+        field: Keyword,
+        where: Filter | None = None,
+        exclude: Filter | None = None,
+    ) -> list[Named]:
+        """See `Store.nearest_named`."""
+        return [
+            Named(hit.item.id, getattr(hit.item, field) or "", hit.score)
+            for hit in self.nearest(vector, k, where, exclude)
+        ]
+
     def get(self, ids: Sequence[str]) -> list[Stored]:
         """See `Store.get`."""
         known = [id for id in ids if is_id(id)]
@@ -322,7 +338,7 @@ class ServerStore(Closing):
         if len(first) < k and not query.exact:
             query = replace(query, exact=True)
             first = self._ask([query], k + 1)[0]
-        return first_in_order(first, k, lambda more: self._ask([query], more)[0])
+        return first_in_order(first, k, lambda more: self._ask([query], more)[0], in_order)
 
     def _widen(self, ef: int) -> None:
         self.settings = replace(self.settings, ef=ef)

@@ -29,6 +29,7 @@ from search.index.contract import (
     Vectors,
     checked_vectors,
     first_in_order,
+    in_order,
     scroll_all,
 )
 from search.index.embedded import EdgeStore
@@ -363,6 +364,17 @@ def test_facets_of_a_field_without_them_name_those_that_have(shelf: Store) -> No
 
 
 # Neighbours
+
+
+def test_the_names_of_the_nearest_are_those_of_the_hits(shelf: Store, library: Library) -> None:
+    for exclude in (None, Filter(patient=("p1",))):
+        hits = shelf.nearest(library.vectors[3], 20, exclude=exclude)
+        named = shelf.nearest_named(library.vectors[3], 20, "case", exclude=exclude)
+        assert len(named) == 20
+        assert [(one.id, one.name) for one in named] == [
+            (hit.item.id, hit.item.case or "") for hit in hits
+        ]
+        assert [one.score for one in named] == pytest.approx([hit.score for hit in hits])
 
 
 def test_the_nearest_is_the_item_itself(shelf: Store, library: Library) -> None:
@@ -768,7 +780,7 @@ def test_ties_over_the_last_place_are_fetched_until_they_end(library: Library) -
         limits.append(limit)
         return tied[:limit]
 
-    hits = first_in_order(tied[:4], 3, fetch)
+    hits = first_in_order(tied[:4], 3, fetch, in_order)
 
     assert ids(hits) == sorted(ids(tied))[:3]
     assert limits == [16, 64]
