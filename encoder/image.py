@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import SEEK_CUR, BytesIO
 from pathlib import Path
 
@@ -70,6 +70,8 @@ class Frame:
     height: int
     orientation: int = 1
     """EXIF orientation of the stored picture, 1 to 8; 1 is upright."""
+    format: str = field(default="", compare=False)
+    """As Pillow names it; empty where no header was read."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -97,7 +99,13 @@ def read_rgb(source: bytes | Path, *, name: str = "", max_pixels: int = MAX_PIXE
     return decode(source, name=name, max_pixels=max_pixels).pixels
 
 
-def decode(source: bytes | Path, *, name: str = "", max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(
+    source: bytes | Path,
+    *,
+    name: str = "",
+    max_pixels: int = MAX_PIXELS,
+    frame: Frame | None = None,
+) -> Decoded:
     """Decode a file with one picture to upright RGB, as a viewer shows it.
 
     The EXIF orientation is applied. Transparency is laid on white; an alpha channel that is zero
@@ -107,6 +115,7 @@ def decode(source: bytes | Path, *, name: str = "", max_pixels: int = MAX_PIXELS
         source: The bytes, or a file.
         name: What errors call it; the file's name if empty.
         max_pixels: Refused above this, before decoding.
+        frame: What `frame_of` said of the same picture, which is then not asked again.
 
     Raises:
         NotAnImage: no accepted format, or damaged.
@@ -115,14 +124,18 @@ def decode(source: bytes | Path, *, name: str = "", max_pixels: int = MAX_PIXELS
     """
     called = name or (source.name if isinstance(source, Path) else "the image")
     with _in_words(called):
-        kind, frame = _header(source)
+        if frame is None or not frame.format:
+            frame = _header(source)
+        kind = frame.format
         if frame.width * frame.height > max_pixels:
             raise TooManyPixels(
                 f"{called} has {frame.width} x {frame.height} pixels; at most "
                 f"{max_pixels / 1e6:g} million are accepted. Crop or shrink it first"
             )
-        if kind == "JPEG" and (plain := plain_jpeg(source, frame)) is not None:
-            return plain
+        if kind == "JPEG":
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            if (pixels := plain_jpeg(content)) is not None:
+                return Decoded(upright(pixels, frame.orientation))
         if kind == "TIFF" and (found := read_tiff(_handle(source))) is not None:
             return Decoded(found.pixels, found.remark)
         with Image.open(_handle(source), formats=FORMATS) as image:
@@ -142,22 +155,22 @@ def frame_of(source: bytes | Path) -> Frame:
         NotAnImage: no accepted format.
     """
     with _in_words("the image"):
-        return _header(source)[1]
+        return _header(source)
 
 
-def _header(source: bytes | Path) -> tuple[str, Frame]:
-    """Format and frame of a picture; of a TIFF with samples that Pillow does not know, too."""
+def _header(source: bytes | Path) -> Frame:
+    """The frame of a picture; of a TIFF with samples that Pillow does not know, too."""
     try:
         with Image.open(_handle(source), formats=FORMATS) as image:
             turn, (width, height) = _orientation(image, source), image.size
             if turn >= 5 and image.format != "TIFF":  # of a TIFF, Pillow gives the upright size
                 width, height = height, width
-            return str(image.format), Frame(width, height, turn)
+            return Frame(width, height, turn, str(image.format))
     except UnidentifiedImageError:
         found = shape_of(_handle(source))
         if found is None:
             raise
-        return "TIFF", Frame(found.width, found.height, found.orientation)
+        return Frame(found.width, found.height, found.orientation, "TIFF")
 
 
 def _handle(source: bytes | Path) -> BytesIO | Path:
@@ -205,25 +218,30 @@ def _without_pixels(source: bytes | Path) -> BytesIO:
     return BytesIO(b"".join([*kept, NO_PIXELS]))
 
 
-def plain_jpeg(source: bytes | Path, frame: Frame) -> Decoded | None:
-    """A JPEG of one grey channel or of YCbCr, in half of Pillow's time and with its very pixels.
+def plain_jpeg(content: bytes, least: int = 0) -> RGB | None:
+    """The pixels of a JPEG of one grey channel or of YCbCr, as they lie in the file (not turned).
 
-    Both decode by libjpeg-turbo, with the slow exact transform and smooth chroma.
+    They are those of Pillow in half of its time: both decode by libjpeg-turbo, with the slow exact
+    transform and smooth chroma.
+
+    Args:
+        content: The file.
+        least: With a number, decoded at a half, a quarter or an eighth of its size where both
+            sides stay at least so long.
 
     Returns:
-        `None` for any other JPEG, and for a damaged one: Pillow says what is wrong with it.
+        `None` for any other JPEG, and for what is damaged or none: Pillow says what is wrong.
     """
     import simplejpeg
 
-    content = source if isinstance(source, bytes) else source.read_bytes()
     try:
-        height, width, colour, _ = simplejpeg.decode_jpeg_header(content)
-        if colour not in {"Gray", "YCbCr"} or (width, height) != frame.stored_size:
+        *_, colour, _ = simplejpeg.decode_jpeg_header(content)
+        if colour not in {"Gray", "YCbCr"}:
             return None
-        pixels = simplejpeg.decode_jpeg(content, "RGB")
+        pixels: RGB = simplejpeg.decode_jpeg(content, "RGB", min_height=least, min_width=least)
     except ValueError:
         return None
-    return Decoded(upright(pixels, frame.orientation))
+    return pixels
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,8 @@ class States:
 
     def before(self, task: Task) -> Row | None:
         """What the ledger knew of a source when the run began; safe in any thread."""
+        if not self._before:  # following the links of a path takes as long as reading the file
+            return None
         return self._before.get((absolute(task.path), task.dataset))
 
     def replaced_source(self, task: Task, source: str) -> str | None:
@@ -107,7 +110,7 @@ class States:
 
 def absolute(path: Path) -> str:
     """The path by which the ledger knows a file."""
-    return str(path.resolve())
+    return os.path.realpath(path)
 
 
 def _content(row: Row) -> tuple[object, ...]:

@@ -103,7 +103,8 @@ class Source:
             if self._image is None:
                 if not self.content:
                     raise NotAnImage(f"{self.path.name} is empty")
-                decoded = decode(self.content, name=self.path.name)
+                frame = self.__dict__.get("frame")  # where the plan has asked for it
+                decoded = decode(self.content, name=self.path.name, frame=frame)
                 self._image, self.remark = decoded.pixels, decoded.remark
             return self._image
 

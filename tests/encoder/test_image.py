@@ -132,7 +132,7 @@ def test_a_jpeg_has_the_pixels_that_pillow_gives(
     wanted = ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")
 
     assert np.array_equal(read_rgb(content), np.asarray(wanted))
-    assert (plain_jpeg(content, frame_of(content)) is None) == (name in BY_PILLOW)
+    assert (plain_jpeg(content) is None) == (name in BY_PILLOW)
 
 
 def test_resizing_squashes_the_whole_image_and_leaves_the_right_size_alone() -> None:
