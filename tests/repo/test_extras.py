@@ -47,6 +47,14 @@ def test_the_application_and_its_images_have_neither_pytorch_nor_cuda(
     assert not {name for name in found if name.startswith(("nvidia", "cuda"))}
 
 
+@pytest.mark.parametrize("extra", ["app", "search", "ingest", "ui"])
+def test_every_image_has_what_decodes_pictures(
+    locked: dict[str, dict[str, Any]], extra: str
+) -> None:
+    decoders = {"pillow", "opencv-python-headless", "simplejpeg", "tifffile"}
+    assert decoders <= brought(locked, extra)
+
+
 def test_torch_train_and_gpu_bring_what_they_are_named_for(
     locked: dict[str, dict[str, Any]],
 ) -> None:
