@@ -71,7 +71,7 @@ def of_fields(
         )
     context.pictures.check_together(fields)
     about = question.about
-    patient = about.patient or _stored_patient(context, fields)
+    patient = about.patient or stored_patient(context, fields)
     rule = FieldOfView.of(context.collection.card, trained.card.kinds or ("white",))
     cells: list[bytes] = []
     places: list[tuple[int, Box]] = []
@@ -80,7 +80,7 @@ def of_fields(
             found = finder(DEFAULT).find(field.pixels, about.um_per_px)
             for crop in crops_of(field.pixels, found, rule):
                 if len(cells) < MOST_CELLS:
-                    cells.append(_png(crop.image))
+                    cells.append(png(crop.image))
                     places.append((at, crop.box))
     if not cells:
         raise FinderError(
@@ -97,20 +97,20 @@ def of_fields(
     return answer.model_copy(update={"cells": placed, "complete": len(cells) < MOST_CELLS})
 
 
-def _stored_patient(context: Context, fields: Sequence[bytes]) -> str | None:
+def stored_patient(context: Context, fields: Sequence[bytes]) -> str | None:
     """The patient of fields that are stored; `None` where none is, or none is known."""
     sources = tuple(source_id(one) for one in fields)
     known = context.collection.store.facet("patient", Filter(source=sources), 2)
     if len(known) > 1:
         raise BadQuestion(
-            f"the fields are stored of {len(known)} patients or more ({', '.join(known)}); a case "
-            "is of one: send those of one patient"
+            f"the pictures are stored of {len(known)} patients or more ({', '.join(known)}); a "
+            "case is of one: send those of one patient"
         )
     return next(iter(known), None)
 
 
-def _png(picture: RGB) -> bytes:
-    """Without loss."""
+def png(picture: RGB) -> bytes:
+    """A picture as a file, without loss."""
     out = BytesIO()
     Image.fromarray(picture).save(out, "PNG", compress_level=1)
     return out.getvalue()

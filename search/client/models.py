@@ -13,6 +13,8 @@ from search.schemas.versions import ENDED, JobRecord
 
 FIELD_S = 300
 """Seconds that the cells of one field may take."""
+SLIDE_S = 1800
+"""And the tiles of a slide."""
 
 
 class ModelCalls(Transport):
@@ -78,6 +80,13 @@ class ModelCalls(Transport):
         path = f"/v1/collections/{collection}/mil/predict/fields"
         files = [("fields", field) for field in fields]
         return self._post(MilAnswer, path, question, files, timeout=FIELD_S * len(fields))
+
+    def predict_slide(
+        self, collection: str, question: MilQuestion, slide: bytes | Path
+    ) -> MilAnswer:
+        """Apply a case model to a slide, which is cut into tiles as those of the collection."""
+        path = f"/v1/collections/{collection}/mil/predict/slide"
+        return self._post(MilAnswer, path, question, [("slide", slide)], timeout=SLIDE_S)
 
     def timeline(self, collection: str, patient: str) -> Timeline:
         """The cases of one patient in order of date."""

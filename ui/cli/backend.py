@@ -134,6 +134,13 @@ class Local:
         trained = self.service.models.open(question.model, collection)
         return of_fields(self.service.context(collection), trained, question, fields)
 
+    def predict_slide(self, collection: str, question: MilQuestion, slide: bytes) -> MilAnswer:
+        """Apply a case model to a slide."""
+        from ingest.routes.case_slides import of_slide
+
+        trained = self.service.models.open(question.model, collection)
+        return of_slide(self.service.context(collection), trained, question, slide)
+
     def calibrate(self, plan: CalibrationPlan, collection: str) -> Calibration:
         """Fit the calibration of a collection."""
         return self.service.context(collection).calibrate(plan)

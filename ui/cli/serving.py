@@ -45,6 +45,7 @@ def application(settings: Settings) -> FastAPI:
 
     try:
         from ingest.routes import case_models as case_model_routes
+        from ingest.routes import case_slides as case_slide_routes
         from ingest.routes import deepzoom as deepzoom_routes
         from ingest.routes import finder as finder_routes
         from ingest.slides.rereading import Rereader
@@ -60,6 +61,7 @@ def application(settings: Settings) -> FastAPI:
             deepzoom_routes.deepzoom_router(reader.close, folders),
             finder_routes.router,
             case_model_routes.router,
+            case_slide_routes.router,
             training.router,
         ],
         models=finder_routes.MODELS,

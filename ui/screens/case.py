@@ -21,7 +21,7 @@ from ui.look.differential import differential_table
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
 from ui.look.tables import count, legend
-from ui.screens.cases import groups, models, over_time
+from ui.screens.cases import groups, models, new_case, over_time
 from ui.screens.cases import record as case_record
 from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import relabel
@@ -83,7 +83,9 @@ def show() -> None:
             elif view == "Similar cases":
                 case_record.similar(place, found)
             elif view == "Case model":
-                models.read(place, found)
+                model = models.read(place, found)
+                if model is not None:
+                    new_case.new_case(place, model)
             elif view == "Over time":
                 over_time.over_time(place, found)
             elif view == "Two groups":

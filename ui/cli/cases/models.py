@@ -131,6 +131,7 @@ def predict(
         list[Path] | None,
         typer.Option("--field", help="A smear field of a new case, whose cells are found."),
     ] = None,
+    slide: Annotated[Path | None, typer.Option(help="A slide that is not stored.")] = None,
     patient: Annotated[
         str | None, typer.Option(help="Pseudonym of a new case's patient, as the library has it.")
     ] = None,
@@ -141,7 +142,8 @@ def predict(
     library: LibraryOption = None,
     collection: CollectionOption = None,
 ) -> None:
-    """Apply a case model to a stored case, or to a new one: pictures of its cells, or fields.
+    """Apply a case model to a stored case, or to a new one: pictures of its cells, fields, or a
+    slide.
 
     A patient that the model was trained on is answered by the network that did not see it.
 
@@ -155,6 +157,8 @@ def predict(
     settings = settings_for(library=library, collection=collection)
     if field and (image or case):
         raise typer.BadParameter("give fields alone, without a case and images of single cells")
+    if slide and (field or image or case):
+        raise typer.BadParameter("give a slide alone, without a case, fields and images of cells")
     images = [path.read_bytes() for path in image or []]
     fields = [path.read_bytes() for path in field or []]
     with serving(settings) as backend:
@@ -168,6 +172,8 @@ def predict(
         )
         if fields:
             answer = backend.predict_fields(settings.collection, question, fields)
+        elif slide:
+            answer = backend.predict_slide(settings.collection, question, slide.read_bytes())
         else:
             answer = backend.predict_case(settings.collection, question, images)
     if for_people():
@@ -254,7 +260,7 @@ def _print(answer: MilAnswer) -> None:
         effect = "" if one.effect is None else f"{one.effect:+7.2f}"
         where = one.item.id if one.item else f"cell {one.cell}"
         if one.box is not None:
-            where = f"field {one.field}, x {one.box.x}, y {one.box.y}, side {one.box.w} px"
+            where = f"picture {one.field}, x {one.box.x}, y {one.box.y}, side {one.box.w} px"
         typer.echo(f"{effect}  {one.attention:6.1%}  {where}")
     for words in answer.warnings:
         typer.echo(f"warning: {words}", err=True)

@@ -38,12 +38,17 @@ HEADLINE = {
 JOB = "case-model-job"
 
 
-def read(place: Place, found: CaseCount) -> None:
-    """The view of a case model: verdict, probabilities, attention on cells and on the slide."""
+def read(place: Place, found: CaseCount) -> MilModel | None:
+    """The view of a case model: verdict, probabilities, attention on cells and on the slide.
+
+    Returns:
+        The model that was chosen; `None` where there is none yet.
+    """
     said = st.session_state.pop("case-model-said", None)
     if said:
         st.html(states.notes([said[0]], said[1]))
     models = place.client.models(place.name)
+    chosen: MilModel | None = None
     if models:
         newest = [*reversed(models)]
         chosen = st.selectbox("Case model", newest, format_func=_named, key="case-model")
@@ -59,6 +64,7 @@ def read(place: Place, found: CaseCount) -> None:
         )
     if not follow(place.client, JOB, "Training", _ended):
         _training(place)
+    return chosen
 
 
 def _answer(place: Place, found: CaseCount, model: MilModel) -> None:
@@ -136,11 +142,11 @@ def verdict(answer: MilAnswer, model: MilModel) -> str:
 def attended(cells: Sequence[MilCell], source: str) -> list[Mark]:
     """The boxes of a source's cells, from blue to yellow with their effect, or attention."""
     found = []
-    most = max(map(_weight, cells), default=0.0)
-    for one in sorted(cells, key=_weight):  # those that count most on top
+    most = max(map(counts_for, cells), default=0.0)
+    for one in sorted(cells, key=counts_for):  # those that count most on top
         if one.item is None or one.item.source != source:
             continue
-        share = (_weight(one) / most) ** 0.5 if most else 0.0
+        share = (counts_for(one) / most) ** 0.5 if most else 0.0
         text = f"{told(one)} · {one.item.label or 'no label'}"
         box = mark(one.item, shade(share), text, strong=share > 0.7)
         if box is not None:
@@ -148,7 +154,7 @@ def attended(cells: Sequence[MilCell], source: str) -> list[Mark]:
     return found
 
 
-def _weight(one: MilCell) -> float:
+def counts_for(one: MilCell) -> float:
     """What colours a cell: its effect, none where it speaks against the answer; or attention."""
     return one.attention if one.effect is None else max(0.0, one.effect)
 
