@@ -13,6 +13,11 @@ UNSEEN = {ord(sign): None for sign in "\u00ad\u200b\u2060\ufeff"} | {0xA0: " ", 
 """Signs without width that come along with copied text, and blanks that do not break."""
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """A number with its noun, in the singular or the plural: `1 cell`, `2,000 cells`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def is_missing(text: str) -> bool:
     """Whether a word stands where nothing is known."""
     return text.strip().lower() in MISSING

@@ -13,6 +13,7 @@ from search.errors import BadQuestion
 from search.query.answer import answer_with_vote
 from search.query.context import Context
 from search.query.pictures import Opened
+from search.query.resolve import aligned_smear
 from search.schemas.answers import Exclusion, VoteAnswer
 from search.schemas.cells import CountedLabel, FoundCell, JudgedCell, JudgedField
 from search.schemas.items import Box
@@ -55,14 +56,18 @@ def judge_field(
             "um_per_px_spread": found.scale.spread,
         }
     question = question.model_copy(update={"about": question.about.model_copy(update=facts)})
-    judged: list[JudgedCell] = []
-    exclusions: list[Exclusion] = []
-    for cell in white[:MOST]:
-        crop, _ = placed(cell, found, rule)
-        cell_question = question.model_copy(update={"crop": crop})
-        vote = answer_with_vote(context, cell_question, Opened(pixels, source))
-        exclusions.append(vote.answer.patient_exclusion)
-        judged.append(_judged(as_found(cell, crop), vote))
+    crops = [placed(cell, found, rule)[0] for cell in white[:MOST]]
+    smear = Opened(pixels, source, own=aligned_smear(context, question, pixels, crops))
+    votes = [
+        answer_with_vote(context, question.model_copy(update={"crop": crop}), smear)
+        for crop in crops
+    ]
+    judged = [
+        _judged(as_found(cell, crop), vote)
+        for cell, crop, vote in zip(white, crops, votes, strict=False)
+    ]
+    exclusions = [vote.answer.patient_exclusion for vote in votes]
+    alignments = Counter(one for vote in votes if (one := vote.answer.alignment) is not None)
     counts, leukocytes, erythroblasts = differential(judged)
     kinds = Counter(cell.kind for cell in found.cells)
     card = context.collection.card
@@ -85,6 +90,7 @@ def judge_field(
         encoder=card.id,
         fingerprint=card.fingerprint,
         k=question.k,
+        alignment=alignments.most_common(1)[0][0] if alignments else None,
         patient_exclusion=min(exclusions, key=STRICT.index, default="impossible"),
         warnings=tuple(_warnings(len(white), leukocytes)),
     )

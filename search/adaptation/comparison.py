@@ -82,9 +82,14 @@ def compare(
 
     Raises:
         Confounded: fewer than two labels occur at more than one of several sites.
-        CannotFit: the kind needs more than there is in some fold.
+        CannotFit: fewer than two labels, or the kind needs more than there is in some fold.
     """
     known = sample.take(np.flatnonzero(sample.labels != ""))
+    if (labels := len(np.unique(known.labels))) < 2:
+        raise CannotFit(
+            f"labels say whether neighbours get better, so that two are needed, got {labels}; "
+            "ingest labelled items"
+        )
     refuse_confounded(known)
     known = known.take(splits.subset(known.labels, known.groups.astype(str), USED))
     sites = np.unique(known.sites[known.sites != ""])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,9 @@ from search.library.library import Library
 from search.library.sources import ReadPixels
 from search.maintenance.checks import Check
 from search.maintenance.reindex import Progress, Reindexed, ReindexPlan, Stopped, reindex
-from search.neighbours.groups import groups
-from search.schemas.items import Item
 from search.transforms.adaptation import Adaptation, kinds_in
-from search.transforms.contract import CannotFit, Sample, Vectors
+from search.transforms.contract import CannotFit
+from search.votes.held_out import sample_of
 
 FIELDS = ("site", "scanner", "stain", "dataset")
 """Fields of an item that can distinguish sites."""
@@ -114,24 +113,4 @@ def adapt(
         read_pixels=read_pixels,
         progress=progress,
         stop=stop,
-    )
-
-
-def sample_of(items: Sequence[Item], vectors: Vectors, field: str) -> Sample:
-    """Stored items as a transform is fitted on them.
-
-    Args:
-        items: n of them.
-        vectors: n x dim, as the encoder made them.
-        field: What distinguishes sites.
-    """
-    return Sample(
-        vectors,
-        np.array([getattr(item, field) or "" for item in items], np.str_),
-        np.array([item.label or "" for item in items], np.str_),
-        groups(
-            [item.patient for item in items],
-            [item.case for item in items],
-            [item.source for item in items],
-        ),
     )

@@ -105,7 +105,7 @@ def _notes(
     if len(names) == 1:
         notes.append(f"Every item that says its {field} is of {names[0]!r}: nothing to compare.")
     if unknown:
-        notes.append(f"{unknown:,} of {len(origin):,} items do not say their {field}.")
+        notes.append(f"Items that do not say their {field}: {unknown:,} of {len(origin):,}.")
     if not usable:
         notes.append("No item has both a label and an origin.")
     elif found is None:

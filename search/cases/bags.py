@@ -18,7 +18,7 @@ from search.library.collection import Collection
 from search.query.alignment import adapted
 from search.query.caveats import image_warnings
 from search.query.context import Context
-from search.query.exclusion import own_groups
+from search.query.exclusion import own_groups, recorded_patients
 from search.schemas.answers import Alignment
 from search.schemas.cases import MOST_CELLS, CaseQuestion
 from search.schemas.filters import Filter
@@ -93,8 +93,7 @@ def query_bag(
 def _from_records(collection: Collection, bag: Bag) -> None:
     """Patients that only the records of cases name, and all cases of the query's patients."""
     cases = bag.own.setdefault("case", set())
-    records = collection.cases.of(sorted(cases))
-    named = {case: one.patient for case, one in records.items() if one.patient is not None}
+    named = recorded_patients(collection.cases, sorted(cases))
     patients = bag.own.setdefault("patient", set())
     patients |= set(named.values())
     bag.patient_known = bag.patient_known or (bool(cases) and set(named) == cases)

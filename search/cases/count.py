@@ -11,7 +11,14 @@ from search.errors import NoSuchCase
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.library.collection import Collection
 from search.library.reviews import Reviewed, Reviews, standing_labels
-from search.query.exclusion import exclusion_filter, own_groups, patient_exclusion
+from search.query.exclusion import (
+    exclusion_filter,
+    own_groups,
+    patient_exclusion,
+    patients_of,
+    recorded_patients,
+)
+from search.query.facets import MOST, has_choice
 from search.schemas.answers import Hit
 from search.schemas.cases import CaseCount, CountedCell, CountQuestion, CountRow
 from search.schemas.filters import Filter
@@ -42,19 +49,28 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         cells.append(one)
         if len(cells) == question.cells:
             break
-    own = exclusion_filter(own_groups([cell.item for cell in cells]), EXCLUDED)
+    groups = own_groups([cell.item for cell in cells])
+    groups["patient"].update(recorded_patients(collection.cases, sorted(groups["case"])).values())
+    recorded = Filter(case=tuple(sorted(collection.cases.cases_of(sorted(groups["patient"])))))
+    own = exclusion_filter(groups, EXCLUDED, recorded)
     reviewed = reviews.of([cell.item.id for cell in cells])
     rows = np.stack([cell.vector for cell in cells])
     labels = standing_labels(reviews.all()) if question.labels == "reviewed" else {}
     lists = [with_reviews(hits, labels) for hits in _voters(store, cells, rows, question, own)]
+    choice = has_choice(
+        lambda of: store.facet("label", of, MOST),
+        question.where,
+        own,
+        {one.label for one in labels.values()},
+    )
     counted = tuple(
-        _counted(cell.item, hits, reviewed.get(cell.item.id))
+        _counted(cell.item, hits, reviewed.get(cell.item.id), choice=choice)
         for cell, hits in zip(cells, lists, strict=True)
     )
     exclusion, warnings = patient_exclusion(
         EXCLUDED,
-        all(cell.item.patient is not None for cell in cells),
-        [hit.item.patient for hits in lists for hit in hits],
+        None not in patients_of(collection.cases, [cell.item for cell in cells]),
+        patients_of(collection.cases, [hit.item for hits in lists for hit in hits]),
         "cells that voted",
     )
     if len(cells) < items:
@@ -95,9 +111,11 @@ def _voters(
     return lists
 
 
-def _counted(item: Item, hits: Sequence[Hit], reviewed: Reviewed | None) -> CountedCell:
+def _counted(
+    item: Item, hits: Sequence[Hit], reviewed: Reviewed | None, *, choice: bool
+) -> CountedCell:
     found = vote(hits)
-    state, reason, _ = judge(found, None, None, spread(found))
+    state, reason, _ = judge(found, None, None, spread(found), choice=choice)
     return CountedCell(
         item=item,
         reviewed=reviewed.label if reviewed else None,

@@ -73,7 +73,10 @@ def timeline(context: Context, patient: str) -> Timeline:
         fingerprint=collection.card.fingerprint,
         prototypes=described(prototypes, [cell for one in cases for cell in one.cells]),
         moments=tuple(moments),
-        warnings=(f"{undated} of {len(moments)} cases have no date and stand last.",)
+        warnings=(
+            f"{undated} of {len(moments)} cases "
+            f"{'has no date and stands' if undated == 1 else 'have no date and stand'} last.",
+        )
         if undated
         else (),
     )

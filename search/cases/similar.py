@@ -161,7 +161,8 @@ def similar_cases(
     )
     warnings = [*misread, *bag.warnings, *notes]
     if len(shown) < question.k:
-        warnings.append(f"Only {len(shown)} of the {question.k} cases asked for exist.")
+        verb = "exists" if len(shown) == 1 else "exist"
+        warnings.append(f"Only {len(shown)} of the {question.k} cases asked for {verb}.")
     return CaseAnswer(
         cases=shown,
         collection=collection.name,

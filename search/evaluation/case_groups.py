@@ -23,6 +23,7 @@ from search.schemas.cases import (
     GroupsQuestion,
 )
 from search.schemas.filters import Filter
+from search.text import count
 
 FEW = 5
 """Patients of a group below which an interval is not worth much."""
@@ -152,4 +153,4 @@ def _warnings(patients: Sequence[set[str]]) -> tuple[str, ...]:
     fewest = min(len(own) for own in patients)
     if fewest >= FEW:
         return ()
-    return (f"A group has {fewest} patients: its interval says little.",)
+    return (f"A group has {count(fewest, 'patient')}: its interval says little.",)

@@ -248,8 +248,8 @@ def _notes(queries: _Queries) -> tuple[str, ...]:
     notes = []
     if unknown := sum(one is None for one in queries.patients.values()):
         notes.append(
-            f"{unknown} of {len(queries.labels)} cases have no patient id: their own patient may "
-            "be among the cases found, and the intervals are by case for them"
+            f"cases without a patient id: {unknown} of {len(queries.labels)}; their own patient "
+            "may be among the cases found, and the intervals are by case for them"
         )
     counts = Counter(queries.labels.values())
     if alone := sorted(label for label, n in counts.items() if n == 1):

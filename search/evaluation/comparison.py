@@ -21,6 +21,7 @@ from search.schemas.evaluations import (
     Unit,
     Verdict,
 )
+from search.text import count
 
 RESAMPLES = 1000
 
@@ -133,13 +134,17 @@ def _notes(first: int, second: int, relabelled: int, clusters: int) -> list[str]
     notes = []
     if first or second:
         notes.append(
-            f"{first} items were tested by the first alone and {second} by the second "
-            "alone; they are left out"
+            f"{count(first, 'item')} tested by the first alone and {second:,} tested by the second "
+            "alone are left out"
         )
     if relabelled:
-        notes.append(f"{relabelled} items had another label in the second; they are left out")
+        verb = "is" if relabelled == 1 else "are"
+        notes.append(
+            f"{count(relabelled, 'item')} with another label in the second {verb} left out"
+        )
     if clusters < FEWEST:
-        notes.append(f"only {clusters} patients or sources: intervals over so few are too narrow")
+        units = count(clusters, "patient or source", "patients or sources")
+        notes.append(f"only {units}: intervals over so few are too narrow")
     return notes
 
 

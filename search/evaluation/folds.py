@@ -15,6 +15,7 @@ from search.evaluation.labelled import UNDATED, Cells
 from search.evaluation.splits import Fold
 from search.neighbours.groups import Rows
 from search.schemas.evaluations import EvaluationPlan, SplitFacts, SplitName
+from search.text import count
 from search.transforms.contract import Vectors
 
 WORDS = {
@@ -106,8 +107,10 @@ def uploaded_split(cells: Cells, plan: EvaluationPlan) -> Split:
     words = "the collection is the reference, the uploaded set the queries"
     facts = SplitFacts(name="uploaded", words=words, folds=1, probe=words, seed=plan.seed)
     dropped = int(cells.own.sum()) - len(fold.train)
+    verb = "shares" if dropped == 1 else "share"
     notes = (
-        f"{dropped} items of the collection share a patient, case or source with the set: left out",
+        f"{count(dropped, 'item')} of the collection {verb} a patient, case or source with the "
+        "set: left out",
     )
     return Split(facts, [fold], [fold] if plan.probe else [], notes if dropped else ())
 

@@ -19,6 +19,7 @@ from search.evaluation.ranking import average_precision_at_k
 from search.evaluation.scores import Predictions, Task
 from search.evaluation.splits import Fold, subset
 from search.neighbours.groups import Rows, neighbours_outside
+from search.text import count
 from search.transforms.contract import CannotFit, Sample, Vectors
 from search.transforms.folds import in_fold
 from search.votes.knn import votes
@@ -82,8 +83,8 @@ def by_neighbours(task: Task, split: Split, steps: Steps) -> list[Predictions]:
         )
         empty = int((one.first < 0).sum())
         few = int(((near[:, :k] >= 0).sum(axis=1) < k).sum())
-        notes = [f"{few} items had fewer than {k} neighbours"] if few else []
-        notes += [f"{empty} items had no neighbour"] if empty else []
+        notes = [f"{count(few, 'item')} had fewer than {count(k, 'neighbour')}"] if few else []
+        notes += [f"{count(empty, 'item')} had no neighbour"] if empty else []
         found.append(
             Predictions(
                 method=f"{k}-NN",

@@ -186,7 +186,7 @@ class Collection(Closing):
             gone -= {UUID(id).bytes for id in self.known([str(UUID(bytes=id)) for id in gone])}
             found: list[Entry] = []
             for name in reversed(shard_files(self.folder / "shards")):
-                shard = Shard(self.folder / "shards" / name, self.card)
+                shard = Shard(self.folder / "shards" / name, self.base)
                 here = [] if shard.tombstone else [id for id, _ in shard.digests()]
                 rows = [row for row, id in enumerate(here) if id in gone]
                 found += shard.entries(rows) if rows else []

@@ -14,6 +14,7 @@ from search.transforms.adaptation import Adaptation
 ENOUGH = 20
 """Cells of one query from which its own cells may stand for its site."""
 OWN = "(own cells)"
+BY_OWN_CELLS = Alignment(site=None, by="own cells")
 
 
 def card_of_query(collection: Collection, fingerprint: str | None) -> EncoderCard:
@@ -22,6 +23,28 @@ def card_of_query(collection: Collection, fingerprint: str | None) -> EncoderCar
     Vectors of the encoder before the adaptation are taken too, and adapted.
     """
     return collection.base if fingerprint == collection.base.fingerprint else collection.card
+
+
+def by_own_cells(adaptation: Adaptation, rows: Vectors, about: About) -> Adaptation | None:
+    """The adaptation that knows the cells of one smear as a site of their own.
+
+    Args:
+        adaptation: Of the collection.
+        rows: n x base dim, of the cells.
+        about: What the question says of them.
+
+    Returns:
+        `None` where no sites are aligned, the smear's is known, or its cells are few.
+    """
+    known = getattr(about, adaptation.field, None) in adaptation.sites
+    if not adaptation.sites or known or len(rows) < ENOUGH:
+        return None
+    return adaptation.with_site(OWN, rows)
+
+
+def apply_own(adaptation: Adaptation, rows: Vectors) -> Vectors:
+    """Base vectors of the smear that `by_own_cells` made known, as the index stores vectors."""
+    return adaptation.apply(rows, np.full(len(rows), OWN))
 
 
 def adapted(
@@ -42,9 +65,7 @@ def adapted(
     named = getattr(about, adaptation.field, None)
     if named in adaptation.sites:
         return adaptation.apply(rows, np.full(len(rows), named)), Alignment(site=named, by="named")
-    if len(rows) >= ENOUGH:
-        known = adaptation.with_site(OWN, rows)
-        found = known.apply(rows, np.full(len(rows), OWN))
-        return found, Alignment(site=None, by="own cells")
+    if (known := by_own_cells(adaptation, rows, about)) is not None:
+        return apply_own(known, rows), BY_OWN_CELLS
     near = str(adaptation.nearest(rows.mean(axis=0, keepdims=True))[0])
     return adaptation.apply(rows, np.full(len(rows), near)), Alignment(site=near, by="nearest")

@@ -13,8 +13,8 @@ from search.query.alignment import card_of_query
 from search.query.balance import balanced, quotas, site_share
 from search.query.caveats import scale_warnings
 from search.query.context import Context
-from search.query.exclusion import patient_exclusion
-from search.query.facets import count, facet
+from search.query.exclusion import patient_exclusion, patients_of
+from search.query.facets import count, facet, has_choice
 from search.query.grouping import grouped
 from search.query.mmr import mmr
 from search.query.pictures import Opened
@@ -81,7 +81,7 @@ def _answered(
     exclusion, notes = patient_exclusion(
         question.exclude,
         query.patient_known,
-        [hit.item.patient for hit in hits],
+        patients_of(collection.cases, [hit.item for hit in hits]),
         "neighbours",
         query.unknown_names,
     )
@@ -153,8 +153,23 @@ def answer_with_vote(
         (residual,) = familiar.residual(query.like[0][None])
         foreign = Foreign(float(residual), familiar.far)
     return judged(
-        question, found, weighting, temperature, calibration, stale=stale, foreign=foreign
+        question,
+        found,
+        weighting,
+        temperature,
+        calibration,
+        stale=stale,
+        foreign=foreign,
+        choice=_has_choice(context, question, query, found.hits),
     )
+
+
+def _has_choice(context: Context, question: Question, query: Query, hits: Sequence[Hit]) -> bool:
+    """Whether items of another label could have voted; asked only where none did."""
+    if len({hit.label for hit in hits} - {None}) != 1:
+        return True
+    given = {one.label for one in context.reviewed(question.labels).values()}
+    return has_choice(context.labels, question.where, query.exclusion(question), given)
 
 
 def found(searcher: Searcher, question: Question) -> tuple[list[Hit], list[Group]]:
@@ -197,9 +212,9 @@ def shortage(question: Question, hits: Sequence[Hit], groups: Sequence[Group]) -
         what = "groups" if question.group_by == "group" else f"groups by {question.group_by}"
     else:
         there, what = len(hits), "neighbours"
-    return (
-        [] if there == question.k else [f"Only {there} of the {question.k} {what} asked for exist."]
-    )
+    verb = "exists" if there == 1 else "exist"
+    words = f"Only {there} of the {question.k} {what} asked for {verb}."
+    return [] if there == question.k else [words]
 
 
 def different(hits: Sequence[Hit], name: str) -> int:
@@ -259,9 +274,11 @@ def _fused_with(beside: Context, searcher: Searcher) -> FusedWith:
 def _other_cells(question: Question, searcher: Searcher) -> list[str]:
     if not searcher.missing:
         return []
+    many = searcher.missing != 1
     return [
-        f"{searcher.missing} items that collection {question.fuse_with!r} found are not in the "
-        "one searched and were left out; are both of the same cells?"
+        f"{searcher.missing:,} item{'s' if many else ''} that collection {question.fuse_with!r} "
+        f"found {'are' if many else 'is'} not in the one searched and {'were' if many else 'was'} "
+        "left out; are both of the same cells?"
     ]
 
 

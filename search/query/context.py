@@ -12,10 +12,11 @@ from encoder.contract import Encoder
 from search.errors import NoCalibration
 from search.index.contract import Vectors
 from search.library.collection import Collection
-from search.library.contents import content_digest
+from search.library.contents import Truth, content_digest
 from search.library.reviews import Reviews, labels_digest, standing_labels
 from search.library.sources import ReadPixels
 from search.neighbours.duplicates import PictureHash
+from search.query.facets import MOST
 from search.query.pictures import EstimateScale, Pictures
 from search.query.searcher import ANYTHING
 from search.schemas.answers import ReviewedLabel
@@ -25,6 +26,7 @@ from search.schemas.questions import Labels
 from search.settings import Settings
 from search.votes import calibration as calibrations
 from search.votes.familiarity import Familiar, fit
+from search.votes.held_out import HeldOut
 
 REMEMBERED = 200_000
 """Values kept in memory: counts, calibrations, and picture hashes of about 250 bytes."""
@@ -119,6 +121,12 @@ class Context:
         key = ("count", where.model_dump_json(exclude_defaults=True))
         return self.memory.of(self.collection, key, lambda: self.collection.store.count(where))
 
+    def labels(self, where: Filter = ANYTHING) -> Mapping[str, int]:
+        """The recorded labels of the items that meet a filter, with their counts."""
+        key = ("labels", where.model_dump_json(exclude_defaults=True))
+        store = self.collection.store
+        return self.memory.of(self.collection, key, lambda: store.facet("label", where, MOST))
+
     def picture_hash(self, id: str) -> PictureHash | None:
         """The perceptual hash of a stored item's thumbnail; `None` if it has none."""
         return self.memory.of(
@@ -134,17 +142,25 @@ class Context:
         collection = self.collection
         labels = self.reviewed(plan.labels)
         content = calibrations.Content(
-            content_digest(collection.folder), labels_digest(labels), labels
+            content_digest(collection.folder), labels_digest(labels), labels, self._held_out()
         )
         fitted = calibrations.calibrate(collection.store, collection.card, content, plan)
         calibrations.write(collection.folder, fitted)
         return fitted
 
-    def calibration(self, labels: Labels = "reviewed") -> tuple[Calibration | None, bool]:
+    def _held_out(self) -> HeldOut | None:
+        """The neighbours that a calibration is fitted on, where labels chose the axes."""
+        collection = self.collection
+        if collection.adaptation is None or not collection.adaptation.reads_labels:
+            return None
+        _, items, vectors = Truth.read(collection.folder, collection.card).table(stored=True)
+        return HeldOut(collection.adaptation, items, vectors)
+
+    def calibration(self, labels: Labels | None = "reviewed") -> tuple[Calibration | None, bool]:
         """The calibration, `None` if there is none, and whether the collection has changed since.
 
         Args:
-            labels: Which labels vote.
+            labels: Which labels vote; `None` for those that it was fitted on.
 
         Raises:
             CannotCalibrate: its file is damaged.
@@ -154,7 +170,7 @@ class Context:
             self.collection, ("calibration",), self._read_calibration, touched
         )
         if found is not None and not stale:
-            stale = found.reviews != labels_digest(self.reviewed(labels))
+            stale = found.reviews != labels_digest(self.reviewed(labels or found.plan.labels))
         return found, stale
 
     def reviewed(self, labels: Labels = "reviewed") -> Mapping[str, ReviewedLabel]:
@@ -183,7 +199,7 @@ class Context:
         Raises:
             NoCalibration: it was not calibrated.
         """
-        found, stale = self.calibration()
+        found, stale = self.calibration(None)
         if found is None:
             raise NoCalibration(self.collection.name)
         return found, stale

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from search.index.contract import Store
+from search.library.case_records import CaseRecords
 from search.schemas.answers import Exclusion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
@@ -73,6 +74,18 @@ def own_groups(items: Sequence[Item]) -> dict[str, set[str]]:
     return {name: {getattr(item, name) for item in items} - {None} for name in names}
 
 
+def recorded_patients(records: CaseRecords, cases: Sequence[str]) -> dict[str, str]:
+    """The patient of each case whose record names one."""
+    found = records.of(cases)
+    return {case: one.patient for case, one in found.items() if one.patient is not None}
+
+
+def patients_of(records: CaseRecords, items: Sequence[Item]) -> list[str | None]:
+    """The patient of each item, as the item or the record of its case says."""
+    named = recorded_patients(records, [item.case for item in items if item.case is not None])
+    return [item.patient or named.get(item.case or "") for item in items]
+
+
 def exclusion_filter(own: Groups, relations: Collection[str], more: Filter | None = None) -> Filter:
     """One filter for everything that no hit may be.
 
@@ -117,5 +130,6 @@ def patient_exclusion(
     if any(one.near for one in unknown_names if one.field == "patient"):
         return "impossible", warnings
     if unknown:
-        return "partial", [*warnings, f"{unknown} of {len(found)} {called} have no patient id."]
+        verb = "has" if unknown == 1 else "have"
+        return "partial", [*warnings, f"{unknown} of {len(found)} {called} {verb} no patient id."]
     return "applied", warnings

@@ -224,8 +224,10 @@ class _Explaining:
             return encoder
         if n:
             return encoder.at(getattr(self.hits[n - 1].item, encoder.adaptation.field))
+        if self.query.item is not None:
+            return encoder.at(getattr(self.query.item, encoder.adaptation.field))
         alignment = self.query.alignment
-        return encoder.at(alignment.site if alignment else self.query.site)
+        return encoder.at(alignment.site if alignment else None)
 
     def _masks(self, n: int, grid: tuple[int, int]) -> Masks:
         if self.tokens is None:

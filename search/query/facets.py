@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from itertools import combinations
 
 from search.index.contract import Store
@@ -36,6 +36,24 @@ def facet(
     found = _left(lambda f: Counter(store.facet(field, f, MOST)), where, exclude)
     order = sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
     return dict([(value, n) for value, n in order if n > 0][:limit])
+
+
+def has_choice(
+    counted: Callable[[Filter], Mapping[str, int]],
+    where: Filter,
+    exclude: Filter,
+    reviewed: Collection[str] = (),
+) -> bool:
+    """Whether items of two labels could vote under a question.
+
+    Args:
+        counted: Recorded labels of the items that meet a filter, with their counts.
+        where: Conditions.
+        exclude: What is left out.
+        reviewed: Labels that reviewers gave, wherever their items are.
+    """
+    left = _left(lambda f: Counter(counted(f)), where, exclude)
+    return len({label for label, n in left.items() if n > 0} | set(reviewed)) > 1
 
 
 def _left(

@@ -26,6 +26,7 @@ from search.library.sources import crop
 from search.schemas.answers import LookedAt
 from search.schemas.items import Box
 from search.schemas.questions import Question
+from search.transforms.adaptation import Adaptation
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Opened:
     """The digest of its bytes, as an item's `source`."""
     remark: str = ""
     """What the decoder says of it."""
+    own: Adaptation | None = None
+    """The collection's adaptation knowing the cells of this smear, where that is judged whole."""
 
 
 BYTES_PER_PIXEL = 18

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,18 +14,33 @@ from search.library.collection import Collection
 from search.library.shards import make_thumbnail
 from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
-from search.query.alignment import adapted, card_of_query
+from search.query.alignment import (
+    BY_OWN_CELLS,
+    ENOUGH,
+    adapted,
+    apply_own,
+    by_own_cells,
+    card_of_query,
+)
 from search.query.caveats import image_warnings, span_um, unfit
 from search.query.context import Context
-from search.query.exclusion import UnknownName, exclusion_filter, understood, unknown_names
+from search.query.exclusion import (
+    UnknownName,
+    exclusion_filter,
+    patients_of,
+    recorded_patients,
+    understood,
+    unknown_names,
+)
 from search.query.pictures import Opened, View, view_of
 from search.query.refine import BestScore, average_vector, joined, measured_part, region_vector
 from search.query.searcher import Rank, Searcher
 from search.query.stored import stored
 from search.schemas.answers import Alignment, Hit, LookedAt
 from search.schemas.filters import Filter
-from search.schemas.items import Item, source_id
+from search.schemas.items import Box, Item, source_id
 from search.schemas.questions import About, Question, Refinement
+from search.transforms.adaptation import Adaptation
 from search.transforms.encoder import AdaptedEncoder
 
 MEASURED = 4_000_000
@@ -39,8 +54,12 @@ class Query:
     like: list[Vectors]
     """The vectors that hits should be near to: the query's own, then those of examples."""
     unlike: list[Vectors] = field(default_factory=list)
+    item: Item | None = None
+    """The stored item that it starts from."""
     own: dict[str, set[str]] = field(default_factory=dict)
     """For each relation (item, source, case, patient) the values that the query has."""
+    recorded_cases: set[str] = field(default_factory=set)
+    """The cases that records alone call those of its patients."""
     patient_known: bool = False
     """Whether the patient of everything that the query is made of is known."""
     unknown_names: list[UnknownName] = field(default_factory=list)
@@ -69,7 +88,10 @@ class Query:
 
     def exclusion(self, question: Question) -> Filter:
         """Everything that no hit may be, as one filter."""
-        return exclusion_filter(self.own, question.exclude, question.not_these)
+        more = question.not_these
+        if "patient" in question.exclude and self.recorded_cases:
+            more = more.either(Filter(case=tuple(sorted(self.recorded_cases))))
+        return exclusion_filter(self.own, question.exclude, more)
 
 
 def resolve(context: Context, question: Question, image: bytes | Opened | None) -> Query:
@@ -106,14 +128,29 @@ def resolve(context: Context, question: Question, image: bytes | Opened | None) 
         _from_vector(query, context.collection, question)
     if isinstance(question, Refinement):
         _with_examples(query, context, question, alone=not any(given))
+    _from_records(query, context.collection)
     return query
+
+
+def _from_records(query: Query, collection: Collection) -> None:
+    """The patients that only the records of its cases name, and all cases of its patients."""
+    cases = query.own.get("case", set())
+    named = recorded_patients(collection.cases, sorted(cases))
+    query.own.setdefault("patient", set()).update(named.values())
+    query.recorded_cases = collection.cases.cases_of(sorted(query.own["patient"]))
+    query.unknown_names = [
+        one
+        for one in query.unknown_names
+        if one.field != "patient" or not collection.cases.cases_of([one.name])
+    ]
 
 
 def _from_item(query: Query, context: Context, found: Stored) -> None:
     query.like.append(found.vector)
+    query.item = found.item
     query.own.setdefault("item", set()).add(found.item.id)
     query.include(found.item)
-    query.patient_known = found.item.patient is not None
+    query.patient_known = None not in patients_of(context.collection.cases, [found.item])
     query.site = found.item.site
     query.span_um = span_um(found.item, context.collection.card.fields_um)
     _add_hash(query, context.picture_hash(found.item.id))
@@ -131,7 +168,7 @@ def _from_vector(query: Query, collection: Collection, question: Question) -> No
     if collection.adaptation is not None and card == collection.base:
         rows, query.alignment = adapted(collection.adaptation, rows, question.about)
     query.like.append(rows[0])
-    _from_about(query, question.about)
+    _from_about(query, collection, question.about)
 
 
 def _from_image(query: Query, context: Context, question: Question, image: bytes | Opened) -> None:
@@ -140,10 +177,11 @@ def _from_image(query: Query, context: Context, question: Question, image: bytes
         with context.pictures.opened(image, "the uploaded image", finding=finding) as found:
             opened = Opened(found.pixels, source_id(image), found.remark)
             return _from_image(query, context, question, opened)
-    _from_view(query, context, question, view_for(context, question, image.pixels))
+    _from_view(query, context, question, view_for(context, question, image.pixels), image.own)
     if image.remark:
         query.warnings.append(f"Of the uploaded image, {image.remark}.")
-    _from_about(query, question.about.model_copy(update={"source": image.source}))
+    about = question.about.model_copy(update={"source": image.source})
+    _from_about(query, context.collection, about)
     return None
 
 
@@ -166,9 +204,11 @@ def view_for(context: Context, question: Question, pixels: RGB) -> View:
     return view_of(pixels, question, card, context.estimate_scale if may else None)
 
 
-def _from_view(query: Query, context: Context, question: Question, view: View) -> None:
+def _from_view(
+    query: Query, context: Context, question: Question, view: View, own: Adaptation | None
+) -> None:
     query.looked_at = view.looked_at
-    row, query.alignment = _embedded(context, question, view)
+    row, query.alignment = _embedded(context, question, view, own)
     query.like.append(row)
     poor = unfit(view.pixels)
     query.warnings += image_warnings(view.pixels, context.collection.card, poor)
@@ -178,12 +218,19 @@ def _from_view(query: Query, context: Context, question: Question, view: View) -
         _add_hash(query, perceptual_hash(make_thumbnail(view.given)))
 
 
-def _embedded(context: Context, question: Question, view: View) -> tuple[Vectors, Alignment | None]:
-    """The vector of an image or of its region, adapted as the collection is."""
+def _embedded(
+    context: Context, question: Question, view: View, own: Adaptation | None
+) -> tuple[Vectors, Alignment | None]:
+    """The vector of an image or of its region, adapted as the collection is.
+
+    `own` is the adaptation that knows the smear of the image, where that is looked at whole.
+    """
     encoder = context.encoder()
     if not isinstance(encoder, AdaptedEncoder):
         return _of_view(encoder, question, view), None
     row = _of_view(encoder.base, question, view)
+    if own is not None:
+        return apply_own(own, row[None])[0], BY_OWN_CELLS
     rows, alignment = adapted(encoder.adaptation, row[None], question.about)
     return rows[0], alignment
 
@@ -213,9 +260,9 @@ def _with_examples(query: Query, context: Context, question: Refinement, *, alon
     if not question.show_examples:
         query.own.setdefault("item", set()).update(question.like, question.unlike)
     if alone:
-        _from_about(query, question.about)
-        known = [found.item.patient is not None for found in like]
-        query.patient_known = query.patient_known or all(known)
+        _from_about(query, context.collection, question.about)
+        known = patients_of(context.collection.cases, [found.item for found in like])
+        query.patient_known = query.patient_known or None not in known
         for found in like:
             query.include(found.item)
             if not question.show_examples:
@@ -224,9 +271,10 @@ def _with_examples(query: Query, context: Context, question: Refinement, *, alon
             query.site = query.site or sites.pop()
 
 
-def _from_about(query: Query, about: About) -> None:
+def _from_about(query: Query, collection: Collection, about: About) -> None:
     query.include(about)
-    query.patient_known = about.patient is not None
+    named = {} if about.case is None else recorded_patients(collection.cases, [about.case])
+    query.patient_known = about.patient is not None or bool(named)
     query.site = about.site
 
 
@@ -277,3 +325,24 @@ def make_searcher(context: Context, question: Question, query: Query) -> Searche
 
 def _rows(vectors: list[Vectors], dim: int) -> Vectors:
     return np.stack(vectors) if vectors else np.empty((0, dim), np.float32)
+
+
+def aligned_smear(
+    context: Context, question: Question, pixels: RGB, crops: Sequence[Box]
+) -> Adaptation | None:
+    """The adaptation that knows the cells of one smear as a site; see `by_own_cells`.
+
+    Args:
+        context: The collection.
+        question: How each cell is searched with; `crop` is filled in.
+        pixels: The smear.
+        crops: Of its cells.
+    """
+    encoder = context.encoder()
+    if not isinstance(encoder, AdaptedEncoder) or len(crops) < ENOUGH:
+        return None
+    views = [
+        view_for(context, question.model_copy(update={"crop": crop}), pixels).pixels
+        for crop in crops
+    ]
+    return by_own_cells(encoder.adaptation, encoder.base.embed(views), question.about)

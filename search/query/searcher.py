@@ -53,7 +53,7 @@ class Searcher:
             other: A search of another store that holds the same items.
             exclude: What no hit may be either: groups that the query has there and not here.
         """
-        rank = FusedRanks(self.store, self._rank, other._rank)
+        rank = FusedRanks(self.store, self._rank, other._rank, other.store)
         whole = self.exclude.either(exclude)
         return Searcher(self.store, rank, self.where, whole, self._is_duplicate)
 
@@ -104,23 +104,31 @@ class FusedRanks:
 
     Hits are the items of the first store, with its cosines. What the other store found is looked up
     in the first under the same conditions, so that no item comes in that a search of the first
-    alone would have refused.
+    alone would have refused; and what the other store knows to be excluded is no hit, although the
+    first may not know its patient.
 
     Args:
         store: Whose items are hits.
         own: Its ranking.
         other: That of another store, of the same items.
+        beside: The other store.
     """
 
-    def __init__(self, store: Store, own: Rank, other: Rank) -> None:
+    def __init__(self, store: Store, own: Rank, other: Rank, beside: Store) -> None:
         self.missing: set[str] = set()
         """Ids of items that were found in the other store alone."""
-        self._store, self._own, self._other = store, own, other
+        self._store, self._own, self._other, self._beside = store, own, other, beside
 
     def __call__(self, k: int, where: Filter | None, exclude: Filter | None) -> list[Hit]:
         """The best `k` by reciprocal rank fusion."""
         deep = max(DEEP, k)
-        first, second = (rank(deep, where, exclude) for rank in (self._own, self._other))
+        while True:
+            first, second = (rank(deep, where, exclude) for rank in (self._own, self._other))
+            known = self._beside.get([hit.item.id for hit in first]) if exclude else []
+            own = tuple(one.item.id for one in known if exclude and exclude.hits(one.item))
+            if not own:
+                break
+            exclude = (exclude or ANYTHING).either(Filter(ids=own))
         hits = {hit.item.id: hit for hit in first}
         more = tuple(hit.item.id for hit in second if hit.item.id not in hits)
         only = (where or ANYTHING).both(Filter(ids=more)) if more else None

@@ -87,6 +87,9 @@ class Calibration(Record):
     the sample has a patient; `mixed` where some have."""
     without_patient: int
     """Items of the sample without a patient: only their own source and case were left out."""
+    refitted: bool = False
+    """Whether the votes are under an adaptation that was fitted anew without the items asked about:
+    their labels had chosen the axes of the version that serves."""
     labelled: int
     """Labelled items of the collection."""
     sampled: int

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field as Bounds
 
-from search.schemas.answers import Exclusion, State
+from search.schemas.answers import Alignment, Exclusion, State
 from search.schemas.items import DISCLAIMER, Box, Item, Record, ScaleOrigin
 
 
@@ -127,6 +127,8 @@ class JudgedField(Record):
     """Neighbours that voted on each cell."""
     patient_exclusion: Exclusion
     """As in `Answer`: the least strict among the cells."""
+    alignment: Alignment | None = None
+    """How most of the cells were aligned; `None` where the index aligns no sites."""
     warnings: tuple[str, ...]
     """Of the whole field, as sentences."""
     disclaimer: str = DISCLAIMER

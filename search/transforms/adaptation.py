@@ -56,6 +56,11 @@ class Adaptation:
         return "+".join(kind for kind, _ in self.steps)
 
     @property
+    def reads_labels(self) -> bool:
+        """Whether labels chose its axes."""
+        return any(kind == "metric" for kind, _ in self.steps)
+
+    @property
     def dim(self) -> int:
         """Length of the vectors that come out."""
         return self.steps[-1][1].dim

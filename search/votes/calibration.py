@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,7 @@ from search.schemas.calibration import (
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.questions import Weighting
+from search.transforms.contract import CannotFit
 from search.votes.knn import vote, with_reviews
 from search.votes.reliability import (
     Floats,
@@ -67,6 +68,9 @@ class Content:
     """Digest of the reviewers' labels; `None` where there is none."""
     labels: Mapping[str, ReviewedLabel] = field(default_factory=dict)
     """The reviewers' labels, by item."""
+    held_out: Callable[[Sequence[str], int], list[list[Hit]]] | None = None
+    """What finds the neighbours of items where those of the index would flatter, because the
+    items' own labels chose its axes; `None` where they do not."""
 
 
 def calibrate(
@@ -75,7 +79,8 @@ def calibrate(
     """Fit a calibration on the items of a store.
 
     Each item of the sample is a query through the index that excludes the item itself, its
-    source, its case and its patient.
+    source, its case and its patient; where labels chose the axes of the index, under axes that
+    were fitted anew without its group.
 
     Raises:
         CannotCalibrate: too few labelled items, or of one label only.
@@ -88,11 +93,8 @@ def calibrate(
             f"got {len(chosen)} of {len(labels)}; ingest labelled items first"
         )
     ks = sorted(set(plan.ks))
-    vectors: Vectors = np.stack([stored.vector for stored in chosen])
-    own = [_own(stored.item) for stored in chosen]
     lists = [
-        with_reviews(hits, content.labels)
-        for hits in store.nearest_batch(vectors, ks[-1], None, own)
+        with_reviews(hits, content.labels) for hits in _nearest(store, chosen, ks[-1], content)
     ]
     without = sum(stored.item.patient is None for stored in chosen)
     return Calibration(
@@ -102,11 +104,26 @@ def calibrate(
         reviews=content.reviews,
         unit="patient" if not without else "source" if without == len(chosen) else "mixed",
         without_patient=without,
+        refitted=content.held_out is not None,
         labelled=labelled,
         sampled=len(chosen),
         plan=plan,
         fits=tuple(_fit(k, chosen, lists, plan) for k in ks),
     )
+
+
+def _nearest(
+    store: Store, chosen: Sequence[Stored], k: int, content: Content
+) -> Sequence[Sequence[Hit]]:
+    if content.held_out is None:
+        vectors: Vectors = np.stack([stored.vector for stored in chosen])
+        return store.nearest_batch(vectors, k, None, [_own(stored.item) for stored in chosen])
+    try:
+        return content.held_out([stored.item.id for stored in chosen], k)
+    except CannotFit as error:
+        raise CannotCalibrate(
+            f"the labels that chose the axes of this version cannot be held out: {error}"
+        ) from error
 
 
 def _sample(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from search.schemas.answers import Answer, CalibrationState, LineageSpread, State, Vote, VoteAnswer
 from search.schemas.calibration import Calibration, CalibrationFit
 from search.schemas.questions import RELATIONS, Question, Refinement, Weighting
+from search.text import count
 from search.votes.calibration import kth_distance
 from search.votes.knn import vote
 from search.votes.lineage import spread
@@ -42,6 +43,8 @@ def judge(
     answer: Answer | None = None,
     lineage: LineageSpread | None = None,
     foreign: Foreign | None = None,
+    *,
+    choice: bool = True,
 ) -> tuple[State, str, float | None]:
     """Whether a vote is clear enough to be shown as one label, why, and its probability.
 
@@ -52,13 +55,18 @@ def judge(
         lineage: The vote along maturation.
         foreign: How foreign the query is; where that is unknown, the distance of its last
             neighbour is held to the calibration's.
+        choice: Whether items of another label could have voted.
     """
     if answer is not None and answer.unfit:
         return "not sure", f"Not sure: {' '.join(answer.unfit)}", None
     if (far := _far(fit, answer, foreign)) is not None:
         return "out of distribution", f"Out of distribution: {far}", None
     if found.label is None:
-        return "not sure", "Not sure: no neighbour carries a label.", None
+        why = "no neighbour carries a label" if found.unlabelled else "no neighbour was found"
+        return "not sure", f"Not sure: {why}.", None
+    if not choice:
+        words = f"everything that could vote is labelled {found.label}"
+        return "not sure", f"Not sure: {words}, so that the vote had no choice.", None
     probability = fit.curve.at(list(found.shares.values())) if fit else None
     reason = _doubt(found, probability, lineage)
     if reason is not None:
@@ -91,7 +99,7 @@ def _far(fit: CalibrationFit | None, answer: Answer | None, foreign: Foreign | N
 
 def _doubt(found: Vote, probability: float | None, lineage: LineageSpread | None) -> str | None:
     if found.voters < FEW_VOTERS:
-        return f"only {found.voters} labelled neighbours."
+        return f"only {count(found.voters, 'labelled neighbour')}."
     if found.margin < CLEAR_MARGIN:
         first, second = list(found.shares)[:2]
         return f"{first} and {second} are close ({found.margin:.0%} apart)."
@@ -114,6 +122,7 @@ def judged(
     *,
     stale: bool,
     foreign: Foreign | None = None,
+    choice: bool = True,
 ) -> VoteAnswer:
     """The vote of the neighbours in an answer, with all that is needed to trust it or not.
 
@@ -130,7 +139,7 @@ def judged(
     found = vote(answer.hits, weighting, temperature)
     state_of, fit = applicable(question, weighting, temperature, calibration, stale=stale)
     lineage = spread(found)
-    state, reason, probability = judge(found, fit, answer, lineage, foreign)
+    state, reason, probability = judge(found, fit, answer, lineage, foreign, choice=choice)
     return VoteAnswer(
         vote=found,
         sure=state == "sure",

@@ -206,3 +206,18 @@ def test_no_regular_expression_comes_from_a_caller_or_takes_long_over_what_one_s
                 slow.append((pattern.pattern, text[:5], took))
 
     assert slow == []
+
+
+def test_what_the_page_caches_is_told_apart_by_everything_that_is_not_a_connection() -> None:
+    """Streamlit leaves parameters that begin with an underscore out of the key of a cache."""
+    may = {"_client", "_place", "_content"}
+    unkeyed = [
+        f"{path.relative_to(REPOSITORY)}: {node.name}({one.arg})"
+        for path in sorted((REPOSITORY / "ui").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        and any("cache_data" in ast.unparse(mark) for mark in node.decorator_list)
+        for one in node.args.args
+        if one.arg.startswith("_") and one.arg not in may
+    ]
+    assert not unkeyed

@@ -93,3 +93,12 @@ def test_a_library_of_one_patient_cannot_be_compared() -> None:
 
     with pytest.raises(CannotFit, match="nothing can be held out"):
         compare("metric", Sample(cells.vectors, cells.sites, cells.labels, cells.groups * 0), BASE)
+
+
+@pytest.mark.parametrize(("label", "found"), [("", 0), ("blast", 1)])
+def test_a_library_of_fewer_than_two_labels_cannot_be_compared(label: str, found: int) -> None:
+    cells = library()
+    alike = Sample(cells.vectors, cells.sites, np.full(len(cells), label), cells.groups)
+
+    with pytest.raises(CannotFit, match=f"two are needed, got {found}; ingest labelled items"):
+        compare("align", alike, BASE)

@@ -11,6 +11,9 @@ import pytest
 from adaptable import SITES, encoder_of, fill_sites, picture, pictured
 from PIL import Image
 
+from ingest.smears.cells import Found
+from ingest.smears.cells import FoundCell as Cell
+from ingest.smears.judged import judge_field
 from search.adaptation.run import AdaptPlan, CannotAdapt, adapt
 from search.cases.similar import similar_cases
 from search.index.contract import scroll_all
@@ -22,11 +25,13 @@ from search.maintenance.reindex import ReindexPlan, reindex
 from search.maintenance.rollback import list_versions, rollback
 from search.maintenance.snapshots import restore, snapshot
 from search.query.answer import answer
+from search.schemas.calibration import CalibrationPlan
 from search.schemas.cases import CaseQuestion
 from search.schemas.items import Item, item_id
 from search.schemas.questions import About, Question
 from search.service import Service
 from search.settings import Settings
+from search.votes.calibration import Content, calibrate
 
 BOTH = AdaptPlan(kind="align+metric", force=True)
 ENCODER = encoder_of("mixed-1")
@@ -179,6 +184,58 @@ def test_a_case_of_an_unknown_site_is_aligned_by_its_own_cells(service: Service)
 
     assert found.alignment is not None
     assert (found.alignment.site, found.alignment.by) == (None, "own cells")
+
+
+def test_a_whole_field_of_an_unknown_site_is_aligned_by_its_own_cells(service: Service) -> None:
+    rows = [
+        [picture(1000 + at, "blast", "lima") for at in range(n, n + 6)] for n in range(0, 24, 6)
+    ]
+    pixels = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    cells = tuple(
+        Cell(kind="white", bbox=(24 * (at % 6), 24 * (at // 6), 24, 24), score=1.0,
+             touches_border=False)
+        for at in range(24)
+    )  # fmt: skip
+    found = Found(
+        cells=cells, size=(144, 96), scale=None, estimate=None, red_diameter_px=None, finder="drawn"
+    )
+
+    judged = judge_field(service.context("cells"), Question(k=5), pixels, "f" * 32, found)
+    named = Question(k=5, about=About(site="lima"))
+    of_site = judge_field(service.context("cells"), named, pixels, "f" * 32, found)
+
+    assert len(judged.cells) == 24
+    assert judged.alignment is not None
+    assert (judged.alignment.site, judged.alignment.by) == (None, "own cells")
+    assert of_site.alignment is not None
+    assert (of_site.alignment.site, of_site.alignment.by) == ("lima", "named")
+
+
+def test_a_calibration_of_axes_that_labels_chose_is_held_out(service: Service) -> None:
+    context = service.context("cells")
+    plan = CalibrationPlan(ks=(10,), sample=240)
+
+    kept = context.calibrate(plan)
+    flattered = calibrate(context.collection.store, context.collection.card, Content(""), plan)
+
+    assert kept.refitted
+    assert not flattered.refitted
+    assert kept.fits[0].votes == 240
+    assert kept.fits[0].accuracy < flattered.fits[0].accuracy
+    assert context.fitted() == (kept, False)
+
+
+def test_what_was_removed_from_an_adapted_version_can_be_brought_back(library: Library) -> None:
+    adapt(library, "cells", ENCODER, BOTH)
+    before = stored(library)
+    gone = sorted(before)[:3]
+
+    with library.collection("cells") as cells:
+        assert cells.remove(gone) == 3
+        assert cells.bring_back(gone) == 3
+
+    after = stored(library)
+    assert all(np.array_equal(before[id], after[id]) for id in gone)
 
 
 def test_a_vector_of_the_encoder_is_adapted_and_one_of_the_version_is_taken_as_it_is(

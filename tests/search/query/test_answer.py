@@ -13,13 +13,15 @@ import pytest
 from random_library import CARD, random_entries, random_service
 from random_questions import patients_of, random_case, random_question
 
+from search.cases.count import count_case
 from search.cases.similar import similar_cases
 from search.errors import BadQuestion, NoSuchItem
+from search.library.reviews import Reviews
 from search.library.shards import Entry
 from search.query.answer import answer as search
 from search.query.answer import answer_with_vote
 from search.query.context import Context
-from search.schemas.cases import CaseQuestion
+from search.schemas.cases import CaseChange, CaseQuestion, CaseRecordsWanted, CountQuestion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
 from search.schemas.questions import RELATIONS, About, Question, Refinement
@@ -384,6 +386,59 @@ def test_there_is_no_vote_under_a_filter_by_label(service: Service, entries: lis
         assert voted.answer.hits
 
 
+def test_a_patient_whom_only_the_records_of_cases_name_is_left_out(
+    service: Service, entries: list[Entry]
+) -> None:
+    cells = service.collection()
+    items = [e.item for e in entries if e.item.case in ("P1-0", "P1-1")]
+    cells.update([item.model_copy(update={"patient": None}) for item in items])
+    changes = tuple(CaseChange(case=case, patient="X") for case in ("P1-0", "P1-1"))
+    cells.cases.change(CaseRecordsWanted(changes=changes), cells.store, "key")
+    mine = next(item for item in items if item.case == "P1-0")
+
+    found = search(service.context(), Question(item=mine.id, k=80, exclude=("item", "patient")))
+    allowed = search(service.context(), Question(item=mine.id, k=80, exclude=("item",)))
+    named = search(
+        service.context(),
+        Question(vector=(1.0,) * 6, fingerprint=CARD.fingerprint, k=80, about=About(patient="X")),
+    )
+    counted = count_case(
+        cells, Reviews(cells.versions), CountQuestion(by="case", case="P1-0", k=80)
+    )
+
+    assert "P1-1" in {hit.item.case for hit in allowed.hits}
+    assert not {"P1-0", "P1-1"} & {hit.item.case for hit in found.hits}
+    assert not {"P1-0", "P1-1"} & {hit.item.case for hit in named.hits}
+    assert {found.patient_exclusion, named.patient_exclusion} == {"partial"}
+    assert not any("No stored item is of patient" in one for one in named.warnings)
+    assert counted.patient_exclusion == "partial"
+
+
+def test_a_vote_that_had_no_choice_is_no_verdict(service: Service, entries: list[Entry]) -> None:
+    cells = service.collection()
+    mine = next(e.item for e in entries if e.item.patient and e.item.label)
+    others = [e.item for e in entries if e.item.patient != mine.patient]
+    cells.update([item.model_copy(update={"label": "LY"}) for item in others])
+    rest = [e.item for e in entries if e.item.patient == mine.patient]
+    cells.update([item.model_copy(update={"label": "BL"}) for item in rest])
+    question = Question(item=mine.id, k=5)
+
+    alone = answer_with_vote(service.context(), question)
+    counted = count_case(
+        cells, Reviews(cells.versions), CountQuestion(by="patient", case=str(mine.patient))
+    )
+    one_more = next(item for item in others if item.patient)
+    Reviews(cells.versions).add([(one_more, "MY", None)], "key", "Ada")
+    after = answer_with_vote(service.context(), question)
+
+    assert (alone.vote.label, alone.state) == ("LY", "not sure")
+    assert "everything that could vote is labelled LY" in alone.reason
+    assert counted.not_sure == len(counted.cells)
+    assert "had no choice" not in after.reason
+    recorded = question.model_copy(update={"labels": "recorded"})
+    assert answer_with_vote(service.context(), recorded).reason == alone.reason
+
+
 @pytest.fixture(name="beside")
 def _beside(service: Service, entries: list[Entry], rng: np.random.Generator) -> Context:
     """The same items under another encoder, which knows the patient of every one."""
@@ -414,6 +469,8 @@ def test_fused_ranks_find_no_patient_that_either_collection_knows_as_the_own(
 
         assert {hit.item.site for hit in answer.hits} <= {"site 1"}
         assert f"P{who}" not in {hit.item.patient for hit in answer.hits}
+        twins = beside.collection.store.get([hit.item.id for hit in answer.hits])
+        assert f"P{who}" not in {one.item.patient for one in twins}
         assert {hit.item.id for hit in answer.hits} <= {hit.item.id for hit in alone.hits}
         assert answer.fused_with is not None
         assert answer.fused_with.collection == "other"

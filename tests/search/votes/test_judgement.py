@@ -10,18 +10,24 @@ from search.votes.judgement import Foreign, judge
 from search.votes.lineage import spread
 
 
-def vote_of(voters: int = 10, **shares: float) -> Vote:
+def vote_of(voters: int = 10, unlabelled: int = 0, **shares: float) -> Vote:
     values = [*shares.values(), 0.0, 0.0]
     label = next(iter(shares), None)
     return Vote(
-        label=label, shares=shares, voters=voters, unlabelled=0, margin=values[0] - values[1]
+        label=label,
+        shares=shares,
+        voters=voters,
+        unlabelled=unlabelled,
+        margin=values[0] - values[1],
     )
 
 
 @pytest.mark.parametrize(
     ("vote", "state", "words"),
     [
-        (vote_of(0), "not sure", "no neighbour carries a label"),
+        (vote_of(0), "not sure", "no neighbour was found"),
+        (vote_of(0, unlabelled=4), "not sure", "no neighbour carries a label"),
+        (vote_of(1, SNE=1.0), "not sure", "only 1 labelled neighbour."),
         (vote_of(2, SNE=1.0), "not sure", "only 2 labelled neighbours"),
         (vote_of(SNE=0.55, BNE=0.45), "not sure", "SNE and BNE are close"),
         (vote_of(SNE=0.85, BL=0.15), "not sure", "between a blast and a mature cell"),
