@@ -48,7 +48,7 @@ def export(
         raise typer.BadParameter("give --query or --of-case, not both", param_hint="--query")
     settings = settings_for(library=scope.library, collection=scope.collection)
     where = conditions(scope.where)
-    wanted: dict[str, Any] = {"format": format, "where": where}
+    wanted: dict[str, Any] = {"format": format, "where": where, "labels": scope.labels}
     if of_case is not None:
         wanted["where"] = where | {"case": [of_case]}
     with serving(settings) as backend:

@@ -249,6 +249,9 @@ def calibrate(
     library: LibraryOption = None,
     collection: CollectionOption = None,
     sample: Annotated[int, typer.Option(min=100, help="Labelled items used as queries.")] = 2000,
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Recorded labels alone, without reviewers'.")
+    ] = False,
 ) -> None:
     """Fit probabilities to the votes of a collection, leaving one patient out at a time."""
     from search.schemas.calibration import CalibrationPlan
@@ -256,7 +259,8 @@ def calibrate(
 
     _, _, settings = opened(library, collection)
     with serving(settings) as backend:
-        found = backend.calibrate(CalibrationPlan(sample=sample), settings.collection)
+        plan = CalibrationPlan(sample=sample, labels="recorded" if recorded else "reviewed")
+        found = backend.calibrate(plan, settings.collection)
     show(found)
 
 

@@ -29,12 +29,15 @@ def for_people() -> bool:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)  # no window: nothing has to be cut
-    shown = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    shown = Table(
+        title=escape(title), title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
     for column in columns:
         number = column in {"score", "items", "share", "n"}
         whole = column in {"id", "name", "score", "label"}
@@ -42,7 +45,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
             column, justify="right" if number else "left", overflow="ellipsis", no_wrap=whole
         )
     for row in fitted(columns, rows, console.width):
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     console.print(shown)
 
 
@@ -125,6 +128,9 @@ def hits_table(answer: Answer) -> None:
 
 def notes(answer: Answer) -> None:
     """Print the support of an answer and its warnings."""
+    from rich.markup import escape
+
+    from ui.look.gallery import aligned
     from ui.look.tables import count
 
     say(
@@ -133,8 +139,10 @@ def notes(answer: Answer) -> None:
     )
     if answer.looked_at is not None:
         say(answer.looked_at.words)
+    if answer.alignment is not None:
+        say(escape(aligned(answer.alignment)))
     for warning in answer.warnings:
-        say(f"[yellow]![/] {warning}")
+        say(f"[yellow]![/] {escape(warning)}")
     say(f"[dim]{answer.disclaimer}[/]")
 
 
@@ -146,13 +154,15 @@ def warn(answer: Answer) -> None:
 
 def vote_table(found: VoteAnswer) -> None:
     """Print the shares of a vote, then its neighbours."""
+    from rich.markup import escape
+
     from ui.look.gallery import verdict, withheld
 
     shares = {} if withheld(found) else found.vote.shares
     rows = [(label, f"{share:.1%}") for label, share in shares.items()]
     head = verdict(found)
     table(f"Vote: {head}", ("label", "share"), rows)
-    say(found.reason)
+    say(escape(found.reason))
     hits_table(found.answer)
 
 

@@ -73,6 +73,14 @@ class Scope:
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every item, without the index.")
     ] = False
+    recorded: Annotated[
+        bool, typer.Option("--recorded", help="Recorded labels alone, without reviewers'.")
+    ] = False
+
+    @property
+    def labels(self) -> Literal["recorded", "reviewed"]:
+        """Which labels are shown, and vote."""
+        return "recorded" if self.recorded else "reviewed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +164,7 @@ def question_of(
         "about": {name: value for name, value in about.items() if value is not None},
         "exclude": [one for one in RELATIONS if one not in allowed],
         "exact": scope.exact,
+        "labels": scope.labels,
         **{name: value for name, value in more.items() if value is not None},
     }
     if query is None:
@@ -216,9 +225,6 @@ def vote(
     temperature: Annotated[
         float, typer.Option(min=0.001, max=10, help="Of the softmax weighting.")
     ] = 0.07,
-    recorded: Annotated[
-        bool, typer.Option("--recorded", help="Recorded labels alone, without reviewers'.")
-    ] = False,
 ) -> None:
     """Show how the labels of a query's neighbours vote."""
 
@@ -227,8 +233,7 @@ def vote(
     from ui.cli.options import settings_for
     from ui.cli.output import for_people, vote_table
 
-    labels = {"labels": "recorded" if recorded else "reviewed"}
-    facts, image = question_of(query, k, scope, labels)
+    facts, image = question_of(query, k, scope, {})
     with serving(settings_for(library=scope.library)) as backend:
         found = backend.vote(Question.model_validate(facts), image, weighting, temperature)
     if for_people():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.schemas.answers import Answer, Hit, VoteAnswer
@@ -16,6 +16,7 @@ from search.schemas.reviews import ReviewedRecord
 
 COLUMNS = tuple(name for name in Item.model_fields if name != "bbox")
 BOX = ("x", "y", "w", "h")
+REVIEW = ("reviewed_label", "reviewed_by", "reviewed_at", "disputed")
 
 
 def as_csv(answer: Answer) -> bytes:
@@ -25,9 +26,8 @@ def as_csv(answer: Answer) -> bytes:
     """
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n")
-    review = ["reviewed_label", "reviewed_by", "reviewed_at", "disputed"]
     write.writerow(
-        ["rank", "score", *COLUMNS, "x", "y", "w", "h", "encoder", "collection", *review]
+        ["rank", "score", *COLUMNS, "x", "y", "w", "h", "encoder", "collection", *REVIEW]
     )
     for at, hit in enumerate(answer.hits, 1):
         facts = hit.item.model_dump(mode="json")
@@ -48,7 +48,11 @@ def as_csv(answer: Answer) -> bytes:
 
 def _reviewed(hit: Hit) -> list[Any]:
     one = hit.reviewed
-    return [""] * 4 if one is None else [_plain(one.label), _plain(one.by), one.at, one.disputed]
+    return (
+        [""] * len(REVIEW)
+        if one is None
+        else [_plain(one.label), _plain(one.by), one.at, one.disputed]
+    )
 
 
 def _known(item: Item) -> list[Any]:
@@ -68,13 +72,22 @@ def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -
     return json.dumps(whole, indent=1).encode()
 
 
-def items_csv(items: Sequence[Item]) -> bytes:
-    """One line for each item, with all that is known of it."""
+def items_csv(items: Sequence[Item], reviewed: Mapping[str, ReviewedRecord]) -> bytes:
+    """One line for each item, with all that is known of it and the reviewers' label by its id."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n")
-    write.writerow([*COLUMNS, *BOX])
-    write.writerows(_known(item) for item in items)
+    write.writerow([*COLUMNS, *BOX, *REVIEW])
+    write.writerows([*_known(item), *_standing(reviewed.get(item.id))] for item in items)
     return out.getvalue().encode("utf-8-sig")
+
+
+def _standing(one: ReviewedRecord | None) -> list[Any]:
+    """The last label of a reviewer that was not withdrawn; empty cells where there is none."""
+    if one is None or one.label is None:
+        return [""] * len(REVIEW)
+    of_each = {(review.caller, review.reviewer): review for review in one.history}
+    last = [review for review in one.history if review in of_each.values() and review.label][-1]
+    return [_plain(one.label), _plain(last.reviewer or last.caller), last.at, one.disputed]
 
 
 def scores_csv(result: EvaluationResult) -> bytes:

@@ -15,6 +15,7 @@ from reportlab.platypus import Paragraph, Spacer, Table
 from search.schemas.cells import JudgedCell, JudgedField
 from ui.exports.pdf import BODY, HEAD, NUMBER, SMALL, TITLE, document, picture, style, text
 from ui.look.gallery import EXCLUSION
+from ui.look.tables import count
 
 WHOLE = 150 * mm
 """Longer side of the field on the paper."""
@@ -50,7 +51,7 @@ def field_report(
         _counts(judged),
         Paragraph(_basis(judged), SMALL),
         Spacer(1, 3 * mm),
-        Paragraph(f"The {len(judged.cells)} white cells", HEAD),
+        Paragraph(f"The {count(len(judged.cells), 'white cell')}", HEAD),
         _cells(judged.cells, cells),
     ]
     words = f"{judged.encoder} {judged.fingerprint}"
@@ -97,7 +98,7 @@ def _counts(judged: JudgedField) -> Table:
 
 def _basis(judged: JudgedField) -> str:
     words = [
-        f"Percent of {judged.leukocytes} leukocytes whose vote is sure",
+        f"Percent of {count(judged.leukocytes, 'leukocyte')} whose vote is sure",
         f"votes of the {judged.k} nearest cells of {text(judged.collection)}",
         EXCLUSION[judged.patient_exclusion],
         f"cells found by {text(judged.finder)}",

@@ -148,9 +148,13 @@ def _query(found: VoteAnswer, query: bytes | None, name: str, made: datetime) ->
 
 def _heading(answer: Answer) -> str:
     if not answer.groups:
-        return f"The {len(answer.hits)} most similar stored cells"
-    most = max(len(group.hits) for group in answer.groups)
-    return f"The {len(answer.groups)} most similar {answer.group_by}s, up to {most} cells of each"
+        return f"The {count(len(answer.hits), 'most similar stored cell')}"
+    most = count(max(len(group.hits) for group in answer.groups), "cell")
+    whole = "patient" if answer.group_by == "group" else answer.group_by
+    unknown = any(answer.group_by == "group" and group.by != "patient" for group in answer.groups)
+    words = " (where a patient is unknown, case or picture)" if unknown else ""
+    groups = count(len(answer.groups), f"most similar {whole}")
+    return f"The {groups}{words}, up to {most} of each"
 
 
 def _conditions(answer: Answer) -> str:

@@ -35,7 +35,8 @@ def cells_csv(place: Place, ids: Sequence[str]) -> bytes:
         part = Filter(ids=tuple(ids[at : min(at + AT_ONCE, MOST_EXPORTED)]))
         page = place.client.items_page(place.name, part, AT_ONCE)
         found.update({item.id: item for item in page.items})
-    return items_csv([found[id] for id in ids if id in found])
+    reviewed = {one.item.id: one for one in place.client.reviews(place.name)}
+    return items_csv([found[id] for id in ids if id in found], reviewed)
 
 
 def selection(place: Place, shown: Sequence[str] = ()) -> None:

@@ -73,7 +73,7 @@ def card(
         score: Its similarity.
         actions: Buttons under the picture.
         act: What a board reports when the picture is clicked; empty for nothing.
-        note: A line over where it comes from.
+        note: A line, or several, over where it comes from.
         strip: HTML of small pictures under the large one.
         mark: A class for cards that stand out.
         badge: One or two words on the picture, such as that the item votes.
@@ -108,7 +108,7 @@ def card(
         f'<li class="hs-card {escape(mark)}" tabindex="-1" data-card="{id}"{reached}>'
         f"<figure>{image}{bar_html(bar)}{place}{badged}</figure>"
         f'<div><span class="hs-label"><span>{escape(label)}</span>{shown}</span>'
-        + (f'<span class="hs-note-line">{escape(note)}</span>' if note else "")
+        + "".join(f'<span class="hs-note-line">{escape(one)}</span>' for one in note.splitlines())
         + f'<span class="hs-faint" title="{escape(", ".join(origin(item)))}">'
         + f"{_lines(origin(item))}</span>"
         + (f'<span class="hs-acts">{strip}{buttons}</span>' if buttons or strip else "")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from search.schemas.answers import Answer, Group, Hit, VoteAnswer
+from search.schemas.answers import Alignment, Answer, Group, Hit, VoteAnswer
 from ui.address import Searching
 from ui.look.card import SIMILARITY, Action, card, data_url
 from ui.look.scalebar import ScaleBar, bar_html
@@ -121,9 +121,20 @@ def _how(found: VoteAnswer) -> list[str]:
 
 
 def looked_at(answer: Answer) -> str:
-    """What of an uploaded picture was compared, and how its scale is known, as a line."""
+    """What of an uploaded picture was compared, how its scale is known, and as of which site."""
     words = "" if answer.looked_at is None else answer.looked_at.words
-    return f'<p class="hs-reason">{escape(words)}</p>' if words else ""
+    whole = " ".join(part for part in (words, aligned(answer.alignment)) if part)
+    return f'<p class="hs-reason">{escape(whole)}</p>' if whole else ""
+
+
+def aligned(found: Alignment | None) -> str:
+    """By which site a query was aligned, as a sentence; empty where no sites are aligned."""
+    if found is None:
+        return ""
+    if found.by == "own cells":
+        return "Compared as of a site of its own, known by its cells."
+    how = "as was said" if found.by == "named" else "the one that it looks most like"
+    return f"Compared as of site {found.site}, {how}."
 
 
 def warned(answer: Answer) -> str:
@@ -218,7 +229,8 @@ def _hit_card(at: int, hits: Sequence[Hit], shelf: Shelf, note: str = "", strip:
     voters = {one.item.id for one in shelf.voters}
     n = sum(one.item.id in voters for one in hits)
     if hit.reviewed is not None:
-        note = f"reviewed by {hit.reviewed.by}, recorded {hit.item.label or 'none'}"
+        review = f"reviewed by {hit.reviewed.by}, recorded {hit.item.label or 'none'}"
+        note = f"{note}\n{review}".strip()
     return card(
         hit.item,
         shelf.pictures[id],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from search.text import count as count
+
 
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "", text: Sequence[int] = ()
@@ -50,11 +52,6 @@ def plain(value: object) -> str:
 def moment(stamp: str) -> str:
     """A time in ISO format as a cell: date and time to the second, without the zone."""
     return escape(stamp[:19].replace("T", " "))
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """A number with its noun, in the singular or the plural: `1 cell`, `2,000 cells`."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def meter(count: int, most: int, kind: str = "") -> str:

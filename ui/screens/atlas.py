@@ -25,7 +25,7 @@ from ui.screens.detail import Shown, open_item
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, goto, show_in_address
 from ui.session.pictures import measurable
-from ui.session.place import Place, guarded, opened
+from ui.session.place import Place, collection_state, guarded, opened
 from ui.session.results import selected, set_selected
 from ui.widgets.board import board
 from ui.widgets.gates import read, simplified, written
@@ -55,6 +55,10 @@ NAMED = len(CATEGORIES)
 can be highlighted."""
 GAVE_UP = "atlas-gave-up"
 """Where the session keeps of which collection a map could not be computed, or was cancelled."""
+MOVED = (
+    "The gates of this link were drawn on a map that has been computed again since; its cells lie "
+    "elsewhere now, so the gates are left out."
+)
 JOB = "atlas-job"
 EVERYONE = "All others"
 
@@ -106,7 +110,13 @@ def show() -> None:
         with left:
             gates = _gates(place, found)
             shown = written(gates)
-            show_in_address(method=method, colour=by, gates=shown)
+            show_in_address(
+                method=method,
+                colour=by,
+                gates=shown,
+                map=found.made if shown else None,
+                collection=place.in_address,
+            )
             _map(found, by, gates, patient, highlighted)
         with right:
             if view == "Batch effects":
@@ -119,7 +129,7 @@ def show() -> None:
 
 
 @st.cache_data(max_entries=4, show_spinner="Reading the map")
-def _fetch(_place: Place, collection: str, method: str, _stamp: str) -> MapAnswer:
+def _fetch(_place: Place, collection: str, method: str, stamp: str) -> MapAnswer:
     return _place.client.map(collection, method)  # type: ignore[arg-type]
 
 
@@ -129,7 +139,7 @@ def _read(place: Place, method: str) -> MapAnswer:
     note = st.session_state.pop("atlas-note", None)
     if note:
         st.html(states.notes([note[0]], note[1]))
-    stamp = f"{place.facts.items}-{st.session_state.get('atlas-made', 0)}"
+    stamp = f"{collection_state()}-{st.session_state.get('atlas-made', 0)}"
     try:
         found = _fetch(place, place.name, method, stamp)
     except ServiceError as error:
@@ -219,18 +229,22 @@ def _map(
         st.rerun()
 
 
-def _of(found: MapAnswer) -> tuple[str, str]:
-    return (found.collection, found.method)
+def _of(found: MapAnswer) -> tuple[str, str, str]:
+    """What gates belong to: a map that is computed again lies otherwise."""
+    return (found.collection, found.method, found.made)
 
 
 def _gates(place: Place, found: MapAnswer) -> list[Gate]:
     """The gates of this map: those of the link, else those that are kept in the library."""
     if "atlas-gates" not in st.session_state and (named := st.query_params.get("gates")):
-        st.session_state["atlas-gates"] = (_of(found), read(named)[:MOST_GATES])
-    of, gates = st.session_state.get("atlas-gates", (("", ""), []))
+        if st.query_params.get("map", found.made) == found.made:
+            st.session_state["atlas-gates"] = (_of(found), read(named)[:MOST_GATES])
+        else:
+            st.html(states.notes([MOVED]))
+    of, gates = st.session_state.get("atlas-gates", (("", "", ""), []))
     if of == _of(found):
         return list(gates)
-    of, gates = st.session_state.get("atlas-kept", (("", ""), []))
+    of, gates = st.session_state.get("atlas-kept", (("", "", ""), []))
     if of != _of(found):
         gates = [
             Gate(one.gate.name, one.gate.corners)
@@ -589,7 +603,7 @@ def _pictures(
 
 
 @st.cache_data(max_entries=32, show_spinner="Measuring")
-def _measured(_place: Place, collection: str, field: str, _items: int) -> BatchEffects:
+def _measured(_place: Place, collection: str, field: str, state: tuple[str, int]) -> BatchEffects:
     return _place.client.batch_effects(collection, field)
 
 
@@ -602,7 +616,7 @@ def _effects(place: Place, drawn: MapAnswer) -> None:
         format_func=str.capitalize,
         key="atlas-field",
     )
-    found = _measured(place, place.name, field, place.facts.items)
+    found = _measured(place, place.name, field, collection_state())
     if found.notes:
         st.html(states.notes(found.notes))
     heads = ["", "Measured", "Expected"]

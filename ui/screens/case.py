@@ -27,7 +27,7 @@ from ui.screens.detail import Shown, open_item
 from ui.screens.relabel import relabel
 from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import pictures
-from ui.session.place import Place, guarded, opened, reviews_state
+from ui.session.place import Place, collection_state, guarded, opened
 from ui.widgets.board import board
 from ui.widgets.viewer import Mark, mark, viewer
 
@@ -72,7 +72,8 @@ def show() -> None:
             label_visibility="collapsed",
         )
         st.session_state["case-view-kept"] = view or VIEWS[0]
-        show_in_address(by=by, case=value, view=None if view == VIEWS[0] else view)
+        shown = None if view == VIEWS[0] else view
+        show_in_address(by=by, case=value, view=shown, collection=place.in_address)
         left, right = st.columns([2, 3], gap="medium")
         with left:
             _counts(found)
@@ -142,9 +143,9 @@ def _choose(place: Place) -> tuple[BagField, str] | None:
 
 
 def _count(place: Place, by: BagField, value: str) -> CaseCount:
-    """The differential count; computed again after each review."""
+    """The differential count; computed again after each review, import and switch."""
     k = int(st.session_state.get("case-k", 20))
-    seen = (place.name, by, value, k, *reviews_state())
+    seen = (place.name, by, value, k, *collection_state())
     counted = st.session_state.get("case-count")
     if counted is None or counted[0] != seen:
         with st.spinner("Counting the cells"):

@@ -19,7 +19,7 @@ from ui.look.scalebar import side_um
 from ui.screens.detail import SHOWN
 from ui.session.current import SEARCH
 from ui.session.navigation import goto
-from ui.session.place import Place, guarded, opened
+from ui.session.place import Place, collection_state, guarded, opened
 from ui.session.results import (
     best_of_each,
     cells_of,
@@ -166,7 +166,7 @@ def _explained(
 ) -> dict[str, Explanation]:
     """By hit: one question for what is of all hits together, else one for each."""
     content = None if upload is None else upload.content
-    search_json = search.model_dump_json()
+    asked = (search.model_dump_json(), collection_state())
     ids = [item.id for item in items]
     groups = [ids] if kind in {"colours", "vote"} else [[id] for id in ids]
     found: dict[str, Explanation] = {}
@@ -175,7 +175,7 @@ def _explained(
         waiting.html(
             f'<p class="hs-lead" role="status">Computing the maps: {at} of {len(groups)}…</p>'
         )
-        one = _explain(place.client, search_json, content, tuple(group), kind)
+        one = _explain(place.client, asked, content, tuple(group), kind)
         found.update(dict.fromkeys(group, one))
         if kind in one.left_out:
             st.html(states.notes([one.left_out[kind]]))
@@ -186,9 +186,13 @@ def _explained(
 
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)
 def _explain(
-    _client: Client, search_json: str, image: bytes | None, hits: tuple[str, ...], kind: str
+    _client: Client,
+    asked: tuple[str, tuple[str, int]],
+    image: bytes | None,
+    hits: tuple[str, ...],
+    kind: str,
 ) -> Explanation:
-    search = Searching.model_validate_json(search_json)
+    search = Searching.model_validate_json(asked[0])
     plain = search.question().model_dump()
     wanted: tuple[MapName, ...] = (kind,)  # type: ignore[assignment]
     question = ExplainQuestion.model_validate({**plain, "hits": hits, "maps": wanted})

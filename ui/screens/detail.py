@@ -10,6 +10,7 @@ import streamlit as st
 
 from search.client.transport import ServiceError
 from search.schemas.items import Item
+from search.schemas.reviews import ReviewRecord
 from ui.address import MOST_COMPARED, Searching
 from ui.look import states
 from ui.look.card import data_url, pixels, scale_words
@@ -87,7 +88,8 @@ def _opened(place: Place, shown: Sequence[Shown], search: Searching | None) -> N
             with st.expander("Reclassify", expanded=bool(st.session_state.get(RELABEL))):
                 if relabel(place, [one.item.id], f"opened-{one.item.id}"):
                     st.rerun(scope="fragment")
-            st.html(facts_table(one))
+            reviewed = place.client.item_reviews(one.item.id, place.name)
+            st.html(facts_table(one, reviewed.history))
 
 
 def _steps(at: int, n: int) -> None:
@@ -164,10 +166,22 @@ def large_picture(item: Item, jpeg: bytes) -> str:
     )
 
 
-def facts_table(one: Shown) -> str:
-    """What is known of an item, as a table; what is not known is shown as unknown."""
+def facts_table(one: Shown, reviews: Sequence[ReviewRecord] = ()) -> str:
+    """What is known of an item, as a table; what is not known is shown as unknown.
+
+    The last label of each reviewer stands below the recorded one, unless it was withdrawn.
+    """
     item = one.item
     rows = [(name, getattr(item, name)) for name in SHOWN]
+    last = {(review.caller, review.reviewer): review for review in reviews}
+    rows[1:1] = [
+        (
+            "reviewed as",
+            f"{review.label}, by {review.reviewer or review.caller} on {review.at[:10]}",
+        )
+        for review in last.values()
+        if review.label is not None
+    ]
     rows += [("scale", scale_words(item)), ("id", item.id)]
     if one.score is not None:
         rows.insert(0, ("similarity", f"{one.score:.3f}"))

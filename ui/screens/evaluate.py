@@ -36,7 +36,7 @@ from ui.screens.paired import UNITS, side_by_side
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import measurable
-from ui.session.place import Place, guarded, opened
+from ui.session.place import Place, collection_state, guarded, opened
 from ui.widgets.board import board
 
 JOB = "evaluate-job"
@@ -185,8 +185,8 @@ def _begin(place: Place) -> None:
 # ---------------------------------------------------------------- results
 
 
-@st.cache_data(max_entries=16, show_spinner="Reading the evaluation")
-def _record(_client: Client, id: str) -> EvaluationRecord:
+@st.cache_data(max_entries=16, ttl=60, show_spinner="Reading the evaluation")
+def _record(_client: Client, id: str, state: tuple[str, int]) -> EvaluationRecord:
     return _client.evaluation(id)
 
 
@@ -208,8 +208,9 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
             key="evaluate-beside",
             help="Another encoder, another version, another split.",
         )
-    show_in_address(evaluation=id, against=None if beside == NOBODY else beside)
-    record = _record(place.client, id)
+    against = None if beside == NOBODY else beside
+    show_in_address(evaluation=id, against=against, collection=place.in_address)
+    record = _record(place.client, id, collection_state())
     result = record.result
     if record.cases is not None:
         st.html(scores_html(record.cases))
@@ -217,7 +218,7 @@ def _shown(place: Place, done: Sequence[EvaluationRecord]) -> None:
     if result is None:
         st.html(states.notes(["The result of this evaluation was deleted; start it again."]))
         return
-    other = None if beside == NOBODY else _record(place.client, beside).result
+    other = None if beside == NOBODY else _record(place.client, beside, collection_state()).result
     if record.stale:
         st.html(states.notes(["The collection has changed since this evaluation."]))
     st.html(_facts(result))

@@ -254,11 +254,7 @@ def neighbours(
     """The gallery, and what can be done with it."""
     answer = found.answer
     if not answer.hits:
-        st.html(
-            states.empty(
-                "No stored cell matches these filters", "Remove a filter, or switch grouping off."
-            )
-        )
+        st.html(states.empty(*_nothing(search)))
         return
     chosen, voters = compared(search), voting(found)
     actions = st.container(
@@ -297,6 +293,22 @@ def neighbours(
     elif pressed.act in {"open", "label"}:
         listed = [Shown(hit.item, hit.score) for hit in answer.hits]
         open_item(place, listed, pressed.id, search, label=pressed.act == "label")
+
+
+def _nothing(search: Searching) -> tuple[str, str]:
+    """Why no neighbour is shown, and what to do."""
+    if search.where.empty and search.least is None and not search.own:
+        return (
+            "There is nothing else to compare with",
+            "Every stored cell is of the query's own patient, case or picture, and those are left "
+            "out. Import cells of other patients.",
+        )
+    if search.least is not None:
+        return (
+            "No stored cell is similar enough",
+            "Lower the similarity that is shown at least, behind More, or remove a filter.",
+        )
+    return "No stored cell matches these filters", "Remove a filter, or switch grouping off."
 
 
 def downloads(search: Searching, found: Results, shown: dict[str, bytes], query: bytes) -> None:

@@ -58,7 +58,8 @@ def show() -> None:
         begin_with("library-view", "view", VIEWS)
         st.session_state.setdefault("library-view", VIEWS[0])
         view = st.segmented_control("View", VIEWS, key="library-view", label_visibility="collapsed")
-        show_in_address(view=None if view == VIEWS[0] else view)
+        shown = None if view == VIEWS[0] else view
+        show_in_address(view=shown, collection=place.in_address)
         views = {"Versions": _versions, "Imports": _imports, "Jobs": _jobs}
         views.get(view or "", _overview)(place)
 
@@ -205,13 +206,20 @@ def _passed(gates: Sequence[GateFacts]) -> str:
     if not gates:
         return plain(None)
     bad = [gate.name for gate in gates if gate.passed is False]
-    unmeasured = sum(gate.passed is None for gate in gates)
+    unmeasured = sum(gate.passed is None and not gate.figures for gate in gates)
     if bad:
         return badge(f"failed: {', '.join(bad)}", "bad")
-    text = f"{len(gates) - unmeasured} passed" + (
+    text = f"{sum(gate.passed is True for gate in gates)} passed" + (
         f", {unmeasured} not measured" if unmeasured else ""
     )
     return badge(text, "good")
+
+
+def _outcome(gate: GateFacts) -> str:
+    """Whether a check passed; figures without a limit are only told."""
+    if gate.passed is None:
+        return badge("for information") if gate.figures else badge("not measured", "warn")
+    return badge("passed", "good") if gate.passed else badge("failed", "bad")
 
 
 def _gates(versions: Sequence[VersionRecord]) -> None:
@@ -227,11 +235,10 @@ def _gates(versions: Sequence[VersionRecord]) -> None:
     ids = [one.id for one in reversed(built)]
     id = st.selectbox("Checks of version", ids) if len(ids) > 1 else ids[0]
     one = next(one for one in built if one.id == id)
-    tones = {True: ("passed", "good"), False: ("failed", "bad"), None: ("not measured", "warn")}
     rows = [
         [
             escape(gate.name.capitalize()),
-            badge(*tones[gate.passed]),
+            _outcome(gate),
             _figures(gate.figures),
             _figures(gate.limits),
         ]

@@ -16,7 +16,7 @@ from ui.exports.downloads import field_csv
 from ui.look import states
 from ui.look.card import data_url
 from ui.look.differential import RANGES, percent_bar, usual
-from ui.look.gallery import EXCLUSION
+from ui.look.gallery import EXCLUSION, aligned
 from ui.look.palette import colours, lines
 from ui.look.tables import count, plain, table
 from ui.screens.choosing import scale_input
@@ -127,8 +127,8 @@ def _differential(found: FoundCells, judged: JudgedField | None) -> str:
         rows.append(["Nucleated red cells", plain(judged.erythroblasts), words, "none"])
     caption = (
         f"Votes of the {judged.k} nearest stored cells; {EXCLUSION[judged.patient_exclusion]}; "
-        f"encoder {judged.encoder}. {RANGES}"
-    )
+        f"encoder {judged.encoder}. {RANGES} {aligned(judged.alignment)}"
+    ).rstrip()
     heads = ["Leukocytes", "Cells", "Percent", "Usual"]
     shown = table(heads, [*rows, *([*one, ""] for one in others)], caption)
     return head + states.notes(list(judged.warnings)) + shown

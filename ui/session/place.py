@@ -17,8 +17,8 @@ from ui.session.navigation import goto
 
 CHOSEN = "hs-collection"
 """Where the session keeps the collection that is looked at, for all pages."""
-REVIEWS, WRITTEN = "hs-reviews", "hs-reviews-written"
-"""Where the session keeps the state of the collection's reviews, and how many it wrote itself."""
+STATE, WRITTEN = "hs-collection-state", "hs-reviews-written"
+"""Where the session keeps the state of the collection, and how many reviews it wrote itself."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Place:
         """Of the collection that is looked at."""
         return next(collection for collection in self.collections if collection.name == self.name)
 
+    @property
+    def in_address(self) -> str | None:
+        """The name of the collection for an address; `None` where there is but one."""
+        return self.name if len(self.collections) > 1 else None
+
 
 @st.cache_resource
 def connect() -> Client:
@@ -45,9 +50,10 @@ def connect() -> Client:
     return Client(settings.url, key.get_secret_value() if key else None)
 
 
-def reviews_state() -> tuple[str, int]:
-    """Changes with every review, of anybody: what was answered before is asked again."""
-    return st.session_state.get(REVIEWS, ""), st.session_state.get(WRITTEN, 0)
+def collection_state() -> tuple[str, int]:
+    """Changes with every review, of anybody, with every import, and when another version becomes
+    active: what was answered before is asked again."""
+    return st.session_state.get(STATE, ""), st.session_state.get(WRITTEN, 0)
 
 
 def reviews_written() -> None:
@@ -111,7 +117,9 @@ def opened(
     if name or not needs_items:
         place = Place(client, collections, name)
         if name:
-            st.session_state[REVIEWS] = place.facts.reviews_state
+            facts = place.facts
+            state = f"{facts.fingerprint} {facts.items} {facts.reviews_state}"
+            st.session_state[STATE] = state
         return place
     nothing(
         "The library is empty",

@@ -20,7 +20,7 @@ from search.schemas.items import Item, Keyword
 from search.schemas.questions import Question, Refinement
 from ui.address import MOST_COMPARED, Searching
 from ui.session.pictures import measurable
-from ui.session.place import reviews_state
+from ui.session.place import collection_state
 from ui.session.uploads import Uploads
 
 COUNTED: tuple[Keyword, ...] = (
@@ -62,12 +62,12 @@ def uploads() -> Uploads:
 
 def search_results(client: Client, search: Searching, image: bytes | None) -> Results:
     """The results of a search, cached for five minutes."""
-    return _search_results(client, search.model_dump_json(), image, reviews_state())
+    return _search_results(client, search.model_dump_json(), image, collection_state())
 
 
 @st.cache_data(max_entries=32, ttl=300, show_spinner=False)
 def _search_results(
-    _client: Client, query: str, image: bytes | None, reviews: tuple[str, int]
+    _client: Client, query: str, image: bytes | None, state: tuple[str, int]
 ) -> Results:
     search = Searching.model_validate_json(query)
     if not search.grouped and not search.refined:
@@ -121,12 +121,12 @@ def cells_of(_client: Client, _content: bytes, upload: str, um_per_px: float | N
 def judged_field(client: Client, search: Searching, content: bytes) -> JudgedField:
     """Every white cell of an uploaded field with its vote, cached for five minutes."""
     whole = search.model_copy(update={"crop": None, "um_per_px": search.um_given})
-    return _judged_field(client, whole.question().model_dump_json(), content, reviews_state())
+    return _judged_field(client, whole.question().model_dump_json(), content, collection_state())
 
 
 @st.cache_data(max_entries=16, ttl=300, show_spinner=False)
 def _judged_field(
-    _client: Client, question: str, content: bytes, reviews: tuple[str, int]
+    _client: Client, question: str, content: bytes, state: tuple[str, int]
 ) -> JudgedField:
     return _client.judge_field(Question.model_validate_json(question), content)
 

@@ -10,7 +10,7 @@ from search.schemas.answers import Answer, Hit
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, item_id
 from search.schemas.reviews import ReviewedRecord, ReviewRecord
-from ui.exports.downloads import as_csv, as_json, reviews_csv
+from ui.exports.downloads import as_csv, as_json, items_csv, reviews_csv
 
 
 def answer(label: str) -> Answer:
@@ -51,6 +51,25 @@ def test_the_whole_answer_can_be_read_again() -> None:
 
     assert Answer.model_validate(downloaded["answer"]) == answer("blast")
     assert downloaded["search"] == {"item": "x"}
+
+
+def test_a_table_of_items_has_the_label_that_a_reviewer_gave() -> None:
+    item = answer("blast").hits[0].item
+    by = {"source_label": "blast", "caller": "key", "note": None}
+    history = tuple(
+        ReviewRecord(label=label, reviewer=name, at=at, **by)
+        for label, name, at in (("lymphocyte", "Ada", "1"), ("monocyte", "Ben", "2"),
+                                (None, "Ben", "3"))
+    )  # fmt: skip
+    one = ReviewedRecord(item=item, label="lymphocyte", disputed=False, history=history)
+
+    (row,) = csv.DictReader(io.StringIO(items_csv([item], {item.id: one}).decode("utf-8-sig")))
+
+    assert (row["label"], row["reviewed_label"], row["reviewed_by"]) == (
+        "blast",
+        "lymphocyte",
+        "Ada",
+    )
 
 
 def test_the_csv_of_reviews_has_every_label_and_no_formula() -> None:

@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
 from search.schemas.collections import Brought, RunRecord
-from ui.screens.library import ADAPTATIONS, JOB, all_read
+from search.schemas.versions import GateFacts
+from ui.screens.library import ADAPTATIONS, JOB, _outcome, _passed, all_read
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 
@@ -26,6 +27,16 @@ def test_items_that_failed_are_told_where_every_file_could_be_read(failed: int, 
 
     assert said == tone
     assert ("but 2 of the last run's items could not be taken" in words) is bool(failed)
+
+
+def test_figures_without_a_limit_are_not_said_to_be_not_measured() -> None:
+    told = GateFacts(name="robustness", passed=None, figures={"a": 1.0}, limits={}, note="")
+    lacking = GateFacts(name="centre", passed=None, figures={}, limits={}, note="one site")
+    good = GateFacts(name="knn", passed=True, figures={"a": 1.0}, limits={"a": 0.5}, note="")
+
+    assert "1 passed, 1 not measured" in _passed([told, lacking, good])
+    assert "for information" in _outcome(told)
+    assert "not measured" in _outcome(lacking)
 
 
 def test_an_adaptation_is_started_from_its_form_and_its_reason_shown(

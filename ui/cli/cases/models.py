@@ -236,7 +236,7 @@ def _show(card: MilModel) -> None:
     typer.echo(f"{card.name} ({card.id[:8]}): {cases}")
     typer.echo(f"held out: {_headline(card)}")
     for one in card.scores.classes:
-        typer.echo(f"  {one.name}: {one.cases} cases, {one.recall:.0%} found")
+        typer.echo(f"  {one.name}: {count(one.cases, 'case')}, {one.recall:.0%} found")
     for note in card.notes:
         typer.echo(f"- {note}")
 

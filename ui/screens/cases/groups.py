@@ -22,7 +22,7 @@ from ui.look.card import data_url
 from ui.look.tables import badge, count, table
 from ui.screens.cases.record import all_records
 from ui.session.pictures import pictures
-from ui.session.place import Place
+from ui.session.place import Place, collection_state
 
 COLUMNS = {
     "treatment": "Treatment",
@@ -61,7 +61,8 @@ def compare_groups(place: Place) -> None:
         second=CaseFilter.model_validate({column: second}),
     )
     try:
-        answer = _answer(place, place.name, question.model_dump_json(), _state(records))
+        asked = question.model_dump_json()
+        answer = _answer(place, place.name, asked, _state(records), collection_state())
     except ServiceError as error:
         if error.status not in {400, 422}:
             raise
@@ -111,7 +112,9 @@ def _state(records: Sequence[CaseRecord]) -> str:
 
 
 @st.cache_data(ttl=300, max_entries=50, show_spinner="Comparing the groups")
-def _answer(_place: Place, name: str, question: str, _records: str) -> GroupsAnswer:
+def _answer(
+    _place: Place, name: str, question: str, records: str, state: tuple[str, int]
+) -> GroupsAnswer:
     return _place.client.compare_groups(name, GroupsQuestion.model_validate_json(question))
 
 
@@ -151,7 +154,7 @@ def groups_html(answer: GroupsAnswer, names: tuple[str, str], images: Mapping[st
     for kind, title in (("prototype", "Cells that look alike"), ("label", "Label")):
         rows = [_row(row, images) for row in answer.rows if row.kind == kind]
         if rows:
-            heads = [title, "", *names, "Second less first, points", ""]
+            heads = [title, "", *names, "Second minus first, points", ""]
             parts.append(table(heads, rows, text=[1, 5]))
     return "".join(parts) + f'<p class="hs-reason">{escape(answer.disclaimer)}</p>'
 

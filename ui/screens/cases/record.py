@@ -31,7 +31,7 @@ from ui.look.card import card, data_url
 from ui.look.gallery import EXCLUSION
 from ui.look.tables import count, moment, table
 from ui.session.pictures import pictures
-from ui.session.place import Place
+from ui.session.place import Place, collection_state
 
 COLUMNS = {
     "diagnosis": "Diagnosis",
@@ -56,8 +56,9 @@ DISTANCES: dict[Distance, str] = {
 
 
 def facts_of(place: Place, found: CaseCount) -> CaseFacts:
-    """What there is of the case; asked for once for each state of its records."""
-    seen = (place.name, found.by, found.value, st.session_state.get("case-records", 0))
+    """What there is of the case; asked for once for each state of its records and cells."""
+    changes = st.session_state.get("case-records", 0)
+    seen = (place.name, found.by, found.value, changes, collection_state())
     kept = st.session_state.get("case-facts")
     if kept is None or kept[0] != seen:
         kept = (seen, place.client.case(found.value, place.name, found.by))
@@ -225,7 +226,10 @@ def similar(place: Place, found: CaseCount) -> None:
     question = _question(place, found)
     with st.spinner("Comparing with other cases"):
         answer: CaseAnswer = _cases(
-            place, question.model_dump_json(), st.session_state.get("case-records", 0)
+            place,
+            question.model_dump_json(),
+            st.session_state.get("case-records", 0),
+            collection_state(),
         )
     if answer.warnings:
         st.html(states.notes(answer.warnings))
@@ -241,7 +245,7 @@ def similar(place: Place, found: CaseCount) -> None:
         "right the most similar cell of theirs.</p>"
     )
     for at, match in enumerate(answer.cases, 1):
-        st.html(_match(at, match, images, answer.by))
+        st.html(_match(at, match, images, answer.by, place.in_address))
 
 
 def _question(place: Place, found: CaseCount) -> CaseQuestion:
@@ -283,7 +287,7 @@ def all_records(place: Place) -> list[CaseRecord]:
 
 
 @st.cache_data(ttl=300, max_entries=8, show_spinner=False)
-def _records(_place: Place, name: str, _changes: int) -> list[CaseRecord]:
+def _records(_place: Place, name: str, changes: int) -> list[CaseRecord]:
     found: list[CaseRecord] = []
     after = None
     while True:
@@ -294,7 +298,7 @@ def _records(_place: Place, name: str, _changes: int) -> list[CaseRecord]:
 
 
 @st.cache_data(ttl=300, max_entries=50, show_spinner=False)
-def _cases(_place: Place, question: str, _records: int) -> Any:
+def _cases(_place: Place, question: str, changes: int, state: tuple[str, int]) -> Any:
     return _place.client.similar_cases(CaseQuestion.model_validate_json(question))
 
 
@@ -311,7 +315,9 @@ def _told(answer: CaseAnswer) -> str:
     )
 
 
-def _match(at: int, match: CaseMatch, images: dict[str, bytes], by: BagField) -> str:
+def _match(
+    at: int, match: CaseMatch, images: dict[str, bytes], by: BagField, collection: str | None
+) -> str:
     pairs = "".join(
         f'<li><figure><img src="{data_url(images[pair.query_item])}" alt="A cell of this case">'
         f'<img src="{data_url(images[pair.item.id])}" '
@@ -326,7 +332,8 @@ def _match(at: int, match: CaseMatch, images: dict[str, bytes], by: BagField) ->
     site = f" · {', '.join(match.sites)}" if match.sites else ""
     records = "".join(record_html(one, alone=len(match.records) == 1) for one in match.records)
     unknown = '<p class="hs-faint">Nothing is recorded of it.</p>'
-    address = escape(urlencode({"by": by, "case": match.value}))
+    there = {"by": by, "case": match.value}
+    address = escape(urlencode(there | ({"collection": collection} if collection else {})))
     link = f'<a href="?{address}" target="_self" style="color:inherit">'
     return (
         f'<section class="hs-panel"><h3 class="hs-section">{at}. '
