@@ -192,13 +192,18 @@ def _words(looked_at: LookedAt, given: Box, boxed: bool) -> str:
 
 
 class MemoryBudget:
-    """Bytes that all calls together may take. Safe to use from many threads."""
+    """Bytes that all calls together may take. Safe to use from many threads.
+
+    Those who want more than an eighth of it stand in line, so that a call of many large pictures
+    lets others go between two of its own; who wants less goes whenever there is room.
+    """
 
     def __init__(self, limit: int, patience_s: float = PATIENCE_S) -> None:
         self.limit = limit
         self._patience_s = patience_s
         self._used = 0
         self._waiting = 0
+        self._line: list[object] = []
         self._changed = threading.Condition()
 
     @contextmanager
@@ -221,19 +226,23 @@ class MemoryBudget:
             Busy: as `use`.
         """
         end = time.monotonic() + (self._patience_s if patience_s is None else patience_s)
+        line = self._line if 8 * size > self.limit else []
         with self._changed:
-            if self._waiting >= WAITING and not self._fits(size, mine):
+            if self._waiting >= WAITING and (line or not self._fits(size, mine)):
                 raise Busy
             self._waiting += 1
+            line.append(ticket := object())
             try:
-                while not self._fits(size, mine):
+                while line[0] is not ticket or not self._fits(size, mine):
                     left = end - time.monotonic()
                     if left <= 0:
                         raise Busy
                     self._changed.wait(left)
+                self._used += size
             finally:
                 self._waiting -= 1
-            self._used += size
+                line.remove(ticket)
+                self._changed.notify_all()
 
     def give_back(self, size: int) -> None:
         """Return what `take` took."""

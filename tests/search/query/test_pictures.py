@@ -48,6 +48,26 @@ def test_room_is_waited_for_and_given_back() -> None:
         pass
 
 
+def test_who_comes_again_for_much_lets_others_go_first() -> None:
+    budget, order = MemoryBudget(100), []
+
+    def other() -> None:
+        with budget.use(90):
+            order.append("other")
+
+    thread = threading.Thread(target=other)
+    with budget.use(90):
+        thread.start()
+        while not budget._line:
+            time.sleep(0.001)
+        with budget.use(10):
+            order.append("small")  # does not stand in line
+    with budget.use(90):
+        order.append("again")
+    thread.join(5)
+    assert order == ["small", "other", "again"]
+
+
 def test_a_call_that_waits_too_long_is_refused_with_a_time_to_retry() -> None:
     budget = MemoryBudget(100, patience_s=0.05)
     with budget.use(60), pytest.raises(Busy, match="busy with other uploads"), budget.use(60):
