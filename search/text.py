@@ -85,8 +85,8 @@ PERSON = re.compile(
     r"(?P<birth>\b(?:born|birth|dob|d\.o\.b|geb)\b\.?[^\n]{0,25}?\d)"
     r"|(?P<name>\b(?:mr|mrs|ms|herr|frau)\b\.?\s+(?-i:[A-Z])\w+)"
     r"|(?P<named>\b(?:patient(?:in)?'?s? name|(?:sur)?name)\s*:\s*\w+)"
-    r"|(?P<address>[\w.+-]+@[\w-]+\.\w+)"
-    r"|(?P<number>\b(?:mrn|ssn|nhs|phone|tel)\b\.?:?\s*(?:no\.?|number)?\s*[\d+][\d -]{4,})",
+    r"|(?P<address>(?<![\w.+-])[\w.+-]+@[\w-]+\.\w+)"
+    r"|(?P<number>\b(?:mrn|ssn|nhs|phone|tel)\b\.?:?\s*(?:(?:no\.?|number)\s*)?[\d+][\d -]{4,})",
     re.IGNORECASE,
 )
 """Words that go before a name or a date of birth in a report, and addresses."""

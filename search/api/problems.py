@@ -43,6 +43,8 @@ RETRY_AFTER = "5"
 
 PATH = re.compile(r"(?<![\w)])(?:[A-Za-z]:)?(?:[\\/]|\.{1,2}[\\/])[^\s'\":;,()]+")
 FILE_NAME = re.compile(
+    # from the beginning of a word alone: else the time would be the square of its length
+    r"(?<![^\s'\"/\\:;,()])"
     r"[^\s'\"/\\:;,()]+\.(?:jpe?g|png|tiff?|bmp|webp|gif|svs|ndpi|mrxs|scn|bif|vms|vmu|dcm|csv|tsv|json"
     r"|geojson|xml|ya?ml|txt|zip|parquet)\b",
     re.IGNORECASE,

@@ -116,7 +116,7 @@ def _pictures(content: bytes, max_file: int, items: list[Item]) -> Iterator[tupl
             files = _files(archive, len(content), max_file)
             facts = _facts(archive, files)
             for at, (name, row) in enumerate(facts.items(), 1):
-                called = f"picture {at} of the set (of label {row.get('label', '')!r})"
+                called = f"picture {at} of the set (of label {row.get('label', '')[:60]!r})"
                 data = archive.read(files[name])
                 items.append(_item(row, data, called))
                 yield called, data

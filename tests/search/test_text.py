@@ -10,7 +10,20 @@ from pydantic import ValidationError
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
 from search.schemas.questions import About
-from search.text import forms, is_missing, spelling
+from search.text import forms, is_missing, personal, spelling
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("." * 300_000, None),
+        ("tel" + " " * 300_000, None),
+        ("a-" * 100_000 + "@b.org", "an e-mail address"),
+        ("Tel.: no. 555 12 34 of the ward", "a number that identifies a person"),
+    ],
+)
+def test_whom_a_text_names_is_found_in_long_ones_too(text: str, found: str | None) -> None:
+    assert personal(text) == found
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ def test_a_long_value_is_not_repeated_whole() -> None:
         ("../Roe/cells.csv has no column", "", "a file has no column"),
         (r"C:\Users\Roe\a.png is gone", "", "a file is gone"),
         ("Jane-Roe.dcm: no pixels", "", "a file: no pixels"),
+        ("a.b.png_old a.b.png.gz x.png", "", "a.b.png_old a file.gz a file"),
+        ("." * 300_000 + "pn", "", "." * 300_000 + "pn"),
+        ("a.png." * 50_000, "", "a file."),
         ("only 3 of 4 boxes, 0.25 um/px", "/in/ab.png", "only 3 of 4 boxes, 0.25 um/px"),
     ],
 )
