@@ -35,13 +35,14 @@ LEAST_DYE = 0.002
 """Share of a field that dyed things have at least, to tell their hue by."""
 NOISE = 0.03
 """Optical density that noise may have in any channel."""
-CLEAR, BETTER = 3.0, 1.5
+CLEAR, BETTER = 3.0, 1.7
 """How far, in spreads of the red cells, a field's own axis must set the dye apart from them, and
 how many times as far as the usual axis does, to be taken in its place."""
-SEEN = 0.8
+SEEN = 0.7
 """Share of the red cells' density by which the usual channels must see them."""
-THICK = 1.2
-"""Red cells are so many times as dense as usual where they are thick."""
+LEFT, THICK = 0.25, 1.2
+"""What an axis leaves of the red cells is taken off where it is more than such a share of their
+density, at which they would soon count as dyed; so many times as much where they are thick."""
 
 
 def resized(image: RGB, scale: float) -> RGB:
@@ -320,7 +321,7 @@ class Planes:
         noise = 1.48 * float(np.median(middle - below)) if below.size else 0.0
         limit = max(np.clip(middle + 4 * noise, 0.35 * split, 0.8 * split), FAINT / 2)
         nuclear, left = _nuclear(density, np.median(density[cells], axis=0), stains)
-        if left > 0:  # hue alone does not set the red cells apart
+        if left > LEFT * level:  # hue alone does not set the red cells apart
             nuclear -= np.float32(left) * np.clip(cover / level, 0, THICK)
         return cls(
             cover=cover.astype(np.float32),
