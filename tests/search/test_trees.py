@@ -10,7 +10,7 @@ from PIL import Image
 
 from ingest.layouts.known import recognise, scan
 from train.data.datasets import BadDataset, fixed_test, read
-from train.evaluation.run import EvaluateConfig, make_folds
+from train.evaluation.run import EvaluateConfig, main, make_folds
 
 TABLE = "image ID,class label\n1,1\n2,4\n"
 Told = dict[str, tuple[str | None, str | None, str | None]]
@@ -77,8 +77,8 @@ def test_a_published_tree_is_read_alike_by_ingest_and_evaluation(name: str, tmp_
     assert facts == wanted
     assert found.report.failures == []
     if name == "nuclick":  # it has no labels to score
-        with pytest.raises(BadDataset, match="no labelled cell"):
-            read(f"{name}:{root}", tmp_path)
+        with pytest.raises(SystemExit, match=r"no labelled cell .* images and masks, no labels"):
+            main(["--data", f"{name}:{root}", "--root", str(tmp_path), "--encoders", "colour"])
         return
     labelled = read(f"{name}:{root}", tmp_path)
     rows = zip(labelled.paths, labelled.labels, labelled.groups, strict=True)

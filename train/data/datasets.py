@@ -460,7 +460,10 @@ def published(root: Path, name: str) -> Labelled:
             unlabelled = "it has no label" if said else f"{tree.expected} was expected"
             left_out[said.why if isinstance(said, Aside) else unlabelled] += 1
     if not cells:
-        raise BadDataset(f"{root}: no labelled cell of {name}; {tree.expected} was expected")
+        raise BadDataset(
+            f"{root}: no labelled cell of {name}; {tree.expected} was expected"
+            + (f". The set is: {tree.describes}" if left_out["it has no label"] else "")
+        )
     patients = tree.patients and all(said.patient for _, said in cells)
     sources = [said.source or "" for _, said in cells]
     return Labelled(

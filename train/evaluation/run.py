@@ -32,7 +32,7 @@ from search.neighbours import exact
 from search.neighbours.exact import Metric
 from search.votes.knn import votes
 from train.data import datasets
-from train.data.datasets import Labelled
+from train.data.datasets import BadDataset, Labelled
 from train.evaluation import table
 from train.evaluation.vectors import open_encoder, vectors_of
 
@@ -432,12 +432,15 @@ def spread(words: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """The command line; returns the exit status, or ends in a sentence for a set that is no use."""
     from pydantic_settings import CliApp
 
     given = spread(sys.argv[1:] if words is None else words)
     config = CliApp.run(EvaluateConfig, cli_args=given)
-    run(config, Console())
+    try:
+        run(config, Console())
+    except BadDataset as error:
+        sys.exit(str(error))
     return 0
 
 
