@@ -10,6 +10,7 @@ import numpy as np
 from encoder.contract import Encoder
 from search.adaptation.comparison import compare
 from search.errors import StoreError
+from search.library.case_records import CaseRecords, with_patient
 from search.library.contents import Truth
 from search.library.library import Library
 from search.library.sources import ReadPixels
@@ -84,6 +85,8 @@ def adapt(
     try:
         kinds_in(plan.kind)
         _, items, vectors = truth.table(stored=True)
+        patients = CaseRecords(versions).patients()
+        items = [with_patient(item, patients) for item in items]
         sample = sample_of(items, vectors, plan.field)
         found = compare(plan.kind, sample, truth.base, compared)
         adaptation = Adaptation.fit(plan.kind, sample, truth.base, plan.field)

@@ -328,6 +328,7 @@ def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run:
         content_digest(collection.folder),
         collection.rows.picture_hashes,
         context.reviewed(plan.labels),
+        collection.cases.patients(),
     )
     return evaluate(collection.store, collection.card, whole, plan, uploaded, progress)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from search.evaluation.splits import subset
 from search.index.contract import Store, Stored, Vectors, scroll_all
+from search.library.case_records import with_patient
 from search.neighbours.duplicates import PictureHash, same_pairs
 from search.neighbours.groups import Rows, groups
 from search.schemas.answers import ReviewedLabel
@@ -158,6 +159,7 @@ def read_labelled(
     where: Filter,
     progress: Callable[[int], None] = lambda done: None,
     labels: Mapping[str, ReviewedLabel] | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Cells:
     """The labelled items of a store that meet a filter.
 
@@ -166,6 +168,7 @@ def read_labelled(
         where: Conditions.
         progress: Callback with how many were read; may raise to stop.
         labels: Reviewers' labels, by item; they count before the recorded ones.
+        patients: Patients that the records of cases name, by case, for items that name none.
     """
     labels = labels or {}
 
@@ -174,7 +177,7 @@ def read_labelled(
         for at, stored in enumerate(scroll_all(store, None if where.empty else where)):
             if at % 1000 == 0:
                 progress(at)
-            item = stored.item
+            item = with_patient(stored.item, patients or {})
             if (one := labels.get(item.id)) is not None:
                 item = item.model_copy(update={"label": one.label})
             yield item, stored.vector

@@ -80,6 +80,8 @@ class Whole:
     """Perceptual hashes of stored items."""
     labels: Mapping[str, ReviewedLabel] = field(default_factory=dict)
     """Reviewers' labels, by item; they count before the recorded ones."""
+    patients: Mapping[str, str] = field(default_factory=dict)
+    """Patients that the records of cases name, by case."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def _data(
 ) -> tuple[Cells, Rows, int]:
     """Cells, the rows that are queries, and how many labelled ones there were before any limit."""
     if uploaded is None or plan.teach == "collection":
-        cells = read_labelled(store, plan.where, steps.look, whole.labels)
+        cells = read_labelled(store, plan.where, steps.look, whole.labels, whole.patients)
         labelled = len(cells)
         cells = most(cells, plan.limit, plan.seed)
         cells = replace(cells, hashes=tuple(whole.hashes(cells.ids)))

@@ -23,6 +23,7 @@ from search.schemas.cases import (
     Value,
 )
 from search.schemas.filters import Filter
+from search.schemas.items import Item
 from search.text import names_a_person, personal
 
 FILE = "cases.jsonl"
@@ -168,6 +169,10 @@ class CaseRecords:
             found = {case: self._record(case).value(column) for case in sorted(self._values)}
         return {case: value for case, value in found.items() if value is not None}
 
+    def patients(self) -> dict[str, str]:
+        """The patient of each case whose record names one."""
+        return {case: str(patient) for case, patient in self.labels("patient").items()}
+
     def cases_of(self, patients: Sequence[str]) -> set[str]:
         """The cases whose record names one of these patients."""
         wanted = set(patients)
@@ -255,6 +260,19 @@ class CaseRecords:
             if values.get("patient") is not None:
                 self._of.setdefault(values["patient"], set()).add(case)
             self._records.pop(case, None)
+
+
+def with_patient(item: Item, patients: Mapping[str, str]) -> Item:
+    """An item with its patient, where only the record of its case names one.
+
+    Args:
+        item: Any.
+        patients: By case: `CaseRecords.patients`.
+    """
+    named = patients.get(item.case or "")
+    if item.patient is not None or named is None:
+        return item
+    return item.model_copy(update={"patient": named})
 
 
 def checked(wanted: CaseRecordsWanted) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from encoder.contract import Encoder
 from search.errors import NoCalibration
 from search.index.contract import Vectors
+from search.library.case_records import with_patient
 from search.library.collection import Collection
 from search.library.contents import Truth, content_digest
 from search.library.reviews import Reviews, labels_digest, standing_labels
@@ -141,20 +142,26 @@ class Context:
         """
         collection = self.collection
         labels = self.reviewed(plan.labels)
+        patients = collection.cases.patients()
         content = calibrations.Content(
-            content_digest(collection.folder), labels_digest(labels), labels, self._held_out()
+            content_digest(collection.folder),
+            labels_digest(labels),
+            labels,
+            patients,
+            self._held_out(patients),
         )
         fitted = calibrations.calibrate(collection.store, collection.card, content, plan)
         calibrations.write(collection.folder, fitted)
         return fitted
 
-    def _held_out(self) -> HeldOut | None:
+    def _held_out(self, patients: Mapping[str, str]) -> HeldOut | None:
         """The neighbours that a calibration is fitted on, where labels chose the axes."""
         collection = self.collection
         if collection.adaptation is None or not collection.adaptation.reads_labels:
             return None
         _, items, vectors = Truth.read(collection.folder, collection.card).table(stored=True)
-        return HeldOut(collection.adaptation, items, vectors)
+        named = [with_patient(item, patients) for item in items]
+        return HeldOut(collection.adaptation, named, vectors)
 
     def calibration(self, labels: Labels | None = "reviewed") -> tuple[Calibration | None, bool]:
         """The calibration, `None` if there is none, and whether the collection has changed since.

@@ -68,6 +68,8 @@ class Content:
     """Digest of the reviewers' labels; `None` where there is none."""
     labels: Mapping[str, ReviewedLabel] = field(default_factory=dict)
     """The reviewers' labels, by item."""
+    patients: Mapping[str, str] = field(default_factory=dict)
+    """Patients that the records of cases name, by case."""
     held_out: Callable[[Sequence[str], int], list[list[Hit]]] | None = None
     """What finds the neighbours of items where those of the index would flatter, because the
     items' own labels chose its axes; `None` where they do not."""
@@ -85,7 +87,7 @@ def calibrate(
     Raises:
         CannotCalibrate: too few labelled items, or of one label only.
     """
-    labelled, chosen = _sample(store, plan.sample, content.labels)
+    labelled, chosen = _sample(store, plan.sample, content)
     labels = {stored.item.label for stored in chosen}
     if len(chosen) < FEWEST or len(labels) < 2:
         raise CannotCalibrate(
@@ -116,8 +118,12 @@ def _nearest(
     store: Store, chosen: Sequence[Stored], k: int, content: Content
 ) -> Sequence[Sequence[Hit]]:
     if content.held_out is None:
+        cases: dict[str, list[str]] = {}
+        for case, patient in content.patients.items():
+            cases.setdefault(patient, []).append(case)
         vectors: Vectors = np.stack([stored.vector for stored in chosen])
-        return store.nearest_batch(vectors, k, None, [_own(stored.item) for stored in chosen])
+        own = [_own(stored.item, cases) for stored in chosen]
+        return store.nearest_batch(vectors, k, None, own)
     try:
         return content.held_out([stored.item.id for stored in chosen], k)
     except CannotFit as error:
@@ -126,15 +132,17 @@ def _nearest(
         ) from error
 
 
-def _sample(
-    store: Store, most: int, labels: Mapping[str, ReviewedLabel]
-) -> tuple[int, list[Stored]]:
+def _sample(store: Store, most: int, content: Content) -> tuple[int, list[Stored]]:
     """How many items are labelled, and the sample of them, in an order that ids decide."""
     kept: dict[str, Stored] = {}
     labelled = 0
     for stored in scroll_all(store):
-        if (one := labels.get(stored.item.id)) is not None:
-            item = stored.item.model_copy(update={"label": one.label})
+        item = stored.item
+        if (one := content.labels.get(item.id)) is not None:
+            item = item.model_copy(update={"label": one.label})
+        if item.patient is None and (named := content.patients.get(item.case or "")) is not None:
+            item = item.model_copy(update={"patient": named})
+        if item is not stored.item:
             stored = replace(stored, item=item)
         if stored.item.label is not None:
             labelled += 1
@@ -144,11 +152,13 @@ def _sample(
     return labelled, [kept[key] for key in sorted(kept)[:most]]
 
 
-def _own(item: Item) -> Filter:
+def _own(item: Item, cases: Mapping[str, Sequence[str]]) -> Filter:
+    """Everything that is no neighbour of an item; `cases` are those of patients by records."""
+    own = {*cases.get(item.patient or "", ()), *([] if item.case is None else [item.case])}
     return Filter(
         ids=(item.id,),
         source=(item.source,),
-        case=() if item.case is None else (item.case,),
+        case=tuple(sorted(own)),
         patient=() if item.patient is None else (item.patient,),
     )
 

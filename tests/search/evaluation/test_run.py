@@ -439,3 +439,18 @@ def _of_cells(cells: Cells, plan: EvaluationPlan) -> EvaluationResult:
     plan = plan.model_copy(update={"teach": "set"})
     store = cast(Store, None)
     return evaluate(store, CARD, whole, plan, (facts, lambda look: cells)).result
+
+
+def test_patients_whom_only_the_records_of_cases_name_are_groups(tmp_path: Path) -> None:
+    known = [e for e in random_entries(np.random.default_rng(3), 60, 5) if e.item.case is not None]
+    named = {str(e.item.case): str(e.item.patient) for e in known}
+    bare = [replace(e, item=e.item.model_copy(update={"patient": None})) for e in known]
+    service = random_service(tmp_path, bare)
+    try:
+        store = service.collection("cells").store
+        without, cells = (read_labelled(store, Filter(), patients=one) for one in ({}, named))
+    finally:
+        service.close()
+
+    assert set(cells.patients) == set(named.values())
+    assert len(np.unique(cells.group)) == len(set(cells.patients)) < len(np.unique(without.group))

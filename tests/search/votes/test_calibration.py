@@ -16,6 +16,7 @@ from search.library.shards import Entry
 from search.query.answer import answer as search
 from search.query.answer import answer_with_vote
 from search.schemas.calibration import Calibration, CalibrationPlan
+from search.schemas.cases import CaseChange, CaseRecordsWanted
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
 from search.schemas.questions import Question
@@ -204,6 +205,25 @@ def test_it_is_held_out_by_patient_so_that_noise_is_not_called_certain(
         assert max(bin.probability for bin in fit.reliability) < 0.7
     finally:
         service.close()
+
+
+def test_the_patient_is_left_out_whom_only_the_records_of_cases_name(
+    service: Service, entries: list[Entry]
+) -> None:
+    cells = service.collection()
+    plain = service.context().calibrate(PLAN)
+    named = {e.item.case: str(e.item.patient) for e in entries if e.item.case is not None}
+    cells.update(
+        [e.item.model_copy(update={"patient": None}) for e in entries if e.item.case is not None]
+    )
+    bare = service.context().calibrate(PLAN)
+    changes = tuple(CaseChange(case=case, patient=who) for case, who in named.items())
+    cells.cases.change(CaseRecordsWanted(changes=changes), cells.store, "key")
+
+    recorded = service.context().calibrate(PLAN)
+
+    assert bare.without_patient > plain.without_patient == recorded.without_patient
+    assert recorded.fits == plain.fits != bare.fits
 
 
 def test_reviews_make_it_stale_for_votes_by_them_and_not_for_recorded_labels(
