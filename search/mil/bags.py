@@ -12,6 +12,7 @@ import numpy as np
 from search.cases.represented import NOT_WHITE
 from search.errors import BadQuestion, NoSuchCase
 from search.index.contract import Vectors, scroll_all
+from search.library.case_records import with_patient
 from search.library.collection import Collection
 from search.library.contents import shard_files
 from search.library.shards import Shard
@@ -55,7 +56,8 @@ def stored_bags(
 ) -> dict[str, StoredBag]:
     """Every stored bag by name, each with its first cells in order of id.
 
-    Ids are digests, so the first are as good as drawn.
+    Its cells have the patients that only the records of their cases name, too. Ids are digests, so
+    the first are as good as drawn.
 
     Args:
         collection: Where they are.
@@ -65,13 +67,14 @@ def stored_bags(
         left_out: Which items are left out, by id.
     """
     found: dict[str, StoredBag] = {}
+    patients = collection.cases.patients()
     for one in scroll_all(collection.store, None if where.empty else where):
         name = getattr(one.item, by)
         if name is None or left_out(one.item.id):
             continue
         bag = found.setdefault(name, StoredBag(name))
         if len(bag.items) < cells:
-            bag.items.append(one.item)
+            bag.items.append(with_patient(one.item, patients))
             bag.rows.append(one.vector)
         else:
             bag.complete = False

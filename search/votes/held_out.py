@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,7 +51,11 @@ class HeldOut:
 
     def __init__(self, adaptation: Adaptation, items: Sequence[Item], vectors: Vectors) -> None:
         self._adaptation, self._items = adaptation, items
-        self._sample = sample_of(items, vectors, adaptation.field)
+        sample = sample_of(items, vectors, adaptation.field)
+        if adaptation.sites:  # one that came later is aligned by the nearest, as the index does
+            known = np.isin(sample.sites, adaptation.sites)
+            sample = replace(sample, sites=np.where(known, sample.sites, ""))
+        self._sample = sample
         self._rows = {item.id: at for at, item in enumerate(items)}
         count = int(self._sample.groups.max(initial=0)) + 1
         self._fold = (np.random.default_rng(0).permutation(count) % FOLDS)[self._sample.groups]

@@ -225,17 +225,29 @@ def test_a_calibration_of_axes_that_labels_chose_is_held_out(service: Service) -
     assert context.fitted() == (kept, False)
 
 
-def test_what_was_removed_from_an_adapted_version_can_be_brought_back(library: Library) -> None:
+def test_an_adapted_version_takes_back_what_was_removed_and_a_site_that_came_later(
+    library: Library,
+) -> None:
     adapt(library, "cells", ENCODER, BOTH)
     before = stored(library)
     gone = sorted(before)[:3]
 
+    image = picture(999, "blast", "lima")
+    item = Item(
+        id=item_id("drawn", "999"), dataset="drawn", source="f" * 32, site="osaka", label="blast"
+    )
     with library.collection("cells") as cells:
         assert cells.remove(gone) == 3
         assert cells.bring_back(gone) == 3
+        cells.add([Entry(item, ENCODER.embed([image])[0], make_thumbnail(image))])
 
     after = stored(library)
     assert all(np.array_equal(before[id], after[id]) for id in gone)
+    service = Service(library, Settings(library=library.folder), encoder_of)
+    try:  # one cell of a site that came later is no obstacle to a calibration
+        assert service.context("cells").calibrate(CalibrationPlan(ks=(10,), sample=100)).refitted
+    finally:
+        service.close()
 
 
 def test_a_vector_of_the_encoder_is_adapted_and_one_of_the_version_is_taken_as_it_is(
