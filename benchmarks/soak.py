@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import subprocess
@@ -153,7 +154,7 @@ def main() -> None:
             for part in range(chosen.writes):
                 at = (0.3 + 0.5 * part / chosen.writes) * seconds
                 time.sleep(max(0, began + at - time.monotonic()))
-                soak.before.append(soak.between(time.monotonic() - began - 60, seconds)[0])
+                soak.before.append(soak.between(time.monotonic() - began - 60, math.inf)[0])
                 soak.write(Path(name), part)
             time.sleep(max(0, began + seconds - time.monotonic()))
             soak.over.set()

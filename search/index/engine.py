@@ -204,7 +204,9 @@ def load_shard(path: Path) -> Any:
 
 
 def sweep_shards(folder: Path, keep: str | None) -> None:
-    """Remove what an interrupted creation or build left."""
+    """Remove what an interrupted creation or build left, and the engine in the shard that stays."""
     for path in folder.glob("shard-*"):
         if path.name != keep:
             shutil.rmtree(path)
+    for path in folder.glob("shard-*/wal/.atomicwrite*"):
+        shutil.rmtree(path)

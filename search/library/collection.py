@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from time import time_ns
+from types import MappingProxyType
 from typing import IO
 from uuid import UUID
 from weakref import finalize
@@ -96,7 +97,7 @@ class Collection(Closing):
         self.rows = ShardRows(folder / "shards", self.base, catalogue)
         # Nothing here refers back to the collection: once the last query that uses it is
         # answered, it goes, and this runs. The store goes with its own last question.
-        self._finish = finalize(self, _release, catalogue, lock)
+        self._finish = finalize(self, _release, catalogue, lock, self.derived)
 
     @property
     def key(self) -> str:
@@ -217,8 +218,6 @@ class Collection(Closing):
     def close(self) -> None:
         """Release the collection; safe to call twice."""
         if self._finish.alive:
-            for one in self.derived.values():
-                one.close()
             self.store.close()
             self._finish()
 
@@ -293,7 +292,13 @@ def _pictures(shard: Shard) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _release(catalogue: Catalogue | None, lock: IO[str]) -> None:
+def _release(
+    catalogue: Catalogue | None,
+    lock: IO[str],
+    derived: Mapping[str, Closing] = MappingProxyType({}),
+) -> None:
+    for one in derived.values():
+        one.close()
     if catalogue is not None:
         catalogue.close()
     lock.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import queue
 import threading
@@ -158,7 +159,8 @@ class Jobs:
     def _work_on(self) -> None:
         while (next := self._waiting.get()) is not None:
             self._one(*next)
-            del next  # what the work kept in memory is free before the next job comes
+            del next  # what the work kept in memory is free before the next job comes,
+            gc.collect()  # what refers to itself too: parts of a version that no longer serves
 
     def _one(self, id: str, work: Work) -> None:
         stopping = self._stopping[id]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from versioned import fill, mixed
 
+from search.disk.closing import Closing
 from search.library.collection import Collection
 from search.library.library import Library
 from search.library.served import OpenCollections
@@ -16,6 +17,16 @@ from search.library.versions import StoreBusy
 from search.maintenance.checks import Limits
 from search.maintenance.reindex import ReindexPlan, reindex
 from search.maintenance.rollback import prune, rollback
+
+
+class Beside(Closing):
+    """What a feature keeps open beside a collection."""
+
+    closed = False
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
 
 
 @pytest.fixture(name="library")
@@ -60,8 +71,11 @@ def test_a_question_under_way_keeps_its_version_which_closes_after_it(library: L
     with pytest.raises(StoreBusy):
         library.version("cells", "1")
     store = answering.store
+    beside = answering.derived["beside"] = Beside()
+    assert not beside.closed
     del answering
     gc.collect()
+    assert beside.closed
     assert store.count() == 24, "a call that holds only the store is under way too"
     del store
     gc.collect()
