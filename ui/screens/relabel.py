@@ -7,10 +7,11 @@ from difflib import get_close_matches
 
 import streamlit as st
 
+from search.client.client import Client
 from search.client.transport import ServiceError
 from ui.look import states
 from ui.look.tables import count
-from ui.session.place import Place, reviews_written
+from ui.session.place import Place, collection_state, reviews_written
 
 NEW, NONE = "Another label, not known here yet", "Remove my review"
 """Offered below the known labels."""
@@ -31,7 +32,8 @@ def relabel(place: Place, ids: Sequence[str], key: str) -> bool:
     changed = _undo(place, key)
     if not ids:
         return changed
-    known = list(place.client.facets(place.name, "label", LABELS))
+    recorded = place.client.facets(place.name, "label", LABELS)
+    known = list(dict.fromkeys([*recorded, *_given(place.client, place.name, collection_state())]))
     chosen = st.selectbox(
         f"Reclassify {count(len(ids), 'cell')}",
         [*known, NEW, NONE],
@@ -55,6 +57,12 @@ def relabel(place: Place, ids: Sequence[str], key: str) -> bool:
         return changed
     st.session_state[REVIEWER] = reviewer.strip()
     return _save(place, ids, None if label == NONE else label, note.strip(), key) or changed
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def _given(_client: Client, name: str, state: tuple[str, int]) -> list[str]:
+    """The labels that reviewers have given, wherever they stand."""
+    return sorted({one.label for one in _client.reviews(name) if one.label is not None})
 
 
 def _new(known: Sequence[str], key: str) -> str | None:
