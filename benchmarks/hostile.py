@@ -108,8 +108,10 @@ def _watch(url: str, pid: int, pipe: Any) -> None:
 
     def memory() -> None:
         nonlocal peak
-        while not over.wait(0.1):
+        ended = False
+        while not ended:
             peak = max(peak, sum(resident_mb(one) for one in family(pid)))
+            ended = over.wait(0.1)
 
     thread = threading.Thread(target=memory)
     thread.start()
