@@ -213,11 +213,11 @@ class Cases(Closing):
         return found
 
     def nearest(
-        self, pooling: Pooling, vector: Floats, k: int, where: Filter | None, exclude: Filter | None
+        self, pooling: Pooling, vector: Floats, k: int, exclude: Filter | None, sure: int
     ) -> list[tuple[str, float]]:
-        """Names and cosines of the nearest, nearest first."""
+        """Names and cosines of the `k` nearest; `sure` as of `Store.nearest_named`."""
         point = _direction(pooling, vector).astype(np.float32)
-        found = self._stores[pooling].nearest_named(point, k, "case", where, exclude)
+        found = self._stores[pooling].nearest_named(point, k, "case", None, exclude, sure)
         return [(one.name, one.score) for one in found]
 
     def _bag(self, row: Sequence[Any], poolings: Sequence[Pooling]) -> Represented:

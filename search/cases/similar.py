@@ -244,13 +244,14 @@ def _by_vectors(search: Search, cases: Cases) -> tuple[list[Compared], bool]:
     bag = search.bag
     points = bag.points or cases.words.pooled(bag.vectors, bag.weights)
     limit = wanted
+    sure = question.k if pooled else limit  # those beyond are spare
     without = Filter(case=search.exclude.case, patient=search.exclude.patient)
     while True:
         if question.distance == "learned":
             lists = [_by_learned(search, cases, limit)]
         else:
             lists = [
-                cases.nearest(one, points[one], limit, None, None if without.empty else without)
+                cases.nearest(one, points[one], limit, None if without.empty else without, sure)
                 for one in poolings
             ]
         names = [name for name in _in_turn(lists) if _may(search, name)][:wanted]

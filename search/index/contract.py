@@ -224,8 +224,13 @@ class Store(Protocol):
         field: Keyword,
         where: Filter | None = None,
         exclude: Filter | None = None,
+        sure: int | None = None,
     ) -> list[Named]:
-        """`nearest` without the items: of each only what it is called in one field."""
+        """`nearest` without the items: of each only what it is called in one field.
+
+        Of equal scores at the end any may come back, unless they reach into the first `sure`
+        (`None`: all `k`).
+        """
         ...
 
     def get(self, ids: Sequence[str]) -> list[Stored]:
@@ -390,6 +395,7 @@ def first_in_order(
     k: int,
     fetch: Callable[[int], Sequence[Scored]],
     order: Callable[[Sequence[Scored]], list[Scored]],
+    sure: int | None = None,
 ) -> list[Scored]:
     """The first `k` in order, where equal scores may reach over the k-th place.
 
@@ -400,9 +406,10 @@ def first_in_order(
         k: How many are wanted.
         fetch: Queries the engine again with another limit.
         order: `in_order` or `named_in_order`.
+        sure: Equal scores that do not reach into so many first ones are left; `None` for `k`.
     """
-    limit = k + 1
-    while len(hits) == limit and hits[k - 1].score == hits[-1].score:
+    limit, last = k + 1, min(sure or k, k) - 1
+    while len(hits) == limit and hits[last].score == hits[-1].score:
         limit *= 4
         hits = fetch(limit)
     return order(hits)[:k]

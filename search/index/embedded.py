@@ -222,13 +222,14 @@ class EdgeStore(Closing):
         field: Keyword,
         where: Filter | None = None,
         exclude: Filter | None = None,
+        sure: int | None = None,
     ) -> list[Named]:
         """See `Store.nearest_named`."""
         checked_count("k", k)
         row = checked_vectors(np.asarray(vector)[None], self.card.dim)
         [query] = self._queries(row, k, where, [exclude], exact=False)
         with self._shard.turn() as shard:
-            return query.named(shard, k, field)
+            return query.named(shard, k, field, sure)
 
     def get(self, ids: Sequence[str]) -> list[Stored]:
         """See `Store.get`."""

@@ -74,7 +74,7 @@ class ShardQuery:
             hits_of(points), k, lambda more: hits_of(shard.query(query.request(more))), in_order
         )
 
-    def named(self, shard: Any, k: int, field: str) -> list[Named]:
+    def named(self, shard: Any, k: int, field: str, sure: int | None) -> list[Named]:
         """`hits` without their items: of each only one field is read."""
 
         def read(points: Sequence[Any]) -> list[Named]:
@@ -84,7 +84,11 @@ class ShardQuery:
 
         query, points = self._enough(shard, k, shard.query(self.request(k + 1)))
         return first_in_order(
-            read(points), k, lambda more: read(shard.query(query.request(more))), named_in_order
+            read(points),
+            k,
+            lambda more: read(shard.query(query.request(more))),
+            named_in_order,
+            sure,
         )
 
     def _enough(

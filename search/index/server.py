@@ -229,8 +229,10 @@ class ServerStore(Closing):
         field: Keyword,
         where: Filter | None = None,
         exclude: Filter | None = None,
+        sure: int | None = None,
     ) -> list[Named]:
-        """See `Store.nearest_named`."""
+        """See `Store.nearest_named`; `sure` saves nothing here."""
+        del sure
         return [
             Named(hit.item.id, getattr(hit.item, field) or "", hit.score)
             for hit in self.nearest(vector, k, where, exclude)

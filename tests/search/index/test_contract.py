@@ -784,6 +784,9 @@ def test_ties_over_the_last_place_are_fetched_until_they_end(library: Library) -
 
     assert ids(hits) == sorted(ids(tied))[:3]
     assert limits == [16, 64]
+    first = Hit(item=library.items[40], score=0.9)
+    assert first_in_order([first, *tied[:3]], 3, fetch, in_order, sure=1)[0] == first
+    assert limits == [16, 64]  # what is equal lies beyond the first, and is not fetched
 
 
 @pytest.mark.parametrize("facts", [{"m": 1}, {"ef": 0}, {"m": 32, "ef_construct": 16}])
