@@ -166,10 +166,16 @@ def answer_with_vote(
 
 def _has_choice(context: Context, question: Question, query: Query, hits: Sequence[Hit]) -> bool:
     """Whether items of another label could have voted; asked only where none did."""
-    if len({hit.label for hit in hits} - {None}) != 1:
+    named = {hit.label for hit in hits} - {None}
+    if len(named) != 1:
+        return True
+    where, exclude = question.where, query.exclusion(question)
+    met = [both for part in exclude.parts if (both := where.both(part)) is not None]
+    others = sum(n for label, n in context.labels(where).items() if label not in named)
+    if others > sum(map(context.count, met)):  # they cannot all be excluded
         return True
     given = {one.label for one in context.reviewed(question.labels).values()}
-    return has_choice(context.labels, question.where, query.exclusion(question), given)
+    return has_choice(context.labels, where, exclude, given)
 
 
 def found(searcher: Searcher, question: Question) -> tuple[list[Hit], list[Group]]:
