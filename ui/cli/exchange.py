@@ -8,16 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from ui.cli.options import CollectionOption, LibraryOption, by_records, conditions, settings_for
+from ui.cli.options import (
+    CollectionOption,
+    ExportFormat,
+    LibraryOption,
+    by_records,
+    conditions,
+    settings_for,
+)
 from ui.cli.searching import Scope, question_of
 
 
 @by_records
 def export(
     out: Annotated[Path, typer.Argument(help="File to write, or a folder for it.")],
-    format: Annotated[
-        str, typer.Option("--format", help="hdf5, safetensors, h5ad, geojson or dicom-sr.")
-    ] = "h5ad",
+    format: Annotated[ExportFormat, typer.Option("--format", help="What the file is.")] = "h5ad",
     query: Annotated[
         str | None,
         typer.Option(help="Export what a search finds: an image file, or the id of an item."),
@@ -35,15 +40,10 @@ def export(
 
     Example: hemaseek export hits.h5 --format hdf5 --query cell.jpg -k 100
     """
-    from typing import get_args
-
-    from search.schemas.exports import ExportFormat, ExportWanted
+    from search.schemas.exports import ExportWanted
     from search.schemas.questions import Question
     from ui.cli.backend import serving
 
-    if format not in get_args(ExportFormat):
-        known = ", ".join(get_args(ExportFormat))
-        raise typer.BadParameter(f"expected {known}, got {format!r}", param_hint="--format")
     if query is not None and of_case is not None:
         raise typer.BadParameter("give --query or --of-case, not both", param_hint="--query")
     settings = settings_for(library=scope.library, collection=scope.collection)

@@ -67,6 +67,10 @@ Adaptation = Literal[
     "align", "metric", "fuse", "align+metric", "fuse+align", "fuse+metric", "fuse+align+metric"
 ]
 Origin = Literal["site", "scanner", "stain", "dataset"]
+Distance = Literal["mean", "max_sim", "prototypes", "transport", "vlad", "composition", "learned"]
+Pooling = Literal["abmil", "abmil_gated", "clam_sb", "transmil", "mean", "max"]
+Task = Literal["class", "survival"]
+ExportFormat = Literal["hdf5", "safetensors", "h5ad", "geojson", "dicom-sr"]
 """Words that options take: those of the wire models, which are too slow to import for a line of
 help; a test holds the two to be equal."""
 

@@ -165,7 +165,7 @@ def sure_label(one: JudgedCell) -> str | None:
 def called(one: JudgedCell) -> str:
     """What a cell is called, in words."""
     words = {"sure": one.label or "", "not sure": "not sure"}
-    return words.get(one.state, "unfamiliar")
+    return words.get(one.state, "unlike anything here")
 
 
 def _cards(judged: JudgedField, upload: Upload) -> Box | None:

@@ -151,13 +151,18 @@ def test_the_help_groups_every_command() -> None:
 def test_the_words_of_options_are_those_of_the_wire() -> None:
     from typing import get_args
 
-    from search.schemas import evaluations, questions
+    from search.schemas import cases, evaluations, exports, mil, questions
     from ui.cli import options
 
     assert get_args(options.Split) == get_args(evaluations.SplitName)
     assert get_args(questions.Weighting) == get_args(options.Weighting)
     assert get_args(questions.GroupField) == get_args(options.GroupField)
     assert get_args(questions.BalanceField) == get_args(options.BalanceField)
+    assert get_args(questions.BagField) == get_args(options.GroupField)
+    assert get_args(cases.Distance) == get_args(options.Distance)
+    assert get_args(exports.ExportFormat) == get_args(options.ExportFormat)
+    for name in ("Pooling", "Task"):
+        assert get_args(getattr(mil, name)) == get_args(getattr(options, name)), name
 
 
 def test_a_narrow_table_shortens_ids_and_keeps_labels() -> None:

@@ -11,7 +11,10 @@ import typer
 
 from ui.cli.options import (
     CollectionOption,
+    GroupField,
     LibraryOption,
+    Pooling,
+    Task,
     Where,
     by_records,
     conditions,
@@ -39,12 +42,12 @@ class Plan:
     label: Annotated[str, typer.Option(help="Column of the cases; of survival, with the time.")] = (
         "diagnosis"
     )
-    task: Annotated[str, typer.Option(help="class or survival.")] = "class"
+    task: Annotated[Task, typer.Option(help="What is learned.")] = "class"
     event: Annotated[str, typer.Option(help="Of survival: column with yes or no.")] = "event"
-    by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case"
-    pooling: Annotated[
-        str, typer.Option(help="abmil, abmil_gated, clam_sb, transmil, mean or max.")
-    ] = "abmil_gated"
+    by: Annotated[GroupField, typer.Option(help="What makes a bag.")] = "case"
+    pooling: Annotated[Pooling, typer.Option(help="How the cells of a case become one vector.")] = (
+        "abmil_gated"
+    )
     factors: Annotated[
         list[str] | None,
         typer.Option(

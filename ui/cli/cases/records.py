@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from ui.cli.options import CollectionOption, LibraryOption, settings_for
+from ui.cli.options import CollectionOption, Distance, GroupField, LibraryOption, settings_for
 from ui.look.tables import count
 
 if TYPE_CHECKING:
@@ -155,12 +155,9 @@ def similar(
     case: Annotated[str, typer.Argument(help="A stored case (or patient, or source).")],
     library: LibraryOption = None,
     collection: CollectionOption = None,
-    by: Annotated[str, typer.Option(help="What makes a bag: case, patient or source.")] = "case",
+    by: Annotated[GroupField, typer.Option(help="What makes a bag.")] = "case",
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many cases.")] = 10,
-    distance: Annotated[
-        str,
-        typer.Option(help="composition, mean, max_sim, prototypes, transport, vlad or learned."),
-    ] = "composition",
+    distance: Annotated[Distance, typer.Option(help="How cases are compared.")] = "composition",
     model: Annotated[
         str | None, typer.Option(help="Of learned: id of a case model; see `hemaseek mil list`.")
     ] = None,
@@ -230,8 +227,12 @@ def evaluate(
 def build_vectors(
     library: LibraryOption = None,
     collection: CollectionOption = None,
-    found: Annotated[str, typer.Option(help="all, or white: without red cells.")] = "all",
-    by: Annotated[str, typer.Option(help="case, or source: slides of tiles.")] = "case",
+    found: Annotated[
+        Literal["all", "white"], typer.Option(help="All cells, or white: without red cells.")
+    ] = "all",
+    by: Annotated[
+        Literal["case", "source"], typer.Option(help="Cases, or sources: slides of tiles.")
+    ] = "case",
 ) -> None:
     """Make mosaics and vectors of the cases of a large collection, after its ingest.
 
@@ -240,11 +241,9 @@ def build_vectors(
     from search.cases.represented import build
     from ui.cli.options import opened
 
-    if found not in ("all", "white") or by not in ("case", "source"):
-        raise typer.BadParameter("expected --found all or white, and --by case or source")
     lib, name, _ = opened(library, collection)
     with lib.collection(name) as one:
-        count = build(one, by, found)  # type: ignore[arg-type]
+        count = build(one, by, found)
     typer.echo(json.dumps({"collection": name, "by": by, "found": found, "represented": count}))
 
 

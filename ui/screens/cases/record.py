@@ -46,7 +46,7 @@ COLUMNS = {
 SHORT = ("diagnosis", "diagnosis_code", "date", "treatment", "outcome")
 """Columns that the form of a correction has in one line each."""
 DISTANCES: dict[Distance, str] = {
-    "composition": "Composition beside the usual",
+    "composition": "Cell composition, against the usual",
     "max_sim": "Cell by cell",
     "vlad": "Around prototypes",
     "prototypes": "Shares of prototypes",
