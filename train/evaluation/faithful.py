@@ -29,7 +29,7 @@ from search.evaluation.metrics import ends
 from search.evaluation.splits import subset
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.evaluation.run import EvaluateConfig
+from train.evaluation.run import EvaluateConfig, status_of
 from train.evaluation.vectors import open_encoder, vectors_of
 
 NEAREST = 10
@@ -136,8 +136,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from pydantic_settings import CliApp
 
     config = CliApp.run(FaithfulConfig, cli_args=list(sys.argv[1:] if words is None else words))
-    run(config, Console())
-    return 0
+    return status_of(lambda: run(config, Console()))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from search.neighbours import exact
 from search.votes.knn import votes
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.evaluation.run import LISTS, EvaluateConfig, make_folds, spread
+from train.evaluation.run import LISTS, EvaluateConfig, make_folds, spread, status_of
 from train.evaluation.vectors import open_encoder, vectors_of
 
 Vectors = NDArray[np.float32]
@@ -271,8 +271,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     given = sys.argv[1:] if words is None else words
     config = CliApp.run(FewShotConfig, cli_args=spread(given, (*LISTS, "--shots", "--shares")))
-    run(config, Console())
-    return 0
+    return status_of(lambda: run(config, Console()))
 
 
 if __name__ == "__main__":

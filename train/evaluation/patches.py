@@ -24,7 +24,7 @@ from encoder.contract import RGB, Encoder
 from encoder.explain.correspondence import joint_colours
 from encoder.image import read_rgb, resize
 from encoder.registry import Device
-from train.evaluation.run import spread
+from train.evaluation.run import spread, status_of
 from train.evaluation.vectors import open_encoder
 
 GAP, HEAD = 8, 24
@@ -99,8 +99,8 @@ def main(words: Sequence[str] | None = None) -> int:
     from pydantic_settings import CliApp
 
     given = spread(sys.argv[1:] if words is None else words, ("--encoders",))
-    draw(CliApp.run(PatchesConfig, cli_args=given))
-    return 0
+    config = CliApp.run(PatchesConfig, cli_args=given)
+    return status_of(lambda: draw(config))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.console import Console
 
-from encoder.contract import Encoder
+from encoder.contract import Encoder, EncoderError
 from encoder.registry import Device
 from search.evaluation import splits
 from search.evaluation.metrics import METRICS, bootstrap, confusion, scores
@@ -431,17 +431,26 @@ def spread(words: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
     return out
 
 
+def status_of(work: Callable[[], object]) -> int:
+    """The exit status of a command; it ends in a sentence for a set or an encoder that is no use.
+
+    Raises:
+        SystemExit: with the sentence.
+    """
+    try:
+        work()
+    except (BadDataset, EncoderError, FileNotFoundError) as error:
+        sys.exit(str(error))
+    return 0
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status, or ends in a sentence for a set that is no use."""
+    """The command line; returns the exit status."""
     from pydantic_settings import CliApp
 
     given = spread(sys.argv[1:] if words is None else words)
     config = CliApp.run(EvaluateConfig, cli_args=given)
-    try:
-        run(config, Console())
-    except BadDataset as error:
-        sys.exit(str(error))
-    return 0
+    return status_of(lambda: run(config, Console()))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from search.evaluation.metrics import ends
 from search.neighbours import exact
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.evaluation.run import EvaluateConfig, spread
+from train.evaluation.run import EvaluateConfig, spread, status_of
 from train.evaluation.vectors import open_encoder, vectors_of
 
 Vectors = NDArray[np.float32]
@@ -274,8 +274,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from pydantic_settings import CliApp
 
     config = CliApp.run(ShiftConfig, cli_args=spread(sys.argv[1:] if words is None else words))
-    run(config, Console())
-    return 0
+    return status_of(lambda: run(config, Console()))
 
 
 if __name__ == "__main__":

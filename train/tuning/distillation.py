@@ -124,12 +124,11 @@ def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     from pydantic_settings import CliApp
 
-    from train.evaluation.run import spread
+    from train.evaluation.run import spread, status_of
 
     given = spread(sys.argv[1:] if words is None else words, ("--data",))
     config = CliApp.run(DistilConfig, cli_args=given)
-    distil(config, lambda text: print(text, flush=True))  # noqa: T201 - a command
-    return 0
+    return status_of(lambda: distil(config, lambda text: print(text, flush=True)))  # noqa: T201
 
 
 if __name__ == "__main__":

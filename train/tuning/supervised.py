@@ -40,7 +40,7 @@ from train.data import datasets
 from train.data.datasets import Labelled
 from train.dino.export import merged
 from train.dino.model import LORA_TARGETS, Backbone, Start, load_start
-from train.evaluation.run import EvaluateConfig, make_folds
+from train.evaluation.run import EvaluateConfig, make_folds, status_of
 
 How = Literal["linear", "attention", "lora", "last-blocks"]
 Rows = NDArray[np.int64]
@@ -390,8 +390,7 @@ def main(words: Sequence[str] | None = None) -> int:
     from pydantic_settings import CliApp
 
     config = CliApp.run(TuneConfig, cli_args=list(sys.argv[1:] if words is None else words))
-    tune(config, Console())
-    return 0
+    return status_of(lambda: tune(config, Console()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 from functools import partial
 from io import StringIO
@@ -221,6 +222,14 @@ def test_the_config_refuses_what_it_does_not_know(tmp_path):
         EvaluateConfig(folds=1)
     with pytest.raises(ValidationError):
         EvaluateConfig(neighbours=3)
+
+
+@pytest.mark.parametrize("module", ["run", "few_shot", "faithful", "shift"])
+def test_a_set_that_is_not_there_ends_each_command_in_a_sentence(module):
+    command = importlib.import_module(f"train.evaluation.{module}").main
+
+    with pytest.raises(SystemExit, match="unknown data set 'pcb'"):
+        command(["--data", "pcb"])
 
 
 def test_help_tells_every_option_in_words(capsys):
