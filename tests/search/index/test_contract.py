@@ -814,6 +814,7 @@ def test_ranks_of_two_stores_are_fused_under_the_conditions_of_both(
         here,
         lambda k, only, without: here.nearest(vectors[3], k, only, without, exact=True),
         lambda k, only, without: there.nearest(others[3], k, only, without, exact=True),
+        there,
     )
     found = rank(12, where, exclude)
 

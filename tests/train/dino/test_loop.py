@@ -299,7 +299,7 @@ def test_the_losses_add_up_with_the_published_scales(cells, tmp_path):
 
 
 TWO_PROCESSES = """
-import sys
+import os, sys
 from pathlib import Path
 import torch, torch.distributed as dist
 from train.config import read_config
@@ -320,7 +320,9 @@ for path in sys.argv[1:]:
         other = own.clone()
         dist.broadcast(other, 0)
         assert torch.equal(own, other)
+dist.barrier()
 dist.destroy_process_group()
+os._exit(0)  # threads of gloo that end late would abort the interpreter's own end
 """
 
 
