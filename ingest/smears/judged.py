@@ -13,7 +13,7 @@ from search.errors import BadQuestion
 from search.query.answer import answer_with_vote
 from search.query.context import Context
 from search.query.pictures import Opened
-from search.query.resolve import aligned_smear
+from search.query.resolve import own_cells
 from search.schemas.answers import Exclusion, VoteAnswer
 from search.schemas.cells import CountedLabel, FoundCell, JudgedCell, JudgedField
 from search.schemas.items import Box
@@ -57,7 +57,7 @@ def judge_field(
         }
     question = question.model_copy(update={"about": question.about.model_copy(update=facts)})
     crops = [placed(cell, found, rule)[0] for cell in white[:MOST]]
-    smear = Opened(pixels, source, own=aligned_smear(context, question, pixels, crops))
+    smear = Opened(pixels, source, own=own_cells(context, question, pixels, crops))
     votes = [
         answer_with_vote(context, question.model_copy(update={"crop": crop}), smear)
         for crop in crops

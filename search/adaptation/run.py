@@ -10,12 +10,13 @@ import numpy as np
 from encoder.contract import Encoder
 from search.adaptation.comparison import compare
 from search.errors import StoreError
-from search.library.case_records import CaseRecords, with_patient
+from search.library.case_records import CaseRecords
 from search.library.contents import Truth
 from search.library.library import Library
 from search.library.sources import ReadPixels
 from search.maintenance.checks import Check
 from search.maintenance.reindex import Progress, Reindexed, ReindexPlan, Stopped, reindex
+from search.schemas.items import with_patient
 from search.transforms.adaptation import Adaptation, kinds_in
 from search.transforms.contract import CannotFit
 from search.votes.held_out import sample_of

@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from search.evaluation.splits import subset
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.library.case_records import with_patient
 from search.neighbours.duplicates import PictureHash, same_pairs
 from search.neighbours.groups import Rows, groups
 from search.schemas.answers import ReviewedLabel
 from search.schemas.filters import Filter, days
-from search.schemas.items import Item
+from search.schemas.items import Item, with_patient
 from search.text import composed
 
 COMPARED = 40_000

@@ -23,7 +23,6 @@ from search.schemas.cases import (
     Value,
 )
 from search.schemas.filters import Filter
-from search.schemas.items import Item
 from search.text import names_a_person, personal
 
 FILE = "cases.jsonl"
@@ -260,19 +259,6 @@ class CaseRecords:
             if values.get("patient") is not None:
                 self._of.setdefault(values["patient"], set()).add(case)
             self._records.pop(case, None)
-
-
-def with_patient(item: Item, patients: Mapping[str, str]) -> Item:
-    """An item with its patient, where only the record of its case names one.
-
-    Args:
-        item: Any.
-        patients: By case: `CaseRecords.patients`.
-    """
-    named = patients.get(item.case or "")
-    if item.patient is not None or named is None:
-        return item
-    return item.model_copy(update={"patient": named})
 
 
 def checked(wanted: CaseRecordsWanted) -> dict[str, dict[str, Any]]:

@@ -12,12 +12,11 @@ import numpy as np
 from search.cases.represented import NOT_WHITE
 from search.errors import BadQuestion, NoSuchCase
 from search.index.contract import Vectors, scroll_all
-from search.library.case_records import with_patient
 from search.library.collection import Collection
 from search.library.contents import shard_files
 from search.library.shards import Shard
 from search.schemas.filters import Filter
-from search.schemas.items import Item
+from search.schemas.items import Item, with_patient
 from search.schemas.questions import BagField
 
 

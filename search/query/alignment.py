@@ -25,25 +25,16 @@ def card_of_query(collection: Collection, fingerprint: str | None) -> EncoderCar
     return collection.base if fingerprint == collection.base.fingerprint else collection.card
 
 
-def by_own_cells(adaptation: Adaptation, rows: Vectors, about: About) -> Adaptation | None:
-    """The adaptation that knows the cells of one smear as a site of their own.
-
-    Args:
-        adaptation: Of the collection.
-        rows: n x base dim, of the cells.
-        about: What the question says of them.
-
-    Returns:
-        `None` where no sites are aligned, the smear's is known, or its cells are few.
-    """
+def goes_by_own_cells(adaptation: Adaptation, cells: int, about: About) -> bool:
+    """Whether so many cells of one smear are aligned as a site of their own: sites are aligned,
+    the smear's is not known, and its cells are not few."""
     known = getattr(about, adaptation.field, None) in adaptation.sites
-    if not adaptation.sites or known or len(rows) < ENOUGH:
-        return None
-    return adaptation.with_site(OWN, rows)
+    return bool(adaptation.sites) and not known and cells >= ENOUGH
 
 
 def apply_own(adaptation: Adaptation, rows: Vectors) -> Vectors:
-    """Base vectors of the smear that `by_own_cells` made known, as the index stores vectors."""
+    """Base vectors of a smear, whose cells the adaptation knows as the site `OWN`, as the index
+    stores vectors."""
     return adaptation.apply(rows, np.full(len(rows), OWN))
 
 
@@ -65,7 +56,7 @@ def adapted(
     named = getattr(about, adaptation.field, None)
     if named in adaptation.sites:
         return adaptation.apply(rows, np.full(len(rows), named)), Alignment(site=named, by="named")
-    if (known := by_own_cells(adaptation, rows, about)) is not None:
-        return apply_own(known, rows), BY_OWN_CELLS
+    if goes_by_own_cells(adaptation, len(rows), about):
+        return apply_own(adaptation.with_site(OWN, rows), rows), BY_OWN_CELLS
     near = str(adaptation.nearest(rows.mean(axis=0, keepdims=True))[0])
     return adaptation.apply(rows, np.full(len(rows), near)), Alignment(site=near, by="nearest")

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from encoder.contract import Encoder
 from search.errors import NoCalibration
 from search.index.contract import Vectors
-from search.library.case_records import with_patient
 from search.library.collection import Collection
 from search.library.contents import Truth, content_digest
 from search.library.reviews import Reviews, labels_digest, standing_labels
@@ -23,6 +22,7 @@ from search.query.searcher import ANYTHING
 from search.schemas.answers import ReviewedLabel
 from search.schemas.calibration import Calibration, CalibrationPlan
 from search.schemas.filters import Filter
+from search.schemas.items import with_patient
 from search.schemas.questions import Labels
 from search.settings import Settings
 from search.votes import calibration as calibrations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,6 +30,16 @@ from search.transforms.adaptation import Adaptation
 
 
 @dataclass(frozen=True)
+class OwnCells:
+    """The cells of one smear, embedded once: it is aligned by them, and each is searched."""
+
+    adaptation: Adaptation
+    """The collection's, knowing them as a site."""
+    rows: Mapping[Box, Vectors]
+    """Of each by its box, as the base encoder made them."""
+
+
+@dataclass(frozen=True)
 class Opened:
     """An uploaded picture that is decoded already, to be asked about more than once."""
 
@@ -38,8 +48,8 @@ class Opened:
     """The digest of its bytes, as an item's `source`."""
     remark: str = ""
     """What the decoder says of it."""
-    own: Adaptation | None = None
-    """The collection's adaptation knowing the cells of this smear, where that is judged whole."""
+    own: OwnCells | None = None
+    """What is known of its cells, where it is judged whole and aligned by them."""
 
 
 BYTES_PER_PIXEL = 18

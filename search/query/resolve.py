@@ -16,11 +16,11 @@ from search.library.sources import crop
 from search.neighbours.duplicates import IDENTICAL, PictureHash, perceptual_hash, same_picture
 from search.query.alignment import (
     BY_OWN_CELLS,
-    ENOUGH,
+    OWN,
     adapted,
     apply_own,
-    by_own_cells,
     card_of_query,
+    goes_by_own_cells,
 )
 from search.query.caveats import image_warnings, span_um, unfit
 from search.query.context import Context
@@ -32,7 +32,7 @@ from search.query.exclusion import (
     understood,
     unknown_names,
 )
-from search.query.pictures import Opened, View, view_of
+from search.query.pictures import Opened, OwnCells, View, view_of
 from search.query.refine import BestScore, average_vector, joined, measured_part, region_vector
 from search.query.searcher import Rank, Searcher
 from search.query.stored import stored
@@ -40,7 +40,6 @@ from search.schemas.answers import Alignment, Hit, LookedAt
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, source_id
 from search.schemas.questions import About, Question, Refinement
-from search.transforms.adaptation import Adaptation
 from search.transforms.encoder import AdaptedEncoder
 
 MEASURED = 4_000_000
@@ -205,7 +204,7 @@ def view_for(context: Context, question: Question, pixels: RGB) -> View:
 
 
 def _from_view(
-    query: Query, context: Context, question: Question, view: View, own: Adaptation | None
+    query: Query, context: Context, question: Question, view: View, own: OwnCells | None
 ) -> None:
     query.looked_at = view.looked_at
     row, query.alignment = _embedded(context, question, view, own)
@@ -219,18 +218,18 @@ def _from_view(
 
 
 def _embedded(
-    context: Context, question: Question, view: View, own: Adaptation | None
+    context: Context, question: Question, view: View, own: OwnCells | None
 ) -> tuple[Vectors, Alignment | None]:
     """The vector of an image or of its region, adapted as the collection is.
 
-    `own` is the adaptation that knows the smear of the image, where that is looked at whole.
+    `own` are the cells of the smear that the image is, where that is looked at whole.
     """
+    if own is not None and question.crop is not None:
+        return apply_own(own.adaptation, own.rows[question.crop][None])[0], BY_OWN_CELLS
     encoder = context.encoder()
     if not isinstance(encoder, AdaptedEncoder):
         return _of_view(encoder, question, view), None
     row = _of_view(encoder.base, question, view)
-    if own is not None:
-        return apply_own(own, row[None])[0], BY_OWN_CELLS
     rows, alignment = adapted(encoder.adaptation, row[None], question.about)
     return rows[0], alignment
 
@@ -327,10 +326,10 @@ def _rows(vectors: list[Vectors], dim: int) -> Vectors:
     return np.stack(vectors) if vectors else np.empty((0, dim), np.float32)
 
 
-def aligned_smear(
+def own_cells(
     context: Context, question: Question, pixels: RGB, crops: Sequence[Box]
-) -> Adaptation | None:
-    """The adaptation that knows the cells of one smear as a site; see `by_own_cells`.
+) -> OwnCells | None:
+    """The cells of one smear, embedded, where they are aligned as a site of their own.
 
     Args:
         context: The collection.
@@ -339,10 +338,13 @@ def aligned_smear(
         crops: Of its cells.
     """
     encoder = context.encoder()
-    if not isinstance(encoder, AdaptedEncoder) or len(crops) < ENOUGH:
+    if not isinstance(encoder, AdaptedEncoder):
+        return None
+    if not goes_by_own_cells(encoder.adaptation, len(crops), question.about):
         return None
     views = [
         view_for(context, question.model_copy(update={"crop": crop}), pixels).pixels
         for crop in crops
     ]
-    return by_own_cells(encoder.adaptation, encoder.base.embed(views), question.about)
+    rows = encoder.base.embed(views)
+    return OwnCells(encoder.adaptation.with_site(OWN, rows), dict(zip(crops, rows, strict=True)))

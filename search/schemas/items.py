@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -109,6 +110,19 @@ Keyword = Literal[
     "kind", "dataset", "source", "label", "case", "patient", "site", "stain", "scanner"
 ]
 """One of `KEYWORDS`."""
+
+
+def with_patient(item: Item, patients: Mapping[str, str]) -> Item:
+    """An item with its patient, where only the record of its case names one.
+
+    Args:
+        item: Any.
+        patients: By case: `search.library.case_records.CaseRecords.patients`.
+    """
+    named = patients.get(item.case or "")
+    if item.patient is not None or named is None:
+        return item
+    return item.model_copy(update={"patient": named})
 
 
 def source_id(content: bytes) -> str:

@@ -23,7 +23,7 @@ from search.schemas.calibration import (
     Curve,
 )
 from search.schemas.filters import Filter
-from search.schemas.items import Item
+from search.schemas.items import Item, with_patient
 from search.schemas.questions import Weighting
 from search.transforms.contract import CannotFit
 from search.votes.knn import vote, with_reviews
@@ -137,11 +137,9 @@ def _sample(store: Store, most: int, content: Content) -> tuple[int, list[Stored
     kept: dict[str, Stored] = {}
     labelled = 0
     for stored in scroll_all(store):
-        item = stored.item
+        item = with_patient(stored.item, content.patients)
         if (one := content.labels.get(item.id)) is not None:
             item = item.model_copy(update={"label": one.label})
-        if item.patient is None and (named := content.patients.get(item.case or "")) is not None:
-            item = item.model_copy(update={"patient": named})
         if item is not stored.item:
             stored = replace(stored, item=item)
         if stored.item.label is not None:
