@@ -34,27 +34,18 @@ def mean_distance(one: Vectors, other: Vectors) -> float:
     return 1.0 - float(mean_vector(one) @ mean_vector(other))
 
 
-def max_sim_distance(
-    one: Vectors, other: Vectors, weights: Floats | None = None, others: Floats | None = None
+def max_sim_of(
+    cosines: Floats | Vectors, weights: Floats | None = None, others: Floats | None = None
 ) -> float:
     """1 - the mean cosine of each vector to the nearest of the other bag, both ways: 0 to 2.
 
     The symmetric form of late interaction (Khattab and Zaharia 2020, section 3.3).
 
     Args:
-        one: n x dim.
-        other: m x dim.
-        weights: Of the vectors of `one`; equal ones if left out.
-        others: Of those of `other`.
+        cosines: Of all pairs, n x m.
+        weights: Of the n vectors of one bag; equal ones if left out.
+        others: Of the m of the other.
     """
-    cosines = one.astype(np.float64) @ other.astype(np.float64).T
-    return max_sim_of(cosines, weights, others)
-
-
-def max_sim_of(
-    cosines: Floats | Vectors, weights: Floats | None = None, others: Floats | None = None
-) -> float:
-    """`max_sim_distance` from the cosines of all pairs, n x m."""
     return 1.0 - (_mean(cosines.max(axis=1), weights) + _mean(cosines.max(axis=0), others)) / 2
 
 

@@ -16,7 +16,7 @@ from search.errors import StoreError
 from search.library.versions import Versions, now
 from search.schemas.answers import ReviewedLabel
 from search.schemas.items import Item
-from search.schemas.reviews import ReviewerPair
+from search.schemas.reviews import ReviewerPair, standing
 
 FILE = "reviews.jsonl"
 """In the folder of a collection: versions come and go, a reviewer's label stays."""
@@ -61,8 +61,7 @@ class Reviewed:
     @property
     def standing(self) -> tuple[Review, ...]:
         """The last label of each reviewer, where it was not withdrawn; oldest first."""
-        last = {review.by: review for review in self.history}
-        return tuple(r for r in self.history if last[r.by] is r and r.label is not None)
+        return standing(self.history)
 
     @property
     def label(self) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -44,6 +45,33 @@ class ReviewRecord(Record):
     reviewer: str | None
     at: str
     note: str | None
+
+
+class GivenLabel(Protocol):
+    """What tells whether a reviewer's label stands."""
+
+    @property
+    def label(self) -> str | None:
+        """`None` withdraws the reviewer's earlier one."""
+
+    @property
+    def caller(self) -> str:
+        """Who was let in."""
+
+    @property
+    def reviewer(self) -> str | None:
+        """The name that was given."""
+
+
+Given = TypeVar("Given", bound=GivenLabel)
+
+
+def standing(history: Sequence[Given]) -> tuple[Given, ...]:
+    """The last label of each reviewer, where it was not withdrawn; in the order of `history`."""
+    last = {(one.caller, one.reviewer): one for one in history}
+    return tuple(
+        one for one in history if last[one.caller, one.reviewer] is one and one.label is not None
+    )
 
 
 class ReviewedRecord(Record):

@@ -12,7 +12,7 @@ from search.schemas.answers import Answer, Hit, VoteAnswer
 from search.schemas.cells import JudgedField
 from search.schemas.evaluations import EvaluationResult
 from search.schemas.items import Item
-from search.schemas.reviews import ReviewedRecord
+from search.schemas.reviews import ReviewedRecord, standing
 
 COLUMNS = tuple(name for name in Item.model_fields if name != "bbox")
 BOX = ("x", "y", "w", "h")
@@ -85,8 +85,7 @@ def _standing(one: ReviewedRecord | None) -> list[Any]:
     """The last label of a reviewer that was not withdrawn; empty cells where there is none."""
     if one is None or one.label is None:
         return [""] * len(REVIEW)
-    of_each = {(review.caller, review.reviewer): review for review in one.history}
-    last = [review for review in one.history if review in of_each.values() and review.label][-1]
+    last = standing(one.history)[-1]
     return [_plain(one.label), _plain(last.reviewer or last.caller), last.at, one.disputed]
 
 

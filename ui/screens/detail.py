@@ -10,7 +10,7 @@ import streamlit as st
 
 from search.client.transport import ServiceError
 from search.schemas.items import Item
-from search.schemas.reviews import ReviewRecord
+from search.schemas.reviews import ReviewRecord, standing
 from ui.address import MOST_COMPARED, Searching
 from ui.look import states
 from ui.look.card import data_url, pixels, scale_words
@@ -173,14 +173,12 @@ def facts_table(one: Shown, reviews: Sequence[ReviewRecord] = ()) -> str:
     """
     item = one.item
     rows = [(name, getattr(item, name)) for name in SHOWN]
-    last = {(review.caller, review.reviewer): review for review in reviews}
     rows[1:1] = [
         (
             "reviewed as",
             f"{review.label}, by {review.reviewer or review.caller} on {review.at[:10]}",
         )
-        for review in last.values()
-        if review.label is not None
+        for review in standing(reviews)
     ]
     rows += [("scale", scale_words(item)), ("id", item.id)]
     if one.score is not None:

@@ -12,7 +12,7 @@ from search.cases.distances import (
     histogram,
     histogram_distance,
     kmeans,
-    max_sim_distance,
+    max_sim_of,
     mean_distance,
     pairs,
     soft_histogram,
@@ -23,6 +23,10 @@ from search.cases.distances import (
 def unit(rng: np.random.Generator, n: int, dim: int = 5) -> np.ndarray:
     rows = rng.normal(size=(n, dim))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def max_sim_distance(one: np.ndarray, other: np.ndarray) -> float:
+    return max_sim_of(one @ other.T)
 
 
 def test_a_bag_is_at_no_distance_from_itself_in_any_order(rng: np.random.Generator) -> None:

@@ -12,7 +12,7 @@ from random_library import CARD, random_entries, random_service
 from search.cases.distances import (
     directions,
     histogram_distance,
-    max_sim_distance,
+    max_sim_of,
     mean_distance,
     transport_distance,
 )
@@ -59,7 +59,7 @@ def test_cases_come_in_the_order_of_the_oracle(
     prototypes = prototypes_of(service.context(), 32)
     measure = {
         "mean": mean_distance,
-        "max_sim": max_sim_distance,
+        "max_sim": lambda a, b: max_sim_of(a @ b.T),
         "prototypes": lambda a, b: histogram_distance(a, b, prototypes),
         "transport": lambda a, b: transport_distance(a, b, directions(CARD.dim)),
     }[distance]

@@ -146,12 +146,17 @@ def attended(cells: Sequence[MilCell], source: str) -> list[Mark]:
     for one in sorted(cells, key=counts_for):  # those that count most on top
         if one.item is None or one.item.source != source:
             continue
-        share = (counts_for(one) / most) ** 0.5 if most else 0.0
+        share = share_of(one, most)
         text = f"{told(one)} · {one.item.label or 'no label'}"
         box = mark(one.item, shade(share), text, strong=share > 0.7)
         if box is not None:
             found.append(box)
     return found
+
+
+def share_of(one: MilCell, most: float) -> float:
+    """How far a cell is coloured, from 0 to 1 for the one that counts `most`."""
+    return (counts_for(one) / most) ** 0.5 if most else 0.0
 
 
 def counts_for(one: MilCell) -> float:

@@ -16,7 +16,7 @@ from search.schemas.mil import MilAnswer, MilCell, MilModel, MilQuestion
 from search.schemas.questions import About
 from ui.look import states
 from ui.look.palette import shade
-from ui.screens.cases.models import counts_for, told, verdict
+from ui.screens.cases.models import counts_for, share_of, told, verdict
 from ui.screens.choosing import TYPES
 from ui.session.place import Place
 from ui.widgets.field import field
@@ -114,7 +114,7 @@ def named(every: Sequence[MilCell], shown: Sequence[MilCell]) -> Mapping[Box, tu
     return {
         one.box: (
             told(one) if any(one is other for other in first) else "",
-            shade((counts_for(one) / most) ** 0.5 if most else 0.0),
+            shade(share_of(one, most)),
             "solid",
         )
         for one in shown
@@ -133,7 +133,7 @@ def slide_map(tiles: Sequence[MilCell]) -> str:
     most = max(map(counts_for, tiles), default=0.0)
     squares = "".join(
         f'<rect x="{box.x - left}" y="{box.y - top}" width="{box.w}" height="{box.h}" '
-        f'fill="{shade((counts_for(one) / most) ** 0.5 if most else 0.0)}">'
+        f'fill="{shade(share_of(one, most))}">'
         f"<title>x {box.x}, y {box.y}: {escape(told(one))}</title></rect>"
         for one, box in placed
     )
