@@ -7,10 +7,10 @@ product builds them, asked one question after another in rounds that go through 
 filters, so that other work on the machine falls on each alike. Filters leave 0.01 % to 60 % of the
 cells: values, sets of values, two fields, ranges of dates and of scales, and all but the query's
 own patient. Times are by the clock and of the processor; recall is against numpy. `--ways` asks
-by the graph, by lists (`search.index.lists`), or each in turn, whatever the product would take;
-`--no-graph` leaves out the graph, whose build takes by far the longest, `--alone` the engine too:
-numpy compares the candidates in its place. Stores stay in the folder, and those that are there are
-asked again.
+by the graph, by lists (`search.index.lists`), or by what the product takes at that size, each in
+turn; `--no-graph` leaves out the graph of stores that the product answers from lists, since its
+build takes by far the longest, `--alone` the engine too: numpy compares the candidates in its
+place. Stores stay in the folder, and those that are there are asked again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from search_index import K, like_cells
 
 from encoder.card import EncoderCard
-from search.index.contract import IndexSettings, Stored, Vectors, checked_vectors
+from search.index.contract import MANY_POINTS, IndexSettings, Stored, Vectors, checked_vectors
 from search.index.embedded import EdgeStore
 from search.index.lists import Lists
 from search.schemas.answers import Hit
@@ -224,7 +224,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--ways", nargs="+", default=["graph", "lists"])
+    parser.add_argument("--ways", nargs="+", default=["graph", "lists"],
+                        choices=["graph", "lists", "product"])  # fmt: skip
     parser.add_argument("--visit", type=int, default=0, help="lists of a thousand [as built]")
     parser.add_argument("--no-graph", action="store_true")
     parser.add_argument("--alone", action="store_true")
@@ -237,9 +238,10 @@ def main() -> None:
         for size, asked in stores.items():
             lists = asked.store._lists
             for way in given.ways:
-                if way == "graph" and (given.no_graph or given.alone):
+                from_lists = way == "lists" or (way == "product" and size >= MANY_POINTS)
+                if not from_lists and (given.alone or not graph_of(given, size)):
                     continue
-                asked.store._lists = lists if way == "lists" else None
+                asked.store._lists = lists if from_lists else None
                 for name in asked.truth:
                     asked.store.nearest(asked.queries[0], K, filters().get(name))
                     spent, recall[size, way, name] = asked.ask(name)
@@ -257,6 +259,11 @@ def main() -> None:
         asked.store.close()
 
 
+def graph_of(given: argparse.Namespace, size: int) -> bool:
+    """Whether the store has a graph."""
+    return not given.no_graph or size < MANY_POINTS
+
+
 def store_of(given: argparse.Namespace, size: int) -> Asked:
     given.folder.mkdir(parents=True, exist_ok=True)
     kept = given.folder / f"rows-{size}.npy"
@@ -268,7 +275,7 @@ def store_of(given: argparse.Namespace, size: int) -> Asked:
     if given.alone:
         store = Alone(given.folder / f"{size}-alone", rows)
     else:
-        store = made(given.folder / f"{size}", rows, settings, not given.no_graph)
+        store = made(given.folder / f"{size}", rows, settings, graph_of(given, size))
     if given.visit and store._lists is not None:
         store._lists.visit = given.visit
     asked = Asked.of(store, rows, given.queries)
