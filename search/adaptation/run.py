@@ -16,7 +16,6 @@ from search.library.library import Library
 from search.library.sources import ReadPixels
 from search.maintenance.checks import Check
 from search.maintenance.reindex import Progress, Reindexed, ReindexPlan, Stopped, reindex
-from search.schemas.items import with_patient
 from search.transforms.adaptation import Adaptation, kinds_in
 from search.transforms.contract import CannotFit
 from search.votes.held_out import sample_of
@@ -86,9 +85,7 @@ def adapt(
     try:
         kinds_in(plan.kind)
         _, items, vectors = truth.table(stored=True)
-        patients = CaseRecords(versions).patients()
-        items = [with_patient(item, patients) for item in items]
-        sample = sample_of(items, vectors, plan.field)
+        sample = sample_of(items, vectors, plan.field, CaseRecords(versions).patients())
         found = compare(plan.kind, sample, truth.base, compared)
         adaptation = Adaptation.fit(plan.kind, sample, truth.base, plan.field)
     except CannotFit as error:

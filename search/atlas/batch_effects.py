@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ from search.atlas.maps import drawn_ids, items_of, vectors_of
 from search.errors import BadQuestion
 from search.index.contract import Vectors
 from search.library.contents import Truth
-from search.neighbours.groups import Rows, groups
+from search.neighbours.groups import Rows, groups, item_groups
 from search.neighbours.site_bias import Origins, SiteBias, drawn, site_bias
-from search.schemas.items import Item
+from search.schemas.items import Item, with_patient
 from search.schemas.maps import BatchEffects, Origin, OriginShare
 
 QUERIES = 1000
@@ -28,13 +28,24 @@ class NothingToCompare(BadQuestion):
 
 
 def batch_effects(
-    version: Path, card: EncoderCard, field: Origin = "site", k: int = 10
+    version: Path,
+    card: EncoderCard,
+    patients: Mapping[str, str],
+    field: Origin = "site",
+    k: int = 10,
 ) -> BatchEffects:
     """Measure a version by its shards; the same for the same content.
 
-    No neighbour is of the same source, or, where patients are known, of the same patient (but
-    for `patient` itself, where only the source is left out). Items of unknown origin are no
-    neighbours. `search.neighbours.site_bias` defines the figures.
+    No neighbour is of the same source, case or patient, where these are known (but for `patient`
+    itself, where only the source is left out). Items of unknown origin are no neighbours.
+    `search.neighbours.site_bias` defines the figures.
+
+    Args:
+        version: Its folder.
+        card: Of its encoder.
+        patients: Patients that the records of cases name, by case.
+        field: What is the origin.
+        k: Neighbours.
 
     Raises:
         NothingToCompare: fewer than two items.
@@ -43,8 +54,8 @@ def batch_effects(
     ids = drawn_ids(truth)
     if len(ids) < 2:
         raise NothingToCompare("at least two items are needed; ingest more")
-    items, vectors = items_of(truth, ids), vectors_of(truth, ids)
-    return measure(items, vectors, field, k)
+    items = [with_patient(item, patients) for item in items_of(truth, ids)]
+    return measure(items, vectors_of(truth, ids), field, k)
 
 
 def measure(items: Sequence[Item], vectors: Vectors, field: Origin, k: int) -> BatchEffects:
@@ -52,10 +63,8 @@ def measure(items: Sequence[Item], vectors: Vectors, field: Origin, k: int) -> B
     names, origin = _codes([getattr(item, field) for item in items])
     _, label = _codes([item.label for item in items])
     usable = np.flatnonzero((origin >= 0) & (label >= 0))
-    related: list[list[str | None]] = [[item.source for item in items]]
-    if field != "patient":
-        related.append([item.patient for item in items])
-    compared = Origins(vectors, origin, label, groups(*related))
+    own = groups([i.source for i in items]) if field == "patient" else item_groups(items, {})
+    compared = Origins(vectors, origin, label, own)
     found = site_bias(compared, drawn(usable, QUERIES), k)
     several = found if len(names) > 1 else None
     chance = np.bincount(label[label >= 0], minlength=1) / max(1, int((label >= 0).sum()))

@@ -16,7 +16,7 @@ from search.errors import BadQuestion, NoSuchCase, NoSuchItem
 from search.index.contract import Vectors, checked_vectors, scroll_all
 from search.library.collection import Collection
 from search.query.alignment import adapted
-from search.query.caveats import image_warnings
+from search.query.caveats import IN_SAMPLE, image_warnings
 from search.query.context import Context
 from search.query.exclusion import own_groups, recorded_patients
 from search.schemas.answers import Alignment
@@ -87,6 +87,8 @@ def query_bag(
     else:
         bag = _uploaded(context, question, images)
     _from_records(collection, bag)
+    if bag.labels and collection.label_axes is not None:
+        bag.warnings.append(IN_SAMPLE)
     return bag
 
 

@@ -11,12 +11,13 @@ from search.errors import NoSuchCase
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.library.collection import Collection
 from search.library.reviews import Reviewed, Reviews, standing_labels
+from search.query.caveats import IN_SAMPLE
 from search.query.exclusion import (
     exclusion_filter,
     own_groups,
     patient_exclusion,
     patients_of,
-    recorded_patients,
+    with_records,
 )
 from search.query.facets import MOST, has_choice
 from search.schemas.answers import Hit
@@ -49,10 +50,8 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         cells.append(one)
         if len(cells) == question.cells:
             break
-    groups = own_groups([cell.item for cell in cells])
-    groups["patient"].update(recorded_patients(collection.cases, sorted(groups["case"])).values())
-    recorded = Filter(case=tuple(sorted(collection.cases.cases_of(sorted(groups["patient"])))))
-    own = exclusion_filter(groups, EXCLUDED, recorded)
+    groups = with_records(collection.cases, own_groups([cell.item for cell in cells]))
+    own = exclusion_filter(groups, EXCLUDED)
     reviewed = reviews.of([cell.item.id for cell in cells])
     rows = np.stack([cell.vector for cell in cells])
     labels = standing_labels(reviews.all()) if question.labels == "reviewed" else {}
@@ -73,6 +72,8 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         patients_of(collection.cases, [hit.item for hits in lists for hit in hits]),
         "cells that voted",
     )
+    if collection.label_axes is not None and any(cell.item.label for cell in cells):
+        warnings.append(IN_SAMPLE)
     if len(cells) < items:
         warnings.append(f"Only the first {len(cells):,} of {items:,} cells are counted.")
     return CaseCount(

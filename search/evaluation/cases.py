@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from search.cases.similar import similar_cases
 from search.errors import BadQuestion
+from search.evaluation.labelled import flattered
 from search.evaluation.metrics import Draws, draws, ends
 from search.evaluation.ranking import average_precision_at_k
 from search.library.collection import Collection
@@ -103,7 +104,7 @@ def evaluate_cases(
         k=plan.k,
         chance=chance,
         scores=tuple(_scores(one, values, votes[one], queries, drawn) for one in plan.distances),
-        notes=_notes(queries),
+        notes=(*_notes(queries), *flattered(context.collection.card)),
     )
 
 

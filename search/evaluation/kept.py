@@ -28,6 +28,7 @@ from search.library.contents import content_digest
 from search.library.jobs import Job, Jobs, NoSuchJob, Run
 from search.library.reviews import labels_digest
 from search.library.versions import now
+from search.neighbours.groups import patients_digest
 from search.query.context import Context
 from search.schemas.cases import CasePlan
 from search.schemas.evaluations import (
@@ -110,13 +111,15 @@ class Evaluations:
 
         def work(run: Run) -> dict[str, Any]:
             context = self.open_context(name)  # the version that serves when the job begins
+            noted = record.model_copy(
+                update={"reviews": _reviews(context, plan), "records": _records(context, plan)}
+            )
             if plan.cases is not None:
-                return {"evaluation": id, **_keep_cases(folder, record, context, run)}
+                return {"evaluation": id, **_keep_cases(folder, noted, context, run)}
             uploaded = None
             if facts is not None:
                 uploaded = _uploaded(context, facts, kept.read_bytes())
                 kept.unlink()
-            noted = record.model_copy(update={"reviews": _reviews(context, plan)})
             headline = _keep(folder, noted, _run(context, plan, uploaded, run))
             return {"evaluation": id, **headline.model_dump()}
 
@@ -170,9 +173,12 @@ class Evaluations:
             return record
         collection = context.collection
         current = (
-            collection.version.id, content_digest(collection.folder), _reviews(context, record.plan)
-        )  # fmt: skip
-        then = (record.version, record.content, record.reviews)
+            collection.version.id,
+            content_digest(collection.folder),
+            _reviews(context, record.plan),
+            _records(context, record.plan),
+        )
+        then = (record.version, record.content, record.reviews, record.records)
         changes: dict[str, Any] = {"stale": then != current}
         if whole:
             content = (folder / RESULT).read_bytes()
@@ -315,6 +321,13 @@ def _reviews(context: Context, plan: EvaluationPlan) -> str | None:
     return None if plan.cases is not None else labels_digest(context.reviewed(plan.labels))
 
 
+def _records(context: Context, plan: EvaluationPlan) -> str | None:
+    """Digest of what the records of cases say that an evaluation counts."""
+    if plan.cases is None:
+        return patients_digest(context.patients())
+    return context.collection.cases.digest()
+
+
 def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run: Run) -> Outcome:
     def progress(done: int, total: int) -> None:
         run.check()
@@ -328,7 +341,7 @@ def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run:
         content_digest(collection.folder),
         collection.rows.picture_hashes,
         context.reviewed(plan.labels),
-        collection.cases.patients(),
+        context.patients(),
     )
     return evaluate(collection.store, collection.card, whole, plan, uploaded, progress)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.card import EncoderCard
 from search.evaluation.splits import subset
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.neighbours.duplicates import PictureHash, same_pairs
@@ -182,6 +183,16 @@ def read_labelled(
             yield item, stored.vector
 
     return table(read(), store.card.dim)
+
+
+def flattered(card: EncoderCard) -> list[str]:
+    """A note where labels of the collection itself chose the axes of its vectors."""
+    if "metric" not in (card.adapted or ""):
+        return []
+    return [
+        "the stored vectors were fitted on labels of this collection, so that these figures "
+        "flatter them; go back to the version before, and evaluate that with --adapt"
+    ]
 
 
 def most(cells: Cells, limit: int, seed: int) -> Cells:

@@ -14,7 +14,7 @@ import numpy as np
 
 from encoder.card import EncoderCard
 from search.evaluation.folds import CannotEvaluate, make_split, uploaded_split
-from search.evaluation.labelled import Cells, most, read_labelled
+from search.evaluation.labelled import Cells, flattered, most, read_labelled
 from search.evaluation.predicting import Progress, Steps, adapted, by_neighbours, by_probe
 from search.evaluation.scores import Predictions, Task, by_index, scored
 from search.evaluation.splits import subset
@@ -263,12 +263,8 @@ def _notes(same: int, cells: int, plan: EvaluationPlan, card: EncoderCard) -> li
             f"vectors adapted by {plan.adapt!r}, fitted anew on the training part of each fold; "
             "index and site bias are those of vectors that are stored, and were left out"
         )
-    elif "metric" in (card.adapted or ""):
-        notes.append(
-            "the stored vectors were fitted on labels of this collection, so that these scores "
-            "flatter them; go back to the version before and evaluate with --adapt"
-        )
-    return notes
+        return notes
+    return [*notes, *flattered(card)]
 
 
 def _checked(cells: Cells, queries: Rows, labelled: int) -> list[str]:

@@ -7,19 +7,21 @@ query's own patient, case and source (`search.votes.calibration.kth_distance`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.evaluation.labelled import UNDATED, Cells, read_labelled
+from search.evaluation.labelled import UNDATED, Cells, flattered, read_labelled
 from search.evaluation.labelled import most as limited
 from search.evaluation.metrics import ends
 from search.evaluation.ranking import mean_of_classes, ranked, ranked_by_class
-from search.index.contract import Store
+from search.library.collection import Collection
+from search.library.reviews import Reviews, standing_labels
 from search.neighbours.groups import Rows
 from search.schemas.evaluations import TrustWanted
+from search.schemas.filters import Filter
 from search.votes.knn import votes
 
 Floats = NDArray[np.float64]
@@ -104,17 +106,26 @@ def auroc(known: Floats, strange: Floats) -> float:
     return float(ranked(scores, positive, np.ones((1, len(scores)))).auroc[0])
 
 
-def kth_distances(cells: Cells, queries: Rows, references: Rows, k: int = K) -> Floats:
-    """Cosine distance of the k-th reference outside each query's own group (n)."""
+def kth_distances(cells: Cells, queries: Rows, references: Rows, k: int = K) -> tuple[Floats, Rows]:
+    """Cosine distance of the k-th reference outside each query's own group, and the groups.
+
+    The last one where there are fewer; queries without any are left out.
+    """
     vectors = cells.vectors[references]
-    found = np.empty(len(queries))
+    found = np.full(len(queries), np.nan)
+    k = min(k, len(references))
+    if not k:
+        return np.empty(0), np.empty(0, np.int64)
     for at in range(0, len(queries), 256):
         rows = queries[at : at + 256]
         scores = cells.vectors[rows] @ vectors.T
-        scores[cells.group[rows][:, None] == cells.group[references][None]] = -1
-        kth = min(k, scores.shape[1])
-        found[at : at + 256] = 1 - np.partition(scores, -kth, axis=1)[:, -kth]
-    return found
+        scores[cells.group[rows][:, None] == cells.group[references][None]] = -np.inf
+        best = np.sort(np.partition(scores, -k, axis=1)[:, -k:], axis=1)
+        last = np.isfinite(best).argmax(axis=1)  # the smallest of those that there are
+        kth = np.take_along_axis(best, last[:, None], axis=1)[:, 0]
+        found[at : at + 256] = np.where(np.isfinite(kth), 1 - kth, np.nan)
+    there = np.isfinite(found)
+    return found[there], cells.group[queries][there]
 
 
 def told_apart(
@@ -200,24 +211,25 @@ def unseen(
         references = np.flatnonzero(~out & (values != ""))
         strange = rng.permutation(np.flatnonzero(out))[:most]
         known = rng.permutation(references)[:most]
-        if min(len(strange), len(known)) < FEWEST:
+        sides = [kth_distances(cells, rows, references) for rows in (known, strange)]
+        if min(len(distances) for distances, _ in sides) < FEWEST:
             notes.append(f"{kind} {name}: fewer than {FEWEST} queries on a side")
             continue
-        sides = [
-            (kth_distances(cells, rows, references), cells.group[rows]) for rows in (known, strange)
-        ]
         found.append(told_apart(kind, str(name), sides[0], sides[1], seed))
     return found, notes
 
 
-def outside(cells: Cells, strangers: Cells, value: str, most: int, seed: int) -> Strange:
-    """Items of another kind altogether (tissue among blood) asked of the collection."""
+def outside(cells: Cells, strangers: Cells, value: str, most: int, seed: int) -> Strange | None:
+    """Items of another kind altogether (tissue among blood) asked of the collection; `None` where
+    too few can be."""
     rng = np.random.default_rng(seed)
     both = cells.joined(strangers)
     references = np.arange(len(cells))
     known = rng.permutation(references)[:most]
     strange = len(cells) + rng.permutation(len(strangers))[:most]
-    sides = [(kth_distances(both, rows, references), both.group[rows]) for rows in (known, strange)]
+    sides = [kth_distances(both, rows, references) for rows in (known, strange)]
+    if min(len(distances) for distances, _ in sides) < FEWEST:
+        return None
     return told_apart("outside", value, sides[0], sides[1], seed)
 
 
@@ -264,9 +276,10 @@ def _year_auroc(cells: Cells, train: Rows, rows: Rows) -> Callable[[Rows], float
     names, known = np.unique(cells.labels[train], return_inverse=True)
     k = min(VOTING, len(train))
     scores = cells.vectors[rows] @ cells.vectors[train].T
-    scores[cells.group[rows][:, None] == cells.group[train][None]] = -1
+    scores[cells.group[rows][:, None] == cells.group[train][None]] = -np.inf
     near = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    made = votes(known[near], np.take_along_axis(scores, near, axis=1), len(names), "similarity")
+    cosines = np.take_along_axis(scores, near, axis=1)
+    made = votes(np.where(np.isfinite(cosines), known[near], -1), cosines, len(names), "similarity")
     wanted = np.searchsorted(names, cells.labels[rows])
 
     def of(part: Rows) -> float:
@@ -285,18 +298,29 @@ MOST_CELLS = 40_000
 """Items that are looked at, labels in proportion."""
 
 
-def trust_of_store(store: Store, wanted: TrustWanted) -> Trust:
-    """Every figure that the items of a collection allow; see `trust_of`."""
-    cells, strangers = read_labelled(store, wanted.where), None
+def trust_of_collection(collection: Collection, wanted: TrustWanted) -> Trust:
+    """Every figure that the items of a collection allow; see `trust_of`.
+
+    Labels are those that votes go by: reviewers' before recorded ones. Patients are those of items
+    and of the records of their cases.
+    """
+    labels = standing_labels(Reviews(collection.versions).all())
+    patients = collection.cases.patients()
+
+    def read(where: Filter) -> Cells:
+        return read_labelled(collection.store, where, labels=labels, patients=patients)
+
+    cells, strangers = read(wanted.where), None
     if not wanted.outside.empty:
-        strangers = read_labelled(store, wanted.outside)
+        strangers = read(wanted.outside)
         gone = set(strangers.ids)
         kept = [at for at, id in enumerate(cells.ids) if id not in gone]
         cells = cells.take(np.array(kept, np.int64))
-    return trust_of(
+    found = trust_of(
         limited(cells, MOST_CELLS, wanted.seed), strangers, cutoff=wanted.until, most=wanted.most,
         seed=wanted.seed,
     )  # fmt: skip
+    return replace(found, notes=(*found.notes, *flattered(collection.card)))
 
 
 def trust_of(
@@ -321,10 +345,12 @@ def trust_of(
     by_site, more = unseen(cells, "unseen site", sites, most, seed)
     found = [*labels, *by_site]
     notes += more
-    if strangers is not None and len(strangers) >= FEWEST:
-        found.append(outside(cells, strangers, "outside", most, seed))
-    elif strangers is not None:
-        notes.append(f"outside: fewer than {FEWEST} items meet the filter")
+    if strangers is not None:
+        told = outside(cells, strangers, "outside", most, seed)
+        if told is None:
+            notes.append(f"outside: fewer than {FEWEST} labelled items on a side")
+        else:
+            found.append(told)
     decay = decay_of(cells, cutoff, most, seed)
     if isinstance(decay, str):
         return Trust(tuple(found), None, (*notes, decay))

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import date
+from hashlib import sha256
 from typing import Any
 
 from search.disk.lines import append, whole_lines
@@ -171,6 +172,14 @@ class CaseRecords:
     def patients(self) -> dict[str, str]:
         """The patient of each case whose record names one."""
         return {case: str(patient) for case, patient in self.labels("patient").items()}
+
+    def digest(self) -> str | None:
+        """Sixteen hex digits over every record as it is now; `None` where there is none."""
+        with self._turn:
+            self._read()
+            if not self._values:
+                return None
+            return sha256(json.dumps(self._values, sort_keys=True).encode()).hexdigest()[:16]
 
     def cases_of(self, patients: Sequence[str]) -> set[str]:
         """The cases whose record names one of these patients."""

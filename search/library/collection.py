@@ -120,6 +120,13 @@ class Collection(Closing):
             self.revision, self.settled = next(_revisions), True
 
     @property
+    def label_axes(self) -> Adaptation | None:
+        """Its adaptation, if labels of its items chose the axes: those items lie nearer to their
+        own label than a new one would."""
+        found = self.adaptation
+        return found if found is not None and found.reads_labels else None
+
+    @property
     def reference(self) -> str:
         """What loads its encoder: a name or a folder."""
         return self.version.encoder

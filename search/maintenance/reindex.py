@@ -34,6 +34,9 @@ ROUNDS = 5
 """How often what was written meanwhile is carried over before writers have to wait for it."""
 LISTED = 5
 """Reasons that a message gives; file names stay in the list on the disk."""
+AXES = ("knn", "centre")
+IN_SAMPLE = "in-sample: labels of these very items chose the axes; 'transfer' is held out"
+"""Note on the checks `AXES` of a version whose axes labels chose."""
 MISSING = "missing.json"
 """The list, in the folder of the version."""
 
@@ -292,8 +295,12 @@ class _Run:
         drawn = np.random.default_rng(0).permutation(len(ids))[: limits.golden]
         entries = list(self.there.entries([ids[at] for at in drawn]))
         golden = golden_vectors(entries, self._encoder, self._read, limits)
-        new, parent = Table(*self.there.table()), Table(*self.old.table())
-        return [*examine(new, parent, built, golden, limits), *self._plan.checked]
+        patients = self.target.cases.patients()
+        new, parent = (Table(*one.table(), patients) for one in (self.there, self.old))
+        found = examine(new, parent, built, golden, limits)
+        if self.target.label_axes is not None:
+            found = [replace(c, note=IN_SAMPLE) if c.name in AXES else c for c in found]
+        return [*found, *self._plan.checked]
 
     def switch(self, library: Library, why: str) -> None:
         """Carry over the last writes while no other can come, and serve the new version.

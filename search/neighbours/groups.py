@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.neighbours.duplicates import IDENTICAL
 from search.neighbours.exact import search
+from search.schemas.items import Item, with_patient
 
 Rows = NDArray[np.int64]
 """Positions."""
@@ -51,6 +54,24 @@ def groups(*relations: Sequence[str | None], pairs: Sequence[tuple[int, int]] = 
     number = connected_components(graph, directed=False)[1]
     _, first_row, of = np.unique(number, return_index=True, return_inverse=True)
     return np.asarray(first_row.argsort().argsort()[of], np.int64)
+
+
+def item_groups(items: Sequence[Item], patients: Mapping[str, str]) -> Rows:
+    """A number for each item, equal for those of one patient, case or source.
+
+    Args:
+        items: n of them.
+        patients: Patients that the records of cases name, by case.
+    """
+    named = [with_patient(item, patients) for item in items]
+    return groups([i.patient for i in named], [i.case for i in named], [i.source for i in named])
+
+
+def patients_digest(patients: Mapping[str, str]) -> str | None:
+    """Sixteen hex digits over the patients that records name; `None` where they name none."""
+    if not patients:
+        return None
+    return sha256(json.dumps(sorted(patients.items())).encode()).hexdigest()[:16]
 
 
 def neighbours_outside(

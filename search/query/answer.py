@@ -115,6 +115,7 @@ def _answered(
         fused_with=None if beside is None else _fused_with(beside, searcher),
         looked_at=query.looked_at,
         unfit=tuple(query.unfit),
+        in_sample=query.in_sample,
         searched=count(context.count, searcher.where, searcher.exclude),
         labels=question.labels,
         reviewed=sum(hit.reviewed is not None for hit in hits),

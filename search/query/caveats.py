@@ -24,6 +24,12 @@ of five published sets have 0.16 to 1.1; blurred by a fiftieth of their width, 0
 SPAN_RATIO = 1.5
 """A query that spans this many times more, or less, than its neighbours is warned of."""
 
+IN_SAMPLE = (
+    "Labels chose the axes of this version, and that of what is asked about may be one of them: "
+    "its neighbours then carry its own label more often than those of a new picture would."
+)
+"""Of queries that are stored with a label, where `Collection.label_axes` are."""
+
 
 def unfit(pixels: RGB) -> list[str]:
     """Why an image is no basis for a verdict, as sentences; none where it is one."""

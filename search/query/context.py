@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
+
 from encoder.contract import Encoder
 from search.errors import NoCalibration
 from search.index.contract import Vectors
@@ -16,17 +18,18 @@ from search.library.contents import Truth, content_digest
 from search.library.reviews import Reviews, labels_digest, standing_labels
 from search.library.sources import ReadPixels
 from search.neighbours.duplicates import PictureHash
+from search.neighbours.groups import item_groups, patients_digest
 from search.query.facets import MOST
 from search.query.pictures import EstimateScale, Pictures
 from search.query.searcher import ANYTHING
 from search.schemas.answers import ReviewedLabel
 from search.schemas.calibration import Calibration, CalibrationPlan
 from search.schemas.filters import Filter
-from search.schemas.items import with_patient
 from search.schemas.questions import Labels
 from search.settings import Settings
+from search.transforms.contract import CannotFit
 from search.votes import calibration as calibrations
-from search.votes.familiarity import Familiar, fit
+from search.votes.familiarity import SAMPLE, Familiar, fitted
 from search.votes.held_out import HeldOut
 
 REMEMBERED = 200_000
@@ -141,8 +144,7 @@ class Context:
             CannotCalibrate: too few labelled items.
         """
         collection = self.collection
-        labels = self.reviewed(plan.labels)
-        patients = collection.cases.patients()
+        labels, patients = self.reviewed(plan.labels), self.patients()
         content = calibrations.Content(
             content_digest(collection.folder),
             labels_digest(labels),
@@ -154,14 +156,18 @@ class Context:
         calibrations.write(collection.folder, fitted)
         return fitted
 
+    def patients(self) -> Mapping[str, str]:
+        """The patients that the records of cases name, by case."""
+        records = self.collection.cases
+        return self.memory.of(self.collection, ("patients",), records.patients, records.revision)
+
     def _held_out(self, patients: Mapping[str, str]) -> HeldOut | None:
         """The neighbours that a calibration is fitted on, where labels chose the axes."""
         collection = self.collection
-        if collection.adaptation is None or not collection.adaptation.reads_labels:
+        if collection.label_axes is None:
             return None
         _, items, vectors = Truth.read(collection.folder, collection.card).table(stored=True)
-        named = [with_patient(item, patients) for item in items]
-        return HeldOut(collection.adaptation, named, vectors)
+        return HeldOut(collection.label_axes, items, vectors, patients)
 
     def calibration(self, labels: Labels | None = "reviewed") -> tuple[Calibration | None, bool]:
         """The calibration, `None` if there is none, and whether the collection has changed since.
@@ -172,10 +178,9 @@ class Context:
         Raises:
             CannotCalibrate: its file is damaged.
         """
-        touched = calibrations.touched(self.collection.folder)
-        found, stale = self.memory.of(
-            self.collection, ("calibration",), self._read_calibration, touched
-        )
+        collection = self.collection
+        touched = (*calibrations.touched(collection.folder), *collection.cases.revision)
+        found, stale = self.memory.of(collection, ("calibration",), self._read_calibration, touched)
         if found is not None and not stale:
             stale = found.reviews != labels_digest(self.reviewed(labels or found.plan.labels))
         return found, stale
@@ -198,7 +203,27 @@ class Context:
 
     def familiar(self) -> Familiar | None:
         """What tells a stranger from the collection's own; `None` where it holds too little."""
-        return self.memory.of(self.collection, ("familiar",), lambda: fit(self.collection.store))
+        return self.memory.of(
+            self.collection, ("familiar",), self._fit_familiar, self.collection.cases.revision
+        )
+
+    def _fit_familiar(self) -> Familiar | None:
+        """On a sample; where labels chose the axes, what is far is measured on items held out."""
+        collection, patients = self.collection, self.patients()
+        found = collection.store.scroll(None, SAMPLE).items
+        if not found:
+            return None
+        adaptation = collection.label_axes
+        if adaptation is None:
+            groups = item_groups([one.item for one in found], patients)
+            return fitted(np.stack([one.vector for one in found]), groups)
+        entries = [entry for one in found if (entry := collection.rows.entry(one.item.id))]
+        items, base = [one.item for one in entries], np.stack([one.vector for one in entries])
+        held_out = HeldOut(adaptation, items, base, patients)
+        try:
+            return fitted(held_out.stored(), held_out.groups, held_out.vectors)
+        except CannotFit:  # so few labels that their axes cannot be held out
+            return None
 
     def fitted(self) -> tuple[Calibration, bool]:
         """As `calibration`, where there must be one.
@@ -218,5 +243,6 @@ class Context:
             found.fingerprint != collection.card.fingerprint
             or found.items != self.count()
             or found.digest != content_digest(collection.folder)
+            or found.patients != patients_digest(self.patients())
         )
         return found, stale

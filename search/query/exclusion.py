@@ -80,6 +80,18 @@ def recorded_patients(records: CaseRecords, cases: Sequence[str]) -> dict[str, s
     return {case: one.patient for case, one in found.items() if one.patient is not None}
 
 
+def with_records(records: CaseRecords, own: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Groups with the patients that the records of its cases name, and all cases of its patients.
+
+    Args:
+        records: Of the collection.
+        own: Sources, cases and patients, as `own_groups` gives them.
+    """
+    patients = own["patient"] | set(recorded_patients(records, sorted(own["case"])).values())
+    cases = own["case"] | records.cases_of(sorted(patients))
+    return {**own, "patient": patients, "case": cases}
+
+
 def patients_of(records: CaseRecords, items: Sequence[Item]) -> list[str | None]:
     """The patient of each item, as the item or the record of its case says."""
     named = recorded_patients(records, [item.case for item in items if item.case is not None])

@@ -22,7 +22,7 @@ from search.query.alignment import (
     card_of_query,
     goes_by_own_cells,
 )
-from search.query.caveats import image_warnings, span_um, unfit
+from search.query.caveats import IN_SAMPLE, image_warnings, span_um, unfit
 from search.query.context import Context
 from search.query.exclusion import (
     UnknownName,
@@ -65,6 +65,8 @@ class Query:
     """The patient or case that it names and that no stored item has."""
     site: str | None = None
     warnings: list[str] = field(default_factory=list)
+    in_sample: bool = False
+    """Whether labels of stored items that it is made of may have chosen the axes of the index."""
     unfit: list[str] = field(default_factory=list)
     """Those of the warnings with which its picture is no basis for a verdict."""
     span_um: float | None = None
@@ -128,6 +130,8 @@ def resolve(context: Context, question: Question, image: bytes | Opened | None) 
     if isinstance(question, Refinement):
         _with_examples(query, context, question, alone=not any(given))
     _from_records(query, context.collection)
+    if query.in_sample:
+        query.warnings.append(IN_SAMPLE)
     return query
 
 
@@ -149,10 +153,16 @@ def _from_item(query: Query, context: Context, found: Stored) -> None:
     query.item = found.item
     query.own.setdefault("item", set()).add(found.item.id)
     query.include(found.item)
+    query.in_sample = _in_sample(context.collection, [found])
     query.patient_known = None not in patients_of(context.collection.cases, [found.item])
     query.site = found.item.site
     query.span_um = span_um(found.item, context.collection.card.fields_um)
     _add_hash(query, context.picture_hash(found.item.id))
+
+
+def _in_sample(collection: Collection, found: Sequence[Stored]) -> bool:
+    labelled = any(one.item.label is not None for one in found)
+    return labelled and collection.label_axes is not None
 
 
 def _from_vector(query: Query, collection: Collection, question: Question) -> None:
@@ -258,6 +268,7 @@ def _with_examples(query: Query, context: Context, question: Refinement, *, alon
     query.unlike += [found.vector for found in unlike]
     if not question.show_examples:
         query.own.setdefault("item", set()).update(question.like, question.unlike)
+    query.in_sample |= _in_sample(context.collection, [*like, *unlike])
     if alone:
         _from_about(query, context.collection, question.about)
         known = patients_of(context.collection.cases, [found.item for found in like])

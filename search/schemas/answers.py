@@ -163,6 +163,9 @@ class Answer(Record):
     unfit: tuple[str, ...] = ()
     """Those of the warnings with which the query's picture is no basis for a verdict: it is too
     small, blank or blurred."""
+    in_sample: bool = False
+    """Whether the query is stored with a label that may have chosen the axes of the version: its
+    neighbours then carry that label more often than those of a new picture would."""
     searched: int | None = None
     """Items that could have been hits: they meet `where` and are excluded by neither `exclude` nor
     `not_these` (near-duplicates are counted); `None` in answers of older versions."""

@@ -82,6 +82,8 @@ class Calibration(Record):
     reviews: str | None = None
     """Digest of the reviewers' labels then; `None` where none counted. Votes by other labels make
     the calibration stale."""
+    patients: str | None = None
+    """Digest of the patients that records of cases named then; others make it stale."""
     unit: Unit
     """What was left out with each item besides itself: its patient; its source, where no item of
     the sample has a patient; `mixed` where some have."""

@@ -406,14 +406,16 @@ class EvaluationRecord(Record):
     ended: str | None = None
     error: str | None = None
     stale: bool | None = None
-    """Whether the collection or the reviewers' labels that count have changed since, or another
-    version serves; `None` until done."""
+    """Whether the collection, the reviewers' labels or the records of cases that count have changed
+    since, or another version serves; `None` until done."""
     version: str | None = None
     """Of the collection that was evaluated."""
     content: str | None = None
     """Digest of the collection's content then."""
     reviews: str | None = None
     """Digest of the reviewers' labels that counted; `None` where there was none."""
+    records: str | None = None
+    """Digest of what the records of cases said that counted: patients, and of cases everything."""
     encoder: str | None = None
     """Id of the encoder; `None` until done."""
     headline: Headline | None = None

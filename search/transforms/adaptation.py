@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
@@ -94,10 +94,37 @@ class Adaptation:
         Raises:
             CannotFit: an unknown kind, or a sample that lacks what one of them needs.
         """
+        return cls._fitted(
+            [(name, KINDS[name].fit) for name in kinds_in(kind)], sample, base, field
+        )
+
+    def refitted(self, sample: Sample) -> Adaptation:
+        """The same chain fitted on other rows of the same encoder, with the strength that was
+        chosen.
+
+        Raises:
+            CannotFit: the rows lack what a transform needs.
+        """
+        chain = [
+            (name, partial(Metric.fit, strength=step.strength))
+            if isinstance(step, Metric)
+            else (name, KINDS[name].fit)
+            for name, step in self.steps
+        ]
+        return self._fitted(chain, sample, self.base, self.field)
+
+    @classmethod
+    def _fitted(
+        cls,
+        chain: Sequence[tuple[str, Callable[[Sample], Transform]]],
+        sample: Sample,
+        base: EncoderCard,
+        field: str,
+    ) -> Adaptation:
         sample = replace(sample, parts=base.parts or ())
         vectors, steps = sample.vectors, []
-        for name in kinds_in(kind):
-            step = KINDS[name].fit(sample.with_vectors(vectors))
+        for name, fit in chain:
+            step = fit(sample.with_vectors(vectors))
             vectors = step.apply(vectors, sample.sites)
             steps.append((name, step))
         return cls(base, tuple(steps), field, digest_of(sample))

@@ -30,7 +30,11 @@ def in_fold(kind: str, sample: Sample, base: EncoderCard, train: Rows, test: Row
     Raises:
         CannotFit: train lacks what the kind needs.
     """
-    fitted = Adaptation.fit(kind, sample.take(train), base)
+    return under(Adaptation.fit(kind, sample.take(train), base), sample, train, test)
+
+
+def under(fitted: Adaptation, sample: Sample, train: Rows, test: Rows) -> Vectors:
+    """As `in_fold`, under a transform that was fitted on the train rows already."""
     out = np.zeros((len(sample), fitted.dim), np.float32)
     out[train] = fitted.apply(sample.vectors[train], sample.sites[train])
     sites = sample.sites[test]

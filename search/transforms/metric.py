@@ -55,10 +55,11 @@ class Metric:
         return int(self.axes.shape[1] + self.rest.shape[1])
 
     @classmethod
-    def fit(cls, sample: Sample) -> Metric:
+    def fit(cls, sample: Sample, strength: float | None = None) -> Metric:
         """Discriminant axes under the strength that scores best where it was not fitted.
 
-        Strengths are compared by leaving sites out; where there is one site, patients (groups).
+        Strengths are compared by leaving sites out; where there is one site, patients (groups);
+        not where one is given.
 
         Raises:
             CannotFit: fewer than two labels.
@@ -70,7 +71,7 @@ class Metric:
                 f"the kind 'metric' needs two labels, got {len(names)}; ingest labelled items, or "
                 "use the kind 'align'"
             )
-        strength = _best_strength(known)
+        strength = _best_strength(known) if strength is None else strength
         mean, axes = _discriminant(known, strength)
         rest = np.linalg.svd(axes, full_matrices=True)[0][:, axes.shape[1] :]
         return cls(

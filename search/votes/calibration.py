@@ -14,6 +14,7 @@ from encoder.card import EncoderCard
 from search.disk.atomic import write_durably
 from search.errors import BadQuestion
 from search.index.contract import Store, Stored, Vectors, scroll_all
+from search.neighbours.groups import item_groups, patients_digest
 from search.schemas.answers import Hit, ReviewedLabel
 from search.schemas.calibration import (
     FEWEST,
@@ -51,7 +52,8 @@ class CannotCalibrate(BadQuestion):
 class _Sample:
     """One vote on a stored item."""
 
-    group: str
+    group: int
+    """Of its patient, case and source."""
     shares: tuple[float, ...]
     margin: float
     right: float
@@ -104,6 +106,7 @@ def calibrate(
         items=store.count(),
         digest=content.digest,
         reviews=content.reviews,
+        patients=patients_digest(content.patients),
         unit="patient" if not without else "source" if without == len(chosen) else "mixed",
         without_patient=without,
         refitted=content.held_out is not None,
@@ -200,12 +203,13 @@ def _votes(
     temperature: float,
 ) -> list[_Sample]:
     found = []
-    for stored, hits in zip(chosen, lists, strict=True):
+    groups = item_groups([stored.item for stored in chosen], {}).tolist()  # named in `_sample`
+    for group, stored, hits in zip(groups, chosen, lists, strict=True):
         one = vote(hits[:k], weighting, temperature)
         if one.label is not None:
             found.append(
                 _Sample(
-                    group=stored.item.patient or stored.item.source,
+                    group=group,
                     shares=tuple(one.shares.values()),
                     margin=one.margin,
                     right=float(one.label == stored.item.label),
@@ -229,7 +233,7 @@ def _curve(samples: Sequence[_Sample], method: str) -> Curve:
 
 def _held_out(samples: Sequence[_Sample], method: str) -> Floats:
     """The probability of each vote by a curve that was fitted without its patient."""
-    folds = np.array([int(sha256(s.group.encode()).hexdigest()[:8], 16) % FOLDS for s in samples])
+    folds = np.array([sample.group % FOLDS for sample in samples])
     found = np.empty(len(samples))
     for fold in range(FOLDS):
         train = [sample for sample, of in zip(samples, folds, strict=True) if of != fold]

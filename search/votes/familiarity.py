@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.index.contract import Store, Stored, Vectors
+from search.neighbours.groups import Rows
+from search.transforms.contract import Vectors
 
 Floats = NDArray[np.float64]
 SAMPLE = 4000
@@ -48,34 +48,34 @@ class Familiar:
         return np.asarray(np.sqrt(np.maximum(np.square(centred).sum(axis=1) - inside, 0.0)))
 
 
-def fit(store: Store) -> Familiar | None:
-    """The axes of what is stored; `None` where that is too little to say what is foreign."""
-    return fitted(store.scroll(None, SAMPLE).items)
+def fitted(
+    vectors: Vectors, groups: Rows, held_out: Callable[[Rows, Rows], Vectors] | None = None
+) -> Familiar | None:
+    """The axes of some items; `None` where they are too few to say what is foreign.
 
+    How far is far is measured on items of groups that the axes were not fitted on.
 
-def fitted(items: Sequence[Stored]) -> Familiar | None:
-    """The axes of some items.
-
-    How far is far is measured on items of patients (sources, where no patient is known) that the
-    axes were not fitted on.
+    Args:
+        vectors: n x dim.
+        groups: Of each item: `search.neighbours.groups.item_groups`.
+        held_out: Gives the vectors for the rows that the axes are fitted on and those that they
+            are measured on, where those of the index would flatter the latter, because their own
+            labels chose them (`search.votes.held_out`).
     """
-    groups = np.array([_fold(one.item.patient or one.item.source) for one in items])
-    if len(items) < FEWEST or len(np.unique(groups)) < FOLDS:
+    folds = groups % FOLDS
+    if len(vectors) < FEWEST or len(np.unique(folds)) < FOLDS:
         return None
-    rows = np.stack([one.vector for one in items]).astype(np.float64)
-    apart = [
-        Familiar(*_axes(rows[groups != fold]), 0.0).residual(rows[groups == fold])
-        for fold in range(FOLDS)
-    ]
-    return Familiar(*_axes(rows), far=float(np.quantile(np.concatenate(apart), QUANTILE)))
+    apart = []
+    for fold in range(FOLDS):
+        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        rows = vectors if held_out is None else held_out(train, test)
+        apart.append(Familiar(*_axes(rows[train]), 0.0).residual(rows[test]))
+    return Familiar(*_axes(vectors), far=float(np.quantile(np.concatenate(apart), QUANTILE)))
 
 
-def _fold(group: str) -> int:
-    return int(sha256(group.encode()).hexdigest()[:8], 16) % FOLDS
-
-
-def _axes(rows: Floats) -> tuple[Floats, Floats]:
+def _axes(vectors: Vectors) -> tuple[Floats, Floats]:
     """The mean, and the fewest principal axes that hold `KEPT` of the variance."""
+    rows = vectors.astype(np.float64)
     mean = rows.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(rows.T))
     share = np.cumsum(values[::-1]) / max(float(values.sum()), 1e-12)

@@ -138,6 +138,8 @@ def judged(
         )
     found = vote(answer.hits, weighting, temperature)
     state_of, fit = applicable(question, weighting, temperature, calibration, stale=stale)
+    if fit is not None and answer.in_sample:  # it was fitted on votes that held their query out
+        state_of, fit = "other question", None
     lineage = spread(found)
     state, reason, probability = judge(found, fit, answer, lineage, foreign, choice=choice)
     return VoteAnswer(

@@ -146,7 +146,7 @@ def trust(
     """
     from dataclasses import asdict
 
-    from search.evaluation.trust import trust_of_store
+    from search.evaluation.trust import trust_of_collection
     from search.schemas.evaluations import TrustWanted
     from ui.cli.backend import running_service
     from ui.cli.options import opened
@@ -158,7 +158,7 @@ def trust(
     if client is None:
         held, name, _ = opened(library, collection)
         with held.collection(name) as cells:
-            print_trust(asdict(trust_of_store(cells.store, wanted)))
+            print_trust(asdict(trust_of_collection(cells, wanted)))
         return
     with client:
         print_trust(_of_job(client, client.start_trust(settings.collection, wanted)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -27,11 +28,13 @@ from search.atlas.maps import (
     vectors_of,
 )
 from search.errors import BadQuestion
-from search.index.contract import checked_vectors, need_fingerprint
+from search.index.contract import checked_vectors, need_fingerprint, scroll_all
 from search.library.collection import Collection
 from search.library.contents import Truth, content_digest
 from search.library.jobs import Run
 from search.query.context import Context
+from search.query.exclusion import exclusion_filter, own_groups, patients_of, with_records
+from search.schemas.items import Item, source_id
 from search.schemas.maps import (
     BatchEffects,
     MapAnswer,
@@ -44,6 +47,7 @@ from search.schemas.maps import (
     PlacedCell,
     PlaceQuestion,
 )
+from search.schemas.questions import About
 from search.schemas.versions import JobRecord
 
 AT_ONCE = 200_000
@@ -175,8 +179,11 @@ def effects(
 ) -> dict[str, Any]:
     """Whether neighbours are alike because of what they show, or because of where they were
     made: shares of neighbours against what is expected, robustness, silhouettes."""
-    collection = access.context(name).collection
-    found: BatchEffects = batch_effects(collection.folder, collection.card, field, k)
+    context = access.context(name)
+    collection = context.collection
+    found: BatchEffects = batch_effects(
+        collection.folder, collection.card, context.patients(), field, k
+    )
     return found.model_dump()
 
 
@@ -206,14 +213,31 @@ def map_of(collection: Collection, method: Method) -> Map:
     return compute_map(collection.folder, collection.card, "pca")
 
 
+def _own(
+    context: Context, about: About, items: Sequence[Item], sources: Sequence[str]
+) -> tuple[set[str], bool]:
+    """Ids of what shares a patient, case or source with what is placed; whether its patient is
+    known."""
+    groups, collection = own_groups(items), context.collection
+    for name in groups:
+        groups[name] |= {getattr(about, name)} - {None}
+    groups["source"] |= set(sources)
+    groups = with_records(collection.cases, groups)
+    own = exclusion_filter(groups, groups)
+    ids = {one.item.id for part in own.parts for one in scroll_all(collection.store, part)}
+    if items and about.patient is None:
+        return ids, None not in patients_of(collection.cases, items)
+    return ids, bool(groups["patient"])
+
+
 def _place(context: Context, question: PlaceQuestion, images: list[bytes]) -> PlaceAnswer:
     given = [bool(question.items), bool(question.vectors), bool(images)]
     if sum(given) != 1:
         raise BadQuestion("send exactly one of items, vectors and images")
     collection = context.collection
     card = collection.card
-    patients = {question.about.patient} - {None}
     need_fingerprint(collection.name, card, question.fingerprint)
+    about, items = question.about, []
     if images:
         vectors = context.pictures.embedded(context.encoder(), images)
     elif question.vectors:
@@ -226,26 +250,25 @@ def _place(context: Context, question: PlaceQuestion, images: list[bytes]) -> Pl
         stored = collection.store.get(question.items)
         if not stored:
             raise BadQuestion("none of these items is in the collection")
-        vectors = np.stack([one.vector for one in stored])
-        patients |= {one.item.patient for one in stored} - {None}
+        vectors, items = np.stack([one.vector for one in stored]), [one.item for one in stored]
     rows = checked_vectors(vectors, card.dim)
     found = map_of(collection, question.method)
     truth = Truth.read(collection.folder, card)
     here = [at for at, id in enumerate(found.ids) if UUID(id).bytes in truth.rows]
     ids = [UUID(found.ids[at]).bytes for at in here]
     reference = vectors_of(truth, ids)
-    values, codes = found.columns["patient"]
-    own = np.isin(codes[here], [at for at, value in enumerate(values) if value in patients])
+    own, known = _own(context, about, items, [source_id(image) for image in images])
+    banned = np.array([found.ids[at] in own for at in here], bool)
     cut = Map(
         **{**vars(found), "ids": tuple(found.ids[at] for at in here), "places": found.places[here]}
     )
-    placed = place_on(cut, reference, rows, question.k, own)
+    placed = place_on(cut, reference, rows, question.k, banned)
     return PlaceAnswer(
         collection=collection.name,
         method=found.method,
         fingerprint=card.fingerprint,
         stale=found.digest != content_digest(collection.folder),
-        patient_known=bool(patients),
+        patient_known=known,
         cells=tuple(
             PlacedCell(x=float(x), y=float(y), nearest=nearest, score=float(scores[0]))
             for (x, y), nearest, scores in zip(

@@ -17,7 +17,7 @@ from search.api.routes.collections import CollectionName
 from search.api.routes.versions import STARTED, started
 from search.evaluation.comparison import paired
 from search.evaluation.kept import Conditions, answers
-from search.evaluation.trust import trust_of_store
+from search.evaluation.trust import trust_of_collection
 from search.library.jobs import Run
 from search.schemas.evaluations import (
     EvaluationPlan,
@@ -80,7 +80,8 @@ def start_trust(name: str, wanted: TrustWanted, access: Writes, response: Respon
 
     def work(run: Run) -> dict[str, Any]:
         run.check()
-        return asdict(trust_of_store(collection.store, wanted))
+        served = access.context(collection.name).collection  # when the job begins
+        return asdict(trust_of_collection(served, wanted))
 
     return started(access, "trust", collection.name, work, response)
 

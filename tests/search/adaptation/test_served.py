@@ -16,7 +16,8 @@ from search.atlas.batch_effects import batch_effects
 from search.atlas.maps import compute_map
 from search.library.contents import Truth
 from search.library.library import Library
-from search.query.answer import answer
+from search.query.answer import answer, answer_with_vote
+from search.query.caveats import IN_SAMPLE
 from search.query.explain import explain
 from search.schemas.calibration import CalibrationPlan
 from search.schemas.explanations import ExplainQuestion
@@ -82,8 +83,8 @@ def test_batch_effects_are_smaller_than_before(service: Service) -> None:
     collection = service.context("cells").collection
     before = service.library.versions("cells").all()[0]
 
-    old = batch_effects(service.library.versions("cells").path(before.id), before.card)
-    new = batch_effects(collection.folder, collection.card)
+    old = batch_effects(service.library.versions("cells").path(before.id), before.card, {})
+    new = batch_effects(collection.folder, collection.card, {})
 
     assert new.share is not None
     assert old.share is not None
@@ -137,3 +138,25 @@ def test_sites_are_those_of_the_library(service: Service) -> None:
     adaptation = service.context("cells").collection.adaptation
     assert adaptation is not None
     assert adaptation.sites == SITES
+
+
+def test_a_vote_on_a_stored_item_says_that_its_own_label_chose_the_axes(service: Service) -> None:
+    context = service.context("cells")
+    context.calibrate(CalibrationPlan(ks=(5,), sample=100))
+    stored = context.collection.store.scroll(None, 1).items[0].item
+    question = Question(k=5, item=stored.id)
+
+    own = answer_with_vote(context, question)
+    new = answer_with_vote(
+        context, Question(k=5, about=About(site="lima", patient="new")), png(500, "blast", "lima")
+    )
+
+    assert stored.label is not None
+    assert (own.answer.in_sample, own.calibration, own.probability) == (
+        True,
+        "other question",
+        None,
+    )
+    assert IN_SAMPLE in own.answer.warnings
+    assert (new.answer.in_sample, new.calibration) == (False, "applied")
+    assert IN_SAMPLE not in new.answer.warnings

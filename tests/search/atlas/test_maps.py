@@ -189,6 +189,8 @@ def test_cells_are_placed_over_http_and_bad_questions_are_answered_in_words(
     placed = client.post(at, json={"items": pca["ids"][:3]}).json()
     for axis in "xy":
         assert [cell[axis] for cell in placed["cells"]] == pytest.approx(pca[axis][:3], abs=1e-3)
+    near = {id for cell in placed["cells"] for id in cell["nearest"]}
+    assert near.isdisjoint(pca["ids"][:3])  # an item is no neighbour of its own
     for bad, words in (
         ({}, "exactly one of"),
         ({"vectors": [[1, 0]]}, "fingerprint"),

@@ -45,7 +45,7 @@ def test_the_distance_leaves_the_own_patient_out(rng):
     cells = cells_of(rng, [0] * 4 + [1] * 4, patients=["A"] * 4 + ["B"] * 4, spread=0)
     rows = np.arange(8)
 
-    assert kth_distances(cells, rows, rows, k=1) == pytest.approx(1, abs=1e-6)
+    assert kth_distances(cells, rows, rows, k=1)[0] == pytest.approx(1, abs=1e-6)
 
 
 @pytest.fixture(name="found", scope="module")
@@ -129,4 +129,4 @@ def test_the_service_measures_it_as_a_job(tmp_path, rng):
 
     assert job["state"] == "done", job
     assert any("decay by year" in note for note in job["result"]["notes"])
-    assert "outside: fewer than 20 items meet the filter" in job["result"]["notes"]
+    assert "outside: fewer than 20 labelled items on a side" in job["result"]["notes"]

@@ -25,7 +25,7 @@ def table(vectors: Vectors, **facts: list[str | None]) -> Table:
         source = source_id(str(at).encode())
         own = {name: values[at] for name, values in facts.items()}
         items.append(Item(id=item_id("d", source), dataset="d", source=source, **own))
-    return Table([bytes([at]) for at in range(len(vectors))], items, vectors)
+    return Table([bytes([at]) for at in range(len(vectors))], items, vectors, {})
 
 
 def spread(n: int, dim: int = 16, seed: int = 0) -> Vectors:
@@ -173,8 +173,8 @@ def test_one_site_has_no_bias_to_measure() -> None:
 
 def test_only_items_of_both_versions_are_compared() -> None:
     rows = spread(6)
-    new = Table([b"a", b"c", b"d"], table(rows).items[:3], rows[:3])
-    old = Table([b"a", b"b", b"d"], table(rows).items[3:], rows[3:])
+    new = Table([b"a", b"c", b"d"], table(rows).items[:3], rows[:3], {})
+    old = Table([b"a", b"b", b"d"], table(rows).items[3:], rows[3:], {})
     mine, theirs = checks.common(new, old)
 
     assert mine.ids == theirs.ids == [b"a", b"d"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +12,14 @@ import pytest
 from random_library import CARD, random_entries, random_service
 
 from encoder.card import EncoderCard
+from search.atlas.batch_effects import batch_effects
 from search.errors import WrongEncoder
+from search.evaluation.trust import trust_of_collection
 from search.library.reviews import Reviews
 from search.query.context import Memory
+from search.schemas.calibration import CalibrationPlan
+from search.schemas.cases import CaseChange, CaseRecordsWanted
+from search.schemas.evaluations import TrustWanted
 from search.schemas.filters import Filter
 from search.service import Encoders, Service
 
@@ -104,3 +110,38 @@ def test_a_picture_without_the_encoder_of_a_collection_is_refused_in_words(
     assert words.startswith("a new picture cannot be compared with the cells of collection 'cells'")
     assert CARD.title in words
     assert f"but {here.title} is installed here" in words
+
+
+def test_who_is_of_one_patient_is_one_rule_whether_items_or_records_name_it(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    named = [one for one in random_entries(rng, 200, 8) if one.item.case is not None]
+    bare = [replace(one, item=one.item.model_copy(update={"patient": None})) for one in named]
+    services = [random_service(tmp_path / name, some) for name, some in (("a", named), ("b", bare))]
+    contexts = [service.context() for service in services]
+    last = contexts[1]
+    before = (last.calibrate(CalibrationPlan(ks=(5,))), last.calibration()[1])
+    rows = {str(one.item.case): str(one.item.patient) for one in named}
+    wanted = CaseRecordsWanted(
+        changes=tuple(CaseChange(case=case, patient=patient) for case, patient in rows.items())
+    )
+    last.collection.cases.change(wanted, last.collection.store, "caller")
+    stale = last.calibration()[1]
+
+    figures = [
+        (
+            trust_of_collection(one.collection, TrustWanted(most=50)),
+            batch_effects(one.collection.folder, CARD, one.patients()),
+            one.familiar(),
+            one.calibrate(CalibrationPlan(ks=(5,))).fits,
+        )
+        for one in contexts
+    ]
+    fars = [found[2].far if found[2] else None for found in figures]
+    for service in services:
+        service.close()
+
+    assert figures[0][:2] == figures[1][:2]
+    assert fars[0] == fars[1] is not None
+    assert figures[0][3] == figures[1][3] != before[0].fits
+    assert (before[1], stale, last.calibration()[1]) == (False, True, False)
