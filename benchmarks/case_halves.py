@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections import Counter, defaultdict
+from itertools import chain, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,16 +76,17 @@ def halves(table: Path, most: int, out: Path) -> Path:
     with manifest.open("w", newline="") as handle:
         write = csv.writer(handle)
         write.writerow(["path", "patient", "case", "diagnosis", "case:half", "kind", "dataset"])
-        for (patient, case, word), paths in fields.items():
-            for at, path in enumerate(paths[:most]):
-                for name, (by, turn) in VARIANTS.items():
-                    if name[0] != "ab"[at % 2]:
-                        continue
-                    used = path
-                    if by:
-                        used = out / f"{name[2:].replace(', ', '-')}-{path.stem}.png"
-                        shifted(path, by, turn).save(used)
-                    write.writerow([used, patient, f"{case} {name}", word, name, "smear", "halves"])
+        numbered = ([(key, *one) for one in enumerate(fields[key][:most])] for key in fields)
+        turns = chain.from_iterable(zip_longest(*numbered))  # a field of each patient, and so on
+        for (patient, case, word), at, path in filter(None, turns):
+            for name, (by, turn) in VARIANTS.items():
+                if name[0] != "ab"[at % 2]:
+                    continue
+                used = path
+                if by:
+                    used = out / f"{name[2:].replace(', ', '-')}-{path.stem}.png"
+                    shifted(path, by, turn).save(used)
+                write.writerow([used, patient, f"{case} {name}", word, name, "smear", "halves"])
     return manifest
 
 

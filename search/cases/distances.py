@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,25 +36,24 @@ def mean_distance(one: Vectors, other: Vectors) -> float:
     return 1.0 - float(mean_vector(one) @ mean_vector(other))
 
 
-def max_sim_of(
-    cosines: Floats | Vectors, weights: Floats | None = None, others: Floats | None = None
-) -> float:
+def max_sims(
+    cosines: Floats | Vectors, weights: Sequence[Floats], others: Floats | None = None
+) -> Floats:
     """1 - the mean cosine of each vector to the nearest of the other bag, both ways: 0 to 2.
 
-    The symmetric form of late interaction (Khattab and Zaharia 2020, section 3.3).
+    The symmetric form of late interaction (Khattab and Zaharia 2020, section 3.3), of one bag
+    with several.
 
     Args:
-        cosines: Of all pairs, n x m.
-        weights: Of the n vectors of one bag; equal ones if left out.
-        others: Of the m of the other.
+        cosines: Of the vectors of all of the several (rows, bag after bag) to those of the one.
+        weights: Of the vectors of each of the several.
+        others: Of those of the one; equal ones if left out.
     """
-    return 1.0 - (_mean(cosines.max(axis=1), weights) + _mean(cosines.max(axis=0), others)) / 2
-
-
-def _mean(values: Floats | Vectors, weights: Floats | None) -> float:
-    if weights is None:
-        return float(values.mean())
-    return float(values @ weights) / float(weights.sum())
+    starts = np.cumsum([0, *(len(one) for one in weights[:-1])])
+    mine, theirs = np.concatenate(weights), np.ones(cosines.shape[1]) if others is None else others
+    there = np.add.reduceat(cosines.max(axis=1) * mine, starts) / np.add.reduceat(mine, starts)
+    back = (np.maximum.reduceat(cosines, starts, axis=0) * theirs).sum(axis=1) / theirs.sum()
+    return np.asarray(1 - (there + back) / 2)
 
 
 def kmeans(vectors: Vectors, n: int) -> Vectors:

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, overload
 from uuid import UUID, uuid5
 
 import numpy as np
+from pydantic_core import from_json
 
 from search.cases.distances import (
     Floats,
@@ -50,6 +52,8 @@ FORMAT = 2
 """Of a build; what was made by another one is made again."""
 FOLDER, DONE = "cases", "whole.json"
 AT_ONCE = 500
+MAPPED = 1 << 40
+"""Bytes of a build that SQLite may read where they lie; it takes as many as it can."""
 NOT_WHITE = ("red", "platelet")
 """What a finder of cells notes of a cell that is no white one."""
 _turn = threading.RLock()
@@ -67,6 +71,14 @@ class Facts:
     labels: Mapping[str, int]
     without_patient: int
     """Items without a patient id."""
+
+    @classmethod
+    def read(cls, text: str) -> Facts:
+        """As they are kept."""
+        known = from_json(text)
+        for name in ("patients", "cases", "sources", "sites"):
+            known[name] = tuple(known[name])
+        return cls(**known)
 
 
 class Ids(Sequence[str]):
@@ -164,6 +176,7 @@ class Cases(Closing):
         self._file = sqlite3.connect(folder / "bags.sqlite", check_same_thread=False)
         self.total = int(self._all("SELECT COUNT(*) FROM bags")[0][0])
         self._dim = stores["mean"].card.dim
+        self._file.execute(f"PRAGMA mmap_size = {MAPPED}")
 
     def close(self) -> None:
         """Release the stores; safe to call twice."""
@@ -204,10 +217,11 @@ class Cases(Closing):
         """Those of `values` that are there, with their vectors by some poolings."""
         found: dict[str, Represented] = {}
         columns = ", ".join(("value", "facts", "ids", "vectors", "weights", *points))
-        for at in range(0, len(values), AT_ONCE):
-            part = list(values[at : at + AT_ONCE])
+        rows = [self._rows[value] for value in values if value in self._rows]
+        for at in range(0, len(rows), AT_ONCE):
+            part = rows[at : at + AT_ONCE]
             marks = ",".join("?" * len(part))
-            query = f"SELECT {columns} FROM bags WHERE value IN ({marks})"  # noqa: S608 (no values)
+            query = f"SELECT {columns} FROM bags WHERE rowid IN ({marks})"  # noqa: S608 (no values)
             for row in self._all(query, part):
                 found[str(row[0])] = self._bag(row, points)
         return found
@@ -215,20 +229,26 @@ class Cases(Closing):
     def nearest(
         self, pooling: Pooling, vector: Floats, k: int, exclude: Filter | None, sure: int
     ) -> list[tuple[str, float]]:
-        """Names and cosines of the `k` nearest; `sure` as of `Store.nearest_named`."""
+        """Names and cosines of the `k` nearest; `sure` as of `Store.nearest_ids`."""
         point = _direction(pooling, vector).astype(np.float32)
-        found = self._stores[pooling].nearest_named(point, k, "case", None, exclude, sure)
-        return [(one.name, one.score) for one in found]
+        found = self._stores[pooling].nearest_ids(point, k, None, exclude, sure)
+        return [(self._names[one.id], one.score) for one in found]
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """Where each bag lies in the file."""
+        return dict(self._all("SELECT value, rowid FROM bags"))
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """What each point is called."""
+        return {_point_id(value): value for value in self._rows}
 
     def _bag(self, row: Sequence[Any], poolings: Sequence[Pooling]) -> Represented:
         value, facts, ids, vectors, weights, *points = row
-        known: dict[str, Any] = {
-            name: tuple(one) if isinstance(one, list) else one
-            for name, one in json.loads(facts).items()
-        }
         return Represented(
             str(value),
-            Facts(**known),
+            Facts.read(facts),
             Ids(ids),
             np.frombuffer(vectors, np.float32).reshape(-1, self._dim),
             np.frombuffer(weights, np.float64),
@@ -426,12 +446,16 @@ def _put(
         store.upsert(points, rows.astype(np.float32))
 
 
+def _point_id(value: str) -> str:
+    return str(uuid5(NAMESPACE, f"case|{value}"))
+
+
 def _point(bag: Represented) -> Item:
     """A case as a store keeps it; its patient only where all of its items are of one."""
     facts = bag.facts
     alone = len(facts.patients) == 1 and not facts.without_patient
     return Item(
-        id=str(uuid5(NAMESPACE, f"case|{bag.value}")),
+        id=_point_id(bag.value),
         dataset="cases",
         source=bag.value,
         case=bag.value,

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from time import perf_counter
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.cases.bags import Bag, query_bag
 from search.cases.distances import (
@@ -17,7 +19,7 @@ from search.cases.distances import (
     directions,
     histogram,
     kmeans,
-    max_sim_of,
+    max_sims,
     mean_vector,
     pairs,
     transport_distance,
@@ -85,8 +87,8 @@ POOLED: dict[str, tuple[Pooling, ...]] = {
     "composition": ("composition",),
 }
 """By which vectors candidates are chosen, for each distance; others take mean and VLAD."""
-Measure = Callable[[Represented, Vectors], float]
-"""Distance of a case to the query, from the case and the cosines of its cells (rows) to those of
+Measure = Callable[[Sequence[Represented], Vectors], Floats]
+"""Distances of cases to the query, from them and the cosines of all their cells (rows) to those of
 the query."""
 
 
@@ -124,6 +126,11 @@ class Search:
     def store(self) -> Store:
         """Of the collection's cells."""
         return self.context.collection.store
+
+    @cached_property
+    def barred(self) -> frozenset[str]:
+        """Cases that are not compared, of the query itself or of its patients."""
+        return frozenset(self.exclude.case)
 
 
 def similar_cases(
@@ -290,41 +297,24 @@ def _may(search: Search, name: str) -> bool:
 
 def _ranked(search: Search, cases: Cases, names: Sequence[str]) -> list[Compared]:
     """The nearest of some cases that may be compared with the query."""
-    found = []
-    search.compared = search.duplicates = 0
     points = tuple(one for one in POOLINGS if one == search.question.distance)
-    there = [one for one in cases.get(names, points).values() if not _excluded(search, one)]
-    for case, cosines in zip(there, _cosines(search, there), strict=True):
-        one = _compared(search, case, case.whole, cosines)
-        search.duplicates += one.dropped
-        if len(one.case.vectors):
-            search.compared += 1
-            found.append(one)
-    return sorted(found, key=lambda one: (one.distance, one.case.value))[: search.question.k]
-
-
-def _cosines(search: Search, cases: Sequence[Represented]) -> list[Vectors]:
-    """Of the cells of each case to those of the query, by one multiplication."""
-    if not cases:
-        return []
-    every = np.concatenate([one.vectors for one in cases]) @ search.bag.vectors.T
-    return np.split(every, np.cumsum([len(one.vectors) for one in cases])[:-1])
+    there = cases.get(names, points).values()
+    return _nearest(search, [(one, one.whole) for one in there if not _excluded(search, one)])
 
 
 def _excluded(search: Search, case: Represented) -> bool:
     """Whether any cell of a case is what no compared cell may be."""
-    facts, question, own = case.facts, search.question, search.bag.own
-    if search.allowed is not None and not search.allowed & set(facts.cases):
+    facts, out = case.facts, search.question.exclude
+    if search.allowed is not None and search.allowed.isdisjoint(facts.cases):
         return True
-    from_source = bool(own.get("source", set()) & set(facts.sources))
-    same = {
-        "source": from_source,
-        "case": bool(set(search.exclude.case) & set(facts.cases)),
-        "patient": bool(own.get("patient", set()) & set(facts.patients)),
-        "item": from_source and bool(own.get("item", set()) & set(case.ids)),
-    }
-    by_record = bool(set(search.exclude.case) & set(facts.cases))
-    return by_record or any(same.get(relation, False) for relation in question.exclude)
+    source, patient, item = (search.bag.own.get(o, set()) for o in ("source", "patient", "item"))
+    from_source = not source.isdisjoint(facts.sources)
+    return (
+        not search.barred.isdisjoint(facts.cases)
+        or ("source" in out and from_source)
+        or ("patient" in out and not patient.isdisjoint(facts.patients))
+        or ("item" in out and from_source and not item.isdisjoint(case.ids))
+    )
 
 
 # ---------------------------------------------------------------- by cells
@@ -333,19 +323,8 @@ def _excluded(search: Search, case: Represented) -> bool:
 def _by_cells(search: Search) -> tuple[list[Compared], bool]:
     """The nearest cases by the cells that meet the question's conditions."""
     values, complete = _candidates(search)
-    found = []
-    for value in values:
-        case, whole = _read(search, value)
-        if case is None:
-            continue
-        [cosines] = _cosines(search, [case])
-        one = _compared(search, case, whole, cosines)
-        search.duplicates += one.dropped
-        if len(one.case.vectors):
-            search.compared += 1
-            found.append(one)
-    best = sorted(found, key=lambda one: (one.distance, one.case.value))
-    return best[: search.question.k], complete
+    read = (_read(search, value) for value in values)
+    return _nearest(search, [(one, whole) for one, whole in read if one is not None]), complete
 
 
 def _candidates(search: Search) -> tuple[list[str], bool]:
@@ -418,11 +397,13 @@ def _allowed(search: Search, one: Stored) -> bool:
 def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | None) -> Measure:
     """The distance of a case to the query."""
     if question.distance == "max_sim":
-        return lambda case, cosines: max_sim_of(cosines, case.weights, bag.weights)
+        return lambda cases, cosines: max_sims(cosines, [o.weights for o in cases], bag.weights)
     if question.distance == "transport":
         along = directions(context.collection.card.dim)
-        return lambda case, _: transport_distance(
-            bag.vectors, case.vectors, along, bag.weights, case.weights
+        return _each(
+            lambda case: transport_distance(
+                bag.vectors, case.vectors, along, bag.weights, case.weights
+            )
         )
     if question.distance == "prototypes":
         usual = cases is not None and question.prototypes == PROTOTYPES
@@ -433,14 +414,18 @@ def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | 
         )
         kept = bag.points.get("prototypes") if usual else None
         mine = histogram(bag.vectors, prototypes, bag.weights) if kept is None else kept
-        return lambda case, _: float(np.abs(mine - _histogram(case, prototypes, usual)).sum() / 2)
+        return _each(
+            lambda case: float(np.abs(mine - _histogram(case, prototypes, usual)).sum() / 2)
+        )
     if question.distance == "mean":
         return _pooled("mean", bag, mean_vector)
     if question.distance == "learned":
         pool = pool_of(context, question.model)
         query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
-        return lambda case, _: (
-            1.0 - float(query @ pool(case.facts.patients, case.vectors, case.weights))
+        return _each(
+            lambda case: (
+                1.0 - float(query @ pool(case.facts.patients, case.vectors, case.weights))
+            )
         )
     words = words_of(context) if cases is None else cases.words
     if question.distance == "composition":
@@ -461,12 +446,17 @@ def _pooled(name: Pooling, bag: Bag, pool: Callable[[Vectors, Floats], Floats]) 
     query = bag.points.get(name)
     query = pool(bag.vectors, bag.weights) if query is None else query
 
-    def distance(case: Represented, _: Vectors) -> float:
+    def distance(case: Represented) -> float:
         theirs = case.points.get(name)
         theirs = pool(case.vectors, case.weights) if theirs is None else theirs
         return 1.0 - float(query @ theirs)
 
-    return distance
+    return _each(distance)
+
+
+def _each(distance: Callable[[Represented], float]) -> Measure:
+    """Case by case."""
+    return lambda cases, _: np.array([distance(one) for one in cases], np.float64)
 
 
 def _histogram(case: Represented, prototypes: Vectors, usual: bool) -> Floats:
@@ -491,21 +481,40 @@ def _sample(store: Store) -> Vectors:
     return np.stack([one.vector for one in found])
 
 
-def _compared(search: Search, case: Represented, whole: bool, cosines: Vectors) -> Compared:
-    """A case with its distance, without the cells that are the query's own pictures."""
-    kept, dropped = case, 0
+def _nearest(search: Search, there: Sequence[tuple[Represented, bool]]) -> list[Compared]:
+    """The nearest of cases, each with whether it is whole, without the query's own pictures."""
+    search.compared = search.duplicates = 0
+    if not there:
+        return []
+    cases, dropped = [one for one, _ in there], [0] * len(there)
+    cosines = np.concatenate([one.vectors for one in cases]) @ search.bag.vectors.T
     if "duplicate" in search.question.exclude:
-        equal = cosines.max(axis=1) >= IDENTICAL
-        if dropped := int(equal.sum()):
-            kept = replace(
-                case, vectors=case.vectors[~equal], weights=case.weights[~equal], points={},
-                ids=tuple(id for id, same in zip(case.ids, equal, strict=True) if not same),
-            )  # fmt: skip
-            cosines = cosines[~equal]
-    distance = (
-        max(0.0, search.measure(kept, cosines)) if len(kept.vectors) else 0.0
-    )  # cosines pass 1
-    return Compared(distance, kept, whole, dropped)
+        same = cosines.max(axis=1) >= IDENTICAL
+        if same.any():
+            parts = np.split(same, np.cumsum([len(one.vectors) for one in cases])[:-1])
+            cases = [_without(one, part) for one, part in zip(cases, parts, strict=True)]
+            dropped, cosines = [int(part.sum()) for part in parts], cosines[~same]
+    left = [at for at, one in enumerate(cases) if len(one.vectors)]
+    search.compared, search.duplicates = len(left), sum(dropped)
+    if not left:
+        return []
+    distances = np.maximum(search.measure([cases[at] for at in left], cosines), 0)  # cosines pass 1
+    order = sorted(
+        zip(distances.tolist(), left, strict=True), key=lambda o: (o[0], cases[o[1]].value)
+    )
+    return [
+        Compared(distance, cases[at], there[at][1], dropped[at])
+        for distance, at in order[: search.question.k]
+    ]
+
+
+def _without(case: Represented, same: NDArray[np.bool_]) -> Represented:
+    """A case without some of its cells."""
+    if not same.any():
+        return case
+    ids = tuple(id for id, one in zip(case.ids, same, strict=True) if not one)
+    vectors, weights = case.vectors[~same], case.weights[~same]
+    return replace(case, vectors=vectors, weights=weights, points={}, ids=ids)
 
 
 # ---------------------------------------------------------------- what is shown
@@ -514,8 +523,15 @@ def _compared(search: Search, case: Represented, whole: bool, cosines: Vectors) 
 def _matches(search: Search, best: Sequence[Compared]) -> tuple[CaseMatch, ...]:
     """Cases as they are shown, with their records and the pairs of cells that matched."""
     bag, by = search.bag, search.question.by
-    matched = [pairs(bag.vectors, one.case.vectors, search.question.pairs) for one in best]
-    ids = [one.case.ids[at] for one, few in zip(best, matched, strict=True) for _, at, _ in few]
+    most = search.question.pairs
+    matched = [
+        [
+            (mine, one.case.ids[at], score)
+            for mine, at, score in pairs(bag.vectors, one.case.vectors, most)
+        ]
+        for one in best
+    ]
+    ids = [id for few in matched for _, id, _ in few]
     items = {one.item.id: one.item for one in search.store.get(ids)} if ids else {}
     named = [(one.case.value,) if by == "case" else one.case.facts.cases for one in best]
     records = search.context.collection.cases.of([name for names in named for name in names])
@@ -530,16 +546,14 @@ def _matches(search: Search, best: Sequence[Compared]) -> tuple[CaseMatch, ...]:
             sites=one.case.facts.sites,
             differential=_differential(search, one.case),
             pairs=tuple(
-                _pair(bag, items[id], *pair)
-                for pair in few
-                if (id := one.case.ids[pair[1]]) in items
+                _pair(bag, items[id], mine, score) for mine, id, score in few if id in items
             ),
         )
         for one, few, names in zip(best, matched, named, strict=True)
     )
 
 
-def _pair(bag: Bag, item: Item, mine: int, _: int, score: float) -> CellPair:
+def _pair(bag: Bag, item: Item, mine: int, score: float) -> CellPair:
     return CellPair(
         cell=int(bag.positions[mine]),
         query_item=bag.ids[mine] if bag.ids else None,

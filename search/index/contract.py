@@ -14,7 +14,7 @@ from encoder.card import EncoderCard
 from search.errors import BadItem, BadVector, WrongEncoder
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
-from search.schemas.items import KEYWORDS, Item, Keyword
+from search.schemas.items import KEYWORDS, Item
 
 Vectors = NDArray[np.float32]
 """n x dim, rows of length 1."""
@@ -126,12 +126,10 @@ class Stored:
     """Length dim."""
 
 
-class Named(NamedTuple):
-    """A neighbour of which only one field was read."""
+class Near(NamedTuple):
+    """A neighbour whose item was not read."""
 
     id: str
-    name: str
-    """What the field says; empty where it says nothing."""
     score: float
 
 
@@ -217,16 +215,15 @@ class Store(Protocol):
         """`nearest` for many vectors (n x dim); `exclude` is one for all, or one for each."""
         ...
 
-    def nearest_named(
+    def nearest_ids(
         self,
         vector: Vectors,
         k: int,
-        field: Keyword,
         where: Filter | None = None,
         exclude: Filter | None = None,
         sure: int | None = None,
-    ) -> list[Named]:
-        """`nearest` without the items: of each only what it is called in one field.
+    ) -> list[Near]:
+        """`nearest` without the items, most of whose time goes into reading them.
 
         Of equal scores at the end any may come back, unless they reach into the first `sure`
         (`None`: all `k`).
@@ -377,7 +374,7 @@ def clamp(score: float) -> float:
     return max(-1.0, min(1.0, float(score)))
 
 
-Scored = TypeVar("Scored", Hit, Named)
+Scored = TypeVar("Scored", Hit, Near)
 
 
 def in_order(hits: Sequence[Hit]) -> list[Hit]:
@@ -385,7 +382,7 @@ def in_order(hits: Sequence[Hit]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.item.id))
 
 
-def named_in_order(found: Sequence[Named]) -> list[Named]:
+def near_in_order(found: Sequence[Near]) -> list[Near]:
     """Falling score, then rising id."""
     return sorted(found, key=lambda one: (-one.score, one.id))
 
@@ -405,7 +402,7 @@ def first_in_order(
         hits: What the engine returned for a limit of `k + 1`.
         k: How many are wanted.
         fetch: Queries the engine again with another limit.
-        order: `in_order` or `named_in_order`.
+        order: `in_order` or `near_in_order`.
         sure: Equal scores that do not reach into so many first ones are left; `None` for `k`.
     """
     limit, last = k + 1, min(sure or k, k) - 1

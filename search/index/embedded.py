@@ -22,7 +22,7 @@ from search.index.contract import (
     MANY_POINTS,
     BuildReport,
     IndexSettings,
-    Named,
+    Near,
     Page,
     Stored,
     Vectors,
@@ -53,7 +53,7 @@ from search.index.recall import gauge
 from search.index.shard import OpenShard
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
-from search.schemas.items import Item, Keyword
+from search.schemas.items import Item
 
 TURN = 32
 """Queries answered before others get their turn."""
@@ -215,21 +215,20 @@ class EdgeStore(Closing):
             queries.append(query)
         return queries
 
-    def nearest_named(
+    def nearest_ids(
         self,
         vector: Vectors,
         k: int,
-        field: Keyword,
         where: Filter | None = None,
         exclude: Filter | None = None,
         sure: int | None = None,
-    ) -> list[Named]:
-        """See `Store.nearest_named`."""
+    ) -> list[Near]:
+        """See `Store.nearest_ids`."""
         checked_count("k", k)
         row = checked_vectors(np.asarray(vector)[None], self.card.dim)
         [query] = self._queries(row, k, where, [exclude], exact=False)
         with self._shard.turn() as shard:
-            return query.named(shard, k, field, sure)
+            return query.ids(shard, k, sure)
 
     def get(self, ids: Sequence[str]) -> list[Stored]:
         """See `Store.get`."""

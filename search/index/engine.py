@@ -15,12 +15,11 @@ import qdrant_edge as engine
 from search.errors import StoreError
 from search.index.contract import (
     IndexSettings,
-    Named,
+    Near,
     Stored,
     clamp,
     first_in_order,
-    in_order,
-    named_in_order,
+    near_in_order,
 )
 from search.index.payload import range_ends, to_item
 from search.schemas.answers import Hit
@@ -43,12 +42,12 @@ class ShardQuery:
     whole: bool = False
     """Whether nothing but `among` meets the filter."""
 
-    def request(self, limit: int) -> Any:
-        """As the engine takes it."""
+    def request(self, limit: int, payload: bool = True) -> Any:
+        """As the engine takes it; `payload` says whether the points' fields are read."""
         if self.among:
             some = engine.Filter(should=list(self.among))
             only = filter_of([some, self.filter] if self.filter else [some], [])
-            return replace(self, filter=only, among=(), exact=True).request(limit)
+            return replace(self, filter=only, among=(), exact=True).request(limit, payload)
         rescored = None
         if self.settings.quantize != "none":
             rescored = engine.QuantizationSearchParams(
@@ -64,50 +63,53 @@ class ShardQuery:
                 quantization=rescored,
                 acorn=engine.AcornSearchParams(enable=True) if self.mixed else None,
             ),
-            with_payload=True,
+            with_payload=payload,
         )
 
     def hits(self, shard: Any, k: int, points: Sequence[Any]) -> list[Hit]:
         """The hits; where a walk or a comparison of some found too few, everything is compared."""
-        query, points = self._enough(shard, k, points)
-        return first_in_order(
-            hits_of(points), k, lambda more: hits_of(shard.query(query.request(more))), in_order
-        )
+        best, points = self._first(shard, k, points)
+        payloads = {str(point.id): point.payload for point in points}
+        if unread := [one.id for one in best if one.id not in payloads]:
+            records = shard.retrieve(unread, with_payload=True, with_vector=False)
+            payloads |= {str(record.id): record.payload for record in records}
+        return [Hit(item=to_item(one.id, payloads[one.id]), score=one.score) for one in best]
 
-    def named(self, shard: Any, k: int, field: str, sure: int | None) -> list[Named]:
-        """`hits` without their items: of each only one field is read."""
+    def ids(self, shard: Any, k: int, sure: int | None) -> list[Near]:
+        """`hits` without their items, whose payloads are not read."""
+        points = shard.query(self.request(k + 1, payload=False))
+        return self._first(shard, k, points, sure, payload=False)[0]
 
-        def read(points: Sequence[Any]) -> list[Named]:
-            return [
-                Named(str(one.id), one.payload.get(field, ""), clamp(one.score)) for one in points
-            ]
+    def _first(
+        self,
+        shard: Any,
+        k: int,
+        points: Sequence[Any],
+        sure: int | None = None,
+        payload: bool = True,
+    ) -> tuple[list[Near], Sequence[Any]]:
+        """The first `k` in order, and points read so far; of those that are as near none is."""
+        query, points = self._enough(shard, k, points, payload)
 
-        query, points = self._enough(shard, k, shard.query(self.request(k + 1)))
-        return first_in_order(
-            read(points),
-            k,
-            lambda more: read(shard.query(query.request(more))),
-            named_in_order,
-            sure,
-        )
+        def more(limit: int) -> list[Near]:
+            return _ranked(shard.query(query.request(limit, payload=False)))
+
+        return first_in_order(_ranked(points), k, more, near_in_order, sure), points
 
     def _enough(
-        self, shard: Any, k: int, points: Sequence[Any]
+        self, shard: Any, k: int, points: Sequence[Any], payload: bool
     ) -> tuple[ShardQuery, Sequence[Any]]:
         everything = replace(self, among=(), exact=True)
         query = everything if self.among else self
         if len(points) < k and not (self.exact or self.whole):
             query = everything
-            points = shard.query(query.request(k + 1))
+            points = shard.query(query.request(k + 1, payload))
         return query, points
 
 
-def hits_of(points: Sequence[Any]) -> list[Hit]:
-    """What the engine found, as hits in its order."""
-    return [
-        Hit(item=to_item(str(point.id), point.payload), score=clamp(point.score))
-        for point in points
-    ]
+def _ranked(points: Sequence[Any]) -> list[Near]:
+    """What the engine found, in its order."""
+    return [Near(str(point.id), clamp(point.score)) for point in points]
 
 
 def stored_of(record: Any) -> Stored:

@@ -21,7 +21,7 @@ from search.index.contract import (
     BATCH,
     BuildReport,
     IndexSettings,
-    Named,
+    Near,
     Page,
     Stored,
     Vectors,
@@ -42,7 +42,7 @@ from search.index.payload import range_ends, to_item, to_payload
 from search.index.recall import gauge
 from search.schemas.answers import Hit
 from search.schemas.filters import Filter
-from search.schemas.items import KEYWORDS, RANGES, Item, Keyword
+from search.schemas.items import KEYWORDS, RANGES, Item
 
 SECTION = "hemaseek"
 """Key of the card and the index settings in the collection's metadata."""
@@ -222,21 +222,17 @@ class ServerStore(Closing):
             ]
         return hits
 
-    def nearest_named(
+    def nearest_ids(
         self,
         vector: Vectors,
         k: int,
-        field: Keyword,
         where: Filter | None = None,
         exclude: Filter | None = None,
         sure: int | None = None,
-    ) -> list[Named]:
-        """See `Store.nearest_named`; `sure` saves nothing here."""
+    ) -> list[Near]:
+        """See `Store.nearest_ids`; `sure` saves nothing here."""
         del sure
-        return [
-            Named(hit.item.id, getattr(hit.item, field) or "", hit.score)
-            for hit in self.nearest(vector, k, where, exclude)
-        ]
+        return [Near(hit.item.id, hit.score) for hit in self.nearest(vector, k, where, exclude)]
 
     def get(self, ids: Sequence[str]) -> list[Stored]:
         """See `Store.get`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid5
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from random_library import CARD, random_entries, random_service
 from search.cases.distances import (
     directions,
     histogram_distance,
-    max_sim_of,
+    max_sims,
     mean_distance,
     transport_distance,
 )
@@ -23,6 +24,7 @@ from search.library.reviews import Reviews
 from search.library.shards import Entry
 from search.schemas.cases import CaseQuestion, Distance
 from search.schemas.filters import Filter
+from search.schemas.items import NAMESPACE, Box, Item, item_id
 from search.schemas.questions import About
 from search.service import Service
 
@@ -59,7 +61,7 @@ def test_cases_come_in_the_order_of_the_oracle(
     prototypes = prototypes_of(service.context(), 32)
     measure = {
         "mean": mean_distance,
-        "max_sim": lambda a, b: max_sim_of(a @ b.T),
+        "max_sim": lambda a, b: max_sims(a @ b.T, [np.ones(len(a))])[0],
         "prototypes": lambda a, b: histogram_distance(a, b, prototypes),
         "transport": lambda a, b: transport_distance(a, b, directions(CARD.dim)),
     }[distance]
@@ -125,6 +127,29 @@ def test_candidates_are_chosen_by_votes_where_there_are_many(
     assert not selected.complete
     assert selected.compared <= 6
     assert selected.cases[0] == everything.cases[0]
+
+
+def test_of_cases_that_are_all_as_near_the_same_are_shown_however_many(tmp_path: Path) -> None:
+    """150 cases of 6 compositions: 24 are exactly like the query, and more than are looked at."""
+    kinds = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+    entries = []
+    for at in range(150):
+        for place, axis in enumerate(kinds[at % 6]):
+            source, box = f"{at:032x}", Box(x=20 * place, y=0, w=9, h=9)
+            item = Item(id=item_id("m", source, box), dataset="m", source=source, case=f"C{at:03}")
+            entries.append(Entry(item, np.eye(CARD.dim, dtype=np.float32)[axis], b""))
+    alike = [f"C{at:03}" for at in range(4, 150, 6) if at != 64]
+    chosen = sorted(alike, key=lambda name: uuid5(NAMESPACE, f"case|{name}").bytes)
+    looked_at: dict[Distance, int] = {"composition": 5 + 8, "max_sim": 64}
+    service = random_service(tmp_path, entries)
+    try:
+        for distance, most in looked_at.items():
+            question = CaseQuestion(case="C064", k=5, distance=distance, exclude=EXCLUDED)
+            answer = similar_cases(service.context(), question)
+            assert [one.value for one in answer.cases] == sorted(chosen[:most])[:5]
+            assert [one.distance for one in answer.cases] == pytest.approx([0] * 5, abs=1e-6)
+    finally:
+        service.close()
 
 
 def test_matched_cells_and_both_differentials_are_shown(
