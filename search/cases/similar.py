@@ -423,9 +423,7 @@ def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | 
         pool = pool_of(context, question.model)
         query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
         return _each(
-            lambda case: (
-                1.0 - float(query @ pool(case.facts.patients, case.vectors, case.weights))
-            )
+            lambda case: 1.0 - float(query @ pool(case.facts.patients, case.vectors, case.weights))
         )
     words = words_of(context) if cases is None else cases.words
     if question.distance == "composition":
