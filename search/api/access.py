@@ -79,8 +79,8 @@ class Access:
         return self._service.default()
 
     def note(self, **facts: Any) -> None:
-        """Add to the audit line: `collection`, `query`, `k`, `where` and `exclude` (names of
-        fields, never values), `items` (ids), `written` (a count).
+        """Add to the audit line: `collection`, `beside` (what is searched with it), `query`, `k`,
+        `where` and `exclude` (names of fields, never values), `items` (ids), `written` (a count).
 
         Raises:
             TypeError: anything else.

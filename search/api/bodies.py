@@ -71,8 +71,10 @@ def posted(
             note_filters(access, question)
         name = request.path_params.get("name") or getattr(question, "collection", None)
         other = getattr(question, "fuse_with", None)
+        context = await run_in_threadpool(access.context, name)
         beside = None if other is None else await run_in_threadpool(access.context, other)
-        context = await run_in_threadpool(access.context, name)  # the last one is in the audit line
+        if beside is not None:  # the last that was opened is in the audit line by itself
+            access.note(collection=context.collection.name, beside=beside.collection.name)
         return Posted(context, question, images, beside)
 
     return read

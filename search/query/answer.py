@@ -115,6 +115,7 @@ def _answered(
         fused_with=None if beside is None else _fused_with(beside, searcher),
         looked_at=query.looked_at,
         unfit=tuple(query.unfit),
+        kinds=context.kinds(),
         in_sample=query.in_sample,
         searched=count(context.count, searcher.where, searcher.exclude),
         labels=question.labels,
@@ -146,7 +147,7 @@ def answer_with_vote(
     Raises:
         BadQuestion, NoSuchItem, WrongEncoder, ImageError, BadVector: as `answer`.
     """
-    calibration, stale = context.calibration(question.labels)
+    calibration, state = context.calibration(question.labels)
     found, query = _answered(context, question, image, beside)
     familiar = context.familiar()
     foreign = None
@@ -159,7 +160,7 @@ def answer_with_vote(
         weighting,
         temperature,
         calibration,
-        stale=stale,
+        state,
         foreign=foreign,
         choice=_has_choice(context, question, query, found.hits),
     )

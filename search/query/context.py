@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from search.neighbours.groups import item_groups, patients_digest
 from search.query.facets import MOST
 from search.query.pictures import EstimateScale, Pictures
 from search.query.searcher import ANYTHING
-from search.schemas.answers import ReviewedLabel
+from search.schemas.answers import CalibrationState, ReviewedLabel
 from search.schemas.calibration import Calibration, CalibrationPlan
 from search.schemas.filters import Filter
+from search.schemas.items import Kind
 from search.schemas.questions import Labels
 from search.settings import Settings
 from search.transforms.contract import CannotFit
@@ -131,6 +132,13 @@ class Context:
         store = self.collection.store
         return self.memory.of(self.collection, key, lambda: store.facet("label", where, MOST))
 
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of items that the collection holds, in alphabetical order."""
+        found = self.memory.of(
+            self.collection, ("kinds",), lambda: sorted(self.collection.store.facet("kind"))
+        )
+        return tuple(kind for kind in get_args(Kind) if kind in found)
+
     def picture_hash(self, id: str) -> PictureHash | None:
         """The perceptual hash of a stored item's thumbnail; `None` if it has none."""
         return self.memory.of(
@@ -169,8 +177,11 @@ class Context:
         _, items, vectors = Truth.read(collection.folder, collection.card).table(stored=True)
         return HeldOut(collection.label_axes, items, vectors, patients)
 
-    def calibration(self, labels: Labels | None = "reviewed") -> tuple[Calibration | None, bool]:
-        """The calibration, `None` if there is none, and whether the collection has changed since.
+    def calibration(
+        self, labels: Labels | None = "reviewed"
+    ) -> tuple[Calibration | None, CalibrationState]:
+        """The calibration, `None` if there is none, and whether it holds: `stale` if the collection
+        has changed since, `other question` if other labels counted than those that vote now.
 
         Args:
             labels: Which labels vote; `None` for those that it was fitted on.
@@ -181,9 +192,14 @@ class Context:
         collection = self.collection
         touched = (*calibrations.touched(collection.folder), *collection.cases.revision)
         found, stale = self.memory.of(collection, ("calibration",), self._read_calibration, touched)
-        if found is not None and not stale:
-            stale = found.reviews != labels_digest(self.reviewed(labels or found.plan.labels))
-        return found, stale
+        if found is None:
+            return None, "none"
+        if stale:
+            return found, "stale"
+        if found.reviews == labels_digest(self.reviewed(labels or found.plan.labels)):
+            return found, "applied"
+        same = found.reviews == labels_digest(self.reviewed(found.plan.labels))
+        return found, "other question" if same else "stale"
 
     def reviewed(self, labels: Labels = "reviewed") -> Mapping[str, ReviewedLabel]:
         """The reviewers' labels that count, by item; none where only recorded ones do.
@@ -231,10 +247,10 @@ class Context:
         Raises:
             NoCalibration: it was not calibrated.
         """
-        found, stale = self.calibration(None)
+        found, state = self.calibration(None)
         if found is None:
             raise NoCalibration(self.collection.name)
-        return found, stale
+        return found, state == "stale"
 
     def _read_calibration(self) -> tuple[Calibration | None, bool]:
         collection = self.collection

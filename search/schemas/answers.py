@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from search.schemas.filters import Filter
-from search.schemas.items import DISCLAIMER, Box, Item, Record
+from search.schemas.items import DISCLAIMER, Box, Item, Kind, Record
 from search.schemas.questions import GroupField, Grouping, Labels
 
 
@@ -166,6 +166,8 @@ class Answer(Record):
     in_sample: bool = False
     """Whether the query is stored with a label that may have chosen the axes of the version: its
     neighbours then carry that label more often than those of a new picture would."""
+    kinds: tuple[Kind, ...] = ()
+    """Kinds of items that the collection holds; none in answers of older versions."""
     searched: int | None = None
     """Items that could have been hits: they meet `where` and are excluded by neither `exclude` nor
     `not_these` (near-duplicates are counted); `None` in answers of older versions."""
@@ -249,8 +251,10 @@ class VoteAnswer(Record):
     collection has no calibration that fits this question."""
     calibration: CalibrationState = "none"
     """Whether a calibration was applied: `stale` if the collection has changed since it was
-    fitted, `other question` if it was fitted for another k, weighting or exclusion, or without
-    this filter."""
+    fitted, `other question` if it was fitted for another k, weighting, exclusion or other labels,
+    without this filter, or, where labels chose the axes, without the query's own."""
+    calibrated_ks: tuple[int, ...] = ()
+    """Numbers of neighbours that the calibration was fitted for; none where there is none."""
     lineage: LineageSpread | None = None
     """The vote along maturation; `None` where the first label is not on the graph."""
     residual: float | None = None

@@ -19,6 +19,9 @@ class CollectionFacts(Record):
     dim: int
     default: bool
     """Whether it is searched when none is named."""
+    state: str = ""
+    """Changes with every write to what its answers rest on: items, the version that serves, its
+    calibration, reviews and records of cases; empty from older services."""
     reviews_state: str = ""
     """Changes with every review, so that answers kept by a client can be told to be of before;
     empty where there is none."""

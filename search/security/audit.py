@@ -16,7 +16,7 @@ from search.disk.lock import lock_or_refuse
 
 FIRST = "0" * 64
 """What stands for the hash before the first line."""
-NOTED = ("collection", "query", "k", "where", "exclude", "items", "written", "fields")
+NOTED = ("collection", "beside", "query", "k", "where", "exclude", "items", "written", "fields")
 """What a call may note, beside who, when, which route and how it ended: names, numbers
 and item ids. Never pixels, filter values, file names, free text or pseudonyms."""
 SYNC_SECONDS = 1.0

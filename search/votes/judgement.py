@@ -119,15 +119,17 @@ def judged(
     weighting: Weighting,
     temperature: float,
     calibration: Calibration | None,
+    holds: CalibrationState,
     *,
-    stale: bool,
     foreign: Foreign | None = None,
     choice: bool = True,
 ) -> VoteAnswer:
     """The vote of the neighbours in an answer, with all that is needed to trust it or not.
 
+    `holds` says whether the calibration does, as far as that needs no look at the question.
     There is no vote where the question filters by label: it could only say the filter again.
     """
+    ks = () if calibration is None else tuple(fit.k for fit in calibration.fits)
     if question.where.label or question.not_these.label:
         return VoteAnswer(
             vote=Vote(label=None, shares={}, voters=0, unlabelled=0, margin=0.0),
@@ -135,9 +137,10 @@ def judged(
             reason=CIRCULAR,
             answer=answer,
             calibration="other question",
+            calibrated_ks=ks,
         )
     found = vote(answer.hits, weighting, temperature)
-    state_of, fit = applicable(question, weighting, temperature, calibration, stale=stale)
+    state_of, fit = applicable(question, weighting, temperature, calibration, holds)
     if fit is not None and answer.in_sample:  # it was fitted on votes that held their query out
         state_of, fit = "other question", None
     lineage = spread(found)
@@ -150,6 +153,7 @@ def judged(
         state=state,
         probability=probability,
         calibration=state_of,
+        calibrated_ks=ks,
         lineage=lineage,
         residual=None if foreign is None else foreign.residual,
         far=None if foreign is None else foreign.far,
@@ -161,15 +165,12 @@ def applicable(
     weighting: Weighting,
     temperature: float,
     calibration: Calibration | None,
-    *,
-    stale: bool,
+    holds: CalibrationState,
 ) -> tuple[CalibrationState, CalibrationFit | None]:
     """What of a calibration applies to a query: it was fitted for votes without a filter that
     exclude every relation, with one weighting and a few k."""
-    if calibration is None:
-        return "none", None
-    if stale:
-        return "stale", None
+    if calibration is None or holds != "applied":
+        return holds, None
     plan, fit = calibration.plan, calibration.fit(question.k)
     plain = (
         question.where.empty

@@ -21,11 +21,8 @@ EXCLUSION = {
 }
 """`Answer.patient_exclusion` in words."""
 CALIBRATION = {
-    "none": "Shares of neighbours, not probabilities: this collection is not calibrated.",
-    "stale": "Shares of neighbours, not probabilities: the collection has changed since it was "
-    "calibrated.",
-    "other question": "Shares of neighbours, not probabilities: the calibration holds for 5, 10 "
-    "or 20 neighbours without filters.",
+    "none": "this collection is not calibrated",
+    "stale": "the collection, its reviews or its records have changed since it was calibrated",
 }
 """Why a vote carries no probability (`VoteAnswer.calibration`)."""
 KEYS = (
@@ -115,9 +112,23 @@ def _how(found: VoteAnswer) -> list[str]:
     disputed = sum(hit.reviewed is not None and hit.reviewed.disputed for hit in found.answer.hits)
     if disputed:
         how.append(f"Reviewers disagree on {disputed} of them; the last label voted.")
-    if found.vote.voters and found.probability is None and found.calibration in CALIBRATION:
-        how.append(CALIBRATION[found.calibration])
+    if found.vote.voters and found.probability is None and found.calibration != "applied":
+        how.append(f"Shares of neighbours, not probabilities: {_uncalibrated(found)}.")
     return how
+
+
+def _uncalibrated(found: VoteAnswer) -> str:
+    """Why a calibration does not hold for a vote."""
+    if found.calibration in CALIBRATION:
+        return CALIBRATION[found.calibration]
+    if found.answer.in_sample:
+        return "the calibration holds for cells whose own label did not choose the axes"
+    *most, last = map(str, found.calibrated_ks or ("other numbers of",))
+    ks = f"{', '.join(most)} or {last}" if most else last
+    return (
+        f"the calibration holds for {ks} neighbours by the labels that it counted, without "
+        "filters, examples and other orders"
+    )
 
 
 def looked_at(answer: Answer) -> str:
@@ -147,6 +158,7 @@ def trust_line(answer: Answer, voters: Sequence[Hit]) -> str:
     hits = answer.hits
     kinds = {hit.item.kind for hit in hits}
     what = kinds.pop() if len(kinds) == 1 else "item"
+    all_of = _only(answer.kinds, what)
     searched = answer.items if answer.searched is None else answer.searched
     patients = len({hit.item.patient for hit in hits} - {None})
     sites = len({hit.item.site for hit in hits} - {None})
@@ -164,7 +176,12 @@ def trust_line(answer: Answer, voters: Sequence[Hit]) -> str:
     if voted < len(voters):
         verb = "is" if voted == 1 else "are"
         marked = f" {voted} of the {len(voters)} that voted {verb} among them."
-    return f"Searched {searched:,} of {count(answer.items, what)}. {shown}.{marked}"
+    return f"Searched {searched:,} of {count(answer.items, all_of)}. {shown}.{marked}"
+
+
+def _only(kinds: Sequence[str], otherwise: str) -> str:
+    """What the items of a collection are called: by their kind, where they have one alone."""
+    return kinds[0] if len(kinds) == 1 else "item" if kinds else otherwise
 
 
 def _stands_for(hit: Hit) -> str:
@@ -204,7 +221,9 @@ class Shelf:
 def gallery(answer: Answer, shelf: Shelf) -> str:
     """Neighbours as a grid of cards, one for each patient where they are grouped."""
     if answer.groups:
-        cards = "".join(_group_card(at, group, shelf) for at, group in enumerate(answer.groups, 1))
+        cards = "".join(
+            _group_card(at, group, shelf, answer.kinds) for at, group in enumerate(answer.groups, 1)
+        )
     else:
         cards = "".join(_hit_card(at, (hit,), shelf) for at, hit in enumerate(answer.hits, 1))
     words = "Patients, most similar first" if answer.groups else "Neighbours, most similar first"
@@ -252,7 +271,7 @@ def _hit_card(at: int, hits: Sequence[Hit], shelf: Shelf, note: str = "", strip:
     )
 
 
-def _group_card(at: int, group: Group, shelf: Shelf) -> str:
+def _group_card(at: int, group: Group, shelf: Shelf, kinds: Sequence[str]) -> str:
     strip = "".join(
         f'<button class="hs-mini" data-act="open" data-id="{escape(hit.item.id)}" '
         f'aria-label="Open {escape(hit.label or "no label")}, similarity {hit.score:.3f}">'
@@ -261,7 +280,7 @@ def _group_card(at: int, group: Group, shelf: Shelf) -> str:
         f'similarity {hit.score:.3f}"></button>'
         for hit in group.hits[1:3]
     )
-    cells = count(group.items, "cell")
+    cells = count(group.items, _only(kinds, "cell"))
     note = {
         "case": f"patient unknown · case {group.value} · {cells}",
         "source": f"patient unknown · {cells} of one picture",

@@ -91,8 +91,10 @@ def show() -> None:
             with two:
                 begin_with("atlas-colour", "colour", names)
                 by = st.selectbox(
-                    "Colour by", names, format_func=COLUMNS.__getitem__, key="atlas-colour"
-                )
+                    "Colour by", names, format_func=COLUMNS.__getitem__, key="atlas-colour",
+                    help="Labels are the recorded ones: a reviewer's label votes and stands on the "
+                    "cell's card, and colours and counts nothing here.",
+                )  # fmt: skip
                 highlighted = st.selectbox(
                     "Highlight",
                     sorted(found.columns[by].values),

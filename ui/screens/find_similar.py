@@ -142,13 +142,20 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
         neighbours(place, search, found, shown, query)
 
 
+BY_RECORDED = (
+    "The filter goes by recorded labels: what a reviewer called otherwise stays in or out with its "
+    "recorded one."
+)
+"""Where labels are filtered and there are reviews."""
+
+
 def _pictured(found: Results) -> list[Item]:
     return list({hit.item.id: hit.item for hit in found.answer.hits}.values())
 
 
 def filters(place: Place, search: Searching) -> Searching:
     """Filters with counts, the number of neighbours, and grouping; the search as they make it."""
-    at = this_round()
+    at, reviewed = this_round(), bool(place.facts.reviews_state)
     counts = counted(place.client, place.name, search.where.model_dump_json())
     chosen: dict[str, tuple[str, ...]] = {}
     with st.container(horizontal=True, key="hs-filters", vertical_alignment="center"):
@@ -187,6 +194,8 @@ def filters(place: Place, search: Searching) -> Searching:
             "each case, else for each picture.",
         )
         more = more_filters(search, counts, at, offered[IN_VIEW:])
+    if reviewed and chosen.get("label"):
+        st.html(states.notes([BY_RECORDED]))
     where = Filter.model_validate({**search.where.model_dump(), **chosen, **more["where"]})
     changes = {"where": where, "least": more["least"], "k": k, "grouped": grouped}
     changed = search.model_copy(update=changes)

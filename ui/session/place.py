@@ -51,8 +51,8 @@ def connect() -> Client:
 
 
 def collection_state() -> tuple[str, int]:
-    """Changes with every review, of anybody, with every import, and when another version becomes
-    active: what was answered before is asked again."""
+    """Changes with every review, of anybody, with every import, correction, calibration and record,
+    and when another version becomes active: what was answered before is asked again."""
     return st.session_state.get(STATE, ""), st.session_state.get(WRITTEN, 0)
 
 
@@ -94,7 +94,7 @@ def opened(
     client = connect()
     collections: list[CollectionFacts] = []
     failure: ServiceDown | ServiceError | None = None
-    name = ""
+    name, elsewhere = "", False
     key, kind = ("hs-head-compact", "hs-sr") if compact else ("hs-head", "hs-title")
     with st.container(horizontal=True, vertical_alignment="bottom", key=key):
         st.html(
@@ -106,7 +106,9 @@ def opened(
         except (ServiceDown, ServiceError) as error:
             failure = error
         choice = [one for one in collections if one.items] if needs_items else collections
-        if choice:
+        linked = st.query_params.get("collection")
+        elsewhere = bool(choice) and linked not in (None, *(one.name for one in choice))
+        if choice and not elsewhere:
             name = _choose(choice, compact)
     if failure is not None:
         refused(failure)
@@ -114,12 +116,14 @@ def opened(
             if st.button("Try again", icon=":material/refresh:", key="try-again"):
                 st.rerun()
         return None
+    if elsewhere:
+        _not_here(str(linked))
+        return None
     if name or not needs_items:
         place = Place(client, collections, name)
         if name:
             facts = place.facts
-            state = f"{facts.fingerprint} {facts.items} {facts.reviews_state}"
-            st.session_state[STATE] = state
+            st.session_state[STATE] = f"{facts.fingerprint} {facts.items} {facts.state}"
         return place
     nothing(
         "The library is empty",
@@ -130,6 +134,20 @@ def opened(
         if st.button("Import cells", type="primary", icon=":material/download:", key="to-import"):
             goto("library", {"view": "Imports"})
     return None
+
+
+def _not_here(linked: str) -> None:
+    """A link that names a collection that cannot be shown never shows another one by itself."""
+    st.html(
+        states.empty(
+            f"Collection {linked} is not here",
+            "The link names it, and it was removed, is empty, or is not open to this page.",
+        )
+    )
+    with st.container(horizontal=True, horizontal_alignment="center"):
+        if st.button("Show what is here", type="primary", key="to-what-is-here"):
+            st.query_params.clear()
+            st.rerun()
 
 
 def nothing(title: str, text: str, command: str = "") -> None:

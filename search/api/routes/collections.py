@@ -18,6 +18,7 @@ from search.query.context import Context
 from search.query.stored import picture, stored, thumbnail
 from search.schemas.collections import Built, CollectionFacts, Facets, Ids, Items, Known, Written
 from search.schemas.items import Item, ItemId
+from search.votes import calibration as calibrations
 
 router = api_router()
 CollectionName = Annotated[str | None, Query(description="Collection; the default if left out.")]
@@ -155,6 +156,8 @@ def facts(access: Access, context: Context) -> CollectionFacts:
     """A collection, as it is answered."""
     collection, default = context.collection, access.default()
     touched = Reviews(collection.versions).touched()
+    reviews = "" if touched is None else "-".join(f"{one:x}" for one in touched[:2])
+    writes = (*calibrations.touched(collection.folder), *collection.cases.revision)
     return CollectionFacts(
         name=collection.name,
         items=context.count(),
@@ -162,5 +165,6 @@ def facts(access: Access, context: Context) -> CollectionFacts:
         fingerprint=collection.card.fingerprint,
         dim=collection.card.dim,
         default=collection.name == default,
-        reviews_state="" if touched is None else "-".join(f"{one:x}" for one in touched[:2]),
+        state="-".join([collection.version.id, *(f"{one:x}" for one in writes), reviews]),
+        reviews_state=reviews,
     )

@@ -144,4 +144,4 @@ def test_who_is_of_one_patient_is_one_rule_whether_items_or_records_name_it(
     assert figures[0][:2] == figures[1][:2]
     assert fars[0] == fars[1] is not None
     assert figures[0][3] == figures[1][3] != before[0].fits
-    assert (before[1], stale, last.calibration()[1]) == (False, True, False)
+    assert (before[1], stale, last.calibration()[1]) == ("applied", "stale", "applied")

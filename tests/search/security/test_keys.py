@@ -41,6 +41,7 @@ def _texts(library: tuple[Path, Stored]) -> dict[str, str]:
         "no key": "",
         "wrong key": "hk_00000000_" + "A" * 43,
         "other": keys.add("other", {"other": "admin"})[1],
+        "both": keys.add("both", {"cells": "read", "other": "read"})[1],
         **{role: keys.add(role, {"cells": role})[1] for role in ROLES},
     }
     revoked, texts["revoked"] = keys.add("revoked", {"*": "admin"})
@@ -137,6 +138,17 @@ def test_a_collection_that_a_body_names_is_guarded_too(
         assert client.post(path, json=beside, headers=headers).status_code == 403
         own = client.post(path, json={**questions, "collection": "other"}, headers=headers)
         assert own.status_code == 200, own.text
+
+
+def test_a_search_of_two_collections_is_audited_with_both(
+    client: TestClient, library: tuple[Path, Stored], texts: dict[str, str]
+) -> None:
+    body = {"item": library[1].ids[0], "collection": "cells", "fuse_with": "other"}
+    client.post("/v1/search", json=body, headers={"X-API-Key": texts["both"]})
+
+    lines = [path.read_text() for path in sorted((library[0] / "audit").glob("*.jsonl"))]
+    last = json.loads("".join(lines).splitlines()[-1])
+    assert (last["collection"], last["beside"]) == ("cells", "other")
 
 
 def test_the_matrix_has_the_routes_of_every_part() -> None:

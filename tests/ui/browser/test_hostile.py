@@ -47,11 +47,18 @@ def _hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             patient=f"{word} {at // 6}", case=f"{word} {at // 3}", stain=word, scanner=word,
         )  # fmt: skip
         entries.append(Entry(item, encoder.embed([pixels])[0], make_thumbnail(pixels)))
-    with Library.open(folder / "library").create("cells", encoder.card) as collection:
-        collection.add(entries)
+    for name in ("cells", "others"):
+        with Library.open(folder / "library").create(name, encoder.card) as collection:
+            collection.add(entries)
     settings = Settings(library=folder / "library", port=free_port())
     with served(settings):
         yield Live(settings.url, folder, settings)
+
+
+@pytest.fixture(name="opened", scope="module")
+def _opened(hostile: Live, chromium: str) -> Iterator[tuple[str, Page]]:
+    with browsed(hostile, chromium, 150_000) as opened:
+        yield opened
 
 
 def ran(page: Page) -> list[str]:
@@ -70,7 +77,8 @@ def ran(page: Page) -> list[str]:
     return found
 
 
-def test_no_word_of_a_library_runs_in_the_browser(hostile: Live, chromium: str) -> None:
+def test_no_word_of_a_library_runs_in_the_browser(hostile: Live, opened: tuple[str, Page]) -> None:
+    address, page = opened
     with Client(hostile.url) as client:
         first, other, third = (one.id for one in client.items("cells", Filter(), most=3))
         client.review("cells", {first: SCRIPTS[1]}, SCRIPTS[0], SCRIPTS[2])
@@ -78,9 +86,34 @@ def test_no_word_of_a_library_runs_in_the_browser(hostile: Live, chromium: str) 
         f"?item={first}", f"compare?item={other}&like={third}",
         "case?by=patient", "case?by=case", "atlas", "evaluate", "library",
     ]  # fmt: skip
-    with browsed(hostile, chromium, 150_000) as (address, page):
-        for place in places:
-            page.goto(f"{address}/{place}")
-            wait_until_idle(page)
-            expect(page.locator("[data-testid='stException']"), place).to_have_count(0)
-            assert ran(page) == [], place
+    for place in places:
+        page.goto(f"{address}/{place}")
+        wait_until_idle(page)
+        expect(page.locator("[data-testid='stException']"), place).to_have_count(0)
+        assert ran(page) == [], place
+
+
+def test_a_reload_stays_with_the_collection_and_no_link_shows_another_by_itself(
+    hostile: Live, opened: tuple[str, Page]
+) -> None:
+    address, page = opened
+    with Client(hostile.url) as client:
+        (first,) = (one.id for one in client.items("others", Filter(), most=1))
+    page.goto(f"{address}/case?by=case")
+    chosen = page.get_by_role("combobox", name="Collection")
+    chosen.click()
+    page.get_by_role("option", name="others").click()
+    page.wait_for_url("**collection=others**")
+    for place in (page.url, f"?item={first}", "atlas?method=pca"):
+        if place != page.url:
+            page.goto(f"{address}/{place}&collection=others")
+        wait_until_idle(page)
+        page.reload()
+        wait_until_idle(page)
+        expect(chosen, place).to_have_value("others")
+        assert "collection=others" in page.url, place
+    page.goto(f"{address}/case?by=case&collection=gone")
+    page.get_by_text("Collection gone is not here").wait_for()
+    expect(page.locator(".hs-card")).to_have_count(0)
+    page.get_by_role("button", name="Show what is here").click()
+    expect(chosen).to_be_visible()
