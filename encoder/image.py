@@ -52,6 +52,12 @@ MAX_PIXELS = 100_000_000
 """More pixels than this are refused before decoding (300 MB as RGB)."""
 ORIENTATION = 274
 """The EXIF tag."""
+START_OF_SCAN = b"\xff\xda"
+"""The marker of a JPEG before its pixels."""
+SILENT = {bytes((0xFF, one)) for one in b"\xc0\xc1\xc2\xc4\xda\xdb\xdd\xe0\xee\xfe"}
+"""Markers of a JPEG that say nothing of how it is turned: frame, tables, JFIF, Adobe, comment."""
+PLAIN = frozenset({"Gray", "YCbCr"})
+"""Colours of a JPEG, as `simplejpeg` names them, that are decoded without Pillow."""
 NO_PIXELS = bytes.fromhex("0000000049444154 35af061e 0000000049454e44 ae426082")
 """How a PNG ends that has none."""
 FILTERS = {
@@ -160,6 +166,8 @@ def frame_of(source: bytes | Path) -> Frame:
 
 def _header(source: bytes | Path) -> Frame:
     """The frame of a picture; of a TIFF with samples that Pillow does not know, too."""
+    if isinstance(source, bytes) and (frame := _upright_jpeg(source)) is not None:
+        return frame
     try:
         with Image.open(_handle(source), formats=FORMATS) as image:
             turn, (width, height) = _orientation(image, source), image.size
@@ -171,6 +179,24 @@ def _header(source: bytes | Path) -> Frame:
         if found is None:
             raise
         return Frame(found.width, found.height, found.orientation, "TIFF")
+
+
+def _upright_jpeg(content: bytes) -> Frame | None:
+    """The frame of a JPEG that says nothing of how it is turned; Pillow takes 10 times longer."""
+    if not content.startswith(b"\xff\xd8"):
+        return None
+    at, marker = 2, b""
+    while marker != START_OF_SCAN:
+        if (marker := content[at : at + 2]) not in SILENT:  # what is odd is for Pillow to judge
+            return None
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    import simplejpeg
+
+    try:
+        height, width, colour, _ = simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        return None
+    return Frame(width, height, 1, "JPEG") if colour in PLAIN else None
 
 
 def _handle(source: bytes | Path) -> BytesIO | Path:
@@ -236,7 +262,7 @@ def plain_jpeg(content: bytes, least: int = 0) -> RGB | None:
 
     try:
         *_, colour, _ = simplejpeg.decode_jpeg_header(content)
-        if colour not in {"Gray", "YCbCr"}:
+        if colour not in PLAIN:
             return None
         pixels: RGB = simplejpeg.decode_jpeg(content, "RGB", min_height=least, min_width=least)
     except ValueError:

@@ -48,13 +48,17 @@ class Embedding:
         self._thread = ThreadPoolExecutor(1, "ingest-embed")
         self._under_way: deque[tuple[Sequence[Picture], Future[Vectors]]] = deque()
         self._batch: list[Picture] = []
+        self._nbytes = 0
+        """Of the pictures of the batch."""
 
     def add(self, pictures: Sequence[Picture]) -> None:
         """Take pictures; blocks while the encoder is `BATCHES_AHEAD` batches behind."""
         self._batch += pictures
-        while len(self._batch) >= self._batch_size or _nbytes(self._batch) > AHEAD_BYTES // 2:
+        self._nbytes += _nbytes(pictures)
+        while len(self._batch) >= self._batch_size or self._nbytes > AHEAD_BYTES // 2:
             self._submit(self._batch[: self._batch_size])
             self._batch = self._batch[self._batch_size :]
+            self._nbytes = _nbytes(self._batch)
 
     def finish(self) -> Iterator[None]:
         """Embed what is left, a batch at a time."""

@@ -12,6 +12,8 @@ from ingest.sources.report import Failure
 from ingest.sources.source import Task
 from search.schemas.items import Item
 
+PLANNED = 8
+"""Sources that a thread plans before it hands them over."""
 NO_CELL = "no cell is marked in it"
 """Why an image that was read gives no item."""
 
@@ -25,9 +27,10 @@ class PlainSources:
     def steps(self, tasks: Iterable[Task]) -> Iterator[None]:
         """Read them, a step at a time."""
         work = self._work
-        plans = in_order(work.readers, plan_source, tasks, lambda _: 1 / (4 * work.workers))
+        at_once = 1 / (4 * work.workers)
+        plans = in_order(work.readers, plan_source, tasks, lambda _: at_once / PLANNED, at_once)
         jobs = self._jobs(windows(self._readable(plans)))
-        for job, pictures in in_order(work.readers, cut_job, jobs, self._share):
+        for job, pictures in in_order(work.readers, cut_job, jobs, self._share, at_once):
             if isinstance(pictures, Failure):
                 work.incomplete(job.task, job.source)
                 work.states.fail(job.task, pictures, last=job.last)

@@ -54,12 +54,14 @@ class States:
         self._report = report
         self._finished = finished
         self._under_way: dict[str, State] = {}
+        self._folders: dict[Path, Path] = {}
+        """Folders with their links followed, by their paths as they came."""
 
     def before(self, task: Task) -> Row | None:
         """What the ledger knew of a source when the run began; safe in any thread."""
-        if not self._before:  # following the links of a path takes as long as reading the file
+        if not self._before:
             return None
-        return self._before.get((absolute(task.path), task.dataset))
+        return self._before.get((self._absolute(task.path), task.dataset))
 
     def replaced_source(self, task: Task, source: str) -> str | None:
         """The source that a path named before, where it was another and no other path has it."""
@@ -74,11 +76,19 @@ class States:
         if path not in self._under_way:
             before = self.before(task)
             attempts = 1 if before is None or before.state == "done" else before.attempts + 1
-            row = Row(
-                path=absolute(task.path), dataset=task.dataset, state="done", attempts=attempts
-            )
+            where = self._absolute(task.path)
+            row = Row(path=where, dataset=task.dataset, state="done", attempts=attempts)
             self._under_way[path] = State(path, row)
         return self._under_way[path]
+
+    def _absolute(self, path: Path) -> str:
+        """`absolute`, following the links of each folder once: that takes as long as reading."""
+        if path.is_symlink():
+            return absolute(path)
+        folder = self._folders.get(path.parent)
+        if folder is None:
+            folder = self._folders[path.parent] = Path(absolute(path.parent))
+        return str(folder / path.name)
 
     def embedded(self, path: str) -> None:
         """One picture of a source is among the entries, or was refused by the encoder."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,7 +64,8 @@ class Source:
     @cached_property
     def content(self) -> bytes:
         """The bytes of the file; not for slides, which do not fit into memory."""
-        return self.path.read_bytes()
+        with self.path.open("rb", buffering=0) as handle:
+            return handle.read()
 
     @cached_property
     def id(self) -> str:
@@ -262,12 +263,10 @@ def make_item(source: Source, facts: Facts, bbox: Box | None, kind: Kind) -> Ite
         BadFacts: a fact of the wrong type, length or range, or with control characters; the
             message names the field.
     """
-    known = {f.name: getattr(facts, f.name) for f in fields(facts)}
-    words = {name: value for name, value in known.items() if isinstance(value, str)}
-    for name, value in words.items():
-        if found := control_characters(value):
-            raise BadFacts(f"{name}: it holds control characters ({found})")
-    known |= {name: composed(value) for name, value in words.items()}
+    known: dict[str, Any] = {
+        name: _word(name, value) if isinstance(value, str) else value
+        for name, value in vars(facts).items()
+    }
     dataset = composed(source.dataset)
     try:
         return Item(
@@ -282,3 +281,11 @@ def make_item(source: Source, facts: Facts, bbox: Box | None, kind: Kind) -> Ite
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise BadFacts(f"{name}: {first['msg']}") from error  # never the value: it may be a name
+
+
+@lru_cache(maxsize=4096)
+def _word(name: str, value: str) -> str:
+    """A fact in its one spelling; the same few come with every file."""
+    if found := control_characters(value):
+        raise BadFacts(f"{name}: it holds control characters ({found})")
+    return composed(value)

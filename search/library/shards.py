@@ -116,15 +116,27 @@ def schema(card: EncoderCard) -> pa.Schema:
     )
 
 
-def _row(item: Item) -> dict[str, Any]:
-    box = item.bbox
+def _columns(entries: Sequence[Entry]) -> dict[str, list[Any]]:
+    """All but the vectors, by name of the column."""
+    items = [entry.item for entry in entries]
+    boxes = [item.bbox for item in items]
     return {
-        "id": UUID(item.id).bytes,
-        **{name: getattr(item, name) for name in TEXTS},
-        **{f"bbox_{side}": None if box is None else getattr(box, side) for side in "xywh"},
-        "um_per_px": item.um_per_px,
-        "acquired": item.acquired,
-        "digest": payload_digest(item),
+        "id": [UUID(item.id).bytes for item in items],
+        **{
+            name: [getattr(item, name) for item in items]
+            for name in (*TEXTS, "um_per_px", "acquired")
+        },
+        **{
+            f"bbox_{side}": [None if box is None else getattr(box, side) for box in boxes]
+            for side in "xywh"
+        },
+        "digest": [payload_digest(item) for item in items],
+        "path": [entry.path for entry in entries],
+        "notes": [
+            json.dumps(dict(entry.notes), sort_keys=True) if entry.notes else None
+            for entry in entries
+        ],
+        "thumbnail": [entry.thumbnail for entry in entries],
     }
 
 
@@ -137,20 +149,10 @@ def make_table(entries: Sequence[Entry], card: EncoderCard) -> pa.Table:
     if not entries:
         raise ShardError("a shard needs at least one entry, got none")
     vectors = checked_vectors(np.stack([entry.vector for entry in entries]), card.dim)
-    rows = [
-        _row(entry.item)
-        | {
-            "path": entry.path,
-            "notes": json.dumps(dict(entry.notes), sort_keys=True) if entry.notes else None,
-            "thumbnail": entry.thumbnail,
-        }
-        for entry in entries
-    ]
+    values = _columns(entries)
     layout = schema(card)
     columns = [
-        pa.array([row[name] for row in rows], layout.field(name).type)
-        for name in layout.names
-        if name != "vector"
+        pa.array(values[name], layout.field(name).type) for name in layout.names if name != "vector"
     ]
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), card.dim))
     return pa.Table.from_arrays(columns, schema=layout)

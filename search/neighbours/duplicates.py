@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from encoder.contract import RGB
 from encoder.image import plain_jpeg
+from search.neighbours.shrinking import shrunk
 
 SIDE = 32
 """Side of the grey picture that is hashed."""
@@ -35,8 +37,6 @@ PAIRED = 1024
 """Pictures that are compared with all others at once."""
 TOGETHER = 64
 """Pictures that are hashed at once."""
-
-Small = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 @lru_cache(maxsize=1)
@@ -80,7 +80,7 @@ def perceptual_hash(jpeg: bytes) -> PictureHash | None:
     Returns:
         `None` for a flat picture, which equals every other flat picture.
     """
-    return _hashes([_small(jpeg)])[0]
+    return _hashes(shrunk([_picture(jpeg)], SIDE))[0]
 
 
 def hashes_of(jpegs: Sequence[bytes]) -> list[PictureHash | None]:
@@ -92,34 +92,36 @@ def hashes_of(jpegs: Sequence[bytes]) -> list[PictureHash | None]:
 
 def _some_hashes(jpegs: Sequence[bytes]) -> list[PictureHash | None]:
     found: list[PictureHash | None] = [None] * len(jpegs)
-    smalls: dict[int, Small] = {}
+    pictures: dict[int, RGB] = {}
     for at, jpeg in enumerate(jpegs):
         with suppress(OSError):  # an item whose ingest kept no picture
-            smalls[at] = _small(jpeg)
-    for at, one in zip(smalls, _hashes([*smalls.values()]), strict=True):
+            pictures[at] = _picture(jpeg)
+    for at, one in zip(pictures, _hashes(shrunk([*pictures.values()], SIDE)), strict=True):
         found[at] = one
     return found
 
 
-def _small(jpeg: bytes) -> Small:
-    """A picture of SIDE x SIDE in colour, and in grey; raises `OSError` for what is none.
+def _picture(jpeg: bytes) -> RGB:
+    """The pixels of a picture; raises `OSError` for what is none.
 
     A thumbnail is decoded at half of its size, which changes at most 6 bits of 700 hashes.
     """
     pixels = plain_jpeg(jpeg, 2 * SIDE)
-    with Image.open(BytesIO(jpeg)) if pixels is None else Image.fromarray(pixels) as image:
-        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(small), np.asarray(small.convert("L"))
+    if pixels is not None:
+        return pixels
+    with Image.open(BytesIO(jpeg)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
-def _hashes(smalls: Sequence[Small]) -> list[PictureHash | None]:
-    """The hash of each; `None` for a flat one."""
-    if not smalls:
+def _hashes(planes: NDArray[np.float64]) -> list[PictureHash | None]:
+    """The hash of each picture, n x 3 x SIDE x SIDE; `None` for a flat one."""
+    if not len(planes):
         return []
-    means = np.stack([colour for colour, _ in smalls]).mean(axis=(1, 2), dtype=np.float64)
-    levels = np.stack([grey for _, grey in smalls]).astype(np.float64)
+    means = planes.mean(axis=(2, 3))
+    red, green, blue = planes.transpose(1, 0, 2, 3)
+    levels = np.floor((19595 * red + 38470 * green + 7471 * blue + 32768) / 65536)  # as Pillow
     rows = _cosines()
-    spectra = (rows @ levels @ rows.T).reshape(len(smalls), -1)
+    spectra = (rows @ levels @ rows.T).reshape(len(planes), -1)
     frequencies = spectra[:, 1:]  # the first is the mean brightness
     bits = np.packbits(frequencies > np.median(frequencies, axis=1, keepdims=True), axis=1)
     flat = levels.std(axis=(1, 2)) < FLAT

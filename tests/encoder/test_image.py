@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,47 @@ def test_a_jpeg_has_the_pixels_that_pillow_gives(
 
     assert np.array_equal(read_rgb(content), np.asarray(wanted))
     assert (plain_jpeg(content) is None) == (name in BY_PILLOW)
+
+
+@pytest.mark.parametrize(
+    ("mode", "saved"),
+    [
+        ("RGB", {}),
+        ("L", {}),
+        ("CMYK", {}),
+        ("RGB", {"progressive": True, "comment": b"a smear"}),
+        ("RGB", {"turn": 6}),
+        ("RGB", {"turn": 3, "icc_profile": b"profile" * 20_000}),
+        ("L", {"turn": 8, "comment": b"before the turn"}),
+    ],
+)
+def test_a_jpeg_in_memory_has_the_frame_that_pillow_finds_in_its_file(
+    mode: str, saved: dict[str, Any], tmp_path: Path, rng: np.random.Generator
+) -> None:
+    picture = Image.fromarray(rng.integers(0, 255, (20, 36, 3), np.uint8)).convert(mode)
+    settings = dict(saved)
+    if turn := settings.pop("turn", None):
+        settings["exif"] = Image.Exif()
+        settings["exif"][274] = turn
+    path = tmp_path / "cell.jpg"
+    picture.save(path, **settings)
+    content = path.read_bytes()
+
+    assert frame_of(content) == frame_of(path)
+    assert frame_of(content).orientation == (turn or 1)
+    doubled = content[:2] + b"\xff" + content[2:]  # padding before a marker, which is allowed
+    path.write_bytes(doubled)
+    assert frame_of(doubled) == frame_of(path)
+    for length in (2, 3, 4, 20, len(content) // 2):
+        path.write_bytes(content[:length])
+        assert frame_or_none(content[:length]) == frame_or_none(path)
+
+
+def frame_or_none(source: bytes | Path) -> Frame | None:
+    try:
+        return frame_of(source)
+    except NotAnImage:
+        return None
 
 
 def test_resizing_squashes_the_whole_image_and_leaves_the_right_size_alone() -> None:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from ingest.layouts.scan import Options
 from ingest.pipeline.reading import in_order
 from ingest.pipeline.run import ingest
 from ingest.pipeline.sink import LibrarySink, Sink
+from ingest.pipeline.states import States
 from ingest.pipeline.work import How
 from ingest.sources.marked import Mark, Marked
 from ingest.sources.report import Progress, Report
@@ -390,6 +392,36 @@ def test_work_ahead_is_bounded_and_in_order() -> None:
     assert first == (0, 0)
     assert ahead <= 4
     assert [value for _, value in rest] == [number * 10 for number in range(1, 100)]
+
+
+def test_a_thread_is_handed_several_small_things_and_one_large_thing() -> None:
+    runs: list[tuple[int, ...]] = []
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **named: Any) -> Any:
+            runs.append(tuple(args[1]))
+            return super().submit(fn, *args, **named)
+
+    sizes = [1, 1, 1, 5, 1, 1]
+    with Pool(2) as pool:
+        found = list(in_order(pool, str, range(6), lambda at: sizes[at] / 10, at_once=0.2))
+
+    assert runs == [(0, 1), (2, 3), (4, 5)]
+    assert found == [(at, str(at)) for at in range(6)]
+
+
+def test_the_ledger_knows_a_file_by_where_its_links_lead(cells: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(cells / "EO")
+    (cells / "EO" / "link.png").symlink_to(cells / "MO" / "3.png")
+    states = States(None, Report(), lambda row: None)
+
+    for named, real in (
+        (tmp_path / "linked" / "0.png", cells / "EO" / "0.png"),
+        (tmp_path / "linked" / "1.png", cells / "EO" / "1.png"),
+        (cells / "EO" / "link.png", cells / "MO" / "3.png"),
+    ):
+        row = states.of(Task(path=named, dataset="cells", reader=Whole())).row
+        assert row.path == os.path.realpath(real)
 
 
 NURSERY = """
