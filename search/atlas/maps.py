@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -346,6 +346,24 @@ def _columns(items: Sequence[Item]) -> dict[str, tuple[tuple[str, ...], NDArray[
         codes = np.array([code.get(value, -1) for value in values], np.int32)
         found[name] = (tuple(known), codes)
     return found
+
+
+def with_recorded(map: Map, patients: Mapping[str, str]) -> Map:
+    """A map that knows the patients whom only the records of cases name.
+
+    Args:
+        map: Of items.
+        patients: By case: `search.library.case_records.CaseRecords.patients`.
+    """
+    own, of_own = map.columns["patient"]
+    cases, of_case = map.columns["case"]
+    values = sorted({*own, *(patients[case] for case in cases if case in patients)})
+    code = {value: at for at, value in enumerate(values)}
+    named = np.array([*(code[value] for value in own), -1], np.int32)[of_own]
+    recorded = [code.get(patients.get(case, ""), -1) for case in cases]
+    by_case = np.array([*recorded, -1], np.int32)[of_case]
+    codes = np.where(named >= 0, named, by_case)
+    return replace(map, columns={**map.columns, "patient": (tuple(values), codes)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from search.library.collection import Collection
 from search.query.alignment import adapted
 from search.query.caveats import IN_SAMPLE, image_warnings
 from search.query.context import Context
-from search.query.exclusion import own_groups, recorded_patients
+from search.query.exclusion import own_groups, patients_of, recorded_patients
 from search.schemas.answers import Alignment
 from search.schemas.cases import MOST_CELLS, CaseQuestion
 from search.schemas.filters import Filter
@@ -86,19 +86,28 @@ def query_bag(
         bag = _of_vectors(collection, question)
     else:
         bag = _uploaded(context, question, images)
-    _from_records(collection, bag)
+    _from_records(collection, bag, cased=_cased(collection, question))
     if bag.labels and collection.label_axes is not None:
         bag.warnings.append(IN_SAMPLE)
     return bag
 
 
-def _from_records(collection: Collection, bag: Bag) -> None:
+def _cased(collection: Collection, question: CaseQuestion) -> bool:
+    """Whether every cell of a question is of a case, so that records can name all patients."""
+    if question.case is None or question.by == "case":
+        return not question.items  # what is known of items is looked up item by item
+    whole = Filter.model_validate({question.by: (question.case,)})
+    counts = collection.store.facet("case", whole, VALUES)
+    return sum(counts.values()) == collection.store.count(whole)
+
+
+def _from_records(collection: Collection, bag: Bag, *, cased: bool) -> None:
     """Patients that only the records of cases name, and all cases of the query's patients."""
     cases = bag.own.setdefault("case", set())
     named = recorded_patients(collection.cases, sorted(cases))
     patients = bag.own.setdefault("patient", set())
     patients |= set(named.values())
-    bag.patient_known = bag.patient_known or (bool(cases) and set(named) == cases)
+    bag.patient_known = bag.patient_known or (cased and bool(cases) and set(named) == cases)
 
 
 def _stored_bag(
@@ -181,7 +190,7 @@ def _bag_of(collection: Collection, question: CaseQuestion) -> Bag:
     for name, values in bag.own.items():
         values |= {getattr(question.about, name)} - {None}
     bag.own["item"] = set(ids)
-    bag.patient_known = all(item.patient is not None for item in items)
+    bag.patient_known = None not in patients_of(collection.cases, items)
     return bag
 
 

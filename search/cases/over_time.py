@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -17,6 +17,8 @@ from search.index.contract import Stored, Vectors, scroll_all
 from search.library.collection import Collection
 from search.library.reviews import Reviews
 from search.query.context import Context
+from search.query.exclusion import patients_of
+from search.schemas.answers import ReviewedLabel
 from search.schemas.cases import (
     CaseCount,
     CaseMoment,
@@ -51,12 +53,14 @@ def timeline(context: Context, patient: str) -> Timeline:
         NoSuchCase: no item of that patient has a case.
     """
     collection = context.collection
-    whole = Filter(patient=(patient,))
-    names = list(collection.store.facet("case", whole, MOST))
+    names = list(collection.store.facet("case", Filter(patient=(patient,)), MOST))
+    if by_record := collection.cases.cases_of([patient]):  # some of them may have been removed
+        names += collection.store.facet("case", Filter(case=tuple(sorted(by_record))), MOST)
+    names = list(dict.fromkeys(names))
     if not names:
         raise NoSuchCase("patient", patient, collection.name)
-    prototypes = prototypes_of(context, PROTOTYPES)
-    cases = [read_case(collection, name, prototypes, CELLS) for name in sorted(names)]
+    prototypes, labels = prototypes_of(context, PROTOTYPES), context.reviewed()
+    cases = [read_case(collection, name, prototypes, CELLS, labels) for name in sorted(names)]
     records = collection.cases.of(names)
     dates = {
         one.name: records[one.name].date
@@ -107,7 +111,13 @@ def _moment(
     )
 
 
-def read_case(collection: Collection, name: str, prototypes: Vectors, cells: int) -> KnownCase:
+def read_case(
+    collection: Collection,
+    name: str,
+    prototypes: Vectors,
+    cells: int,
+    labels: Mapping[str, ReviewedLabel],
+) -> KnownCase:
     """A case by its first cells in order of id, at most `cells`; an unknown patient gets a name.
 
     Args:
@@ -115,25 +125,31 @@ def read_case(collection: Collection, name: str, prototypes: Vectors, cells: int
         name: Of a case that has items.
         prototypes: n x dim.
         cells: At most.
+        labels: Reviewers' labels, by item; they count before the recorded ones.
     """
     found = []
     for one in scroll_all(collection.store, Filter(case=(name,))):
+        label = labels.get(one.item.id)
+        if label is not None:
+            one = replace(one, item=one.item.model_copy(update={"label": label.label}))
         found.append(one)
         if len(found) == cells:
             break
-    patients = {one.item.patient for one in found} - {None}
+    patients = set(patients_of(collection.cases, [one.item for one in found])) - {None}
     rows = np.stack([one.vector for one in found])
     patient = str(min(patients)) if patients else f"(of {name})"  # type: ignore[type-var]
     return KnownCase(name, patient, found, histogram(rows, prototypes))
 
 
 def _differential(counted: CaseCount) -> tuple[dict[str, float], bool]:
-    """Shares of labels, largest first, and whether these are labels and not votes."""
+    """Shares of labels, largest first, and whether these are labels and not votes: whichever of
+    both more cells have."""
     labels = Counter({row.label: row.reviewed for row in counted.rows if row.reviewed})
     votes = Counter({row.label: row.voted for row in counted.rows if row.voted})
-    chosen = labels or votes
+    by_labels = bool(labels) and labels.total() >= votes.total()
+    chosen = labels if by_labels else votes
     shares = {label: n / chosen.total() for label, n in chosen.most_common()}
-    return shares, bool(labels)
+    return shares, by_labels
 
 
 def described(prototypes: Vectors, cells: Sequence[Stored]) -> tuple[Prototype, ...]:

@@ -45,7 +45,13 @@ from search.index.contract import Store, Stored, Vectors, need_fingerprint, scro
 from search.library.collection import Collection
 from search.neighbours.duplicates import IDENTICAL
 from search.query.context import Context
-from search.query.exclusion import exclusion_filter, patient_exclusion, understood, unknown_names
+from search.query.exclusion import (
+    exclusion_filter,
+    patient_exclusion,
+    understood,
+    unknown_names,
+    unless_recorded,
+)
 from search.schemas.answers import Hit
 from search.schemas.cases import (
     MOST_CELLS,
@@ -164,7 +170,7 @@ def similar_cases(
         bag.patient_known,
         [who for one in best for who in _patients(collection, one.case.facts)],
         "compared cells",
-        unknown_names(collection.store, question.about),
+        unless_recorded(unknown_names(collection.store, question.about), collection.cases),
     )
     warnings = [*misread, *bag.warnings, *notes]
     if len(shown) < question.k:

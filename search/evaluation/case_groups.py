@@ -43,8 +43,9 @@ def compare_groups(context: Context, question: GroupsQuestion) -> GroupsAnswer:
     ]
     if common := sorted(set(chosen[0]) & set(chosen[1])):
         raise BadQuestion(f"case {common[0]!r} is in both groups; a case belongs to one of them")
+    labels = context.reviewed()
     groups = [
-        [read_case(collection, name, prototypes, question.cells) for name in names]
+        [read_case(collection, name, prototypes, question.cells, labels) for name in names]
         for names in chosen
     ]
     patients = [{one.patient for one in group} for group in groups]
@@ -60,7 +61,7 @@ def compare_groups(context: Context, question: GroupsQuestion) -> GroupsAnswer:
         second_patients=len(patients[1]),
         both=len(patients[0] & patients[1]),
         rows=tuple(_rows(groups, prototypes, question)),
-        warnings=_warnings(patients),
+        warnings=_warnings(patients, groups),
     )
 
 
@@ -71,8 +72,10 @@ def _rows(
     cases = [*groups[0], *groups[1]]
     drawn = draws([one.patient for one in cases], question.resamples, question.seed)
     kinds = described(prototypes, [cell for one in cases for cell in one.cells])
-    labels = sorted({c.item.label for one in cases for c in one.cells if c.item.label})
     second = np.arange(len(cases)) >= len(groups[0])
+    labels = sorted({c.item.label for one in cases for c in one.cells if c.item.label})
+    if not all(any(_labelled(one) for one in group) for group in groups):
+        labels = []  # a group without labels cannot be compared by them
     many = len(kinds) + len(labels)
     rows = [
         _difference(
@@ -111,9 +114,13 @@ def _chosen(
 
 
 def _share(case: KnownCase, label: str) -> float:
-    """Of its labelled cells; 0 where none has a label."""
-    known = [one.item.label for one in case.cells if one.item.label is not None]
-    return known.count(label) / len(known) if known else 0.0
+    """Of its labelled cells; not a number where none has a label."""
+    known = _labelled(case)
+    return known.count(label) / len(known) if known else float("nan")
+
+
+def _labelled(case: KnownCase) -> list[str]:
+    return [one.item.label for one in case.cells if one.item.label is not None]
 
 
 def _difference(
@@ -123,8 +130,12 @@ def _difference(
     drawn: Draws,
     rows: int,
 ) -> GroupDifference:
-    """Means of both groups and their difference; patients drawn, the same for both groups."""
-    weights = drawn.counts[:, drawn.member]
+    """Means of both groups and their difference; patients drawn, the same for both groups.
+
+    Cases whose value is not a number do not count.
+    """
+    known = ~np.isnan(values)
+    weights, values = drawn.counts[:, drawn.member] * known, np.nan_to_num(values)
 
     def means(of: NDArray[np.bool_]) -> Floats:
         whole = (weights * of).sum(axis=1)
@@ -136,7 +147,7 @@ def _difference(
     differences = differences[~np.isnan(differences)]
     low, high = ends(differences)
     least, most = ends(differences, 1 - 0.05 / rows)
-    one, other = float(values[~second].mean()), float(values[second].mean())
+    one, other = (float(values[of & known].mean()) for of in (~second, second))
     return GroupDifference(
         kind=called[0],
         name=called[1],
@@ -149,8 +160,12 @@ def _difference(
     )
 
 
-def _warnings(patients: Sequence[set[str]]) -> tuple[str, ...]:
-    fewest = min(len(own) for own in patients)
-    if fewest >= FEW:
-        return ()
-    return (f"A group has {count(fewest, 'patient')}: its interval says little.",)
+def _warnings(
+    patients: Sequence[set[str]], groups: Sequence[Sequence[KnownCase]]
+) -> tuple[str, ...]:
+    found = []
+    if (fewest := min(len(own) for own in patients)) < FEW:
+        found.append(f"A group has {count(fewest, 'patient')}: its interval says little.")
+    if without := sum(not _labelled(one) for group in groups for one in group):
+        found.append(f"{count(without, 'case')} without a labelled cell: in no row by label.")
+    return tuple(found)

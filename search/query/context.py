@@ -158,6 +158,7 @@ class Context:
             labels_digest(labels),
             labels,
             patients,
+            self.collection.rows.picture_hashes,
             self._held_out(patients),
         )
         fitted = calibrations.calibrate(collection.store, collection.card, content, plan)

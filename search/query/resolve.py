@@ -31,6 +31,7 @@ from search.query.exclusion import (
     recorded_patients,
     understood,
     unknown_names,
+    unless_recorded,
 )
 from search.query.pictures import Opened, OwnCells, View, view_of
 from search.query.refine import BestScore, average_vector, joined, measured_part, region_vector
@@ -141,11 +142,7 @@ def _from_records(query: Query, collection: Collection) -> None:
     named = recorded_patients(collection.cases, sorted(cases))
     query.own.setdefault("patient", set()).update(named.values())
     query.recorded_cases = collection.cases.cases_of(sorted(query.own["patient"]))
-    query.unknown_names = [
-        one
-        for one in query.unknown_names
-        if one.field != "patient" or not collection.cases.cases_of([one.name])
-    ]
+    query.unknown_names = unless_recorded(query.unknown_names, collection.cases)
 
 
 def _from_item(query: Query, context: Context, found: Stored) -> None:

@@ -18,7 +18,10 @@ BLASTS = (6, 3, 1)
 
 
 def treated_service(folder: Path) -> Service:
-    """Twelve patients, the first six treated; `P00-c` comes first in time, `P00-a` last."""
+    """Twelve patients, the first six treated; `P00-c` comes first in time, `P00-a` last.
+
+    Of every third only the records of the cases say who it is.
+    """
     rng = np.random.default_rng(4)
     picture = thumbnail(rng)
     made, changes = [], []
@@ -34,13 +37,14 @@ def treated_service(folder: Path) -> Service:
                     dataset="made",
                     source=f"{who:010x}{visit:010x}{cell:012x}",
                     case=name,
-                    patient=f"P{who:02d}",
+                    patient=None if who % 3 == 1 else f"P{who:02d}",
                     label=label,
                 )
                 made.append(Entry(item, np.asarray(vector, np.float32), picture))
             day = date(2024, 1, 1) + timedelta(days=30 * visit)
             treatment = "treated" if who < 6 else "none"
-            changes.append(CaseChange(case=name, date=day, treatment=treatment))
+            who_is = {"case": name, "patient": f"P{who:02d}"}
+            changes.append(CaseChange(**who_is, date=day, treatment=treatment))
     service = random_service(folder, made)
     cells = service.collection("cells")
     cells.cases.change(CaseRecordsWanted(changes=tuple(changes)), cells.store, "test")

@@ -26,6 +26,7 @@ from search.atlas.maps import (
     need_packages,
     place_on,
     vectors_of,
+    with_recorded,
 )
 from search.errors import BadQuestion
 from search.index.contract import checked_vectors, need_fingerprint, scroll_all
@@ -66,8 +67,9 @@ MethodQuery = Annotated[
 @router.get("/collections/{name}/map")
 def read_map(name: str, access: Reads, method: MethodQuery = "pca") -> MapAnswer:
     """A collection as a map. One by PCA is computed when first wanted, and after each write."""
-    collection = access.context(name).collection
-    found = map_of(collection, method)
+    context = access.context(name)
+    collection = context.collection
+    found = with_recorded(map_of(collection, method), context.patients())
     known = collection.known(found.ids)
     here = [at for at, id in enumerate(found.ids) if id in known]
     access.note(query="map", k=len(here))

@@ -11,8 +11,7 @@ from fastapi import Path, Query
 from search.api.access import Reads, Writes, api_router
 from search.api.routes.atlas import map_of
 from search.atlas.gates import counted, gates_of, keep_gate
-from search.atlas.maps import NoMap
-from search.library.collection import Collection
+from search.atlas.maps import NoMap, with_recorded
 from search.query.context import Context
 from search.schemas.maps import (
     GateFacts,
@@ -38,7 +37,7 @@ def list_gates(name: str, access: Reads, by: Group = "label") -> Gates:
     found = []
     for gate in gates_of(context.collection.folder).all():
         try:
-            found.append(_counted(context.collection, gate, group))
+            found.append(_counted(context, gate, group))
         except NoMap:  # its map went with a re-index or was damaged
             continue
     access.note(query="gates", k=len(found))
@@ -54,7 +53,7 @@ def put_gate(
     drawn = map_of(context.collection, wanted.method)
     made = keep_gate(context.collection.folder, gate, wanted, drawn, access.caller.id)
     access.note(written=1)
-    return _counted(context.collection, made, _groups(context, by))
+    return _counted(context, made, _groups(context, by))
 
 
 @router.delete("/collections/{name}/gates/{gate}")
@@ -66,9 +65,9 @@ def delete_gate(name: str, gate: GateName, access: Writes) -> Gates:
     return Gates(collection=collection.name, by="label", gates=())
 
 
-def _counted(collection: Collection, gate: GateRecord, group: Mapping[str, str] | str) -> GateFacts:
-    drawn = map_of(collection, gate.method)
-    known = collection.known(drawn.ids)
+def _counted(context: Context, gate: GateRecord, group: Mapping[str, str] | str) -> GateFacts:
+    drawn = with_recorded(map_of(context.collection, gate.method), context.patients())
+    known = context.collection.known(drawn.ids)
     here = np.array([id in known for id in drawn.ids], bool)
     return counted(gate, drawn, here, group)
 

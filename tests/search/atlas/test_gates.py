@@ -16,7 +16,7 @@ from random_library import random_entries, random_service
 
 from search.api.app import create_app
 from search.atlas.gates import counted
-from search.atlas.maps import Map, NoMap, compute_map, map_path
+from search.atlas.maps import Map, NoMap, compute_map, map_path, with_recorded
 from search.schemas.maps import GateRecord, inside
 from search.service import Service
 
@@ -108,8 +108,14 @@ def test_patients_are_counted_by_what_is_known_of_their_cases(service: Service) 
     gate = GateRecord(name="all", method="pca", corners=around, map_made=made.made, by="me", at="")
     values, codes = made.columns["case"]
     some = {values[0]: "leukaemia"} if values else {}
+    bare = replace(
+        made, columns={**made.columns, "patient": ((), np.full(len(made.ids), -1, np.int32))}
+    )
+    recorded = with_recorded(bare, {case: f"P of {case}" for case in values})
     found = counted(gate, made, np.ones(len(made.ids), bool), some)
+    again = counted(gate, recorded, np.ones(len(made.ids), bool), "kind")
 
+    assert [one.patients for one in again.counts] == [len(values)]
     by = {one.value: one for one in found.counts}
     if some:
         assert by["leukaemia"].cells == by["leukaemia"].of == (codes == 0).sum()

@@ -22,7 +22,7 @@ from search.cases.similar import case_facts, prototypes_of, similar_cases
 from search.errors import BadQuestion, NoSuchCase
 from search.library.reviews import Reviews
 from search.library.shards import Entry
-from search.schemas.cases import CaseQuestion, Distance
+from search.schemas.cases import CaseChange, CaseQuestion, CaseRecordsWanted, Distance
 from search.schemas.filters import Filter
 from search.schemas.items import NAMESPACE, Box, Item, item_id
 from search.schemas.questions import About
@@ -209,6 +209,23 @@ def test_the_patient_given_for_uploaded_cells_is_excluded(
 
     assert "P4" not in {patient for case in answer.cases for patient in case.patients}
     assert answer.patient_exclusion == "applied"
+
+
+def test_a_record_names_the_patient_of_its_own_cells_alone(
+    service: Service, entries: list[Entry]
+) -> None:
+    cells = service.collection()
+    ofs = [next(e.item for e in entries if e.item.case == case) for case in ("P1-0", None)]
+    cells.update([item.model_copy(update={"patient": None}) for item in ofs])
+    change = CaseChange(case="P1-0", patient="P1")
+    cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "key")
+
+    both, one = (
+        similar_cases(service.context(), CaseQuestion(items=tuple(item.id for item in some), k=3))
+        for some in (ofs, ofs[:1])
+    )
+
+    assert (both.patient_exclusion, one.patient_exclusion != "impossible") == ("impossible", True)
 
 
 def test_a_question_must_start_from_one_thing(service: Service, entries: list[Entry]) -> None:

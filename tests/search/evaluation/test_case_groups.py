@@ -10,6 +10,7 @@ from treated import treated_service
 from search.errors import BadQuestion
 from search.evaluation.case_groups import compare_groups
 from search.schemas.cases import CaseFilter, GroupsQuestion
+from search.schemas.filters import Filter
 from search.service import Service
 
 
@@ -72,3 +73,20 @@ def test_groups_that_cannot_be_compared_are_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(BadQuestion, match=words):
         compare_groups(service.context(), GroupsQuestion.model_validate(question))
+
+
+def test_a_case_without_labels_counts_in_no_row_by_label(service: Service) -> None:
+    cells = service.collection("cells")
+    of_case = [one.item for one in cells.store.scroll(Filter(case=("P06-a",)), 10).items]
+    cells.update([item.model_copy(update={"label": None}) for item in of_case])
+    question = GroupsQuestion(
+        first=CaseFilter(treatment=("none",)), second=CaseFilter(treatment=("treated",)),
+        prototypes=2, resamples=100,
+    )  # fmt: skip
+
+    found = compare_groups(service.context(), question)
+
+    blast = next(row for row in found.rows if row.name == "blast")
+    assert blast.first == pytest.approx(0.6)  # not less by a case that says nothing
+    assert found.first_cases == 18
+    assert "1 case without a labelled cell" in found.warnings[-1]
