@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 MISSING = frozenset(
     {"nan", "none", "na", "n/a", "#n/a", "<na>", "null", "nil", "nat", "-", "--", "?", "n.a."}
@@ -16,6 +18,32 @@ UNSEEN = {ord(sign): None for sign in "\u00ad\u200b\u2060\ufeff"} | {0xA0: " ", 
 def count(number: int, one: str, many: str = "") -> str:
     """A number with its noun, in the singular or the plural: `1 cell`, `2,000 cells`."""
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def complaints(errors: Iterable[Mapping[str, Any]]) -> str:
+    """What pydantic finds wrong, a sentence each: where, what, and what came.
+
+    Args:
+        errors: As `ValidationError.errors()` gives them. A list counts as too short where what
+            stands in it is wrong; that is left out.
+    """
+    found = list(errors)
+    places = [tuple(one["loc"]) for one in found]
+    sentences = []
+    for one, place in zip(found, places, strict=True):
+        if one["type"] == "too_short" and any(
+            other[: len(place)] == place != other for other in places
+        ):
+            continue
+        where = ".".join(map(str, place)) or "the request"
+        why = str(one["msg"]).removeprefix("Value error, ")
+        if one["type"].startswith("date_"):
+            why = "is not a day; write it as 2024-03-01"
+        came = one.get("input")
+        shown = repr(came) if len(repr(came)) <= 60 else f"{repr(came)[:57]}..."
+        got = "" if isinstance(came, dict | list) else f" (got {shown})"
+        sentences.append(f"{where}: {why[:1].lower()}{why[1:]}{got}")
+    return "; ".join(sentences)
 
 
 def is_missing(text: str) -> bool:

@@ -35,6 +35,7 @@ from search.library.jobs import NoSuchJob
 from search.library.shards import ShardError
 from search.library.versions import NoSuchVersion
 from search.security.keys import Forbidden, KeysError, NotAllowed
+from search.text import complaints
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "5"
@@ -162,22 +163,11 @@ def add_handlers(app: FastAPI, more: Sequence[Expected] = ()) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _request(_request: Request, error: RequestValidationError) -> Any:
-        return problem(422, "The request does not fit", in_words(error.errors()))
+        return problem(422, "The request does not fit", complaints(error.errors()))
 
     @app.exception_handler(ValidationError)
     def _record(_request: Request, error: ValidationError) -> Any:
-        return problem(422, "The request does not fit", in_words(error.errors()))
-
-
-def in_words(errors: Any) -> str:
-    """Validation errors as one sentence each: where, what is wrong, what came."""
-    sentences = []
-    for error in errors:
-        where = ".".join(str(part) for part in error["loc"]) or "the body"
-        came = repr(error.get("input"))
-        shown = came if len(came) <= 60 else f"{came[:57]}..."
-        sentences.append(f"{where}: {error['msg']} (got {shown})")
-    return "; ".join(sentences)
+        return problem(422, "The request does not fit", complaints(error.errors()))
 
 
 def without_names(text: str, path: str = "") -> str:

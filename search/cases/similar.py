@@ -225,7 +225,8 @@ def _search(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | N
         allowed = frozenset(one.case for one in collection.cases.all(question.of_cases))
         if not allowed:
             raise BadQuestion(
-                f"no case of collection {collection.name!r} has a record that meets of_cases; "
+                f"no case of collection {collection.name!r} has a record that meets the "
+                "conditions on records (of_cases, `--where`); "
                 "`hemaseek cases list` shows the records"
             )
     own = {name: set(values) for name, values in bag.own.items()}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from search.errors import BadQuestion
 from search.schemas.cases import COLUMN, CaseChange, CaseValues
-from search.text import composed, is_missing
+from search.text import composed, count, is_missing
 
 KNOWN = tuple(name for name in CaseValues.model_fields if name not in ("case", "more"))
 """Columns that every collection has."""
@@ -29,6 +29,8 @@ SEXES = {"f": "female", "w": "female", "female": "female", "weiblich": "female"}
     "d": "other",
     "x": "other",
 }
+MARKS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What separates values."""
 NEAR = 0.85
 """How alike a column must be to a known one to be taken for a slip."""
 
@@ -52,7 +54,7 @@ def read_cases(text: str, name: str = "the table") -> tuple[CaseChange, ...]:
             one, or a value that is none of its kind; names the line.
     """
     first = text.partition("\n")[0]
-    mark = max(",;\t", key=first.count)
+    mark = max(MARKS, key=first.count)
     reader = csv.reader(StringIO(text, newline=""), delimiter=mark, strict=True)
     try:
         header = [column_name(one) for one in next(reader, [])]
@@ -63,11 +65,16 @@ def read_cases(text: str, name: str = "the table") -> tuple[CaseChange, ...]:
             if not any(value.strip() for value in values):
                 continue
             if len(values) != len(header):
-                raise BadCaseTable(f"{where} has {len(values)} values, expected {len(header)}")
+                came, wanted = count(len(values), "value"), count(len(header), "column")
+                raise BadCaseTable(
+                    f"{where} has {came} for {wanted}; separate them by {MARKS[mark]}, and put a "
+                    "text that has one into quotes"
+                )
             row = dict(zip(header, values, strict=True))
             changes.append(change_of(row, where))
     except csv.Error as error:
-        raise BadCaseTable(f"{name} is not a CSV table: {error}") from error
+        why = "a quotation mark is never closed" if "end of data" in str(error) else str(error)
+        raise BadCaseTable(f"{name} is not a CSV table: {why}") from error
     if not changes:
         raise BadCaseTable(f"{name} has no row beneath its column names")
     return tuple(changes)
@@ -85,7 +92,10 @@ def check_columns(header: list[str], name: str) -> None:
         BadCaseTable: see `read_cases`.
     """
     if "case" not in header:
-        raise BadCaseTable(f"{name} has no column 'case', which says whose values a row holds")
+        have = f"; it has {', '.join(header[:10])}" if any(header) else ""
+        raise BadCaseTable(
+            f"{name} has no column 'case', which says whose values a row holds{have}"
+        )
     if twice := sorted({one for one in header if header.count(one) > 1}):
         raise BadCaseTable(f"{name} has the column {twice[0]!r} twice")
     for one in header:

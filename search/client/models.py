@@ -48,9 +48,7 @@ class ModelCalls(Transport):
             time.sleep(every_s)
             job = self._get(JobRecord, f"/v1/jobs/{job.id}")
         if job.result is None:
-            raise ServiceError(
-                422, f"the training {job.state}", (job.error or "").partition(": ")[2]
-            )
+            raise ServiceError(422, f"the training {job.state}", job.error or "")
         return MilModel.model_validate(job.result)
 
     def models(self, collection: str) -> list[MilModel]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -14,6 +15,8 @@ from search.errors import BadQuestion, StoreError
 from search.index.contract import Store
 from search.library.versions import Versions, now
 from search.schemas.cases import (
+    WORDS,
+    CaseChange,
     CaseColumn,
     CaseEdit,
     CaseFilter,
@@ -34,10 +37,14 @@ TEXTS = ("diagnosis", "treatment", "outcome", "report")
 MOST_COLUMNS = 50
 FEW = 1000
 """Names up to which the store is queried for each."""
+FIRST_DAY = date(1900, 1, 1)
+"""Examinations before it are slips."""
+COMMA = re.compile(r"-?\d+(,\d+)?")
+"""A number as it is written where the decimal mark is a comma."""
 YES, NO = frozenset({"yes", "true", "ja", "y"}), frozenset({"no", "false", "nein", "n"})
 WANTED: Mapping[ColumnType, str] = {
     "text": "words",
-    "number": "a number",
+    "number": "a number such as 12.5",
     "flag": "yes or no",
     "date": "a day such as 2024-03-01",
 }
@@ -147,13 +154,11 @@ class CaseRecords:
         """Every record that meets a filter, in order of name.
 
         Raises:
-            BadCase: the filter names a column that there is not.
+            BadCase: the filter names a column that there is not, or a value that it cannot hold.
         """
         with self._turn:
             self._read()
-            if where is not None:
-                named = {*where.more, *where.at_least, *where.at_most}
-                self._need_columns(named)
+            where = None if where is None else self._understood(where)
             records = [self._record(case) for case in sorted(self._values)]
         return [one for one in records if where is None or where.meets(one)]
 
@@ -193,6 +198,27 @@ class CaseRecords:
             have = ", ".join((*FIELDS, *sorted(self._columns)))
             raise BadCase(f"cases have no column {unknown[0]!r}; there are {have}")
 
+    def _understood(self, where: CaseFilter) -> CaseFilter:
+        """A filter with the values of further columns as they are kept."""
+        ranges = {*where.at_least, *where.at_most}
+        if known := sorted({*where.more, *ranges} & set(FIELDS)):
+            can = ", ".join((*WORDS, "date_from", "date_to"))
+            raise BadCase(f"cases are chosen by {can} and further columns, not by {known[0]!r}")
+        self._need_columns({*where.more, *ranges})
+        for name in sorted(ranges):
+            if self._columns[name] != "number":
+                raise BadCase(f"column {name!r} holds {WANTED[self._columns[name]]}, no numbers")
+        more = {}
+        for name, values in where.more.items():
+            kept = {one: _parsed(one, self._columns[name]) for one in values}
+            if wrong := [one for one, there in kept.items() if there is None]:
+                raise BadCase(
+                    f"column {name!r} holds {WANTED[self._columns[name]]}, so no case can have "
+                    f"{wrong[0]!r}"
+                )
+            more[name] = tuple(kept.values())
+        return where.model_copy(update={"more": more})
+
     def _record(self, case: str) -> CaseRecord:
         if case in self._records:
             return self._records[case]
@@ -227,7 +253,13 @@ class CaseRecords:
             for name, value in values.items():
                 if name not in FIELDS and name not in columns:
                     came.setdefault(name, []).extend([] if value is None else [value])
-        columns |= {name: _type_of(values) for name, values in came.items()}
+        for name, new in came.items():
+            if _with_commas(new):
+                raise BadCase(
+                    f"column {name!r} seems to hold numbers with a comma, such as {new[0]!r}; "
+                    "write them as 12.5, or declare it as text"
+                )
+            columns[name] = _type_of(new)
         if len(columns) > MOST_COLUMNS:
             raise BadCase(f"cases have at most {MOST_COLUMNS} further columns, got {len(columns)}")
         return columns
@@ -288,9 +320,18 @@ def checked(wanted: CaseRecordsWanted) -> dict[str, dict[str, Any]]:
                     f"case {change.case!r} has two values of {name}: {mine[name]!r} and {value!r}; "
                     "a case has one, so mend the table or split the case in two"
                 )
+        _check_day(change)
     if wanted.identifying == "refuse":
         _refuse_persons(found)
     return found
+
+
+def _check_day(change: CaseChange) -> None:
+    latest = (datetime.now(UTC) + timedelta(days=1)).date()  # tomorrow: it is already, somewhere
+    if change.date and not FIRST_DAY <= change.date <= latest:
+        raise BadCase(
+            f"case {change.case!r}: date {change.date} is before 1900 or in the future; mend it"
+        )
 
 
 def _refuse_persons(changes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -319,6 +360,11 @@ def _need_cases(store: Store, changes: Mapping[str, Mapping[str, Any]]) -> None:
     few = Filter(case=tuple(names)) if len(names) <= FEW else None
     there = store.facet("case", few, 10_000_000)
     if unknown := [name for name in names if name not in there]:
+        if len(unknown) == 1:
+            raise BadCase(
+                f"case {unknown[0]!r} has no item in collection {store.name!r}; ingest its images "
+                "first, or mend the name"
+            )
         words = ", ".join(map(repr, unknown[:3])) + (" and more" if len(unknown) > 3 else "")
         raise BadCase(
             f"{len(unknown)} of {len(names)} cases have no item in collection {store.name!r}: "
@@ -341,6 +387,12 @@ def _type_of(values: Sequence[Value]) -> ColumnType:
         if values and all(_parsed(value, type) is not None for value in values):
             return type
     return "text"
+
+
+def _with_commas(values: Sequence[Value]) -> bool:
+    words = [one for one in values if isinstance(one, str)]
+    whole = bool(words) and len(words) == len(values) and all(map(COMMA.fullmatch, words))
+    return whole and any("," in one for one in words)
 
 
 def _kept(

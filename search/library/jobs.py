@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from search.disk.atomic import write_durably
+from search.errors import BadQuestion, NoSuchItem, StoreError
 from search.library.versions import now
 from search.schemas.versions import ENDED, JobState
 
@@ -173,7 +174,7 @@ class Jobs:
             json.dumps(result, allow_nan=False)
         except Exception as error:  # a job must not take the others with it
             state: JobState = "stopped" if stopping.is_set() else "failed"
-            self._end(id, state, error=f"{type(error).__name__}: {error}")
+            self._end(id, state, error=_words(error))
         else:
             self._end(id, "done", result=result)
 
@@ -210,3 +211,10 @@ class Jobs:
             if job.state not in ENDED:
                 job = replace(job, state="interrupted", error="the service ended before it did")
             self._jobs[job.id] = job
+
+
+def _words(error: Exception) -> str:
+    """What went wrong; a sentence of our own needs no name of a class before it."""
+    if isinstance(error, BadQuestion | NoSuchItem | StoreError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

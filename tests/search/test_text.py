@@ -7,10 +7,11 @@ import unicodedata
 import pytest
 from pydantic import ValidationError
 
+from search.schemas.cases import CaseRecordsWanted
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
 from search.schemas.questions import About
-from search.text import forms, is_missing, personal, spelling
+from search.text import complaints, forms, is_missing, personal, spelling
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,14 @@ def test_a_filter_meets_a_label_in_either_unicode_form() -> None:
         for where in both:
             assert Filter(label=(where,)).meets(item)
             assert Filter(label=(where,)).hits(item)
+
+
+def test_what_pydantic_finds_wrong_is_said_once_and_without_the_rest_of_the_record() -> None:
+    record = {"case": "C1", "date": "2024-02-30", "report": "what nobody else should read"}
+    with pytest.raises(ValidationError) as caught:
+        CaseRecordsWanted.model_validate({"changes": [record, {"diagnosis": "AML"}]})
+
+    assert complaints(caught.value.errors()) == (
+        "changes.0.date: is not a day; write it as 2024-03-01 (got '2024-02-30'); "
+        "changes.1.case: field required"
+    )

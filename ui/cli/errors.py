@@ -61,14 +61,9 @@ def in_words(error: Exception) -> str:
     problems = getattr(error, "errors", None)
     if not type(error).__module__.startswith("pydantic") or not callable(problems):
         return str(error)
-    words = []
-    for one in problems(include_url=False):
-        name = ".".join(map(str, one["loc"])) or "the request"
-        why = str(one["msg"]).removeprefix("Value error, ")
-        came = one.get("input")
-        got = "" if isinstance(came, dict | list) else f", got {came!r}"
-        words.append(f"{name}: {why[:1].lower()}{why[1:]}{got}")
-    return "; ".join(words)
+    from search.text import complaints
+
+    return complaints(problems(include_url=False))
 
 
 def expected(error: Exception) -> bool:

@@ -29,7 +29,8 @@ def test_columns_of_images_are_left_to_the_ingest() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("patient,diagnosis\nP1,AML\n", "no column 'case'"),
+        ("patient,diagnosis\nP1,AML\n", "no column 'case'.*; it has patient, diagnosis"),
+        ('case,diagnosis\nC1,"AML\n', "quotation mark is never closed"),
         ("case,date\nC1,2024-13-40\n", r"line 2 .*'2024-13-40' is not a day; write it as"),
         ("case,sex\nC1,unclear\n", "'unclear' is not known"),
         ("case,age_band\nC1,67\n", "60-69"),
@@ -37,7 +38,7 @@ def test_columns_of_images_are_left_to_the_ingest() -> None:
         ("case,case\nC1,C1\n", "twice"),
         ("case,diagnosis\n,AML\n", "line 2 .* names no case"),
         ("case,diagnosis\n", "no row"),
-        ("case,diagnosis\nC1\n", "has 1 values, expected 2"),
+        ("case,diagnosis\nC1\n", "line 2 .* has 1 value for 2 columns; separate them by commas"),
     ],
 )
 def test_a_table_that_cannot_be_understood_is_refused(text: str, words: str) -> None:

@@ -60,13 +60,35 @@ def test_a_further_column_has_one_type_from_its_first_value_on(cells: Collection
     assert cells.cases.labels("relapse") == {"P1-0": False, "P2-0": True}
     many = CaseFilter(at_least={"blasts": 10})
     assert [one.case for one in cells.cases.all(many)] == ["P1-0"]
-    assert [one.case for one in cells.cases.all(CaseFilter(more={"relapse": (True,)}))] == ["P2-0"]
+    for yes in (True, "yes"):
+        assert [o.case for o in cells.cases.all(CaseFilter(more={"relapse": (yes,)}))] == ["P2-0"]
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        (CaseFilter(more={"blasts": ("many",)}), "'blasts' holds a number .* 'many'"),
+        (CaseFilter(at_least={"ward": 3}), "'ward' holds words, no numbers"),
+        (CaseFilter(more={"patient": ("P1",)}), "chosen by diagnosis, .*, not by 'patient'"),
+        (CaseFilter(more={"blast": (3.0,)}), "no column 'blast'; there are"),
+    ],
+)
+def test_a_condition_that_no_case_can_meet_is_told_as_such(
+    cells: Collection, where: CaseFilter, words: str
+) -> None:
+    change(cells, CaseChange(case="P1-0", more={"blasts": 34, "ward": "3b"}))
+
+    with pytest.raises(BadCase, match=words):
+        cells.cases.all(where)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ([CaseChange(case="P9-9", diagnosis="AML")], "1 of 2 cases have no item .*'P9-9'"),
+        ([CaseChange(case="P9-9", diagnosis="AML")], "case 'P9-9' has no item"),
+        ([CaseChange(case=one) for one in ("P9-8", "P9-9")], "2 of 3 cases .*'P9-8', 'P9-9'"),
+        ([CaseChange(case="P2-0", date=date(2924, 3, 1))], "2924-03-01 is before 1900 or in the"),
+        ([CaseChange(case="P2-0", more={"lymph": "12,5"})], "comma, such as '12,5'; write"),
         ([CaseChange(case="P2-0", diagnosis="a"), CaseChange(case="P2-0", diagnosis="b")], "two"),
         ([CaseChange(case="P2-0", patient="P3")], "'P3', but its items are of 'P2'"),
         ([CaseChange(case="P2-0", more={"blasts": "many"})], "'blasts' holds a number .*'many'"),
@@ -74,7 +96,18 @@ def test_a_further_column_has_one_type_from_its_first_value_on(cells: Collection
         ([CaseChange(case="P2-0", report="Mrs. Roe, born 2.1.1950, has AML")], "person's name"),
         ([CaseChange(case="P2-0", clear=("blast",))], "no column 'blast'"),
     ],
-    ids=["unknown", "two-diagnoses", "patient", "type", "birth", "name", "column"],
+    ids=[
+        "unknown",
+        "unknowns",
+        "future",
+        "comma",
+        "two-diagnoses",
+        "patient",
+        "type",
+        "birth",
+        "name",
+        "column",
+    ],
 )
 def test_what_cannot_be_kept_is_told_in_a_sentence_and_nothing_is(
     cells: Collection, changes: list[CaseChange], words: str

@@ -202,12 +202,10 @@ def delete(
 
 
 def _values(path: Path) -> dict[str, dict[str, Any]]:
-    from ingest.sources.text import decode_text
-    from search.cases.table import read_cases
+    from ui.cli.cases.records import changes_in
 
-    changes = read_cases(decode_text(path.read_bytes())[0], path.name)
     found = {}
-    for one in changes:
+    for one in changes_in(path):
         facts = one.model_dump(mode="json", exclude={"more", "clear", "case"}, exclude_none=True)
         found[one.case] = {**facts, **one.more}
     return found

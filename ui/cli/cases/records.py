@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from ui.cli.options import CollectionOption, Distance, GroupField, LibraryOption
 from ui.look.tables import count
 
 if TYPE_CHECKING:
-    from search.schemas.cases import CaseAnswer, CaseRecord, CaseRecordsWritten
+    from search.schemas.cases import CaseAnswer, CaseChange, CaseRecord, CaseRecordsWritten
     from search.schemas.evaluations import CaseEvaluation
 
 
@@ -44,9 +45,30 @@ IdentifyingOption = Annotated[
 ]
 
 
+TableArgument = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="CSV with a column `case`.")
+]
+
+
+def changes_in(table: Path) -> tuple[CaseChange, ...]:
+    """What a file says of cases.
+
+    Raises:
+        BadCaseTable: it cannot be read, or see `read_cases`.
+    """
+    from ingest.sources.text import TextError, decode_text
+    from search.cases.table import BadCaseTable, read_cases
+
+    try:
+        text, _ = decode_text(table.read_bytes())
+    except (OSError, TextError) as error:
+        raise BadCaseTable(f"{table.name} is no table that can be read: {error}") from error
+    return read_cases(text, table.name)
+
+
 @cases.command("import")
 def import_cases(
-    table: Annotated[Path, typer.Argument(help="CSV with a column `case`.")],
+    table: TableArgument,
     library: LibraryOption = None,
     collection: CollectionOption = None,
     column: Annotated[
@@ -65,11 +87,7 @@ def import_cases(
 
     Example: hemaseek cases import cases.csv --column blasts=number
     """
-    from ingest.sources.text import decode_text
-    from search.cases.table import read_cases
-
-    changes = read_cases(decode_text(table.read_bytes())[0], table.name)
-    facts = {"changes": changes, "columns": _columns(column), "author": author}
+    facts = {"changes": changes_in(table), "columns": _columns(column), "author": author}
     _write(facts, library, collection, keep_identifying)
 
 
@@ -318,8 +336,10 @@ def _conditions(words: list[str] | None) -> dict[str, Any]:
         name, sign, value = word.partition("=")
         if not sign or not value:
             raise typer.BadParameter(f"expected COLUMN=VALUE, got {word!r}", param_hint="--where")
-        if name in ("date_from", "date_to"):
-            found[name] = value
+        if name in ("date", "date_from", "date_to"):
+            found |= dict.fromkeys(
+                ("date_from", "date_to") if name == "date" else (name,), _day(word)
+            )
         elif name in CaseFilter.model_fields:
             found.setdefault(name, []).append(value)
         else:
@@ -327,6 +347,16 @@ def _conditions(words: list[str] | None) -> dict[str, Any]:
             plain = {"yes": True, "no": False}.get(value, float(value) if number else value)
             found.setdefault("more", {}).setdefault(name, []).append(plain)
     return found
+
+
+def _day(word: str) -> date:
+    name, _, value = word.partition("=")
+    try:
+        return date.fromisoformat(value)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{name} {value!r} is not a day; write it as 2024-03-01", param_hint="--where"
+        ) from error
 
 
 def _print_records(found: list[CaseRecord], collection: str) -> None:
