@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from inspect import getsource
 
 import numpy as np
@@ -337,7 +338,10 @@ def _unit_notes(unit: Unit) -> list[str]:
 
 def code_facts() -> CodeFacts:
     """The version of what scores: of the package, of the modules' text, of the libraries."""
-    libraries = {name: version(name) for name in ("numpy", "scikit-learn", "torch")}
+    libraries = {}
+    for name in ("numpy", "scikit-learn", "torch"):
+        with suppress(PackageNotFoundError):  # torch is not there in the light installation
+            libraries[name] = version(name)
     return CodeFacts(version=version("hemaseek"), digest=code_digest(CODE), libraries=libraries)
 
 

@@ -15,13 +15,14 @@ from search.query.caveats import scale_warnings
 from search.query.context import Context
 from search.query.exclusion import patient_exclusion, patients_of
 from search.query.facets import count, facet, has_choice
-from search.query.grouping import grouped
+from search.query.grouping import Recorded, grouped
 from search.query.mmr import mmr
 from search.query.pictures import Opened
 from search.query.resolve import Query, make_searcher, resolve
 from search.query.searcher import Searcher
 from search.schemas.answers import Answer, FusedWith, Group, Hit, SiteShare, VoteAnswer
 from search.schemas.filters import Filter
+from search.schemas.items import with_patient
 from search.schemas.questions import BalanceField, Question, Weighting
 from search.votes.judgement import Foreign, judged
 from search.votes.knn import with_reviews
@@ -72,7 +73,7 @@ def _answered(
     if question.fuse_with is not None:
         searcher = _fused(context, question, image, searcher, beside)
     embedded_at = perf_counter()
-    hits, groups = labelled(context, question, *found(searcher, question))
+    hits, groups = labelled(context, question, *found(context, searcher, question))
     facets: dict[str, dict[str, int]] = {
         name: facet(searcher.store, name, searcher.where, searcher.exclude, FACET_VALUES)
         for name in question.facets
@@ -127,11 +128,19 @@ def _answered(
 def labelled(
     context: Context, question: Question, hits: Sequence[Hit], groups: Sequence[Group]
 ) -> tuple[list[Hit], list[Group]]:
-    """Hits and groups with the reviewers' labels that count under a question."""
-    labels = context.reviewed(question.labels)
-    return with_reviews(hits, labels), [
-        one.model_copy(update={"hits": tuple(with_reviews(one.hits, labels))}) for one in groups
-    ]
+    """Hits and groups with the reviewers' labels that count under a question, and with the
+    patients whom only the records of cases name."""
+    labels, patients = context.reviewed(question.labels), context.patients()
+
+    def known(some: Sequence[Hit]) -> list[Hit]:
+        named = [
+            hit if item is hit.item else hit.model_copy(update={"item": item})
+            for hit in some
+            for item in (with_patient(hit.item, patients),)
+        ]
+        return with_reviews(named, labels)
+
+    return known(hits), [one.model_copy(update={"hits": tuple(known(one.hits))}) for one in groups]
 
 
 def answer_with_vote(
@@ -180,10 +189,14 @@ def _has_choice(context: Context, question: Question, query: Query, hits: Sequen
     return has_choice(context.labels, where, exclude, given)
 
 
-def found(searcher: Searcher, question: Question) -> tuple[list[Hit], list[Group]]:
+def found(
+    context: Context, searcher: Searcher, question: Question
+) -> tuple[list[Hit], list[Group]]:
     """The hits in the order that the question sets, and the groups if it has `group_by`."""
     if question.group_by is not None:
-        groups = grouped(searcher, question.group_by, question.k, question.per_group)
+        records = Recorded(context.patients(), context.collection.cases.cases_of)
+        by, k = question.group_by, question.k
+        groups = grouped(searcher, by, k, question.per_group, records=records)
         return [hit for group in groups for hit in group.hits], groups
     if question.balance is not None:
         counts = value_counts(searcher.store, question.balance, question.where)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from search.index.contract import in_order
 from search.query.facets import facet
 from search.query.searcher import ANYTHING, Searcher
 from search.schemas.answers import Group, Hit
 from search.schemas.filters import Filter
-from search.schemas.items import Item
+from search.schemas.items import Item, with_patient
 from search.schemas.questions import GroupField, Grouping
 
 VALUES = 1000
@@ -21,7 +24,14 @@ WIDER: tuple[GroupField, ...] = ("patient", "case", "source")
 """What `group` groups by: the first of these that an item has."""
 
 
-def grouped(searcher: Searcher, by: Grouping, k: int, per_group: int = 1) -> list[Group]:
+def grouped(
+    searcher: Searcher,
+    by: Grouping,
+    k: int,
+    per_group: int = 1,
+    *,
+    records: Recorded,
+) -> list[Group]:
     """The `k` best groups, each as good as its best item.
 
     A group that was found is left out of the next search, so every search brings new ones, and
@@ -33,85 +43,122 @@ def grouped(searcher: Searcher, by: Grouping, k: int, per_group: int = 1) -> lis
         by: The field that makes a group; `group`: see `Question.group_by`.
         k: How many groups.
         per_group: Hits shown of each.
+        records: What the records of cases say.
 
     Returns:
         Falling score of the best hit, equal scores in order of its id.
     """
-    fields = WIDER if by == "group" else (by,)
+    groups = _Groups(searcher, WIDER if by == "group" else (by,), records)
     only, most = ANYTHING, k
-    if by != "group":
+    if by in ("case", "source") or (by == "patient" and not records.patients):
         values = tuple(searcher.store.facet(by, searcher.where, VALUES))
         only = _of(by, values) if 0 < len(values) < VALUES else ANYTHING
         most = min(k, len(values))
-    chosen = list(_best(searcher, fields, only, most, k).items())[:k]
-    sizes = _sizes(searcher, [key for key, _ in chosen])
+    chosen = list(groups.best(only, most, k).items())[:k]
+    keys = [key for key, _ in chosen]
+    sizes, by_record = groups.sizes(keys), groups.by_record(keys)
     return [
         Group(
             value=key[1],
             by=key[0],
-            items=sizes.get(key, 0),
+            items=sizes.get(key, 0) + by_record.get(key, 0),
             score=hit.score,
-            hits=(hit,) if per_group == 1 else _best_of(searcher, key, fields, per_group),
+            hits=(hit,) if per_group == 1 else groups.best_of(key, per_group, key in by_record),
         )
         for key, hit in chosen
     ]
 
 
-def _best(
-    searcher: Searcher, fields: tuple[GroupField, ...], only: Filter, most: int, k: int
-) -> dict[Key, Hit]:
-    """The best hit of each group, best first: at least `most` of them if there are so many."""
-    best: dict[Key, Hit] = {}
-    seen: set[str] = set()
-    limit = max(2 * k, 10)
-    while len(best) < most:
-        found = _any([key for key in best if key[0] == fields[0]]).either(Filter(ids=tuple(seen)))
-        hits = searcher.nearest(limit, only, found)
-        before = len(best)
-        for hit in hits:
-            key = key_of(hit.item, fields)
-            if key is not None:
-                best.setdefault(key, hit)
-            if key is not None and key[0] != fields[0]:
-                seen.add(hit.item.id)  # its case or source may hold cells of known patients
-        if len(hits) < limit:
-            break
-        if len(best) == before:
-            limit *= 4
-    return best
+@dataclass(frozen=True)
+class Recorded:
+    """What records say of whose a case is."""
+
+    patients: Mapping[str, str]
+    """Patients that they name, by case."""
+    cases_of: Callable[[Sequence[str]], Collection[str]]
+    """The cases that they call those of some patients."""
 
 
-def key_of(item: Item, fields: tuple[GroupField, ...] = WIDER) -> Key | None:
-    """The group of an item: the first of some fields that it has, and its value."""
-    for field in fields:
-        value = getattr(item, field)
-        if value is not None:
-            return field, value
-    return None
+class _Groups:
+    """The groups of one search: which an item belongs to, and what else does."""
 
+    def __init__(
+        self, searcher: Searcher, fields: tuple[GroupField, ...], records: Recorded
+    ) -> None:
+        self._searcher, self._fields, self._records = searcher, fields, records
 
-def _best_of(
-    searcher: Searcher, key: Key, fields: tuple[GroupField, ...], most: int
-) -> tuple[Hit, ...]:
-    hits = searcher.nearest(most if key[0] == fields[0] else 4 * most, _any([key]))
-    return tuple(hit for hit in hits if key_of(hit.item, fields) == key)[:most]
+    def key_of(self, item: Item) -> Key | None:
+        """The group of an item: the first of the fields that it has, and its value."""
+        item = with_patient(item, self._records.patients)
+        for field in self._fields:
+            value = getattr(item, field)
+            if value is not None:
+                return field, value
+        return None
 
+    def best(self, only: Filter, most: int, k: int) -> dict[Key, Hit]:
+        """The best hit of each group, best first: at least `most` of them if there are so many."""
+        best: dict[Key, Hit] = {}
+        seen: set[str] = set()
+        limit = max(2 * k, 10)
+        while len(best) < most:
+            values = tuple(key[1] for key in best if key[0] == self._fields[0])
+            found = _of(self._fields[0], values).either(Filter(ids=tuple(seen)))
+            if self._fields[0] == "patient":
+                found = found.either(Filter(case=self._cases(values)))
+            hits = self._searcher.nearest(limit, only, found)
+            before = len(best)
+            for hit in hits:
+                own = self.key_of(hit.item)
+                if own is not None:
+                    best.setdefault(own, hit)
+                if own is not None and own[0] != self._fields[0]:
+                    seen.add(hit.item.id)  # its case or source may hold cells of known patients
+            if len(hits) < limit:
+                break
+            if len(best) == before:
+                limit *= 4
+        return best
 
-def _any(keys: Collection[Key]) -> Filter:
-    """Every item of some groups."""
-    fields = {field: tuple(value for of, value in keys if of == field) for field, _ in keys}
-    return Filter.model_validate(fields)
+    def best_of(self, key: Key, most: int, by_record: bool) -> tuple[Hit, ...]:
+        """The best hits of a group; `by_record`: some of its items only records call its own."""
+        wanted = most if key[0] == self._fields[0] else 4 * most
+        hits = self._searcher.nearest(wanted, _of(key[0], (key[1],)))
+        if by_record:
+            hits += self._searcher.nearest(wanted, Filter(case=self._cases([key[1]])))
+        own = {hit.item.id: hit for hit in hits if self.key_of(hit.item) == key}
+        return tuple(in_order(list(own.values()))[:most])
 
+    def sizes(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """How many items of each group may be found that say so themselves."""
+        found: dict[Key, int] = {}
+        for field in WIDER:
+            values = tuple(value for of, value in keys if of == field)
+            if values:
+                counts = self._counts(field, _of(field, values))
+                found |= {(field, value): n for value, n in counts.items()}
+        return found
 
-def _sizes(searcher: Searcher, keys: Collection[Key]) -> dict[Key, int]:
-    found: dict[Key, int] = {}
-    for field in WIDER:
-        values = tuple(value for of, value in keys if of == field)
-        where = searcher.where.both(_of(field, values)) if values else None
-        if where is not None:
-            sizes = facet(searcher.store, field, where, searcher.exclude, limit=len(values))
-            found |= {(field, value): n for value, n in sizes.items()}
-    return found
+    def by_record(self, keys: Sequence[Key]) -> dict[Key, int]:
+        """How many items of each group only the records of their cases call its own, if any."""
+        patients = tuple(value for field, value in keys if field == "patient")
+        if not (cases := self._cases(patients)):
+            return {}
+        every, named = Counter(self._counts("case", Filter(case=cases))), Counter[str]()
+        named.update(self._counts("case", Filter(case=cases, patient=patients)))
+        found: Counter[Key] = Counter()
+        for case, n in (every - named).items():
+            if (patient := self._records.patients.get(case)) is not None:
+                found["patient", patient] += n
+        return dict(found)
+
+    def _cases(self, patients: Sequence[str]) -> tuple[str, ...]:
+        return tuple(sorted(self._records.cases_of(patients))) if self._records.patients else ()
+
+    def _counts(self, field: GroupField, part: Filter) -> dict[str, int]:
+        searcher, where = self._searcher, self._searcher.where.both(part)
+        limit = len(getattr(part, field))
+        return facet(searcher.store, field, where, searcher.exclude, limit) if where else {}
 
 
 def _of(by: str, values: tuple[str, ...]) -> Filter:

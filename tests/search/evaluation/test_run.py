@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +26,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from search.client.evaluations import wait_for
 from search.evaluation.folds import CannotEvaluate, make_split
 from search.evaluation.labelled import Cells, read_labelled, table
-from search.evaluation.run import Outcome, Whole, evaluate
+from search.evaluation.run import Outcome, Whole, code_facts, evaluate
 from search.index.contract import Store
 from search.library.shards import Entry
 from search.query.answer import answer as search
@@ -454,3 +455,16 @@ def test_patients_whom_only_the_records_of_cases_name_are_groups(tmp_path: Path)
 
     assert set(cells.patients) == set(named.values())
     assert len(np.unique(cells.group)) == len(set(cells.patients)) < len(np.unique(without.group))
+
+
+def test_an_evaluation_needs_no_torch_to_say_what_it_was_made_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def light(name: str) -> str:
+        if name == "torch":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("search.evaluation.run.version", light)
+
+    assert set(code_facts().libraries) == {"numpy", "scikit-learn"}

@@ -406,6 +406,16 @@ def test_a_patient_whom_only_the_records_of_cases_name_is_left_out(
         cells, Reviews(cells.versions), CountQuestion(by="case", case="P1-0", k=80)
     )
 
+    grouped = [
+        search(service.context(), Question(vector=(1.0,) * 6, fingerprint=CARD.fingerprint, k=80,
+                                           group_by=by, per_group=2))
+        for by in ("patient", "group")
+    ]  # fmt: skip
+    for one in grouped:
+        (group,) = (group for group in one.groups if group.value == "X")
+        assert (group.by, group.items) == ("patient", len(items))
+        assert {hit.item.patient for hit in group.hits} == {"X"}
+        assert not {"P1-0", "P1-1"} & {group.value for group in one.groups}
     assert "P1-1" in {hit.item.case for hit in allowed.hits}
     assert not {"P1-0", "P1-1"} & {hit.item.case for hit in found.hits}
     assert not {"P1-0", "P1-1"} & {hit.item.case for hit in named.hits}
