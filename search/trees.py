@@ -57,6 +57,22 @@ class Tree:
     """What a score on it cannot show."""
 
 
+CHULA_TYPES = (
+    "normal",
+    "macrocyte",
+    "microcyte",
+    "spherocyte",
+    "target cell",
+    "stomatocyte",
+    "ovalocyte",
+    "teardrop",
+    "burr cell",
+    "schistocyte",
+    "uncategorised",
+    "hypochromia",
+    "elliptocyte",
+)
+"""By type number, of Chula RBC-12 (Naruenatthanaset et al. 2020; 12 was added in 2021)."""
 AML_HEHR = ("CBFB_MYH11", "NPM1", "PML_RARA", "RUNX1_RUNX1T1", "control")
 LISC = {
     "baso": "basophil",

@@ -12,23 +12,8 @@ from ingest.layouts.boxes import UNREAD, parse_json
 from ingest.layouts.scan import LayoutError, Scan, points
 from ingest.sources.marked import Mark
 from ingest.sources.source import Facts
+from search.trees import CHULA_TYPES
 
-CHULA_TYPES = (
-    "normal",
-    "macrocyte",
-    "microcyte",
-    "spherocyte",
-    "target cell",
-    "stomatocyte",
-    "ovalocyte",
-    "teardrop",
-    "burr cell",
-    "schistocyte",
-    "uncategorised",
-    "hypochromia",
-    "elliptocyte",
-)
-"""The names of the type numbers (Naruenatthanaset et al. 2020; 12 was added in 2021)."""
 CHULA_PX = 70
 """Side of the crop that the authors of Chula RBC-12 cut."""
 ASLAN_COLUMNS = ("image_id", "image", "xmin", "ymin", "xmax", "ymax", "label")

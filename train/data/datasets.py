@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from encoder.contract import RGB
 from encoder.image import read_rgb
-from search.evaluation.splits import Rows, Words
-from search.trees import TREES, Aside, BadTree, Said
+from search.evaluation.splits import Rows, Words, subset
+from search.trees import CHULA_TYPES, TREES, Aside, BadTree, Said
 
 Square = tuple[int, int, int]
 """Left, top and side in pixels; inside the image."""
@@ -79,18 +79,22 @@ class Labelled:
 
     def take(self, rows: Rows, note: str) -> Labelled:
         """Only some rows, and why."""
-        return Labelled(
-            name=self.name,
+        return replace(
+            self,
             paths=tuple(self.paths[row] for row in rows),
             squares=tuple(self.squares[row] for row in rows),
             labels=self.labels[rows],
             groups=self.groups[rows],
-            unit=self.unit,
             sources=None if self.sources is None else self.sources[rows],
-            source_unit=self.source_unit,
-            patients=self.patients,
             notes=(*self.notes, note),
         )
+
+    def at_most(self, limit: int | None, seed: int) -> Labelled:
+        """About `limit` cells, classes in proportion, from as many groups as there are."""
+        if limit is None or limit >= len(self):
+            return self
+        rows = subset(self.labels, self.groups, limit, seed)
+        return self.take(rows, f"a subset of {len(rows)} of {len(self)} cells")
 
     def keys(self) -> Words:
         """32 hex digits per cell over the bytes of its file and its square: equal pictures."""
@@ -136,21 +140,6 @@ def pbc(folder: Path) -> Labelled:
     )
 
 
-CHULA_TYPES = (
-    "normal",
-    "macrocyte",
-    "microcyte",
-    "spherocyte",
-    "target cell",
-    "stomatocyte",
-    "ovalocyte",
-    "teardrop",
-    "burr cell",
-    "schistocyte",
-    "uncategorised",
-    "hypochromia",
-    "elliptocyte",
-)
 CHULA_BATCHES = ((2, 48), (51, 222), (232, 675), (676, 706), (707, 732))
 CHULA_MARKS = {
     (2, 48): (544, 232, 640, 480),  # eyepiece pointer

@@ -10,26 +10,23 @@ middle of a crop whose context is known.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.console import Console
 
 from encoder.contract import Encoder
 from encoder.explain.causal import Hiding, colour_masks, feature_masks, points_at
 from encoder.explain.correspondence import Grid
-from encoder.registry import Device
 from search.evaluation.metrics import ends
 from search.evaluation.splits import subset
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.evaluation.run import EvaluateConfig, status_of
+from train.evaluation.command import Scoring, config_of, status_of, write_json
 from train.evaluation.vectors import open_encoder, vectors_of
 
 NEAREST = 10
@@ -38,27 +35,17 @@ CONTEXT = 1.5
 """Side of the crops of BCCD and attri over the box of the cell."""
 
 
-class FaithfulConfig(BaseModel):
+class FaithfulConfig(Scoring):
     """Measure the causal maps of an encoder on a set, beside random maps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: str = "bccd"
     """A set, as `train.evaluation.run` names it; bccd and attri have boxes to point into."""
     encoder: str = "hemaseek-s"
     """A name, folder or timm source that the registry loads."""
-    root: Path = EvaluateConfig.model_fields["root"].default
-    """Where the named sets are; HEMASEEK_DATA if that is set."""
     images: int = Field(default=50, ge=2)
     """How many are explained; each takes about two hundred embeddings."""
     seed: int = Field(default=0, ge=0)
     """Of the subset, of hidden sets, of random maps."""
-    cache: Path = EvaluateConfig.model_fields["cache"].default
-    """Where vectors are kept."""
-    out: Path | None = None
-    """Write the results here as JSON."""
-    device: Device = "auto"
-    """Where the encoder runs."""
 
 
 def middle(grid: tuple[int, int], context: float = CONTEXT) -> NDArray[np.bool_]:
@@ -127,15 +114,13 @@ def run(config: FaithfulConfig, console: Console) -> dict[str, Any]:
             shown.append(f"{column.mean():.3f} [{low:.3f}, {high:.3f}]")
         console.out(f"| {measure} | {' | '.join(shown)} |", highlight=False)
     if config.out:
-        config.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(config.out, record)
     return record
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
-
-    config = CliApp.run(FaithfulConfig, cli_args=list(sys.argv[1:] if words is None else words))
+    config = config_of(FaithfulConfig, words, ())
     return status_of(lambda: run(config, Console()))
 
 

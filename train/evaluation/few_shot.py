@@ -7,19 +7,16 @@ The test part is a fifth of the set, groups whole; what is drawn is drawn from t
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.console import Console
 
-from encoder.registry import Device
 from search.evaluation.metrics import confusion, ends, scores
 from search.evaluation.probe import linear_probe
 from search.evaluation.splits import Fold
@@ -27,7 +24,8 @@ from search.neighbours import exact
 from search.votes.knn import votes
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.evaluation.run import LISTS, EvaluateConfig, make_folds, spread, status_of
+from train.evaluation.command import LISTS, Scoring, config_of, status_of, write_json
+from train.evaluation.run import EvaluateConfig, make_folds
 from train.evaluation.vectors import open_encoder, vectors_of
 
 Vectors = NDArray[np.float32]
@@ -37,17 +35,13 @@ NEIGHBOURS = 20
 """That vote for the curves of label efficiency, or as many as there are."""
 
 
-class FewShotConfig(BaseModel):
+class FewShotConfig(Scoring):
     """Score encoders on few labels: SimpleShot with n images a class, and label efficiency."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: tuple[str, ...] = ("pbc",)
     """Sets, as `train.evaluation.run` names them."""
     encoders: tuple[str, ...] = ("colour",)
     """Names, folders or timm sources that the registry loads."""
-    root: Path = EvaluateConfig.model_fields["root"].default
-    """Where the named sets are; HEMASEEK_DATA if that is set."""
     shots: tuple[int, ...] = (1, 5, 10, 25)
     """Images of each class that are shown."""
     draws: int = Field(default=100, ge=2)
@@ -60,12 +54,6 @@ class FewShotConfig(BaseModel):
     """Of the split and of the draws."""
     limit: int | None = Field(default=None, ge=1)
     """About so many cells of each set, classes in proportion."""
-    cache: Path = EvaluateConfig.model_fields["cache"].default
-    """Where vectors are kept."""
-    out: Path | None = None
-    """Write the results here as JSON."""
-    device: Device = "auto"
-    """Where encoders run."""
 
 
 @dataclass(frozen=True)
@@ -237,12 +225,7 @@ def run(config: FewShotConfig, console: Console) -> list[dict[str, Any]]:
     plan = EvaluateConfig(seed=config.seed, root=config.root)
     loaded = [open_encoder(id, config.seed, config.device) for id in config.encoders]
     for name in config.data:
-        labelled = datasets.read(name, config.root)
-        if config.limit and config.limit < len(labelled):
-            from search.evaluation.splits import subset
-
-            rows = subset(labelled.labels, labelled.groups, config.limit, config.seed)
-            labelled = labelled.take(rows, f"a subset of {len(rows)} of {len(labelled)} cells")
+        labelled = datasets.read(name, config.root).at_most(config.limit, config.seed)
         split, folds = make_folds(labelled, plan)
         found: list[tuple[str, list[Point]]] = []
         for encoder in loaded:
@@ -260,17 +243,13 @@ def run(config: FewShotConfig, console: Console) -> list[dict[str, Any]]:
             }
         )
     if config.out:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        config.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(config.out, record)
     return record
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
-
-    given = sys.argv[1:] if words is None else words
-    config = CliApp.run(FewShotConfig, cli_args=spread(given, (*LISTS, "--shots", "--shares")))
+    config = config_of(FewShotConfig, words, (*LISTS, "--shots", "--shares"))
     return status_of(lambda: run(config, Console()))
 
 

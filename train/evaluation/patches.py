@@ -24,7 +24,7 @@ from encoder.contract import RGB, Encoder
 from encoder.explain.correspondence import joint_colours
 from encoder.image import read_rgb, resize
 from encoder.registry import Device
-from train.evaluation.run import spread, status_of
+from train.evaluation.command import config_of, status_of
 from train.evaluation.vectors import open_encoder
 
 GAP, HEAD = 8, 24
@@ -96,10 +96,7 @@ def draw(config: PatchesConfig) -> NDArray[np.uint8]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
-
-    given = spread(sys.argv[1:] if words is None else words, ("--encoders",))
-    config = CliApp.run(PatchesConfig, cli_args=given)
+    config = config_of(PatchesConfig, words, ("--encoders",))
     return status_of(lambda: draw(config))
 
 

@@ -7,11 +7,9 @@ prints a table of the papers' shape and writes everything it knows as JSON.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from rich.console import Console
 
-from encoder.contract import Encoder, EncoderError
-from encoder.registry import Device
+from encoder.contract import Encoder
 from search.evaluation import splits
 from search.evaluation.metrics import METRICS, bootstrap, confusion, scores
 from search.evaluation.probe import Rule, linear_probe
@@ -32,8 +29,9 @@ from search.neighbours import exact
 from search.neighbours.exact import Metric
 from search.votes.knn import votes
 from train.data import datasets
-from train.data.datasets import BadDataset, Labelled
+from train.data.datasets import Labelled
 from train.evaluation import table
+from train.evaluation.command import Scoring, config_of, status_of, write_json
 from train.evaluation.vectors import open_encoder, vectors_of
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ CODE = (
 """The modules whose text is the version of an evaluation."""
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(Scoring):
     """Score encoders as DinoBloom and RedDino do: 1-NN, 20-NN and a linear probe.
 
     Every encoder meets the same cells in the same folds. Vectors are kept on disk under the
@@ -64,16 +62,12 @@ class EvaluateConfig(BaseModel):
     stopped goes on where it was.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
     data: tuple[str, ...] = ("pbc", "chula", "lc25000")
     """Sets, by name (pbc, chula, chula-no-12, lc25000, bccd, pbc-bccd), folder:PATH (a folder per
     label, or a manifest.csv with path, label and perhaps patient and source), or as published:
     aml-hehr:PATH, aml-matek:, bmc-full:, lisc:, sslseg:, warty-pig:, elsafty:, dse:."""
     encoders: tuple[str, ...] = ("colour", "random-vit-s")
     """Names, folders or timm sources that the registry loads, and random-vit-s, -b, -l."""
-    root: Path = Path(os.environ.get("HEMASEEK_DATA", "../shared/data"))
-    """Where the named sets are; HEMASEEK_DATA if that is set."""
     split: SplitName = "auto"
     """auto: folds that keep the set's groups whole; stratified: by cell, as the papers, and
     refused where groups are larger than a cell; one-source-in: train on one source, test on each
@@ -107,14 +101,8 @@ class EvaluateConfig(BaseModel):
     """Of subsets, folds, bootstrap and random encoders."""
     resamples: int = Field(default=1000, ge=1)
     """Bootstrap resamples of the intervals."""
-    cache: Path = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "hemaseek" / "vectors"
-    """Where vectors are kept."""
-    out: Path | None = None
-    """Write the results here as JSON."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of torch; all cores if not given."""
-    device: Device = "auto"
-    """Where encoders run."""
 
     @model_validator(mode="after")
     def _known(self) -> EvaluateConfig:
@@ -282,13 +270,10 @@ def run(config: EvaluateConfig, console: Console) -> dict[str, Any]:
         "sets": [],
     }
     for name in config.data:
-        labelled = datasets.read(name, config.root)
-        if config.limit and config.limit < len(labelled):
-            rows = splits.subset(labelled.labels, labelled.groups, config.limit, config.seed)
-            labelled = labelled.take(rows, f"a subset of {len(rows)} of {len(labelled)} cells")
+        labelled = datasets.read(name, config.root).at_most(config.limit, config.seed)
         record["sets"].append(_one_set(labelled, encoders, config, console))
         if config.out:
-            _write(config.out, record)
+            write_json(config.out, record)
     return record
 
 
@@ -402,54 +387,9 @@ def _libraries() -> dict[str, str]:
     return {name: version(name) for name in ("numpy", "scikit-learn", "torch", "timm")}
 
 
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
-
-
-LISTS = ("--data", "--encoders", "--ours", "-k")
-"""Options that take several words."""
-
-
-def spread(words: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
-    """`--data a b` as the parser wants it: one JSON list per option."""
-    out: list[str] = []
-    at = 0
-    while at < len(words):
-        word = words[at]
-        at += 1
-        if word not in lists:
-            out.append(word)
-            continue
-        values: list[str] = []
-        while at < len(words) and not words[at].startswith("-"):
-            values.append(words[at])
-            at += 1
-        out += [word, json.dumps(values)]
-    return out
-
-
-def status_of(work: Callable[[], object]) -> int:
-    """The exit status of a command; it ends in a sentence for a set or an encoder that is no use.
-
-    Raises:
-        SystemExit: with the sentence.
-    """
-    try:
-        work()
-    except (BadDataset, EncoderError, FileNotFoundError) as error:
-        sys.exit(str(error))
-    return 0
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
-
-    given = spread(sys.argv[1:] if words is None else words)
-    config = CliApp.run(EvaluateConfig, cli_args=given)
+    config = config_of(EvaluateConfig, words)
     return status_of(lambda: run(config, Console()))
 
 

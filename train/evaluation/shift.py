@@ -10,25 +10,22 @@ that both sites have, so that other labels are no shift. Encoders: linear CKA (K
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.console import Console
 
-from encoder.registry import Device
 from search.evaluation.metrics import ends
 from search.neighbours import exact
 from train.data import datasets
 from train.data.datasets import Labelled
-from train.evaluation.run import EvaluateConfig, spread, status_of
+from train.evaluation.command import Scoring, config_of, status_of, write_json
 from train.evaluation.vectors import open_encoder, vectors_of
 
 Vectors = NDArray[np.float32]
@@ -203,42 +200,27 @@ def between_encoders(
     return found
 
 
-class ShiftConfig(BaseModel):
+class ShiftConfig(Scoring):
     """Measure how far sites, and encoders, lie apart on a set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: tuple[str, ...] = ("chula",)
     """Sets; those that name sources (pbc-bccd, chula, a manifest with `source`) have sites."""
     encoders: tuple[str, ...] = ("colour",)
     """Names, folders or timm sources that the registry loads."""
-    root: Path = EvaluateConfig.model_fields["root"].default
-    """Where the named sets are; HEMASEEK_DATA if that is set."""
     limit: int = Field(default=2000, ge=20)
     """About so many cells of each set."""
     resamples: int = Field(default=100, ge=2)
     """Of the intervals."""
     seed: int = Field(default=0, ge=0)
     """Of subset and draws."""
-    cache: Path = EvaluateConfig.model_fields["cache"].default
-    """Where vectors are kept."""
-    out: Path | None = None
-    """Write the results here as JSON."""
-    device: Device = "auto"
-    """Where encoders run."""
 
 
 def run(config: ShiftConfig, console: Console) -> list[dict[str, Any]]:
     """Everything that the config names; prints as it goes and returns the record."""
-    from search.evaluation.splits import subset
-
     record: list[dict[str, Any]] = []
     loaded = [open_encoder(id, config.seed, config.device) for id in config.encoders]
     for name in config.data:
-        labelled = datasets.read(name, config.root)
-        if config.limit < len(labelled):
-            rows = subset(labelled.labels, labelled.groups, config.limit, config.seed)
-            labelled = labelled.take(rows, f"a subset of {len(rows)} of {len(labelled)} cells")
+        labelled = datasets.read(name, config.root).at_most(config.limit, config.seed)
         named = [(one.card.id, vectors_of(one, labelled, config.cache)) for one in loaded]
         console.out(f"\n### {labelled.name}: {len(labelled)} cells\n", highlight=False)
         settings = {"resamples": config.resamples, "seed": config.seed}
@@ -256,7 +238,7 @@ def run(config: ShiftConfig, console: Console) -> list[dict[str, Any]]:
             _say(console, found)
             record.append({"data": labelled.name, **asdict(found)})
     if config.out:
-        config.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(config.out, record)
     return record
 
 
@@ -271,9 +253,7 @@ def _say(console: Console, found: Measured, before: str = "") -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
-
-    config = CliApp.run(ShiftConfig, cli_args=spread(sys.argv[1:] if words is None else words))
+    config = config_of(ShiftConfig, words)
     return status_of(lambda: run(config, Console()))
 
 

@@ -136,14 +136,12 @@ def runs(parts: Sequence[str] = PARTS) -> list[tuple[str, Mapping[str, Any]]]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; prints a line for each run."""
-    from pydantic_settings import CliApp
     from rich.console import Console
 
-    from train.evaluation.run import spread
+    from train.evaluation.command import config_of
 
-    given = spread(sys.argv[1:] if words is None else words)
     console = Console(highlight=False, soft_wrap=True)
-    config: AblationConfig = CliApp.run(AblationConfig, cli_args=given)
+    config = config_of(AblationConfig, words)
     if config.threads:
         torch.set_num_threads(config.threads)
     learned, others = left_out(config)

@@ -295,11 +295,3 @@ def _with_interval(found: Mapping[str, Any], metric: str) -> str:
     interval = found["intervals"][metric]
     low, high = 100 * interval["low"], 100 * interval["high"]
     return f"{100 * found[metric]:.1f} ({low:.0f} to {high:.0f})"
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)

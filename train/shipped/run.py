@@ -126,8 +126,9 @@ def trained(config: DefaultConfig, folder: Path) -> EncoderCard:
 
 def run(config: DefaultConfig, say: Say = lambda text: None) -> int:
     """Every step that was asked for; returns the exit status."""
+    from train.evaluation.command import write_json
     from train.shipped.card import model_card
-    from train.shipped.report import beats_colour, evaluate_all, write_json
+    from train.shipped.report import beats_colour, evaluate_all
 
     candidate, record = config.run_folder / "encoder", config.run_folder / "record.json"
     if "carry" in config.steps:
@@ -164,14 +165,12 @@ def run(config: DefaultConfig, say: Say = lambda text: None) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
     from rich.console import Console
 
-    from train.evaluation.run import spread
+    from train.evaluation.command import config_of
 
     console = Console(highlight=False, soft_wrap=True)
-    given = spread(sys.argv[1:] if words is None else words)
-    return run(CliApp.run(DefaultConfig, cli_args=given), lambda text: console.out(text))
+    return run(config_of(DefaultConfig, words), lambda text: console.out(text))
 
 
 if __name__ == "__main__":

@@ -122,12 +122,9 @@ def distil(config: DistilConfig, say: Callable[[str], None]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
+    from train.evaluation.command import config_of, status_of
 
-    from train.evaluation.run import spread, status_of
-
-    given = spread(sys.argv[1:] if words is None else words, ("--data",))
-    config = CliApp.run(DistilConfig, cli_args=given)
+    config = config_of(DistilConfig, words, ("--data",))
     return status_of(lambda: distil(config, lambda text: print(text, flush=True)))  # noqa: T201
 
 

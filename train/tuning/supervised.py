@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,10 +29,9 @@ from encoder.contract import RGB
 from encoder.image import resize
 from encoder.networks.export import save
 from encoder.networks.vit import pick_device
-from encoder.registry import Device
 from search.evaluation.metrics import bootstrap, confusion, scores
 from search.evaluation.probe import linear_probe
-from search.evaluation.splits import Fold, subset
+from search.evaluation.splits import Fold
 from search.neighbours import exact
 from search.votes.knn import votes
 from train.config import TrainConfig
@@ -40,7 +39,8 @@ from train.data import datasets
 from train.data.datasets import Labelled
 from train.dino.export import merged
 from train.dino.model import LORA_TARGETS, Backbone, Start, load_start
-from train.evaluation.run import EvaluateConfig, make_folds, status_of
+from train.evaluation.command import Settings, config_of, status_of, write_json
+from train.evaluation.run import EvaluateConfig, make_folds
 
 How = Literal["linear", "attention", "lora", "last-blocks"]
 Rows = NDArray[np.int64]
@@ -48,10 +48,8 @@ FROZEN: tuple[How, ...] = ("linear", "attention")
 """What leaves the encoder as it was."""
 
 
-class TuneConfig(BaseModel):
+class TuneConfig(Settings):
     """Fine-tune an encoder on a labelled set; the guide's values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     data: str
     """A set, as `train.evaluation.run` names it."""
@@ -62,8 +60,6 @@ class TuneConfig(BaseModel):
     tokens; lora: low-rank adapters and a layer; last-blocks: the last blocks and a layer."""
     out: Path
     """Folder for the result: scores, the head, and with lora and last-blocks the encoder."""
-    root: Path = EvaluateConfig.model_fields["root"].default
-    """Where the named sets are; HEMASEEK_DATA if that is set."""
     rank: int = Field(default=8, ge=1)
     """Of the adapters."""
     alpha: float = Field(default=16.0, gt=0)
@@ -90,8 +86,6 @@ class TuneConfig(BaseModel):
     """About so many cells, classes in proportion."""
     seed: int = Field(default=0, ge=0)
     """Of the split, the order and the head."""
-    device: Device = "auto"
-    """Where it runs."""
 
 
 @dataclass(frozen=True)
@@ -277,10 +271,7 @@ def tune(config: TuneConfig, console: Console) -> Tuned:
         EncoderError: a start that is unknown, or no vision transformer.
         BadDataset: a set that is not there.
     """
-    labelled = datasets.read(config.data, config.root)
-    if config.limit and config.limit < len(labelled):
-        rows = subset(labelled.labels, labelled.groups, config.limit, config.seed)
-        labelled = labelled.take(rows, f"a subset of {len(rows)} of {len(labelled)} cells")
+    labelled = datasets.read(config.data, config.root).at_most(config.limit, config.seed)
     names, truth = np.unique(labelled.labels, return_inverse=True)
     split, folds = make_folds(labelled, EvaluateConfig(seed=config.seed))
     fold = folds[0]
@@ -347,7 +338,7 @@ def keep(
     classes = json.dumps([str(name) for name in names])
     save_file(head, config.out / "head.safetensors", metadata={"classes": classes})
     record = {"config": config.model_dump(mode="json"), **asdict(done)}
-    (config.out / "scores.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(config.out / "scores.json", record)
     if not done.exported:
         return
     parent = start.parent
@@ -387,9 +378,7 @@ def markdown(done: Tuned, labelled: Labelled) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    from pydantic_settings import CliApp
-
-    config = CliApp.run(TuneConfig, cli_args=list(sys.argv[1:] if words is None else words))
+    config = config_of(TuneConfig, words, ())
     return status_of(lambda: tune(config, Console()))
 
 

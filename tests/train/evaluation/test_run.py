@@ -16,6 +16,7 @@ from search.evaluation.run import code_digest
 from search.evaluation.splits import BadSplit
 from train.data.datasets import BadDataset, folder
 from train.evaluation import abmil, table
+from train.evaluation.command import spread
 from train.evaluation.run import (
     CODE,
     EvaluateConfig,
@@ -23,7 +24,6 @@ from train.evaluation.run import (
     main,
     make_folds,
     run,
-    spread,
 )
 
 
