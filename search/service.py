@@ -20,7 +20,7 @@ from search.disk.space import DiskTrouble
 from search.errors import CannotOpen, OtherEncoder, StoreBusy, StoreDown, StoreError
 from search.index.contract import need_same_encoder
 from search.library.collection import Collection
-from search.library.indexes import embedded, on_server
+from search.library.indexes import stores_at
 from search.library.jobs import Jobs
 from search.library.library import Library
 from search.library.served import OpenCollections
@@ -158,11 +158,7 @@ class Service:
         Raises:
             StoreBusy: another process has one of them open.
         """
-        if settings.qdrant_url:
-            key = settings.qdrant_api_key
-            make = on_server(settings.qdrant_url, key.get_secret_value() if key else None)
-        else:
-            make = embedded
+        make = stores_at(settings.qdrant_url, settings.qdrant_api_key)
         return cls(Library.open(settings.library, make), settings, above=above)
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from search.index.contract import Store
 from search.library.versions import Version
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from qdrant_client import QdrantClient
 
 
@@ -98,6 +99,6 @@ class OnServer:
 embedded = Embedded()
 
 
-def on_server(url: str, api_key: str | None = None) -> Stores:
-    """Stores on a Qdrant server, over one connection."""
-    return OnServer(url, api_key)
+def stores_at(url: str | None, api_key: SecretStr | None) -> Stores:
+    """Stores on the Qdrant server at `url`, over one connection; without one, in this process."""
+    return OnServer(url, api_key.get_secret_value() if api_key else None) if url else embedded

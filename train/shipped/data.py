@@ -21,6 +21,7 @@ from torch.nn import functional
 from encoder.contract import RGB
 from encoder.features.descriptors import WEIGHTS, Axes, fit, in_a_row, measure
 from encoder.image import read_rgb, resize
+from search.trees import CHULA_TYPES
 from train.augmentation.randomisation import RED, WHITE
 from train.data import datasets
 from train.data.datasets import Labelled
@@ -331,7 +332,7 @@ class Draw:
         )
 
 
-RED_LABELS = frozenset({*datasets.CHULA_TYPES, "rbc"})
+RED_LABELS = frozenset({*CHULA_TYPES, "rbc"})
 
 
 def _rarity(labels: Sequence[str]) -> NDArray[np.float64]:

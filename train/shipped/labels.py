@@ -12,7 +12,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from train.data.datasets import CHULA_TYPES
+from search.trees import CHULA_TYPES
 
 NUCLEATED = ("BA", "BNE", "EO", "ERB", "LY", "MMY", "MO", "MY", "PMY", "SNE", "BLA")
 LEAVES = (*NUCLEATED, "PLATELET", *CHULA_TYPES)

@@ -92,7 +92,7 @@ def evaluate(
     """
     from search.schemas.evaluations import EvaluationPlan
     from ui.cli.backend import serving
-    from ui.cli.output import for_people
+    from ui.cli.output import told
 
     settings = settings_for(library=library, collection=collection)
     facts = vars(plan) | {"collection": settings.collection, "where": conditions(plan.where)}
@@ -111,10 +111,7 @@ def evaluate(
         command = " ".join(["hemaseek", *(argument for argument in sys.argv[1:])])
         for path in write_report(report, record.result, calibration, [command]):
             typer.echo(f"wrote {path}", err=True)
-    if for_people():
-        print_scores(record)
-    else:
-        typer.echo(record.model_dump_json())
+    told(record, print_scores)
 
 
 @by_records
@@ -219,17 +216,10 @@ TRUST_AT = (0.95, 0.99)
 def finished(backend: Client | Local, plan: Any, labelled: Path | None = None) -> EvaluationRecord:
     """Start an evaluation and wait until it has ended; its progress goes to standard error."""
     from search.client.evaluations import wait_for
+    from ui.cli.output import percent
 
-    started = backend.evaluate(plan, labelled)
-
-    def progress(record: EvaluationRecord) -> None:
-        if sys.stderr.isatty() and record.total:
-            sys.stderr.write(f"\r{100 * record.done // record.total:3} % ")
-            sys.stderr.flush()
-
-    record = wait_for(backend.evaluation, started.id, progress)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r      \r")
+    record = wait_for(backend.evaluation, backend.evaluate(plan, labelled).id, percent)
+    percent(None)
     return record
 
 

@@ -320,7 +320,7 @@ def _go(
 def open_sink(settings: Settings, card: EncoderCard, reference: str) -> Iterator[Destination]:
     """The service that owns the library, if one runs; else the library itself."""
     from ingest.pipeline.sink import LibrarySink, ServiceSink
-    from search.library.indexes import embedded, on_server
+    from search.library.indexes import stores_at
     from search.library.library import Library
     from ui.cli.backend import running_service
 
@@ -331,12 +331,7 @@ def open_sink(settings: Settings, card: EncoderCard, reference: str) -> Iterator
         client.close()
         sink = ServiceSink(client.url, settings.collection, card, encoder=reference, api_key=key)
     else:
-        remote = settings.qdrant_api_key
-        make = (
-            on_server(settings.qdrant_url, remote.get_secret_value() if remote else None)
-            if settings.qdrant_url
-            else embedded
-        )
+        make = stores_at(settings.qdrant_url, settings.qdrant_api_key)
         library = Library.open(settings.library, make)
         sink = LibrarySink.open(library, settings.collection, card, reference)
     try:

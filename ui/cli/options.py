@@ -129,16 +129,11 @@ CollectionOption = Annotated[
 
 def opened(library: Path | None, collection: str | None) -> tuple[Library, str, Settings]:
     """The library that the settings name, and the collection that is meant."""
-    from search.library.indexes import embedded, on_server
+    from search.library.indexes import stores_at
     from search.library.library import Library
 
     settings = settings_for(library=library, collection=collection)
-    key = settings.qdrant_api_key
-    make = (
-        on_server(settings.qdrant_url, key.get_secret_value() if key else None)
-        if settings.qdrant_url
-        else embedded
-    )
+    make = stores_at(settings.qdrant_url, settings.qdrant_api_key)
     return Library.open(settings.library, make), settings.collection, settings
 
 

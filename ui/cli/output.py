@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from search.schemas.answers import Answer, VoteAnswer
 
 
@@ -24,6 +26,21 @@ def force_json(wanted: bool) -> None:
 def for_people() -> bool:
     """Whether a person reads: standard output is a terminal, and `--json` was not given."""
     return sys.stdout.isatty() and not _forced
+
+
+def told(record: BaseModel, print_it: Callable[[Any], None]) -> None:
+    """Print a record: for a person as `print_it` does, else as a line of JSON."""
+    if for_people():
+        print_it(record)
+    else:
+        print(record.model_dump_json())  # noqa: T201 (the terminal's own output)
+
+
+def percent(job: Any) -> None:
+    """Show on standard error how far a job is; `None` wipes that away."""
+    if sys.stderr.isatty() and (job is None or job.total):
+        sys.stderr.write("\r      \r" if job is None else f"\r{100 * job.done // job.total:3} % ")
+        sys.stderr.flush()
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -231,15 +231,12 @@ def vote(
     from search.schemas.questions import Question
     from ui.cli.backend import serving
     from ui.cli.options import settings_for
-    from ui.cli.output import for_people, vote_table
+    from ui.cli.output import told, vote_table
 
     facts, image = question_of(query, k, scope, {})
     with serving(settings_for(library=scope.library)) as backend:
         found = backend.vote(Question.model_validate(facts), image, weighting, temperature)
-    if for_people():
-        vote_table(found)
-    else:
-        typer.echo(found.model_dump_json())
+    told(found, vote_table)
 
 
 def _print(question: Question, image: bytes | None, library: Path | None) -> None:

@@ -19,8 +19,8 @@ from ui.exports.pdf import (
     SMALL_NUMBER,
     TITLE,
     document,
+    lined,
     picture,
-    style,
     text,
 )
 from ui.look.differential import RANGES
@@ -86,9 +86,7 @@ def _recorded(records: Mapping[str, Mapping[str, str]]) -> list[Any]:
         rows = [
             [Paragraph(text(name), SMALL), Paragraph(text(known[name]), BODY)] for name in known
         ]
-        made = Table(rows, colWidths=[40 * mm, 134 * mm], hAlign="LEFT")
-        made.setStyle(style())
-        parts.append(made)
+        parts.append(lined(rows, (40, 134)))
     return parts
 
 
@@ -106,9 +104,7 @@ def _counts(counted: CaseCount) -> Table:
         known = reference(row.label)
         usual = Paragraph(text(known.words if known else ""), SMALL)
         rows.append([Paragraph(text(row.label), BODY), *cells, usual])
-    made = Table(rows, colWidths=[50 * mm, *[30 * mm] * len(judges), 30 * mm], hAlign="LEFT")
-    made.setStyle(style())
-    return made
+    return lined(rows, (50, *[30] * len(judges), 30))
 
 
 def _share(one: Differential, label: str) -> str:
@@ -138,6 +134,4 @@ def _mosaic(cells: tuple[MosaicCell, ...], pictures: Mapping[str, bytes]) -> lis
     ]
     rows = [tiles[at : at + ACROSS] for at in range(0, len(tiles), ACROSS)]
     rows[-1] += [""] * (ACROSS - len(rows[-1]))
-    made = Table(rows, colWidths=[174 / ACROSS * mm] * ACROSS, hAlign="LEFT")
-    made.setStyle(style())
-    return [made]
+    return [lined(rows, [174 / ACROSS] * ACROSS)]

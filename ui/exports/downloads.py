@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from search.schemas.answers import Answer, Hit, VoteAnswer
+from search.schemas.answers import Answer, VoteAnswer
 from search.schemas.cells import JudgedField
 from search.schemas.evaluations import EvaluationResult
 from search.schemas.items import Item
@@ -24,42 +24,30 @@ def as_csv(answer: Answer) -> bytes:
 
     A text that a spreadsheet would run as a formula is quoted by an apostrophe.
     """
+    heads = ["rank", "score", *COLUMNS, *BOX, "encoder", "collection", *REVIEW]
+    rows = []
+    for at, hit in enumerate(answer.hits, 1):
+        one = hit.reviewed
+        review = [""] * len(REVIEW) if one is None else [one.label, one.by, one.at, one.disputed]
+        of = (answer.encoder, answer.collection)
+        rows.append([at, round(hit.score, 6), *_known(hit.item), *of, *review])
+    return _file(heads, rows)
+
+
+def _file(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A table that a spreadsheet reads, and takes nothing in it for a formula."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n")
-    write.writerow(
-        ["rank", "score", *COLUMNS, "x", "y", "w", "h", "encoder", "collection", *REVIEW]
-    )
-    for at, hit in enumerate(answer.hits, 1):
-        facts = hit.item.model_dump(mode="json")
-        box = facts.pop("bbox") or {}
-        write.writerow(
-            [
-                at,
-                f"{hit.score:.6f}",
-                *(_plain(facts[name]) for name in COLUMNS),
-                *(box.get(side, "") for side in ("x", "y", "w", "h")),
-                answer.encoder,
-                answer.collection,
-                *_reviewed(hit),
-            ]
-        )
+    write.writerow(heads)
+    write.writerows([_plain(value) for value in row] for row in rows)
     return out.getvalue().encode("utf-8-sig")
-
-
-def _reviewed(hit: Hit) -> list[Any]:
-    one = hit.reviewed
-    return (
-        [""] * len(REVIEW)
-        if one is None
-        else [_plain(one.label), _plain(one.by), one.at, one.disputed]
-    )
 
 
 def _known(item: Item) -> list[Any]:
     """The cells of a line that tell what is known of an item."""
     facts = item.model_dump(mode="json")
     box = facts.pop("bbox") or {}
-    return [*(_plain(facts[name]) for name in COLUMNS), *(box.get(side, "") for side in BOX)]
+    return [*(facts[name] for name in COLUMNS), *(box.get(side) for side in BOX)]
 
 
 def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -> bytes:
@@ -74,11 +62,8 @@ def as_json(answer: Answer, voted: VoteAnswer | None, address: dict[str, str]) -
 
 def items_csv(items: Sequence[Item], reviewed: Mapping[str, ReviewedRecord]) -> bytes:
     """One line for each item, with all that is known of it and the reviewers' label by its id."""
-    out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n")
-    write.writerow([*COLUMNS, *BOX, *REVIEW])
-    write.writerows([*_known(item), *_standing(reviewed.get(item.id))] for item in items)
-    return out.getvalue().encode("utf-8-sig")
+    rows = ([*_known(item), *_standing(reviewed.get(item.id))] for item in items)
+    return _file([*COLUMNS, *BOX, *REVIEW], rows)
 
 
 def _standing(one: ReviewedRecord | None) -> list[Any]:
@@ -86,46 +71,39 @@ def _standing(one: ReviewedRecord | None) -> list[Any]:
     if one is None or one.label is None:
         return [""] * len(REVIEW)
     last = standing(one.history)[-1]
-    return [_plain(one.label), _plain(last.reviewer or last.caller), last.at, one.disputed]
+    return [one.label, last.reviewer or last.caller, last.at, one.disputed]
 
 
 def scores_csv(result: EvaluationResult) -> bytes:
     """One line for each method and score of an evaluation, and for each class."""
-    out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n")
     names = ["collection", "encoder", "split", "method", "class", "score", "value", "low", "high"]
-    write.writerow([*names, "queries"])
+    rows: list[list[Any]] = []
     head = [result.data.collection, result.encoder.id, result.split.words]
     for method in result.methods:
         for name, value in method.scores.model_dump().items():
             span = method.intervals.get(name)
             ends = ["", ""] if span is None else [span.low, span.high]
-            row = [*head, method.method, "", name, value, *ends, result.data.asked]
-            write.writerow([_plain(one) for one in row])
+            rows.append([*head, method.method, "", name, value, *ends, result.data.asked])
         for one in method.classes:
             span = one.recall_span
             ends = ["", ""] if span is None else [span.low, span.high]
             for name in ("recall", "precision", "f1", "auroc"):
                 between = ends if name == "recall" else ["", ""]
                 row = [*head, method.method, one.label, name, getattr(one, name), *between]
-                write.writerow([_plain(value) for value in [*row, one.asked]])
-    return out.getvalue().encode("utf-8-sig")
+                rows.append([*row, one.asked])
+    return _file([*names, "queries"], rows)
 
 
 def field_csv(judged: JudgedField) -> bytes:
     """One line for each judged cell of a field."""
-    out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n")
-    write.writerow(
-        ["cell", *BOX, "state", "label", "share", "probability", "nearest", "score", "reason"]
-    )
+    heads = ["cell", *BOX, "state", "label", "share", "probability", "nearest", "score", "reason"]
+    rows = []
     for at, one in enumerate(judged.cells, 1):
         box = one.cell.bbox.model_dump()
-        nearest = "" if one.nearest is None else one.nearest.id
+        nearest = None if one.nearest is None else one.nearest.id
         row = [at, *(box[side] for side in BOX), one.state, one.label, f"{one.share:.4f}"]
-        row += [one.probability, nearest, one.score, one.reason]
-        write.writerow([_plain(value) for value in row])
-    return out.getvalue().encode("utf-8-sig")
+        rows.append([*row, one.probability, nearest, one.score, one.reason])
+    return _file(heads, rows)
 
 
 def reviews_csv(reviewed: Sequence[ReviewedRecord]) -> str:

@@ -13,7 +13,7 @@ from reportlab.lib.units import mm
 from reportlab.platypus import Paragraph, Spacer, Table
 
 from search.schemas.cells import JudgedCell, JudgedField
-from ui.exports.pdf import BODY, HEAD, NUMBER, SMALL, TITLE, document, picture, style, text
+from ui.exports.pdf import BODY, HEAD, NUMBER, SMALL, TITLE, document, lined, picture, text
 from ui.look.gallery import EXCLUSION
 from ui.look.tables import count
 
@@ -91,9 +91,7 @@ def _counts(judged: JudgedField) -> Table:
         ("Platelets seen", judged.platelets),
     ):
         rows.append([Paragraph(name, BODY), Paragraph(f"{n:,}", NUMBER), ""])
-    made = Table(rows, colWidths=[70 * mm, 20 * mm, 20 * mm], hAlign="LEFT")
-    made.setStyle(style())
-    return made
+    return lined(rows, (70, 20, 20))
 
 
 def _basis(judged: JudgedField) -> str:
@@ -122,6 +120,4 @@ def _cells(judged: Sequence[JudgedCell], pictures: Sequence[bytes]) -> Table | P
                 Paragraph(text(" ".join([one.reason, *one.warnings])), SMALL),
             ]
         )
-    made = Table(rows, colWidths=[8 * mm, 22 * mm, 50 * mm, 94 * mm])
-    made.setStyle(style())
-    return made
+    return lined(rows, (8, 22, 50, 94))

@@ -135,8 +135,7 @@ def _query(found: VoteAnswer, query: bytes | None, name: str, made: datetime) ->
         ),
     ]
     rows = [[Paragraph(text(one), SMALL), Paragraph(text(other), BODY)] for one, other in facts]
-    table = Table(rows, colWidths=[24 * mm, 102 * mm])
-    table.setStyle(style(inner=False))
+    table = Table(rows, colWidths=[24 * mm, 102 * mm], style=_style(inner=False))
     if query is None:
         return table
     whole = Table([[picture(query, QUERY), table]], colWidths=[48 * mm, 126 * mm])
@@ -175,9 +174,7 @@ def _vote(found: VoteAnswer) -> list[Any]:
     ]
     parts: list[Any] = [Paragraph(f"<b>{text(head)}</b>. {text(reason)}", BODY)]
     if rows:
-        table = Table(rows, colWidths=[70 * mm, 20 * mm], hAlign="LEFT")
-        table.setStyle(style())
-        parts += [Spacer(1, 2 * mm), table]
+        parts += [Spacer(1, 2 * mm), lined(rows, (70, 20))]
     words = "Shares are shares of similar cells, not probabilities."
     if found.probability is not None:
         words += (
@@ -213,13 +210,16 @@ def _hits(hits: Sequence[Hit], pictures: Sequence[bytes], *, pseudonyms: bool) -
                 Paragraph(f"{hit.score:.3f}", NUMBER),
             ]
         )
-    table = Table(rows, colWidths=[8 * mm, 22 * mm, 42 * mm, 82 * mm, 20 * mm], repeatRows=1)
-    table.setStyle(style())
-    return table
+    return lined(rows, (8, 22, 42, 82, 20), repeatRows=1)
 
 
-def style(*, inner: bool = True) -> TableStyle:
-    """Of a table: rules between its rows, or none."""
+def lined(rows: Sequence[Sequence[Any]], widths_mm: Sequence[float], **how: Any) -> Table:
+    """A table at the left with a rule below each row."""
+    widths = [width * mm for width in widths_mm]
+    return Table(rows, colWidths=widths, hAlign="LEFT", style=_style(), **how)
+
+
+def _style(*, inner: bool = True) -> TableStyle:
     rules: list[tuple[Any, ...]] = [
         ("VALIGN", (0, 0), (-1, -1), "MIDDLE" if inner else "TOP"),
         ("TOPPADDING", (0, 0), (-1, -1), 2),

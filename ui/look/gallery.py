@@ -10,6 +10,7 @@ from search.schemas.answers import Alignment, Answer, Group, Hit, VoteAnswer
 from ui.address import Searching
 from ui.look.card import SIMILARITY, Action, card, data_url
 from ui.look.scalebar import ScaleBar, bar_html
+from ui.look.states import facts as fact_line
 from ui.look.states import notes
 from ui.look.tables import count
 
@@ -199,9 +200,8 @@ def facts(answer: Answer, voters: Sequence[Hit] = ()) -> str:
             f"{answer.own_site.share:.0%} from the query's own site, "
             f"{answer.own_site.expected:.0%} expected"
         )
-    chips = "".join(f"<li>{escape(text)}</li>" for text in words)
     line = escape(trust_line(answer, voters))
-    return f'<p class="hs-trust">{line}</p><ul class="hs-facts">{chips}</ul>'
+    return f'<p class="hs-trust">{line}</p>{fact_line(words)}'
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 
 from search.client.transport import ServiceDown, ServiceError
@@ -58,7 +59,7 @@ def empty(title: str, text: str, command: str = "") -> str:
 def failed(error: ServiceError) -> str:
     """The service refused: its own sentence, and what to do."""
     title = TITLES.get(error.status, error.title or "The service refused")
-    words = _sentence(str(error))
+    words = sentence(str(error))
     what = TO_DO.get(error.status, "Reload the page; if it stays, look into the service's log.")
     return state("bad", title, f"{words} {what}", role="alert")
 
@@ -87,7 +88,13 @@ def notes(texts: tuple[str, ...] | list[str], tone: str = "warn") -> str:
     return "".join(f'<p class="hs-note hs-{tone}" role="note">{escape(text)}</p>' for text in texts)
 
 
-def _sentence(text: str) -> str:
+def facts(texts: Iterable[str]) -> str:
+    """What something rests on, as a line of short facts."""
+    return f'<ul class="hs-facts">{"".join(f"<li>{escape(text)}</li>" for text in texts)}</ul>'
+
+
+def sentence(text: str) -> str:
+    """Words with a capital and a full stop."""
     text = text.strip()
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

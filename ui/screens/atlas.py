@@ -25,7 +25,7 @@ from ui.screens.detail import Shown, open_item
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, goto, show_in_address
 from ui.session.pictures import measurable
-from ui.session.place import Place, collection_state, guarded, opened
+from ui.session.place import Place, collection_state, guarded, opened, show_note
 from ui.session.results import selected, set_selected
 from ui.widgets.board import board
 from ui.widgets.gates import read, simplified, written
@@ -138,9 +138,7 @@ def _fetch(_place: Place, collection: str, method: str, stamp: str) -> MapAnswer
 def _read(place: Place, method: str) -> MapAnswer:
     """The map; one that is lacking is computed, and PCA shown until it is there."""
     going = follow(place.client, JOB, "Computing the map", _ended)
-    note = st.session_state.pop("atlas-note", None)
-    if note:
-        st.html(states.notes([note[0]], note[1]))
+    show_note("atlas-note")
     stamp = f"{collection_state()}-{st.session_state.get('atlas-made', 0)}"
     try:
         found = _fetch(place, place.name, method, stamp)
@@ -178,8 +176,7 @@ def _ended(job: JobRecord) -> None:
     words, tone = outcome(job)
     if job.state == "done":
         st.session_state.pop(GAVE_UP, None)
-    if words:
-        st.session_state["atlas-note"] = (words, tone)
+    st.session_state["atlas-note"] = (words, tone)
     st.session_state["atlas-made"] = st.session_state.get("atlas-made", 0) + 1
 
 
@@ -217,7 +214,7 @@ def _map(
     if found.method != "pca":
         words.append("distances between distant groups have no meaning")
     words.append(f"encoder {found.encoder}")
-    st.html(f'<ul class="hs-facts">{"".join(f"<li>{escape(one)}</li>" for one in words)}</ul>')
+    st.html(states.facts(words))
     if drawn.lasso is not None and len(gates) < MOST_GATES:
         name = f"Gate {next(n for n in range(1, 99) if f'Gate {n}' not in {g.name for g in gates})}"
         gate = Gate(name, simplified(drawn.lasso))

@@ -9,9 +9,7 @@ from typing import Literal
 
 import streamlit as st
 
-from search.client.transport import ServiceError
 from search.schemas.cases import CaseCount, CountedCell, CountQuestion
-from search.schemas.collections import SourceFacts
 from search.schemas.filters import Filter
 from search.schemas.questions import BagField, Question
 from search.votes.differential import Differential
@@ -28,6 +26,7 @@ from ui.screens.relabel import relabel
 from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import pictures
 from ui.session.place import Place, collection_state, guarded, opened
+from ui.session.results import shown_source
 from ui.widgets.board import board
 from ui.widgets.viewer import Mark, mark, viewer
 
@@ -166,7 +165,6 @@ def _counts(found: CaseCount) -> None:
         EXCLUSION[found.patient_exclusion],
         f"encoder {found.encoder}",
     ]
-    chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
     columns = {"Recorded": Differential({row.label: row.recorded for row in found.rows})}
     if found.reviewed:
         columns["Reviewed"] = Differential({row.label: row.reviewed for row in found.rows})
@@ -184,7 +182,7 @@ def _counts(found: CaseCount) -> None:
         )
     st.html(
         states.notes(found.warnings)
-        + f'<h2 class="hs-section">Differential count</h2><ul class="hs-facts">{chips}</ul>'
+        + f'<h2 class="hs-section">Differential count</h2>{states.facts(facts)}'
         + differential_table(columns, caption)
         + agreement
     )
@@ -302,12 +300,8 @@ def _slide(place: Place, found: CaseCount) -> None:
             index=sources.index(start),
             format_func=lambda one: _named(sources.index(one) + 1, found, one),
         )
-    try:
-        source = _source(place, start)
-    except ServiceError as error:
-        if error.status != 404:
-            raise
-        st.html(states.empty("This source cannot be shown", f"{error}."))
+    source = shown_source(place, start)
+    if source is None:
         return
     here = [cell for cell in found.cells if cell.item.source == start]
     by_vote = (
@@ -342,15 +336,6 @@ def _named(at: int, found: CaseCount, source: str) -> str:
     day = cells[0].acquired
     words = [f"Picture {at}", cells[0].dataset, day.isoformat() if day else ""]
     return " · ".join([*(one for one in words if one), count(len(cells), "cell")])
-
-
-@st.cache_data(ttl=300, max_entries=100, show_spinner="Opening the source")
-def _facts(_place: Place, source: str, collection: str) -> SourceFacts:
-    return _place.client.source(source, collection)
-
-
-def _source(place: Place, source: str) -> SourceFacts:
-    return _facts(place, source, place.name)
 
 
 def _marks(

@@ -81,8 +81,7 @@ def _current(place: Place) -> tuple[Searching, list[str]]:
             Searching.of_address({"like": ",".join(named)})  # are they ids?
             ids = named
         except BadAddress as error:
-            words = str(error)
-            st.html(states.notes([f"{words[:1].upper()}{words[1:]}."], "bad"))
+            st.html(states.notes([states.sentence(str(error))], "bad"))
     if search.collection != place.name:
         if search.collection is not None and search.item is not None:
             return Searching(collection=place.name), []

@@ -8,7 +8,6 @@ from html import escape
 
 import streamlit as st
 
-from search.client.transport import ServiceError
 from search.schemas.items import Item
 from search.schemas.reviews import ReviewRecord, standing
 from ui.address import MOST_COMPARED, Searching
@@ -19,7 +18,7 @@ from ui.screens.relabel import relabel
 from ui.session.current import change
 from ui.session.navigation import goto
 from ui.session.place import Place, guarded
-from ui.session.results import compared, full_picture, mark, source_facts
+from ui.session.results import compared, full_picture, mark, shown_source
 from ui.widgets.viewer import mark as box_of
 from ui.widgets.viewer import viewer
 
@@ -113,12 +112,8 @@ def _go(at: int) -> None:
 
 def _in_its_field(place: Place, item: Item) -> None:
     """The source with the box of the item, and its other stored cells."""
-    try:
-        source = source_facts(place.client, item.source, place.name)
-    except ServiceError as error:
-        if error.status != 404:
-            raise
-        st.html(states.notes([f"{str(error)[:1].upper()}{str(error)[1:]}."]))
+    source = shown_source(place, item.source)
+    if source is None:
         return
     box = box_of(item, BOX, item.label or "no label", strong=True)
     viewer(

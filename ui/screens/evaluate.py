@@ -11,7 +11,6 @@ from typing import get_args
 import streamlit as st
 
 from search.client.client import Client
-from search.client.transport import ServiceError
 from search.schemas.evaluations import (
     EvaluationPlan,
     EvaluationRecord,
@@ -36,7 +35,7 @@ from ui.screens.paired import UNITS, side_by_side
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import measurable
-from ui.session.place import Place, collection_state, guarded, opened
+from ui.session.place import Place, collection_state, guarded, needs_role, opened, show_note
 from ui.widgets.board import board
 
 JOB = "evaluate-job"
@@ -75,9 +74,7 @@ def show() -> None:
     if place is None:
         return
     with guarded():
-        note = st.session_state.pop(NOTE, None)
-        if note and note[0]:
-            st.html(states.notes([note[0]], note[1]))
+        show_note(NOTE)
         left, right = st.columns([1, 3], gap="medium")
         with left:
             going = _follow(place.client)
@@ -169,17 +166,10 @@ def _begin(place: Place) -> None:
         ask=int(few),
         labels=labels,
     )
-    try:
+    with needs_role("write", "The evaluation was not started"):
         begun = place.client.evaluate(plan, labelled.getvalue() if labelled else None)
-    except ServiceError as error:
-        if error.status != 403:
-            raise
-        st.html(
-            states.notes([f"The evaluation was not started: {error}. It needs the role write."])
-        )
-        return
-    st.session_state[JOB] = begun.id
-    st.rerun()
+        st.session_state[JOB] = begun.id
+        st.rerun()
 
 
 # ---------------------------------------------------------------- results
@@ -284,8 +274,7 @@ def _facts(result: EvaluationResult) -> str:
     ]
     if data.labels == "reviewed" and data.reviewed:
         words.append(f"{count(data.reviewed, 'label')} by reviewers")
-    chips = "".join(f"<li>{escape(one)}</li>" for one in words)
-    return states.notes(list(result.notes)) + f'<ul class="hs-facts">{chips}</ul>'
+    return states.notes(list(result.notes)) + states.facts(words)
 
 
 def _scores(result: EvaluationResult, other: EvaluationResult | None) -> str:
@@ -308,9 +297,9 @@ def _scores(result: EvaluationResult, other: EvaluationResult | None) -> str:
             if one.answerable is not None
         ]
     caption = (
-        f"{sentence(result.split.words)} 95 % confidence intervals in brackets, bootstrap over "
-        f"{UNITS[result.unit]}. k-NN is the vote of the k nearest neighbours, as a search answers; "
-        "the linear probe is a classifier trained on the vectors."
+        f"{states.sentence(result.split.words)} 95 % confidence intervals in brackets, bootstrap "
+        f"over {UNITS[result.unit]}. k-NN is the vote of the k nearest neighbours, as a search "
+        "answers; the linear probe is a classifier trained on the vectors."
     )
     if any(one.scores.map_at_k is not None for one in result.methods):
         caption += (
@@ -327,14 +316,9 @@ def votes_first(result: EvaluationResult) -> list[MethodResult]:
     return sorted(result.methods, key=lambda one: (one.k is None, one.k or 0))
 
 
-def sentence(words: str) -> str:
-    """Words with a capital and a full stop."""
-    return f"{words[:1].upper()}{words[1:].rstrip('.')}."
-
-
 def _of(result: EvaluationResult, method: MethodResult) -> str:
     """Whose figures these are: the method and the split."""
-    return f"{method.method}. {sentence(result.split.words)}"
+    return f"{method.method}. {states.sentence(result.split.words)}"
 
 
 def _over_folds(result: EvaluationResult) -> str:
@@ -497,9 +481,8 @@ def _confusions(
         facts.append(f"{count(method.dangerous, 'answer')} confusing a blast with a mature cell")
     if method.tied:
         facts.append(f"{count(method.tied, 'tied vote')}, counted as wrong")
-    chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
     pressed = board(
-        f'<ul class="hs-facts">{chips}</ul>'
+        f"{states.facts(facts)}"
         f'<p class="hs-caption">{escape(_of(result, method))} Rows: the label. Columns: '
         "the prediction. Click a number for its pictures.</p>"
         f"{matrix(result.labels, method, truth, predicted)}",

@@ -141,8 +141,7 @@ def _begin(path: Path, settings: Settings, options: dict[str, str]) -> None:
 
 
 def _refused(error: imports.CannotImport) -> None:
-    words = str(error)
-    st.html(states.notes([f"{words[:1].upper()}{words[1:]}."], "bad"))
+    st.html(states.notes([states.sentence(str(error))], "bad"))
 
 
 @st.fragment(run_every=SECONDS)

@@ -19,7 +19,7 @@ from ui.look.tables import badge, count, moment, plain, table
 from ui.screens.importing import importing
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, show_in_address
-from ui.session.place import Place, guarded, nothing, opened
+from ui.session.place import Place, guarded, needs_role, nothing, opened, show_note
 
 JOB = "library-job"
 NOTE = "library-note"
@@ -54,7 +54,7 @@ def show() -> None:
         if not place.collections:
             importing(place)
             return
-        _note()
+        show_note(NOTE)
         begin_with("library-view", "view", VIEWS)
         st.session_state.setdefault("library-view", VIEWS[0])
         view = st.segmented_control("View", VIEWS, key="library-view", label_visibility="collapsed")
@@ -62,12 +62,6 @@ def show() -> None:
         show_in_address(view=shown, collection=place.in_address)
         views = {"Versions": _versions, "Imports": _imports, "Jobs": _jobs}
         views.get(view or "", _overview)(place)
-
-
-def _note() -> None:
-    note = st.session_state.pop(NOTE, None)
-    if note:
-        st.html(states.notes([note[0]], note[1]))
 
 
 # ---------------------------------------------------------------- overview
@@ -278,15 +272,10 @@ def _reindex(place: Place) -> None:
     if not encoder:
         st.html(states.notes(["Choose the encoder of the new version."]))
         return
-    try:
+    with needs_role("admin", "The re-index was not started"):
         job = place.client.reindex(place.name, encoder, allow_missing=missing, force=force)
-    except ServiceError as error:
-        if error.status != 403:
-            raise
-        st.html(states.notes([f"The re-index was not started: {error}. It needs the role admin."]))
-        return
-    st.session_state[JOB] = job.id
-    st.rerun()
+        st.session_state[JOB] = job.id
+        st.rerun()
 
 
 ADAPTATIONS = {
@@ -315,15 +304,9 @@ def _adapt(place: Place) -> None:
         sent = st.form_submit_button("Adapt the collection")
     if not sent:
         return
-    try:
-        job = place.client.adapt(place.name, kind, field)
-    except ServiceError as error:
-        if error.status != 403:
-            raise
-        st.html(states.notes([f"It was not started: {error}. It needs the role admin."]))
-        return
-    st.session_state[JOB] = job.id
-    st.rerun()
+    with needs_role("admin", "It was not started"):
+        st.session_state[JOB] = place.client.adapt(place.name, kind, field).id
+        st.rerun()
 
 
 def _reindexed(job: JobRecord) -> None:
@@ -365,18 +348,13 @@ def _rollback(place: Place, versions: Sequence[VersionRecord]) -> None:
         st.html(states.notes(["Confirm first: the answers of all users change."]))
         return
     forced = next(one for one in others if one.id == which).state == "refused"
-    try:
+    with needs_role("admin", "Nothing was changed"):
         done = place.client.rollback(place.name, which, force=forced)
-    except ServiceError as error:
-        if error.status != 403:
-            raise
-        st.html(states.notes([f"Nothing was changed: {error}. This needs the role admin."]))
-        return
-    words = f"Version {done.served} is active now in place of version {done.left}."
-    if done.lacking:
-        words += f" It lacks {count(done.lacking, 'item')} added later: ingest them again."
-    st.session_state[NOTE] = (words, "warn" if done.lacking else "good")
-    st.rerun()
+        words = f"Version {done.served} is active now in place of version {done.left}."
+        if done.lacking:
+            words += f" It lacks {count(done.lacking, 'item')} added later: ingest them again."
+        st.session_state[NOTE] = (words, "warn" if done.lacking else "good")
+        st.rerun()
 
 
 def _called(one: VersionRecord) -> str:
@@ -448,18 +426,10 @@ def _rejected(place: Place, found: Brought) -> None:
         "<code>hemaseek quarantine</code> prints them.</p>"
     )
     if st.button("Read all again with the next import"):
-        try:
-            n = place.client.release(place.name)
-        except ServiceError as error:
-            if error.status != 403:
-                raise
-            st.html(states.notes([f"Nothing was changed: {error}. This needs the role write."]))
-            return
-        st.session_state[NOTE] = (
-            f"{count(n, 'file')} will be read again by the next import.",
-            "good",
-        )
-        st.rerun()
+        with needs_role("write", "Nothing was changed"):
+            words = f"{count(place.client.release(place.name), 'file')} will be read again by the"
+            st.session_state[NOTE] = (f"{words} next import.", "good")
+            st.rerun()
 
 
 def all_read(found: Brought) -> tuple[str, str]:

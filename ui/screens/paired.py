@@ -58,7 +58,6 @@ def comparison(found: PairedResult) -> str:
         f"neither {found.neither:,}",
         chances,
     ]
-    chips = "".join(f"<li>{escape(fact)}</li>" for fact in facts)
     caption = (
         f"The same cells, {found.first.method}; 95 % confidence intervals of the "
         f"difference, paired bootstrap over {found.clusters:,} {UNITS[found.unit]}."
@@ -67,7 +66,7 @@ def comparison(found: PairedResult) -> str:
         '<h3 class="hs-section">Cell by cell</h3>'
         + states.notes([found.words], tone)
         + states.notes(list(found.notes))
-        + f'<ul class="hs-facts">{chips}</ul>'
+        + states.facts(facts)
         + table(
             ["", one, other, "Difference", ""],
             [_row(SCORES.get(score.name, score.name), score) for score in found.scores],

@@ -42,8 +42,8 @@ def part_of_query(place: Place, search: Searching, upload: Upload) -> None:
     try:
         search_results(place.client, search.model_copy(update={"region": region}), upload.content)
     except (ServiceDown, ServiceError) as error:
-        words = str(error)
-        st.html(states.notes([f"{words[:1].upper()}{words[1:]}. The gallery is as before."], "bad"))
+        words = f"{states.sentence(str(error))} The gallery is as before."
+        st.html(states.notes([words], "bad"))
         return
     change(search, region=region)
 

@@ -26,8 +26,7 @@ def current(place: Place) -> Searching:
         try:
             search = Searching.of_address(params)
         except BadAddress as error:
-            words = str(error)
-            st.html(states.notes([f"{words[:1].upper()}{words[1:]}."], "bad"))
+            st.html(states.notes([states.sentence(str(error))], "bad"))
             search = Searching()
         renew()
     if search.collection != place.name:

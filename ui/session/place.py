@@ -61,6 +61,24 @@ def reviews_written() -> None:
     st.session_state[WRITTEN] = st.session_state.get(WRITTEN, 0) + 1
 
 
+def show_note(key: str) -> None:
+    """Show once what the session keeps under `key`: words that are not empty, and their tone."""
+    words, tone = st.session_state.pop(key, ("", ""))
+    if words:
+        st.html(states.notes([words], tone))
+
+
+@contextmanager
+def needs_role(role: str, refusal: str) -> Iterator[None]:
+    """A call that a key without the role may not make: the page then says so and goes on."""
+    try:
+        yield
+    except ServiceError as error:
+        if error.status != 403:
+            raise
+        st.html(states.notes([f"{refusal}: {error}. It needs the role {role}."]))
+
+
 @contextmanager
 def guarded() -> Iterator[None]:
     """Errors of the service inside are shown as a state with what to do, never as a traceback."""

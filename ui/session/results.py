@@ -12,6 +12,7 @@ import streamlit as st
 from PIL import Image
 
 from search.client.client import Client
+from search.client.transport import ServiceError
 from search.schemas.answers import Answer, Hit, VoteAnswer
 from search.schemas.cells import FoundCells, JudgedField
 from search.schemas.collections import SourceFacts
@@ -19,8 +20,9 @@ from search.schemas.filters import Filter
 from search.schemas.items import Item, Keyword
 from search.schemas.questions import Question, Refinement
 from ui.address import MOST_COMPARED, Searching
+from ui.look import states
 from ui.session.pictures import measurable
-from ui.session.place import collection_state
+from ui.session.place import Place, collection_state
 from ui.session.uploads import Uploads
 
 COUNTED: tuple[Keyword, ...] = (
@@ -91,6 +93,17 @@ def stored_item(_client: Client, id: str, collection: str) -> Item:
 def source_facts(_client: Client, source: str, collection: str) -> SourceFacts:
     """What a stored source is, for a viewer."""
     return _client.source(source, collection)
+
+
+def shown_source(place: Place, id: str) -> SourceFacts | None:
+    """What a source is; says why where it cannot be shown."""
+    try:
+        return source_facts(place.client, id, place.name)
+    except ServiceError as error:
+        if error.status != 404:
+            raise
+        st.html(states.empty("This source cannot be shown", f"{error}."))
+        return None
 
 
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)

@@ -29,7 +29,7 @@ from ingest.pipeline.sink import ServiceSink
 from search.disk.space import RESERVE, DiskTrouble
 from search.errors import StoreDown, StoreError
 from search.index.contract import scroll_all
-from search.library.indexes import on_server
+from search.library.indexes import stores_at
 from search.library.library import Library
 from search.maintenance.reconcile import reconcile
 from search.query.answer import answer as search
@@ -301,7 +301,7 @@ def test_a_run_whose_vector_server_is_killed_says_so_and_goes_on_where_it_was(
     with standin(port, tmp_path / "server"):
         done = perform(request, settings).report
         again = perform(request, settings).report
-        with Library.open(settings.library, on_server(url)).collection("cells") as collection:
+        with Library.open(settings.library, stores_at(url, None)).collection("cells") as collection:
             found = reconcile(collection, mend=False)
             stored = collection.store.count()
 

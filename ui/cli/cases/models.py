@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,6 +85,7 @@ def train(
     """
     from search.schemas.mil import MilPlan
     from ui.cli.backend import serving
+    from ui.cli.output import percent, told
 
     settings = settings_for(library=library, collection=collection)
     facts = vars(plan) | {
@@ -97,10 +97,9 @@ def train(
     del facts["white"]
     wanted = MilPlan.model_validate(facts)
     with serving(settings) as backend:
-        card = backend.trained_model(settings.collection, wanted, _progress)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r      \r")
-    _show(card)
+        card = backend.trained_model(settings.collection, wanted, percent)
+    percent(None)
+    told(card, _show)
 
 
 @mil.command("list")
@@ -155,7 +154,7 @@ def predict(
     from search.schemas.mil import MilQuestion
     from search.schemas.questions import About
     from ui.cli.backend import serving
-    from ui.cli.output import for_people
+    from ui.cli.output import told
 
     settings = settings_for(library=library, collection=collection)
     if field and (image or case):
@@ -179,10 +178,7 @@ def predict(
             answer = backend.predict_slide(settings.collection, question, slide.read_bytes())
         else:
             answer = backend.predict_case(settings.collection, question, images)
-    if for_people():
-        _print(answer)
-    else:
-        typer.echo(answer.model_dump_json())
+    told(answer, _print)
 
 
 @mil.command()
@@ -221,18 +217,7 @@ def _named(backend: Client | Local, collection: str, word: str) -> str:
     return found[-1].id
 
 
-def _progress(job: Any) -> None:
-    if sys.stderr.isatty() and job.total:
-        sys.stderr.write(f"\r{100 * job.done // job.total:3} % ")
-        sys.stderr.flush()
-
-
 def _show(card: MilModel) -> None:
-    from ui.cli.output import for_people
-
-    if not for_people():
-        typer.echo(card.model_dump_json())
-        return
     cases = f"{count(card.cases, 'case')} of {count(card.patients, 'patient')}"
     typer.echo(f"{card.name} ({card.id[:8]}): {cases}")
     typer.echo(f"held out: {_headline(card)}")

@@ -15,7 +15,7 @@ from ui.look.tables import count
 
 if TYPE_CHECKING:
     from search.schemas.cases import CaseAnswer, CaseChange, CaseRecord, CaseRecordsWritten
-    from search.schemas.evaluations import CaseEvaluation
+    from search.schemas.evaluations import EvaluationRecord
 
 
 class ByName(TyperGroup):
@@ -187,17 +187,14 @@ def similar(
     """Find the stored cases with the most similar cells; none of them of the same patient."""
     from search.schemas.cases import CaseQuestion
     from ui.cli.backend import serving
-    from ui.cli.output import for_people
+    from ui.cli.output import told
 
     settings = settings_for(library=library, collection=collection)
     question = {"case": case, "by": by, "k": k, "distance": distance, "model": model}
     question |= {"collection": settings.collection, "of_cases": _conditions(where)}
     with serving(settings) as backend:
         found = backend.similar_cases(CaseQuestion.model_validate(question))
-    if for_people():
-        _print_similar(found)
-    else:
-        typer.echo(found.model_dump_json())
+    told(found, _print_similar)
 
 
 @cases.command("evaluate")
@@ -221,7 +218,7 @@ def evaluate(
     from search.schemas.evaluations import EvaluationPlan
     from ui.cli.backend import serving
     from ui.cli.evaluating import finished
-    from ui.cli.output import for_people
+    from ui.cli.output import told
 
     settings = settings_for(library=library, collection=collection)
     facts: dict[str, Any] = {"column": column, "k": k, "ask": ask}
@@ -235,10 +232,7 @@ def evaluate(
     if record.cases is None:
         typer.echo(f"{record.state}: {record.error or 'it did not end'}", err=True)
         raise typer.Exit(1)
-    if for_people():
-        print_case_scores(record.cases)
-    else:
-        typer.echo(record.model_dump_json())
+    told(record, print_case_scores)
 
 
 @cases.command("build")
@@ -265,10 +259,13 @@ def build_vectors(
     typer.echo(json.dumps({"collection": name, "by": by, "found": found, "represented": count}))
 
 
-def print_case_scores(found: CaseEvaluation) -> None:
+def print_case_scores(record: EvaluationRecord) -> None:
     """Print the scores of every distance with their intervals, by label, and notes."""
     from ui.cli.output import table
 
+    found = record.cases
+    if found is None:
+        return
     names = ("top_1", "top_3", "top_5", "map", "vote")
     rows = []
     for one in found.scores:
@@ -298,7 +295,7 @@ def print_case_scores(found: CaseEvaluation) -> None:
 def _write(facts: dict[str, Any], library: Path | None, collection: str | None, keep: bool) -> None:
     from search.schemas.cases import CaseRecordsWanted
     from ui.cli.backend import serving
-    from ui.cli.output import for_people
+    from ui.cli.output import told
 
     facts["identifying"] = "keep" if keep else "refuse"
     settings = settings_for(library=library, collection=collection)
@@ -306,12 +303,13 @@ def _write(facts: dict[str, Any], library: Path | None, collection: str | None, 
         done: CaseRecordsWritten = backend.change_cases(
             settings.collection, CaseRecordsWanted.model_validate(facts)
         )
-    if for_people():
-        columns = ", ".join(f"{one.name} ({one.type})" for one in done.columns) or "none"
-        typer.echo(f"{count(done.written, 'case')} changed, {done.unchanged:,} as before")
-        typer.echo(f"further columns: {columns}")
-    else:
-        typer.echo(done.model_dump_json())
+    told(done, _print_written)
+
+
+def _print_written(done: CaseRecordsWritten) -> None:
+    columns = ", ".join(f"{one.name} ({one.type})" for one in done.columns) or "none"
+    typer.echo(f"{count(done.written, 'case')} changed, {done.unchanged:,} as before")
+    typer.echo(f"further columns: {columns}")
 
 
 def _columns(words: list[str] | None) -> list[dict[str, str]]:

@@ -66,8 +66,7 @@ def compare_groups(place: Place) -> None:
     except ServiceError as error:
         if error.status not in {400, 422}:
             raise
-        words = str(error)
-        st.html(states.notes([f"{words[:1].upper()}{words[1:]}."]))
+        st.html(states.notes([states.sentence(str(error))]))
         return
     examples = [row.example.id for row in answer.rows if row.example]
     images = pictures(place.client, examples, place.name)
@@ -135,7 +134,6 @@ def groups_html(answer: GroupsAnswer, names: tuple[str, str], images: Mapping[st
     ]
     if answer.both:
         sizes.append(f"{count(answer.both, 'patient')} in both groups")
-    chips = "".join(f"<li>{escape(one)}</li>" for one in sizes)
     differ = sum(row.clear for row in answer.rows)
     verb = "differs" if differ == 1 else "differ"
     told = (
@@ -146,7 +144,7 @@ def groups_html(answer: GroupsAnswer, names: tuple[str, str], images: Mapping[st
     )
     parts = [
         '<h2 class="hs-section">Two groups of cases</h2>',
-        f'<ul class="hs-facts">{chips}</ul>',
+        states.facts(sizes),
         states.notes(list(answer.warnings)),
         f'<p class="hs-reason">Mean share of the cells of a case; each case counts alike. '
         f"Intervals: 95 %, over whole patients. {told}</p>",

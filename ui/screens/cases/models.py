@@ -17,7 +17,8 @@ from ui.look.palette import shade
 from ui.look.tables import badge, count, meter, table
 from ui.session.jobs import follow, outcome
 from ui.session.pictures import pictures
-from ui.session.place import Place
+from ui.session.place import Place, show_note
+from ui.session.results import shown_source
 from ui.widgets.viewer import Mark, mark, viewer
 
 SHOWN = 24
@@ -44,9 +45,7 @@ def read(place: Place, found: CaseCount) -> MilModel | None:
     Returns:
         The model that was chosen; `None` where there is none yet.
     """
-    said = st.session_state.pop("case-model-said", None)
-    if said:
-        st.html(states.notes([said[0]], said[1]))
+    show_note("case-model-said")
     models = place.client.models(place.name)
     chosen: MilModel | None = None
     if models:
@@ -120,7 +119,6 @@ def verdict(answer: MilAnswer, model: MilModel) -> str:
     ]
     if model.stale:
         facts.append("the collection has changed since it was trained")
-    chips = "".join(f"<li>{escape(one)}</li>" for one in facts)
     head = badge(answer.label, "good") if answer.label else badge("Not sure", "warn")
     if answer.risk is not None:
         head = badge(f"risk above {answer.risk_percentile or 0:.0%} of the cases", "")
@@ -133,7 +131,7 @@ def verdict(answer: MilAnswer, model: MilModel) -> str:
     return (
         f'<h2 class="hs-section">{head}</h2><p class="hs-reason">{escape(answer.reason)}</p>'
         + shares
-        + f'<ul class="hs-facts">{chips}</ul>'
+        + states.facts(facts)
         + states.notes([*model.notes, *answer.warnings])
         + f'<p class="hs-faint">{escape(answer.disclaimer)}</p>'
     )
@@ -178,12 +176,8 @@ def _on_slide(place: Place, cells: Sequence[MilCell]) -> None:
         format_func=lambda n: f"Picture {n + 1} · {weights[order[n]]:.0%} of the attention",
         key="case-model-source",
     )
-    try:
-        source = place.client.source(order[at], place.name)
-    except ServiceError as error:
-        if error.status != 404:
-            raise
-        st.html(states.empty("This source cannot be shown", f"{error}."))
+    source = shown_source(place, order[at])
+    if source is None:
         return
     viewer(source, attended(cells, order[at]), f"case-model-{order[at]}")
     st.html(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, Literal
@@ -386,14 +385,3 @@ def scores_html(found: CaseEvaluation) -> str:
             f"By {DISTANCES[best.distance].lower()}; least often found: {best.worst}.",
         )
     )
-
-
-__all__: Sequence[str] = [
-    "all_records",
-    "facts_of",
-    "header",
-    "mosaic",
-    "record_html",
-    "scores_html",
-    "similar",
-]
