@@ -174,7 +174,7 @@ def _start_and_kill(command: list[str], run: Path) -> int:
 
 def _evaluate(run: Path) -> tuple[float, str]:
     from encoder import registry
-    from search.votes.knn import votes
+    from search.votes.knn import nearest_label
 
     encoder = registry.load(str(run), device="cpu")
     rng = np.random.default_rng(2)
@@ -183,9 +183,5 @@ def _evaluate(run: Path) -> tuple[float, str]:
     known, fresh = (
         encoder.embed([draw_cell(kinds[label], 40, rng) for label in labels]) for _ in range(2)
     )
-    cosines = fresh @ known.T
-    nearest = cosines.argmax(axis=1)[:, None]
-    predicted = votes(
-        labels[nearest], np.take_along_axis(cosines, nearest, 1), len(kinds), "uniform"
-    ).first
+    predicted = nearest_label(fresh, known, labels, len(kinds), k=1)
     return float((predicted == labels).mean()), encoder.card.fingerprint

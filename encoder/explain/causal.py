@@ -24,6 +24,8 @@ Score = Callable[[Vectors], NDArray[np.floating]]
 """Vectors (n x dim) to n scores."""
 Masks = NDArray[np.float64]
 """n x rows x columns, 0 to 1."""
+HIDDEN_SETS = 24
+"""Random sets of places, each a quarter of the image, by which a map is measured."""
 MOST_MASKS = 24
 QUIET = 0.1
 """Channels that vary less than this share of the one that varies most make no masks."""
@@ -145,26 +147,25 @@ class Hiding:
             areas = self.areas(found)
         return Check(*areas[0], self._random)
 
-    def faithful(self, found: Grid, subsets: int = 24, seed: int = 0) -> Faithful:
+    def faithful(self, found: Grid, seed: int = 0) -> Faithful:
         """How far a map says what hiding does; see `Faithful`.
 
         Args:
             found: The map.
-            subsets: Random sets of places, each a quarter of the image, that are hidden.
-            seed: Of these sets.
+            seed: Of the sets of places that are hidden.
         """
         rng = np.random.default_rng(seed)
         places = found.size
-        hidden = np.zeros((subsets, places))
+        hidden = np.zeros((HIDDEN_SETS, places))
         for one in hidden:
             one[rng.choice(places, max(1, places // 4), replace=False)] = 1
         rising_steps = self._steps(-found)  # least important first
         shown = np.concatenate([1 - hidden.reshape(-1, *self.grid), rising_steps])
         scores = self.scores(shown)
-        drops = self.whole - scores[:subsets]
+        drops = self.whole - scores[:HIDDEN_SETS]
         predicted = hidden @ found.ravel()
         flat = min(float(np.std(drops)), float(np.std(predicted))) < 1e-12
-        rising = np.concatenate([[self.hidden], scores[subsets:], [self.whole]])
+        rising = np.concatenate([[self.hidden], scores[HIDDEN_SETS:], [self.whole]])
         return Faithful(
             correlation=0.0 if flat else float(np.corrcoef(predicted, drops)[0, 1]),
             monotonicity=float(np.mean(np.diff(rising) >= 0)),
@@ -220,13 +221,12 @@ def feature_masks(tokens: Patches, most: int = MOST_MASKS) -> Masks:
     return np.asarray(scaled.reshape(-1, rows, columns), np.float64)
 
 
-def colour_masks(image: RGB, grid: tuple[int, int], most: int = MOST_MASKS) -> Masks:
+def colour_masks(image: RGB, grid: tuple[int, int]) -> Masks:
     """Masks for an encoder without patches: squares that are alike in colour and lie together.
 
     Args:
         image: height x width x 3.
         grid: Rows and columns of squares.
-        most: Masks at most.
     """
     rows, columns = grid
     small = Image.fromarray(image).resize((columns, rows), Image.Resampling.BOX)
@@ -234,7 +234,7 @@ def colour_masks(image: RGB, grid: tuple[int, int], most: int = MOST_MASKS) -> M
     y, x = np.mgrid[:rows, :columns]
     place = np.stack([y.ravel() / rows, x.ravel() / columns], axis=1)
     points = np.concatenate([(colour - colour.mean(0)) * 2, place - 0.5], axis=1)
-    labels = _parts(points, most)
+    labels = _parts(points, MOST_MASKS)
     return np.stack(
         [(labels == one).reshape(grid).astype(np.float64) for one in sorted(set(labels))]
     )

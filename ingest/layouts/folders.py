@@ -96,8 +96,7 @@ def _refuse_unknown_annotations(root: Path, images: list[Path], others: list[Pat
     beside = [
         path
         for path in others
-        if path.suffix.lower() in {".json", ".xml", ".txt", ".csv"}
-        and path.with_suffix("") in stems
+        if path.suffix.lower() in ANNOTATIONS and path.with_suffix("") in stems
     ]
     if 2 * len(beside) >= len(images) > 0:
         raise LayoutError(

@@ -29,10 +29,6 @@ def _chula(files: Files) -> bool:
     return (root / "Dataset").is_dir() and any((root / "Label").glob("*.txt"))
 
 
-def _aml(files: Files) -> bool:
-    return (files.root / "annotations.dat").is_file()
-
-
 def _named(name: str) -> Callable[[Files], bool]:
     """Whether a folder, or one directly in it, has a name."""
     return lambda files: (files.root / name).is_dir() or files.root.name == name

@@ -329,10 +329,6 @@ def _records(context: Context, plan: EvaluationPlan) -> str | None:
 
 
 def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run: Run) -> Outcome:
-    def progress(done: int, total: int) -> None:
-        run.check()
-        run.progress(done, total)
-
     collection = context.collection
     whole = Whole(
         collection.name,
@@ -343,7 +339,7 @@ def _run(context: Context, plan: EvaluationPlan, uploaded: Uploaded | None, run:
         context.reviewed(plan.labels),
         context.patients(),
     )
-    return evaluate(collection.store, collection.card, whole, plan, uploaded, progress)
+    return evaluate(collection.store, collection.card, whole, plan, uploaded, run.checked_progress)
 
 
 def _keep(folder: Path, record: EvaluationRecord, outcome: Outcome) -> Headline:
@@ -358,43 +354,29 @@ def _keep(folder: Path, record: EvaluationRecord, outcome: Outcome) -> Headline:
     )
     write_durably(folder / ANSWERS, _table(outcome))
     write_durably(folder / RESULT, outcome.result.model_dump_json().encode())
-    changes = {
-        "state": "done",
-        "done": 1,
-        "total": 1,
-        "ended": now(),
-        "headline": headline,
-        "version": outcome.result.data.version,
-        "content": outcome.result.data.content,
-        "encoder": outcome.result.encoder.id,
-    }
-    _write(folder / RECORD, record.model_copy(update=changes))
+    data = outcome.result.data
+    facts = {"version": data.version, "content": data.content, "headline": headline}
+    _done(folder, record, encoder=outcome.result.encoder.id, **facts)
     return headline
+
+
+def _done(folder: Path, record: EvaluationRecord, **facts: Any) -> None:
+    ended = {"state": "done", "done": 1, "total": 1, "ended": now(), **facts}
+    _write(folder / RECORD, record.model_copy(update=ended))
 
 
 def _keep_cases(
     folder: Path, record: EvaluationRecord, context: Context, run: Run
 ) -> dict[str, Any]:
     """Evaluate cases, and write the result as `_keep` does."""
-
-    def progress(done: int, total: int) -> None:
-        run.check()
-        run.progress(done, total)
-
     plan, collection = record.plan, context.collection
     content = content_digest(collection.folder)
-    found = evaluate_cases(context, plan.cases or CasePlan(), plan.resamples, plan.seed, progress)
+    found = evaluate_cases(
+        context, plan.cases or CasePlan(), plan.resamples, plan.seed, run.checked_progress
+    )
     write_durably(folder / RESULT, found.model_dump_json().encode())
-    changes = {
-        "state": "done",
-        "done": 1,
-        "total": 1,
-        "ended": now(),
-        "version": collection.version.id,
-        "content": content,
-        "encoder": collection.card.id,
-    }
-    _write(folder / RECORD, record.model_copy(update=changes))
+    facts = {"version": collection.version.id, "encoder": collection.card.id}
+    _done(folder, record, content=content, **facts)
     best = max(found.scores, key=lambda one: one.map)
     return {"distance": best.distance, "map": best.map, "vote": best.vote}
 

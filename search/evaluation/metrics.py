@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Labels = NDArray[np.int64]
 """n class numbers, 0 to classes - 1."""
+LEVEL = 0.95
+"""Share of resamples inside an interval."""
 METRICS = ("weighted_f1", "balanced_accuracy", "accuracy", "macro_f1")
 """What is reported: the papers' three, and macro F1, which rare classes cannot hide in."""
 
@@ -100,7 +102,6 @@ def bootstrap(
     classes: int,
     *,
     resamples: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval]:
     """Cluster bootstrap: whole clusters are drawn with replacement, never single cells.
@@ -115,7 +116,6 @@ def bootstrap(
         clusters: n names; equal names are drawn together.
         classes: Number of classes.
         resamples: How often to draw.
-        level: Share of resamples inside the interval.
         seed: Of the draws.
     """
     if len(clusters) != len(truth):
@@ -123,7 +123,7 @@ def bootstrap(
     drawn = draws(clusters, resamples, seed)
     matrices = drawn_matrices(truth, predicted, classes, drawn)
     return {
-        name: Interval(*ends(values, level), level, resamples, drawn.clusters)
+        name: Interval(*ends(values), LEVEL, resamples, drawn.clusters)
         for name, values in scores_of_many(matrices).items()
     }
 
@@ -176,7 +176,7 @@ def drawn_matrices(
     )
 
 
-def ends(values: NDArray[np.floating], level: float = 0.95) -> tuple[float, float]:
+def ends(values: NDArray[np.floating], level: float = LEVEL) -> tuple[float, float]:
     """The ends of the percentile interval of some resampled values."""
     if not 0 < level < 1:
         raise ValueError(f"need 0 < level < 1, got {level}")

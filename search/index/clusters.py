@@ -23,15 +23,16 @@ def in_bytes(rows: Vectors) -> tuple[Codes, NDArray[np.float32]]:
     return np.rint(rows / scales[:, None]).astype(np.int8), scales.astype(np.float32)
 
 
-def find_centres(codes: Codes, count: int, seed: int = 0) -> Vectors:
+def find_centres(codes: Codes, count: int) -> Vectors:
     """Directions of so many groups of like rows, by k-means over a sample; count x dim.
+
+    The same centres for the same rows.
 
     Args:
         codes: Rows in bytes; n x dim. Their lengths do not matter.
         count: At most n.
-        seed: The same centres for the same rows.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = rng.choice(len(codes), min(len(codes), SAMPLE * count), replace=False)
     sample = _directions(codes[np.sort(drawn)])
     centres = sample[rng.choice(len(sample), count, replace=False)]

@@ -64,6 +64,11 @@ class Run:
         """Report how far it is."""
         self._progress(done, total)
 
+    def checked_progress(self, done: int, total: int) -> None:
+        """As `progress`; raises `JobStopped` if it was cancelled."""
+        self.check()
+        self.progress(done, total)
+
     def stop(self) -> bool:
         """Whether it was cancelled."""
         return self._stopping.is_set()

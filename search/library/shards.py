@@ -69,11 +69,11 @@ def payload_digest(item: Item) -> str:
     return sha256(item.model_dump_json().encode()).hexdigest()[:16]
 
 
-def make_thumbnail(image: RGB, side: int = THUMBNAIL_PX) -> bytes:
-    """A JPEG of an image, its longest side at most `side` pixels, without metadata."""
+def make_thumbnail(image: RGB) -> bytes:
+    """A JPEG of an image, its longest side at most `THUMBNAIL_PX`, without metadata."""
     import simplejpeg  # reading a shard needs none of it
 
-    shrunk = np.ascontiguousarray(_shrunk(image, side))
+    shrunk = np.ascontiguousarray(_shrunk(image, THUMBNAIL_PX))
     return bytes(simplejpeg.encode_jpeg(shrunk, 88, "RGB", "420", fastdct=False))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -262,16 +262,7 @@ def common(new: Table, parent: Table) -> tuple[Table, Table]:
 
 def as_json(results: Sequence[Check]) -> list[dict[str, Any]]:
     """The checks as the version keeps them."""
-    return [
-        {
-            "name": check.name,
-            "passed": check.passed,
-            "figures": check.figures,
-            "limits": check.limits,
-            "note": check.note,
-        }
-        for check in results
-    ]
+    return [asdict(check) for check in results]
 
 
 def _knn_f1(table: Table, labels: Rows, classes: int, limits: Limits) -> float:
@@ -306,6 +297,5 @@ def _same_share(vectors: Vectors, queries: int) -> float:
 def _numbered(values: Sequence[str | None]) -> tuple[Rows, int]:
     """A number for each value in alphabetical order, -1 for none; and how many there are."""
     names = {value: at for at, value in enumerate(sorted({w for w in values if w is not None}))}
-    return np.array([names.get(w, -1) if w is not None else -1 for w in values], np.int64), len(
-        names
-    )
+    numbers = [-1 if w is None else names[w] for w in values]
+    return np.array(numbers, np.int64), len(names)

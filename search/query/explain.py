@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.contract import RGB, Encoder, NoPatchTokens, Patches, Vectors
-from encoder.explain.causal import Check, Hiding, Masks, Score, colour_masks, feature_masks
+from encoder.explain.causal import Hiding, Masks, Score, colour_masks, feature_masks
 from encoder.explain.correspondence import (
     Grid,
     correspondence,
@@ -31,7 +31,6 @@ from search.schemas.explanations import (
     ExplainMap,
     ExplainQuestion,
     Explanation,
-    MapCheck,
     PairExplanation,
     PatchMatch,
 )
@@ -247,7 +246,7 @@ class _Explaining:
                 "kind": kind,
                 "of": id,
                 "values": _scaled(grid) if check.better else None,
-                "check": _check_record(check),
+                "check": vars(check) | {"better": check.better},
                 "withheld": None if check.better else WITHHELD,
             }
         )
@@ -321,15 +320,6 @@ def _rgb(
             for (red, green, blue), there in zip(row, marks, strict=True)
         )
         for row, marks in zip(rgb, inside, strict=True)
-    )
-
-
-def _check_record(check: Check) -> MapCheck:
-    return MapCheck(
-        deletion=check.deletion,
-        insertion=check.insertion,
-        random=check.random,
-        better=check.better,
     )
 
 

@@ -10,7 +10,6 @@ from search.schemas.items import DISCLAIMER, ItemId, Record
 from search.schemas.questions import Question
 
 MapName = Literal["colours", "correspondence", "causal", "attention", "vote"]
-MAPS: tuple[MapName, ...] = ("colours", "correspondence", "causal", "attention", "vote")
 
 
 class ExplainQuestion(Question):

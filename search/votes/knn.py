@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from search.neighbours import exact
 from search.schemas.answers import Hit, ReviewedLabel, Vote
 from search.schemas.questions import Weighting
 
@@ -29,6 +30,26 @@ class Votes:
     """n; share of the first class less that of the second."""
     tied: NDArray[np.bool_]
     """n; where the first two classes have equal weight."""
+
+
+def nearest_label(
+    queries: NDArray[np.floating],
+    references: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    classes: int,
+    k: int = 20,
+) -> NDArray[np.int64]:
+    """The class of each query (m) by the vote of its `k` nearest references, each counted once.
+
+    Args:
+        queries: m x dim.
+        references: n x dim.
+        labels: n class numbers.
+        classes: Number of classes.
+        k: How many vote; all where there are fewer.
+    """
+    near, scores = exact.search(queries, references, min(k, len(references)))
+    return votes(labels[near], scores, classes, "uniform").first
 
 
 def votes(

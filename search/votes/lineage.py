@@ -184,16 +184,6 @@ def _steps() -> dict[str, dict[str, int]]:
     return found
 
 
-def error_distance(truth: str, predicted: str) -> int | None:
-    """Steps of maturation between two labels: 0 for the same stage, 1 for neighbours.
-
-    `None` where one of them is not on the graph. Between lineages the way goes through the
-    stage from which both come.
-    """
-    one, other = stage_of(truth), stage_of(predicted)
-    return None if one is None or other is None else _steps()[one.name][other.name]
-
-
 def is_dangerous(truth: str, predicted: str) -> bool:
     """Whether a blast is taken for a mature cell, or a mature cell for a blast.
 

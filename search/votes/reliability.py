@@ -65,8 +65,9 @@ def log_loss(probability: Floats, right: Floats) -> float:
     return float(-np.mean(right * np.log(p) + (1 - right) * np.log(1 - p)))
 
 
-def reliability(probability: Floats, right: Floats, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
+def reliability(probability: Floats, right: Floats) -> tuple[ReliabilityBin, ...]:
     """The reliability curve over equal intervals of 0 to 1; empty intervals are left out."""
+    bins = BINS
     at = np.minimum((probability * bins).astype(np.int64), bins - 1)
     return tuple(
         ReliabilityBin(

@@ -103,18 +103,18 @@ def guide_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
     return (predicted.float() - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
 
 
-def koleo_loss(tokens: Tensor, eps: float = 1e-8) -> Tensor:
+def koleo_loss(tokens: Tensor) -> Tensor:
     """-mean log distance to the nearest other row (Sablayrolles et al. 2019, eq. 2).
 
     Args:
         tokens: n x dim; scaled to length 1 here.
-        eps: Added to each distance.
 
     Returns:
         One number; 0 for a single row, which has no other to keep away from.
     """
     if len(tokens) < 2:
         return tokens.float().sum() * 0
+    eps = 1e-8
     with torch.autocast(tokens.device.type, enabled=False):
         rows = functional.normalize(tokens.float(), dim=-1, eps=eps)
         with torch.no_grad():

@@ -165,9 +165,9 @@ def build_centers(config: TrainConfig) -> nn.ModuleDict:
     return nn.ModuleDict({name: loss.MovingAverage(size) for name, size in sizes.items()})
 
 
-def plain_probe(images: Images, order: Order, n: int = 256) -> Probe:
+def plain_probe(images: Images, order: Order) -> Probe:
     """Training images without labels: enough to see a collapse."""
-    found = (images.decode(int(at)) for at in order.take(0, min(n, len(images))))
+    found = (images.decode(int(at)) for at in order.take(0, min(256, len(images))))
     rows = np.stack([image for image in found if image is not None])
     return Probe(torch.from_numpy(rows).permute(0, 3, 1, 2), None)
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from search.evaluation.splits import Rows
 from train.data.datasets import Labelled
 
+EACH = 8
+"""Queries of a picture."""
 PBC_WORDS = {
     "BA": "basophil",
     "BNE": "band neutrophil",
@@ -79,7 +81,6 @@ def sheets(
     near: NDArray[np.integer],
     kinds: Sequence[Confusion],
     *,
-    each: int = 8,
     px: int = 112,
 ) -> list[Path]:
     """One picture per kind of error: wrong queries at the left, what they were nearest to beside.
@@ -93,7 +94,6 @@ def sheets(
         predicted: m labels.
         near: m x k rows of their neighbours, nearest first.
         kinds: Which errors.
-        each: Queries per picture.
         px: Side of one cell in it.
     """
     from PIL import Image
@@ -105,7 +105,7 @@ def sheets(
     for kind in kinds:
         wrong = np.flatnonzero(
             (labelled.labels[queries] == kind.truth) & (predicted == kind.predicted)
-        )[:each]
+        )[:EACH]
         lines = []
         for at in wrong.tolist():
             rows = [int(queries[at]), *near[at].tolist()]

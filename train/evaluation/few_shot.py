@@ -20,8 +20,7 @@ from rich.console import Console
 from search.evaluation.metrics import confusion, ends, scores
 from search.evaluation.probe import linear_probe
 from search.evaluation.splits import Fold
-from search.neighbours import exact
-from search.votes.knn import votes
+from search.votes.knn import nearest_label
 from train.data import datasets
 from train.data.datasets import Labelled
 from train.evaluation.command import LISTS, Scoring, config_of, status_of, write_json
@@ -152,7 +151,9 @@ def label_efficiency(
     known, groups = truth[fold.train], labelled.groups[fold.train]
     there = np.bincount(known, minlength=len(names))
     methods: dict[str, Callable[[Vectors, Labels, Vectors], Labels]] = {
-        f"{NEIGHBOURS}-NN": lambda train, labels, test: _voted(train, labels, test, len(names)),
+        f"{NEIGHBOURS}-NN": lambda train, labels, test: nearest_label(
+            test, train, labels, len(names), NEIGHBOURS
+        ),
         "linear probe": lambda train, labels, test: linear_probe(train, labels, test).predicted,
     }
     points = []
@@ -167,12 +168,6 @@ def label_efficiency(
             cells = [len(rows) for rows in shown]
             points.append(_point(name, f"{share:g} %", made, cells))
     return points
-
-
-def _voted(train: Vectors, labels: Labels, test: Vectors, classes: int) -> Labels:
-    k = min(NEIGHBOURS, len(train))
-    near, cosines = exact.search(test, train, k)
-    return votes(labels[near], cosines, classes, "uniform").first
 
 
 def _point(

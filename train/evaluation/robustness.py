@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from encoder.contract import RGB, Encoder
 from search.evaluation.metrics import confusion, scores
 from search.evaluation.splits import Rows
-from search.neighbours import exact
-from search.votes.knn import votes
+from search.votes.knn import nearest_label
 from train.data.datasets import Labelled
 
 CHUNK = 256
@@ -106,8 +105,7 @@ def robustness(
     references = library[train]
 
     def scored(queries: NDArray[np.float32]) -> dict[str, float]:
-        near, near_scores = exact.search(queries, references, k)
-        predicted = votes(truth[train][near], near_scores, len(names), "uniform").first
+        predicted = nearest_label(queries, references, truth[train], len(names), k)
         return scores(confusion(truth[test], predicted, len(names)))
 
     before = scored(library[test])

@@ -52,11 +52,7 @@ def train_model(
     def work(run: Run) -> Mapping[str, Any]:
         from train.mil.run import train
 
-        def progress(done: int, total: int) -> None:
-            run.check()
-            run.progress(done, total)
-
-        trained = train(access.context(called).collection, plan, progress)
+        trained = train(access.context(called).collection, plan, run.checked_progress)
         return access.models.keep(trained).model_dump(mode="json")
 
     return started(access, "mil", called, work, response)

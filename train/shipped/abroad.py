@@ -13,7 +13,7 @@ from encoder.contract import RGB, Encoder, Vectors
 from encoder.image import resize
 from search.evaluation.metrics import bootstrap, confusion, scores
 from search.neighbours import exact
-from search.votes.knn import votes
+from search.votes.knn import nearest_label
 from train.data.datasets import Labelled
 from train.shipped.labels import shared
 
@@ -48,8 +48,7 @@ def abroad(queries: Side, references: Sequence[Side]) -> dict[str, Any]:
     ]
     known, rows = np.isin(reference_labels, both), np.flatnonzero(np.isin(truth, both))
     names, kinds = np.unique(reference_labels[known], return_inverse=True)
-    near, near_scores = exact.search(queries[1][rows], vectors[known], K)
-    predicted = votes(kinds[near], near_scores, len(names), "uniform").first
+    predicted = nearest_label(queries[1][rows], vectors[known], kinds, len(names), K)
     true = np.searchsorted(names, truth[rows])
     matrix = confusion(true, predicted, len(names))
     groups = queries[0].groups[rows]
@@ -125,8 +124,7 @@ def zooms(
     names, kinds = np.unique(references[0].labels, return_inverse=True)
 
     def predicted(pictures: Sequence[RGB]) -> NDArray[np.int64]:
-        near, near_scores = exact.search(encoder.embed(pictures), references[1], K)
-        return votes(kinds[near], near_scores, len(names), "uniform").first
+        return nearest_label(encoder.embed(pictures), references[1], kinds, len(names), K)
 
     first = predicted(images)
     agreed = {

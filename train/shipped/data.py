@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from encoder.contract import RGB
-from encoder.features.descriptors import WEIGHTS, Axes, fit, in_a_row, measure
+from encoder.features.descriptors import WEIGHTS, Axes, fit, measure
+from encoder.features.measured import measured_row
 from encoder.image import read_rgb, resize
 from search.trees import CHULA_TYPES
 from train.augmentation.randomisation import RED, WHITE
@@ -346,27 +347,16 @@ def axes_for(source: Source, dim: int, power: float) -> Axes:
     return fit(measure_all(images), widths(), dim, power=power)
 
 
-def measured_row(
-    image: RGB, weights: Mapping[str, float] | None = None, *, even: bool = True
-) -> NDArray[np.float32]:
-    """All numbers that are measured on an image."""
-    return in_a_row(measure(image, even=even), weights or WEIGHTS)
-
-
 def widths() -> dict[str, int]:
     """How many numbers each measured group has."""
     groups = measure(np.zeros((8, 8, 3), np.uint8))
     return {name: len(groups[name]) for name in WEIGHTS}
 
 
-def measure_all(
-    images: Iterable[RGB], weights: Mapping[str, float] = WEIGHTS, *, even: bool = True
-) -> NDArray[np.float32]:
+def measure_all(images: Iterable[RGB]) -> NDArray[np.float32]:
     """n x numbers, measured on every core, in order."""
     from concurrent.futures import ProcessPoolExecutor
-    from functools import partial
     from multiprocessing import get_context
 
-    one = partial(measured_row, weights=dict(weights), even=even)
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        return np.stack(list(pool.map(one, images, chunksize=64)))
+        return np.stack(list(pool.map(measured_row, images, chunksize=64)))

@@ -19,7 +19,7 @@ from encoder.image import read_rgb, resize
 from search.evaluation import splits
 from search.evaluation.metrics import METRICS
 from search.neighbours import exact
-from search.votes.knn import votes
+from search.votes.knn import nearest_label, votes
 from train.data import datasets
 from train.data.datasets import Labelled
 from train.evaluation.confusions import commonest, sheets
@@ -36,12 +36,12 @@ RAW_PX = 32
 HOME = "pbc, held-out quarter"
 
 
-def raw_pixels(labelled: Labelled, px: int = RAW_PX) -> NDArray[np.float32]:
-    """The pixels of every picture at `px`, less the mean picture of the training cells.
+def raw_pixels(labelled: Labelled) -> NDArray[np.float32]:
+    """The pixels of every picture at `RAW_PX`, less the mean picture of the training cells.
 
     Without taking off the mean, all cosines are near 1 and the scores some ten points lower.
     """
-    rows = np.stack([resize(image, px, "bilinear").ravel() for image in labelled.images()])
+    rows = np.stack([resize(image, RAW_PX, "bilinear").ravel() for image in labelled.images()])
     pixels = rows.astype(np.float32) / 255
     return np.asarray(pixels - pixels[~held_out(labelled)].mean(axis=0), np.float32)
 
@@ -150,9 +150,7 @@ def codecs(encoder: Encoder, pbc: Labelled, cache: Path) -> dict[str, dict[str, 
     train, known = vectors[fold.train], truth[fold.train]
 
     def right(queries: NDArray[np.float32], rows: Sequence[int] | NDArray[np.intp]) -> float:
-        near, near_scores = exact.search(queries, train, 20)
-        predicted = votes(known[near], near_scores, len(names), "uniform").first
-        return float((predicted == truth[rows]).mean())
+        return float((nearest_label(queries, train, known, len(names)) == truth[rows]).mean())
 
     rows = fold.test[::3]
     poor = encoder.embed([_jpeg(image, 50) for image in pbc.images(rows)])
@@ -201,13 +199,13 @@ def _robust(encoder: Encoder, pbc: Labelled, cache: Path, say: Say) -> list[dict
 
 
 def confusions(
-    encoder: Encoder, pbc: Labelled, cache: Path, pictures: Path, k: int = 20
+    encoder: Encoder, pbc: Labelled, cache: Path, pictures: Path
 ) -> list[dict[str, Any]]:
     """The commonest errors of the 20-NN vote; their pictures go to a folder that git ignores."""
     (fold,) = quarter(pbc)
     vectors = vectors_of(encoder, pbc, cache)
     names, truth = np.unique(pbc.labels, return_inverse=True)
-    near, near_scores = exact.search(vectors[fold.test], vectors[fold.train], k)
+    near, near_scores = exact.search(vectors[fold.test], vectors[fold.train], 20)
     predicted = votes(truth[fold.train][near], near_scores, len(names), "uniform").first
     kinds = commonest(truth[fold.test], predicted, names.tolist())
     sheets(pictures, pbc, fold.test, names[predicted], fold.train[near[:, :6]], kinds)

@@ -32,8 +32,7 @@ from encoder.networks.vit import pick_device
 from search.evaluation.metrics import bootstrap, confusion, scores
 from search.evaluation.probe import linear_probe
 from search.evaluation.splits import Fold
-from search.neighbours import exact
-from search.votes.knn import votes
+from search.votes.knn import nearest_label
 from train.config import TrainConfig
 from train.data import datasets
 from train.data.datasets import Labelled
@@ -288,13 +287,10 @@ def tune(config: TuneConfig, console: Console) -> Tuned:
     model = Classifier(start, config, len(names)).to(device)
     epochs = fit(model, cells, fold, fold.train[inner.test], config)
     tuned = cells.mapped(model.eval(), fold.test, size).argmax(1).numpy()
-    known, near = (
-        truth[fold.train],
-        exact.search(vectors[fold.test], vectors[fold.train], min(20, len(fold.train))),
-    )
+    known = truth[fold.train]
     predicted = {
         "tuned": tuned,
-        "20-NN": votes(known[near[0]], near[1], len(names), "uniform").first,
+        "20-NN": nearest_label(vectors[fold.test], vectors[fold.train], known, len(names)),
         "linear probe": linear_probe(vectors[fold.train], known, vectors[fold.test]).predicted,
     }
     found = _scored(predicted, labelled, truth, fold, len(names))

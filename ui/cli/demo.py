@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PER_LABEL = 120
 """Cells of each label that the demo ingests."""
+FIELDS = 24
+"""Fields of each set that it ingests."""
 K = 10
 """Neighbours that the demo shows."""
 START_S = 120
@@ -158,19 +160,19 @@ def from_real(folder: Path, origin: str) -> Cells:
     return Cells(scans, query, truth, True, origin)
 
 
-def keep_back(found: Scan, label: str = "EO") -> tuple[Path, str]:
+def keep_back(found: Scan) -> tuple[Path, str]:
     """Thin a scan out to a few cells of each label, and keep one image back."""
     groups = defaultdict(list)
     for task in found.tasks:
         groups[task.facts.label].append(task)
     found.tasks = [task for tasks in groups.values() for task in tasks[:PER_LABEL]]
-    chosen = groups.get(label) or next(iter(groups.values()))
+    chosen = groups.get("EO") or next(iter(groups.values()))
     return chosen[-1].path, str(chosen[-1].facts.label)
 
 
-def a_few(found: Scan, fields: int = 24) -> Scan:
+def a_few(found: Scan) -> Scan:
     """The first fields of a scan; what is missing in the rest is not this run's concern."""
-    found.tasks = found.tasks[:fields]
+    found.tasks = found.tasks[:FIELDS]
     found.report.failures.clear()
     return found
 

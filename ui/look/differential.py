@@ -19,17 +19,13 @@ RANGES = (
 OUTSIDE = "“High” and “low” stand only where counting so few cells cannot explain them."
 
 
-def percent_bar(percent: float | None, cells: int | None = None, kind: str = "") -> str:
+def percent_bar(percent: float | None, cells: int | None = None) -> str:
     """A percentage with a bar under it; all bars are on one scale, whatever their column."""
     if percent is None:
         return plain(None)
     beside = "" if cells is None else f' <span class="hs-count">({cells:,})</span>'
-    bar = (
-        f'<i class="hs-meter {escape(kind)}" style="width:{BAR_PX * percent / 100:.0f}px"></i>'
-        if percent
-        else ""
-    )
-    return f"{percent:.0f} %{beside}{bar}"
+    bar = f'<i class="hs-meter" style="width:{BAR_PX * percent / 100:.0f}px"></i>'
+    return f"{percent:.0f} %{beside}{bar if percent else ''}"
 
 
 def usual(label: str, outside: str = "") -> str:

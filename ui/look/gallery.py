@@ -21,6 +21,8 @@ EXCLUSION = {
     "off": "own patient included, as requested",
 }
 """`Answer.patient_exclusion` in words."""
+MOST_SHARES = 4
+"""Labels of a vote whose shares are shown."""
 CALIBRATION = {
     "none": "this collection is not calibrated",
     "stale": "the collection, its reviews or its records have changed since it was calibrated",
@@ -50,7 +52,7 @@ def query_card(
     )
 
 
-def vote_panel(found: VoteAnswer, most: int = 4) -> str:
+def vote_panel(found: VoteAnswer) -> str:
     """The vote: one label where it is clear, a plain "not sure" where it is not.
 
     Shares are folded away where the picture is no basis for a verdict, or a stranger.
@@ -59,10 +61,10 @@ def vote_panel(found: VoteAnswer, most: int = 4) -> str:
     bars = "".join(
         f'<div class="hs-bar"><span title="{escape(label)}">{escape(label)}</span>'
         f'<span class="hs-track"><i style="width:{share:.1%}"></i></span><b>{share:.0%}</b></div>'
-        for label, share in list(found.vote.shares.items())[:most]
+        for label, share in list(found.vote.shares.items())[:MOST_SHARES]
     )
     reason = without_verdict(found.reason)
-    rest = len(found.vote.shares) - most
+    rest = len(found.vote.shares) - MOST_SHARES
     more = f'<p class="hs-reason">and {count(rest, "more label")}</p>' if rest > 0 else ""
     if voted and withheld(found):
         bars = f"<details><summary>What the neighbours say</summary>{bars}{more}</details>"

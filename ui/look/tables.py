@@ -54,23 +54,10 @@ def moment(stamp: str) -> str:
     return escape(stamp[:19].replace("T", " "))
 
 
-def meter(count: int, most: int, kind: str = "") -> str:
-    """A number with a bar under it, as long as its share of the largest."""
-    if not count:
-        return plain(0)
-    return (
-        f'{count:,}<i class="hs-meter {escape(kind)}" style="width:{count / max(most, 1):.1%}"></i>'
-    )
-
-
 def badge(text: str, tone: str = "") -> str:
     """A few words in a rounded frame; `tone` is empty, `good`, `warn` or `bad`."""
-    tones = {
-        "good": "hs-badge hs-good",
-        "warn": "hs-badge hs-warn",
-        "bad": "hs-badge hs-bad",
-    }
-    return f'<span class="{tones.get(tone, "hs-badge")}">{escape(text)}</span>'
+    kind = f" hs-{tone}" if tone in ("good", "warn", "bad") else ""
+    return f'<span class="hs-badge{kind}">{escape(text)}</span>'
 
 
 def legend(kinds: Sequence[tuple[str, str, str]]) -> str:

@@ -59,8 +59,6 @@ def scatter(
     *,
     gates: Sequence[Gate] = (),
     placed: Sequence[tuple[float, float]] = (),
-    what: str = "items",
-    height: int = 760,
     pictured: tuple[str, Sequence[str]] = ("", ()),
 ) -> Drawn:
     """Draw points, and say what was done on them in the run that follows.
@@ -73,8 +71,6 @@ def scatter(
         key: A name that no other component on the page has.
         gates: Outlines on the map.
         placed: Cells that are not part of the map, drawn as stars.
-        what: What the points are, for those who do not see them.
-        height: In CSS pixels, at most; less where the window is lower.
         pictured: The address under which the pictures of the points lie, and their ids.
     """
     data = {
@@ -86,8 +82,8 @@ def scatter(
         "kinds": [vars(kind) for kind in kinds],
         "gates": [{"name": gate.name, "corners": gate.corners} for gate in gates],
         "placed": [list(place) for place in placed],
-        "what": what,
-        "tall": height,
+        "what": "items",  # for those who do not see them
+        "tall": 760,  # CSS pixels; less where the window is lower
     }
     reports = mount("scatter", data, key, "lasso", "point")
     lasso, point = reports.get("lasso"), reports.get("point")

@@ -92,9 +92,7 @@ def start_reindex(
             progress=run.progress,
             stop=run.stop,
         )
-        if done.switched:
-            access.follow(called)
-        return as_result(done)
+        return _followed(access, called, done)
 
     return started(access, "reindex", called, work, response)
 
@@ -121,9 +119,7 @@ def start_adapt(name: str, wanted: AdaptWanted, access: Admins, response: Respon
             progress=run.progress,
             stop=run.stop,
         )
-        if done.switched:
-            access.follow(called)
-        return as_result(done)
+        return _followed(access, called, done)
 
     return started(access, "adapt", called, work, response)
 
@@ -206,8 +202,10 @@ def job_record(job: Job) -> JobRecord:
     return JobRecord(**facts | {"error": job.error and without_names(job.error)})
 
 
-def as_result(done: Reindexed) -> dict[str, Any]:
+def _followed(access: Access, name: str, done: Reindexed) -> dict[str, Any]:
     """What a re-index did, as its job keeps it; of missing items, no file names."""
+    if done.switched:
+        access.follow(name)
     facts = {
         key: value for key, value in vars(done).items() if key not in ("checks", "built", "missing")
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from search.schemas.answers import Vote
-from search.votes.lineage import STAGES, error_distance, is_dangerous, plain, spread, stage_of
+from search.votes.lineage import STAGES, is_dangerous, plain, spread, stage_of
 
 
 def vote_of(**shares: float) -> Vote:
@@ -40,7 +40,6 @@ def test_the_words_of_published_sets_find_their_stage(label: str, stage: str) ->
 
 def test_a_label_that_is_not_on_the_graph_is_not_guessed_at() -> None:
     assert stage_of("artefact") is None
-    assert error_distance("artefact", "SNE") is None
     assert not is_dangerous("artefact", "BL")
 
 
@@ -60,7 +59,10 @@ def test_no_label_means_two_stages_and_every_stage_has_a_known_one_before_it() -
     [("SNE", "SNE", 0), ("SNE", "BNE", 1), ("MY", "PMY", 1), ("BL", "SNE", 6), ("EO", "MMY", 2)],
 )
 def test_errors_are_counted_in_steps_of_maturation(truth: str, predicted: str, steps: int) -> None:
-    assert error_distance(truth, predicted) == error_distance(predicted, truth) == steps
+    for one, other in ((truth, predicted), (predicted, truth)):
+        found = spread(vote_of(**{one: 0.6} | ({other: 0.4} if other != one else {})))
+        assert found is not None
+        assert found.stages[-1].steps == steps
 
 
 def test_a_blast_taken_for_a_mature_cell_is_dangerous_and_so_is_the_reverse() -> None:

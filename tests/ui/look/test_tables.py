@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ui.look.tables import badge, legend, meter, plain, table
+from ui.look.tables import badge, legend, plain, table
 
 NASTY = "<script>alert(1)</script>"
 
@@ -25,8 +25,3 @@ def test_every_text_in_a_table_is_escaped() -> None:
 )
 def test_values_are_formatted_for_people(value: object, shown: str) -> None:
     assert shown in plain(value)
-
-
-def test_a_bar_is_as_long_as_its_share_of_the_largest() -> None:
-    assert "width:25.0%" in meter(5, 20)
-    assert "width" not in meter(0, 20)

@@ -14,7 +14,7 @@ from search.schemas.mil import MilAnswer, MilCell, MilModel, MilPlan, MilQuestio
 from ui.look import states
 from ui.look.card import card
 from ui.look.palette import shade
-from ui.look.tables import badge, count, meter, table
+from ui.look.tables import badge, count, table
 from ui.session.jobs import follow, outcome
 from ui.session.pictures import pictures
 from ui.session.place import Place, show_note
@@ -123,10 +123,9 @@ def verdict(answer: MilAnswer, model: MilModel) -> str:
     if answer.risk is not None:
         head = badge(f"risk above {answer.risk_percentile or 0:.0%} of the cases", "")
     rows = [
-        [escape(name), meter(round(1000 * share), 1000).replace(f"{round(1000 * share):,}", "", 1)
-         + f" {share:.0%}"]
+        [escape(name), f'<i class="hs-meter" style="width:{share:.1%}"></i> {share:.0%}']
         for name, share in answer.probabilities.items()
-    ]  # fmt: skip
+    ]
     shares = table([escape(model.plan.label.capitalize()), "Probability"], rows) if rows else ""
     return (
         f'<h2 class="hs-section">{head}</h2><p class="hs-reason">{escape(answer.reason)}</p>'
