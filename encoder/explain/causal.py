@@ -9,7 +9,7 @@ coverage). Works on any encoder and on a CPU: it only has to embed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -289,8 +289,3 @@ def _glass(image: RGB) -> NDArray[np.float64]:
     rows = image.reshape(-1, 3).astype(np.float64)
     light = rows.sum(axis=1)
     return np.asarray(np.median(rows[light >= np.quantile(light, 0.75)], axis=0), np.float64)
-
-
-__all__: Sequence[str] = [
-    "Check", "Faithful", "Hiding", "colour_masks", "feature_masks", "points_at"
-]  # fmt: skip

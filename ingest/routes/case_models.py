@@ -87,14 +87,29 @@ def of_fields(
             f"no {' or '.join(rule.kinds)} cell was found in the {len(fields)} fields; are they "
             "smear fields, and in focus?"
         )
-    # cells are cut to what the encoder is shown: their scale must not cut them a second time
-    about = about.model_copy(update={"patient": patient, "um_per_px": None})
-    answer = predict(context, trained, question.model_copy(update={"about": about}), cells)
-    placed = tuple(
-        one.model_copy(update={"field": places[one.cell][0], "box": places[one.cell][1]})
-        for one in answer.cells
+    answer = placed_answer(
+        context, trained, question, patient, list(zip(cells, places, strict=True))
     )
-    return answer.model_copy(update={"cells": placed, "complete": len(cells) < MOST_CELLS})
+    return answer.model_copy(update={"complete": len(cells) < MOST_CELLS})
+
+
+def placed_answer(
+    context: Context,
+    trained: Trained,
+    question: MilQuestion,
+    patient: str | None,
+    cells: Sequence[tuple[bytes, tuple[int, Box]]],
+) -> MilAnswer:
+    """What a model says of pictures that were cut here, each with its field and its box."""
+    # they are cut to what the encoder is shown: their scale must not cut them a second time
+    about = question.about.model_copy(update={"patient": patient, "um_per_px": None})
+    question = question.model_copy(update={"about": about})
+    answer = predict(context, trained, question, [picture for picture, _ in cells])
+    placed = []
+    for one in answer.cells:
+        field, box = cells[one.cell][1]
+        placed.append(one.model_copy(update={"field": field, "box": box}))
+    return answer.model_copy(update={"cells": tuple(placed)})
 
 
 def stored_patient(context: Context, fields: Sequence[bytes]) -> str | None:
@@ -114,6 +129,3 @@ def png(picture: RGB) -> bytes:
     out = BytesIO()
     Image.fromarray(picture).save(out, "PNG", compress_level=1)
     return out.getvalue()
-
-
-__all__: Sequence[str] = ["router"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -11,7 +10,7 @@ from fastapi import Depends
 from starlette.concurrency import run_in_threadpool
 
 from encoder.image import ImageError
-from ingest.routes.case_models import png, stored_patient
+from ingest.routes.case_models import placed_answer, png, stored_patient
 from ingest.sandbox.messages import SourceError
 from ingest.sandbox.pool import ReaderPool
 from ingest.slides.grid import TilePlan
@@ -22,7 +21,6 @@ from search.api.bodies import Posted, body_of, posted
 from search.errors import BadQuestion
 from search.library.collection import Collection
 from search.mil.models import Trained
-from search.mil.predict import predict
 from search.query.context import Context
 from search.schemas.filters import Filter
 from search.schemas.items import Box
@@ -75,13 +73,9 @@ def of_slide(
         path = Path(folder) / "slide.tif"
         path.write_bytes(content)
         tiles, places, every = _tiles(path, plan, about.um_per_px)
-    # tiles are at the scale of the collection's: their scale must not cut them a second time
-    about = about.model_copy(update={"patient": patient, "um_per_px": None})
-    answer = predict(context, trained, question.model_copy(update={"about": about}), tiles)
-    placed = tuple(
-        one.model_copy(update={"field": 0, "box": places[one.cell]}) for one in answer.cells
-    )
-    return answer.model_copy(update={"cells": placed, "complete": every == 1})
+    found = [(tile, (0, box)) for tile, box in zip(tiles, places, strict=True)]
+    answer = placed_answer(context, trained, question, patient, found)
+    return answer.model_copy(update={"complete": every == 1})
 
 
 def _plan(collection: Collection) -> TilePlan:
@@ -129,6 +123,3 @@ def _tiles(
     if not tiles:
         raise ImageError("no tile of the slide has enough tissue, so that there is no case to read")
     return tiles, places, every
-
-
-__all__: Sequence[str] = ["router"]

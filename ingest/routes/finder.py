@@ -103,6 +103,3 @@ def judge_cells(context: Context, question: Question, content: bytes | None) -> 
     with context.pictures.opened(content, "the uploaded field", finding=True) as field:
         found = finder(DEFAULT).find(field.pixels, question.about.um_per_px)
         return judge_field(context, question, field.pixels, source_id(content), found)
-
-
-__all__: Sequence[str] = ["MODELS", "PROBLEMS", "router"]

@@ -217,6 +217,3 @@ def _entry(cases: Cases, train: Rows, factors: Sequence[NDArray[np.float64]]) ->
     mean_factors = np.stack([factors[at].mean(axis=0) for at in train])
     strata = cases.labels[train] if cases.times is None else np.zeros(len(train), np.int64)
     return Entry(centre, scale, explained(means, mean_factors, strata))
-
-
-__all__ = ["Bags", "Cases", "Fitted", "fit"]

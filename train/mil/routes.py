@@ -56,6 +56,3 @@ def train_model(
         return access.models.keep(trained).model_dump(mode="json")
 
     return started(access, "mil", called, work, response)
-
-
-__all__: Sequence[str] = ["PROBLEMS", "router"]

@@ -16,6 +16,7 @@ from ui.look import states
 from ui.look.tables import count
 from ui.session.place import Place
 from ui.session.results import selected, set_selected
+from ui.widgets.saving import save_button
 
 MOST_EXPORTED, AT_ONCE = 20_000, 500
 """Cells of a table at most, and how many are asked for at once."""
@@ -72,15 +73,8 @@ def selection(place: Place, shown: Sequence[str] = ()) -> None:
 
 
 def _as_file(place: Place, ids: Sequence[str]) -> None:
-    st.download_button(
-        "CSV of the selection",
-        partial(cells_csv, place, ids),
-        "selection.csv",
-        "text/csv",
-        on_click="ignore",
-        icon=":material/download:",
-        key="sel-csv",
-    )
+    content = partial(cells_csv, place, ids)
+    save_button("CSV of the selection", content, "selection.csv", key="sel-csv")
     format = st.selectbox(
         "Other formats, with vectors",
         get_args(ExportFormat),
@@ -93,16 +87,13 @@ def _as_file(place: Place, ids: Sequence[str]) -> None:
         return
     try:
         with st.spinner("Making the file"):
-            name, content = place.client.export(
+            name, made = place.client.export(
                 place.name, ExportWanted(format=format, items=tuple(ids))
             )
     except (ServiceDown, ServiceError) as error:
         st.html(states.notes([f"No file of this format: {error}."], "bad"))
         return
-    st.download_button(
-        f"Download {name}", content, name, on_click="ignore", icon=":material/download:",
-        key="sel-file",
-    )  # fmt: skip
+    save_button(f"Download {name}", made, name, key="sel-file")
 
 
 def _kept(place: Place, ids: Sequence[str]) -> None:

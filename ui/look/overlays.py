@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -109,6 +108,3 @@ def _png(rgba: np.ndarray) -> str:
     out = BytesIO()
     Image.fromarray(rgba).save(out, "PNG")
     return data_url(out.getvalue(), "png")
-
-
-__all__: Sequence[str] = ["NAMES", "WORDS", "checked", "heat", "legend", "patches"]

@@ -29,6 +29,7 @@ from ui.session.place import Place, collection_state, guarded, opened, show_note
 from ui.session.results import selected, set_selected
 from ui.widgets.board import board
 from ui.widgets.gates import read, simplified, written
+from ui.widgets.saving import save_button
 from ui.widgets.scatter import Gate, Kind, scatter
 
 COLUMNS = {
@@ -463,15 +464,9 @@ def _inside(
                 st.session_state["atlas-gates"] = (_of(found), left)
                 st.rerun()
             ids = [found.ids[at] for at in np.flatnonzero(inside[open_gate])]
-            st.download_button(
-                "CSV of its cells",
-                partial(cells_csv, place, ids),
-                "gate.csv",
-                "text/csv",
-                on_click="ignore",
-                icon=":material/download:",
-                help=f"All that is known of each cell, at most {MOST_EXPORTED:,}.",
-            )
+            words = f"All that is known of each cell, at most {MOST_EXPORTED:,}."
+            content = partial(cells_csv, place, ids)
+            save_button("CSV of its cells", content, "gate.csv", help=words)
             if st.button("Select its cells", key="atlas-select"):
                 set_selected(place.name, [*selected(place.name), *ids][:MOST_EXPORTED])
             selection(place)

@@ -37,6 +37,7 @@ from ui.session.navigation import begin_with, show_in_address
 from ui.session.pictures import measurable
 from ui.session.place import Place, collection_state, guarded, needs_role, opened, show_note
 from ui.widgets.board import board
+from ui.widgets.saving import save_button
 
 JOB = "evaluate-job"
 NOTE = "evaluate-note"
@@ -234,15 +235,9 @@ def _downloads(record: EvaluationRecord, result: EvaluationResult) -> None:
     stem = f"evaluation-{record.id[:8]}"
     command = f"an evaluation of the page, {record.id}"
     with st.container(horizontal=True, gap="xsmall"):
-        for name, ending, kind, made in (
-            ("CSV", "csv", "text/csv", partial(scores_csv, result)),
-            ("Markdown", "md", "text/markdown", partial(markdown, result, None, [command], "")),
-            ("JSON", "json", "application/json", partial(record.model_dump_json, indent=2)),
-        ):
-            st.download_button(
-                name, made, f"{stem}.{ending}", kind, on_click="ignore",
-                icon=":material/download:",
-            )  # fmt: skip
+        save_button("CSV", partial(scores_csv, result), f"{stem}.csv")
+        save_button("Markdown", partial(markdown, result, None, [command], ""), f"{stem}.md")
+        save_button("JSON", partial(record.model_dump_json, indent=2), f"{stem}.json")
 
 
 def _names(done: Sequence[EvaluationRecord]) -> dict[str, str]:

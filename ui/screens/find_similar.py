@@ -67,6 +67,7 @@ from ui.session.results import (
 )
 from ui.session.uploads import Upload
 from ui.widgets.board import board
+from ui.widgets.saving import save_button
 
 SHOWN_FILTERS = ("label", "site", "stain", "scanner", "dataset", "kind")
 IN_VIEW = 3
@@ -322,32 +323,15 @@ def _nothing(search: Searching) -> tuple[str, str]:
 
 def downloads(search: Searching, found: Results, shown: dict[str, bytes], query: bytes) -> None:
     """The answer as files, and the link that reproduces it."""
-    st.download_button(
+    save_button(
         "PDF",
         partial(_report, search, found, shown, query),
         "similar-cells.pdf",
-        "application/pdf",
-        on_click="ignore",
-        icon=":material/picture_as_pdf:",
         help="A report to keep: the query, its neighbours with their scores, the encoder and the "
         "date. It names no file, case or patient.",
     )
-    st.download_button(
-        "CSV",
-        as_csv(found.answer),
-        "neighbours.csv",
-        "text/csv",
-        on_click="ignore",
-        icon=":material/download:",
-    )
-    st.download_button(
-        "JSON",
-        as_json(found.answer, found.voted, search.address()),
-        "neighbours.json",
-        "application/json",
-        on_click="ignore",
-        icon=":material/download:",
-    )
+    save_button("CSV", as_csv(found.answer), "neighbours.csv")
+    save_button("JSON", as_json(found.answer, found.voted, search.address()), "neighbours.json")
     with st.popover("Link", icon=":material/link:"):
         kept = " This page remembers the picture for a day." if search.upload else ""
         st.html(f'<p class="hs-reason">Opens this search again; it names no patient.{kept}</p>')

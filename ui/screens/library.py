@@ -20,6 +20,7 @@ from ui.screens.importing import importing
 from ui.session.jobs import follow, outcome
 from ui.session.navigation import begin_with, show_in_address
 from ui.session.place import Place, guarded, needs_role, nothing, opened, show_note
+from ui.widgets.saving import save_button
 
 JOB = "library-job"
 NOTE = "library-note"
@@ -147,13 +148,7 @@ def _reviews(place: Place) -> None:
         ]
         heads = ["Reviewers", "Cells of both", "Same label", "Cohen's kappa"]
         st.html(table(heads, rows, "Kappa: 1 for full agreement, 0 for that of chance."))
-    st.download_button(
-        "Download the reviews as CSV",
-        reviews_csv(reviewed),
-        f"{place.name}-reviews.csv",
-        "text/csv",
-        on_click="ignore",
-    )
+    save_button("Download the reviews as CSV", reviews_csv(reviewed), f"{place.name}-reviews.csv")
 
 
 # ---------------------------------------------------------------- versions

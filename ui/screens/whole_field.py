@@ -26,6 +26,7 @@ from ui.session.results import cells_of, judged_field
 from ui.session.uploads import Upload
 from ui.widgets.board import board
 from ui.widgets.field import field
+from ui.widgets.saving import save_button
 
 KINDS = ("white", "red", "platelet")
 LISTED = 60
@@ -195,23 +196,9 @@ def _downloads(judged: JudgedField | None, upload: Upload) -> None:
     if judged is None:
         return
     with st.container(horizontal=True, gap="xsmall"):
-        st.download_button(
-            "PDF",
-            partial(_report, judged, upload),
-            "field.pdf",
-            "application/pdf",
-            on_click="ignore",
-            icon=":material/picture_as_pdf:",
-            help="The field with its boxes, the count, and every cell. It names no file.",
-        )
-        st.download_button(
-            "CSV",
-            field_csv(judged),
-            "field-cells.csv",
-            "text/csv",
-            on_click="ignore",
-            icon=":material/download:",
-        )
+        words = "The field with its boxes, the count, and every cell. It names no file."
+        save_button("PDF", partial(_report, judged, upload), "field.pdf", help=words)
+        save_button("CSV", field_csv(judged), "field-cells.csv")
 
 
 def _report(judged: JudgedField, upload: Upload) -> bytes:

@@ -278,6 +278,3 @@ def _place(context: Context, question: PlaceQuestion, images: list[bytes]) -> Pl
             )
         ),
     )
-
-
-__all__ = ["MODELS", "router"]

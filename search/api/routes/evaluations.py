@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -134,6 +133,3 @@ def evaluation_answers(
         truth=truth, said=said, right=right, unanswered=unanswered, limit=limit, offset=offset
     )
     return answers(access.evaluations.table(id, method), method, conditions)
-
-
-__all__: Sequence[str] = ["MODELS", "router"]

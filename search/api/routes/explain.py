@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends
@@ -31,6 +30,3 @@ async def explain_hits(
     """Why some stored items are near a query: maps that were compared with chance."""
     access.note(items=sorted(set(posted.question.hits)))
     return await run_in_threadpool(explain, posted.context, posted.question, posted.image)
-
-
-__all__: Sequence[str] = ["MODELS", "router"]

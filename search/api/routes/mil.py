@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Depends, Path
@@ -67,6 +66,3 @@ def _predict(access: Access, sent: Posted[MilQuestion]) -> MilAnswer:
 def _aged(access: Access, card: MilModel) -> MilModel:
     now = content_digest(access.context(card.collection).collection.folder)
     return card.model_copy(update={"stale": now != card.content})
-
-
-__all__: Sequence[str] = ["MODELS", "router"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, Query
@@ -94,6 +93,3 @@ async def _answered(access: Access, posted: Posted[Any]) -> Answer:
     )
     access.note(items=[hit.item.id for hit in found.hits])
     return found
-
-
-__all__: Sequence[str] = ["MODELS", "router"]

@@ -31,6 +31,7 @@ from ui.look.gallery import EXCLUSION
 from ui.look.tables import count, moment, table
 from ui.session.pictures import pictures
 from ui.session.place import Place, collection_state
+from ui.widgets.saving import save_button
 
 COLUMNS = {
     "diagnosis": "Diagnosis",
@@ -108,10 +109,7 @@ def download(place: Place, facts: CaseFacts, counted: CaseCount) -> None:
         images = pictures(place.client, ids, place.name)
         return case_report(facts, counted, records, images, datetime.now(UTC))
 
-    st.download_button(
-        "PDF of this case", made, "case.pdf", "application/pdf", icon=":material/picture_as_pdf:",
-        on_click="ignore",
-    )  # fmt: skip
+    save_button("PDF of this case", made, "case.pdf")
 
 
 def record_html(record: CaseRecord, *, alone: bool = True) -> str:
