@@ -73,23 +73,19 @@ def of_fields(
     about = question.about
     patient = about.patient or stored_patient(context, fields)
     rule = FieldOfView.of(context.collection.card, trained.card.kinds or ("white",))
-    cells: list[bytes] = []
-    places: list[tuple[int, Box]] = []
+    cells: list[tuple[bytes, tuple[int, Box]]] = []
     for at, content in enumerate(fields):
         with context.pictures.opened(content, f"field {at}", finding=True) as field:
             found = finder(DEFAULT).find(field.pixels, about.um_per_px)
             for crop in crops_of(field.pixels, found, rule):
                 if len(cells) < MOST_CELLS:
-                    cells.append(png(crop.image))
-                    places.append((at, crop.box))
+                    cells.append((png(crop.image), (at, crop.box)))
     if not cells:
         raise FinderError(
             f"no {' or '.join(rule.kinds)} cell was found in the {len(fields)} fields; are they "
             "smear fields, and in focus?"
         )
-    answer = placed_answer(
-        context, trained, question, patient, list(zip(cells, places, strict=True))
-    )
+    answer = placed_answer(context, trained, question, patient, cells)
     return answer.model_copy(update={"complete": len(cells) < MOST_CELLS})
 
 

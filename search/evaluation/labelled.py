@@ -54,35 +54,20 @@ class Cells:
     def take(self, rows: Rows) -> Cells:
         """Some of the rows; groups stay whole in the sense that their numbers stay."""
         at = rows.tolist()
-        return Cells(
-            ids=tuple(self.ids[i] for i in at),
-            labels=self.labels[rows],
-            vectors=self.vectors[rows],
-            patients=tuple(self.patients[i] for i in at),
-            cases=tuple(self.cases[i] for i in at),
-            sources=tuple(self.sources[i] for i in at),
-            sites=tuple(self.sites[i] for i in at),
-            days=self.days[rows],
-            own=self.own[rows],
-            group=self.group[rows],
-            hashes=tuple(self.hashes[i] for i in at),
-        )
+
+        def some(column: Any) -> Any:
+            return tuple(column[i] for i in at) if isinstance(column, tuple) else column[rows]
+
+        return Cells(**{name: some(column) for name, column in vars(self).items()})
 
     def joined(self, other: Cells) -> Cells:
         """These rows and those of another, in one numbering of groups."""
-        whole = Cells(
-            ids=self.ids + other.ids,
-            labels=np.concatenate([self.labels, other.labels]),
-            vectors=np.concatenate([self.vectors, other.vectors]),
-            patients=self.patients + other.patients,
-            cases=self.cases + other.cases,
-            sources=self.sources + other.sources,
-            sites=self.sites + other.sites,
-            days=np.concatenate([self.days, other.days]),
-            own=np.concatenate([self.own, other.own]),
-            group=np.concatenate([self.group, other.group]),
-            hashes=self.hashes + other.hashes,
-        )
+
+        def both(mine: Any, theirs: Any) -> Any:
+            return mine + theirs if isinstance(mine, tuple) else np.concatenate([mine, theirs])
+
+        columns = {name: both(column, getattr(other, name)) for name, column in vars(self).items()}
+        whole = Cells(**columns)
         return whole.grouped()[0]
 
     def grouped(self) -> tuple[Cells, int]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from encoder.contract import RGB
 from encoder.image import ImageError, read_rgb, resize
+from search.disk.atomic import write_durably
 from train.data.source import DataError, Source
 
 INDEX = "pack.json"
@@ -93,15 +93,12 @@ def pack(
             labels.append(source.label(at))
     if not rows:
         raise DataError(f"none of {len(corrupt)} images could be read; nothing was packed")
-    _write(out / "rows.npy", np.array(rows, np.int64))
+    held = BytesIO()
+    np.save(held, np.array(rows, np.int64))
+    write_durably(out / "rows.npy", held.getvalue())
     index = {"format": 1, "shards": writer.files, "sizes": writer.sizes, "px": px}
     lists = {"titles": titles, "labels": labels, "corrupt": corrupt}
-    part = out / (INDEX + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump({**index, **lists}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(out / INDEX)
+    write_durably(out / INDEX, json.dumps({**index, **lists}).encode())
     return PackReport(len(rows), sum(writer.sizes), len(writer.files), corrupt)
 
 
@@ -114,13 +111,6 @@ def _encoded(content: bytes, px: int | None, quality: int, form: Form) -> bytes:
     buffer = BytesIO()
     Image.fromarray(resize(image, px, "lanczos")).save(buffer, form, quality=quality)
     return buffer.getvalue()
-
-
-def _write(path: Path, rows: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-    with path.open("wb") as file:
-        np.save(file, rows)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class Shards:

@@ -17,16 +17,6 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one, never half of one."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-
-
 def save(folder: Path, state: Mapping[str, Any], name: str = CHECKPOINT) -> None:
     """Write, fsync, rename, fsync the folder: the state is there whole, or the one before is."""
     path = folder / name

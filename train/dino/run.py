@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from search.disk.atomic import write_durably
 from train.config import TrainConfig, read_config
 from train.data.images import Feed, Images, Order, open_sources
 from train.data.source import DataError
@@ -56,7 +57,7 @@ def prepare(config: TrainConfig) -> Run:
     state = last_state(config)
     if rank == 0:
         record = config.model_dump_json(indent=2) + "\n"
-        checkpoint.write_text(config.out / "config.json", record)
+        write_durably(config.out / "config.json", record.encode())
     images = Images(
         open_sources(config.data, config, config.workers),
         config.decoded_px, config.resample, config.max_corrupt,
