@@ -28,7 +28,7 @@ from ingest.pipeline.on_ray import ids_of, shares, take_in, work
 from ingest.pipeline.sink import LibrarySink
 from ingest.sources.report import Report
 from ingest.sources.source import Task, Whole
-from search.library.indexes import Stores, embedded, on_server
+from search.library.indexes import Stores, embedded, stores_at
 from search.library.library import Library
 from search.maintenance.reconcile import reconcile
 from search.settings import Settings
@@ -130,7 +130,7 @@ def test_on_two_workers_a_killed_one_costs_nothing_and_a_vector_server_gets_all(
             run = perform(request, settings).report
             hunter.join(60)
             again = perform(request, settings).report
-        on_the_server = digest(settings.library, on_server(url))
+        on_the_server = digest(settings.library, stores_at(url, None))
     plain = settings.model_copy(update={"library": tmp_path / "local", "qdrant_url": None})
     perform(replace(request, engine="local"), plain)
 

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from search.api.problems import TABLE, TooMany, in_words, problem, refusal, without_names
+from search.api.problems import TABLE, TooMany, problem, refusal, without_names
 from search.errors import StoreBusy, StoreDown, StoreError
 from search.security.keys import Forbidden, KeysError, NotAllowed
+from search.text import complaints
 
 
 @pytest.mark.parametrize(
@@ -49,9 +50,9 @@ def test_text_that_is_not_unicode_gets_an_answer() -> None:
 
 
 def test_a_long_value_is_not_repeated_whole() -> None:
-    error = {"loc": ("body", "ids"), "msg": "too long", "input": "x" * 10_000}
+    wrong = {"type": "too_long", "loc": ("body", "ids"), "msg": "too long", "input": "x" * 10_000}
 
-    assert len(in_words([error])) < 120
+    assert len(complaints([wrong])) < 120
 
 
 @pytest.mark.parametrize(
