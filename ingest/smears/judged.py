@@ -92,7 +92,7 @@ def judge_field(
         k=question.k,
         alignment=alignments.most_common(1)[0][0] if alignments else None,
         patient_exclusion=min(exclusions, key=STRICT.index, default="impossible"),
-        warnings=tuple(_warnings(len(white), leukocytes)),
+        warnings=(*_warnings(len(white), leukocytes), *_of_all(votes)),
     )
 
 
@@ -156,6 +156,17 @@ def _judged(cell: FoundCell, vote: VoteAnswer) -> JudgedCell:
         score=None if first is None else first.score,
         warnings=tuple(one for one in vote.answer.warnings if one.startswith("The image")),
     )
+
+
+def _of_all(votes: Sequence[VoteAnswer]) -> list[str]:
+    """What every search warned of: the names that were given, and what cannot be excluded."""
+    lists = [vote.answer.warnings for vote in votes]
+    first = lists[0] if lists else ()
+    return [
+        one
+        for one in first
+        if not one.startswith("The image") and all(one in others for others in lists)
+    ]
 
 
 def _warnings(white: int, leukocytes: int) -> list[str]:

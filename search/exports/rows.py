@@ -16,7 +16,7 @@ from search.library.collection import Collection
 from search.library.reviews import Reviews, standing_labels
 from search.schemas.answers import ReviewedLabel
 from search.schemas.exports import ExportWanted
-from search.schemas.items import Item
+from search.schemas.items import Item, with_patient
 
 MOST = 200_000
 """Items of one export over HTTP; the command has no bound."""
@@ -31,6 +31,7 @@ class Rows:
     card: EncoderCard
     """Of the vectors: that of the version that answers, adapted where it is."""
     items: tuple[Item, ...]
+    """Each with the patient that the record of its case names, where it names none itself."""
     vectors: Vectors
     """n x dim, rows of length 1."""
     scores: NDArray[np.float32] | None = None
@@ -84,13 +85,16 @@ def rows_of(collection: Collection, wanted: ExportWanted, most: int | None = MOS
         )
     labels = standing_labels(Reviews(collection.versions).all())
     labels = labels if wanted.labels == "reviewed" else {}
+    patients = collection.cases.patients()
     recorded = {one.item.id: one.item.label for one in found if one.item.id in labels}
     scored = dict(zip(wanted.items, wanted.scores, strict=False))
     return Rows(
         collection=collection.name,
         version=collection.version.id,
         card=collection.card,
-        items=tuple(_labelled(one.item, labels.get(one.item.id)) for one in found),
+        items=tuple(
+            with_patient(_labelled(one.item, labels.get(one.item.id)), patients) for one in found
+        ),
         vectors=np.stack([one.vector for one in found]).astype(np.float32, copy=False),
         scores=_scores([one.item.id for one in found], scored),
         reviewed={id: (labels[id], label) for id, label in recorded.items()},

@@ -125,6 +125,8 @@ class MilModel(Record):
     """Of the cases, labels and cells that it was trained on."""
     content: str
     """Of the collection when it was trained; see `stale`."""
+    records: str | None = None
+    """Digest of the records of cases when it was trained; `None` in older models."""
     plan: MilPlan
     """Without the values that came with it."""
     classes: tuple[str, ...]
@@ -143,7 +145,7 @@ class MilModel(Record):
     kinds: tuple[CellKind, ...] = ()
     """What a finder of cells took the cells for that it was trained on, where one found them."""
     stale: bool = False
-    """Whether the collection has been written to since."""
+    """Whether the collection, or a record of its cases, has been written to since."""
     disclaimer: str = DISCLAIMER
 
 

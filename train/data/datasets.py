@@ -453,20 +453,23 @@ def published(root: Path, name: str) -> Labelled:
             f"{root}: no labelled cell of {name}; {tree.expected} was expected"
             + (f". The set is: {tree.describes}" if left_out["it has no label"] else "")
         )
-    patients = tree.patients and all(said.patient for _, said in cells)
+    unknown = sum(not said.patient for _, said in cells) if tree.patients else 0
+    patients = tree.patients and not unknown
+    alone = [f"{unknown} images whose patient is not known: each is a group of its own"]
     sources = [said.source or "" for _, said in cells]
     return Labelled(
         name=name,
         paths=tuple(path for path, _ in cells),
         squares=(None,) * len(cells),
         labels=np.array([said.label for _, said in cells]),
-        groups=np.array([(said.patient or "") if patients else str(path.relative_to(root))
+        groups=np.array([(tree.patients and said.patient) or str(path.relative_to(root))
                          for path, said in cells]),
         unit="patient" if patients else "image",
         sources=np.array(sources) if all(sources) else None,
         patients=patients,
         notes=(
             *(f"{n} images left out: {why}" for why, n in sorted(left_out.items())),
+            *(alone if unknown else ()),
             *tree.notes,
         ),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from typing import Any, get_args
@@ -59,6 +59,10 @@ def train(
         CannotTrain: too few cases or patients, or a column without values.
         BadQuestion: a case of several patients.
     """
+    before = {
+        "content": content_digest(collection.folder),
+        "records": collection.cases.digest(),
+    }  # what is written while it trains makes it stale
     gathered = gather(collection, plan)
     smallest = _fewest_patients(gathered)
     folds = min(plan.folds, smallest)
@@ -79,7 +83,8 @@ def train(
         if gathered.times is None
         else judged_survival(fitted, gathered.times, gathered.labels, gathered.patients)
     )
-    return _assembled(collection, plan, gathered, fitted, found, tuple(notes))
+    made = _assembled(collection, plan, gathered, fitted, found, tuple(notes))
+    return replace(made, card=made.card.model_copy(update=before))
 
 
 def gather(collection: Collection, plan: MilPlan) -> Gathered:
@@ -256,7 +261,7 @@ def _assembled(
         fingerprint=collection.card.fingerprint,
         model_fingerprint="",
         data_fingerprint=_digest(collection, plan, gathered),
-        content=content_digest(collection.folder),
+        content="",
         plan=plan.model_copy(update={"values": {}}),
         classes=gathered.classes,
         made=now(),

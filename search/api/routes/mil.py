@@ -64,5 +64,7 @@ def _predict(access: Access, sent: Posted[MilQuestion]) -> MilAnswer:
 
 
 def _aged(access: Access, card: MilModel) -> MilModel:
-    now = content_digest(access.context(card.collection).collection.folder)
-    return card.model_copy(update={"stale": now != card.content})
+    collection = access.context(card.collection).collection
+    other = card.records not in (None, collection.cases.digest())
+    stale = other or content_digest(collection.folder) != card.content
+    return card.model_copy(update={"stale": stale})

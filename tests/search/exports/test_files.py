@@ -22,6 +22,7 @@ from search.library.collection import Collection
 from search.library.library import Library
 from search.library.reviews import Reviews
 from search.library.shards import Entry, make_thumbnail
+from search.schemas.cases import CaseChange, CaseRecordsWanted
 from search.schemas.exports import ExportFormat, ExportWanted
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, item_id, source_id
@@ -89,6 +90,21 @@ def test_what_cannot_be_exported_is_refused(
 ) -> None:
     with pytest.raises(BadQuestion, match=said):
         rows_of(cells, wanted)
+
+
+def test_an_export_names_the_patient_whom_only_the_record_of_a_case_names(
+    cells: Collection,
+) -> None:
+    bare = cells.store.scroll(Filter(case=("case 1",)), 1).items[0].item
+    cells.update([bare.model_copy(update={"patient": None})])
+    change = CaseChange(case="case 1", patient="P1")
+    try:
+        cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "test")
+        (item,) = rows_of(cells, ExportWanted(format="hdf5", items=(bare.id,))).items
+    finally:
+        cells.update([bare])
+
+    assert item.patient == "P1"
 
 
 def test_more_items_than_one_answer_takes_are_refused(cells: Collection) -> None:

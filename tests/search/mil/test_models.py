@@ -101,7 +101,7 @@ def ask(client: TestClient, model: dict[str, Any], **question: Any) -> dict[str,
 
 
 def test_a_model_is_kept_with_its_scores_and_what_it_saw(
-    client: TestClient, model: dict[str, Any]
+    client: TestClient, service: Service, model: dict[str, Any]
 ) -> None:
     listed = client.get("/v1/collections/cells/mil/models").json()
 
@@ -114,6 +114,9 @@ def test_a_model_is_kept_with_its_scores_and_what_it_saw(
     assert low <= model["scores"]["figures"]["auroc"]
     assert sum(map(sum, model["scores"]["confusion"])) == CASES
     assert not listed[0]["stale"]
+    cells, change = service.collection("cells"), CaseChange(case="C00", treatment="none")
+    cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "test")
+    assert client.get("/v1/collections/cells/mil/models").json()[0]["stale"]
 
 
 def test_a_stored_case_is_answered_by_the_network_that_did_not_see_its_patient(
