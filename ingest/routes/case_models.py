@@ -20,6 +20,7 @@ from search.errors import BadQuestion
 from search.mil.models import Trained
 from search.mil.predict import predict
 from search.query.context import Context
+from search.query.exclusion import with_records
 from search.schemas.filters import Filter
 from search.schemas.items import Box, source_id
 from search.schemas.mil import MOST_CELLS, MilAnswer, MilQuestion
@@ -110,8 +111,11 @@ def placed_answer(
 
 def stored_patient(context: Context, fields: Sequence[bytes]) -> str | None:
     """The patient of fields that are stored; `None` where none is, or none is known."""
-    sources = tuple(source_id(one) for one in fields)
-    known = context.collection.store.facet("patient", Filter(source=sources), 2)
+    collection, sources = context.collection, {source_id(one) for one in fields}
+    whole = Filter(source=tuple(sorted(sources)))
+    facets = {name: set(collection.store.facet(name, whole)) for name in ("case", "patient")}
+    own = with_records(collection.cases, {"source": sources, **facets})
+    known = sorted(own["patient"])
     if len(known) > 1:
         raise BadQuestion(
             f"the pictures are stored of {len(known)} patients or more ({', '.join(known)}); a "

@@ -71,7 +71,7 @@ def _answered(
     query = resolve(context, question, image)
     searcher = make_searcher(context, question, query)
     if question.fuse_with is not None:
-        searcher = _fused(context, question, image, searcher, beside)
+        searcher = _fused(context, question, image, searcher, query, beside)
     embedded_at = perf_counter()
     hits, groups = labelled(context, question, *found(context, searcher, question))
     facets: dict[str, dict[str, int]] = {
@@ -258,11 +258,13 @@ def _fused(
     question: Question,
     image: bytes | Opened | None,
     searcher: Searcher,
+    query: Query,
     beside: Context | None,
 ) -> Searcher:
     """The search of a collection in the order of its ranks fused with those of another.
 
-    Conditions hold in both collections, and what the query's own groups are in either.
+    Conditions hold in both collections, and what the query's own groups are in either; what the
+    other one has to say of the query goes into the warnings of `query`.
     """
     if beside is None:
         raise BadQuestion("ranks are fused by search, refine and vote alone; leave fuse_with out")
@@ -277,9 +279,12 @@ def _fused(
             "image or a stored item"
         )
     other = question.model_copy(update={"fingerprint": None, "not_these": Filter()})
-    query = resolve(beside, other, image)
-    own = query.exclusion(other)
-    return searcher.beside(make_searcher(beside, other, query), own)
+    there = resolve(beside, other, image)
+    query.in_sample |= there.in_sample
+    query.warnings += [
+        f"In {beside.collection.name}: {one}" for one in there.warnings if one not in query.warnings
+    ]
+    return searcher.beside(make_searcher(beside, other, there), there.exclusion(other))
 
 
 def _fused_with(beside: Context, searcher: Searcher) -> FusedWith:

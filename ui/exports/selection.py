@@ -9,8 +9,10 @@ from typing import get_args
 import streamlit as st
 
 from search.client.transport import ServiceDown, ServiceError
+from search.schemas.cases import CaseRecordsQuestion
 from search.schemas.exports import ExportFormat, ExportWanted, SelectionRecord, SelectionWanted
 from search.schemas.filters import Filter
+from search.schemas.items import Item, with_patient
 from ui.exports.downloads import items_csv
 from ui.look import states
 from ui.look.tables import count
@@ -37,7 +39,22 @@ def cells_csv(place: Place, ids: Sequence[str]) -> bytes:
         page = place.client.items_page(place.name, part, AT_ONCE)
         found.update({item.id: item for item in page.items})
     reviewed = {one.item.id: one for one in place.client.reviews(place.name)}
-    return items_csv([found[id] for id in ids if id in found], reviewed)
+    patients = _patients(place, list(found.values()))
+    named = [with_patient(found[id], patients) for id in ids if id in found]
+    return items_csv(named, reviewed)
+
+
+def _patients(place: Place, items: Sequence[Item]) -> dict[str, str]:
+    """Patients that records name, by case; nothing is asked where every cell names its own."""
+    found: dict[str, str] = {}
+    question = CaseRecordsQuestion(limit=1000)
+    while any(item.patient is None and item.case is not None for item in items):
+        page = place.client.case_records(place.name, question)
+        found |= {one.case: one.patient for one in page.records if one.patient is not None}
+        if page.next is None:
+            break
+        question = question.model_copy(update={"after": page.next})
+    return found
 
 
 def selection(place: Place, shown: Sequence[str] = ()) -> None:

@@ -464,8 +464,11 @@ def _inside(
                 st.session_state["atlas-gates"] = (_of(found), left)
                 st.rerun()
             ids = [found.ids[at] for at in np.flatnonzero(inside[open_gate])]
-            words = f"All that is known of each cell, at most {MOST_EXPORTED:,}."
             content = partial(cells_csv, place, ids)
+            words = "All that is known of each cell."
+            if len(ids) > MOST_EXPORTED:
+                part = f"Only the first {MOST_EXPORTED:,} of its {len(ids):,} cells"
+                st.html(states.notes([f"{part} go into a table or a selection."]))
             save_button("CSV of its cells", content, "gate.csv", help=words)
             if st.button("Select its cells", key="atlas-select"):
                 set_selected(place.name, [*selected(place.name), *ids][:MOST_EXPORTED])

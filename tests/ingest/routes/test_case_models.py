@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from live import Live
+from random_library import random_entries, random_service
 
+from ingest.routes.case_models import stored_patient
 from search.client.client import Client
 from search.client.transport import ServiceError
+from search.schemas.cases import CaseChange, CaseRecordsWanted
 from search.schemas.filters import Filter
+from search.schemas.items import source_id
 from search.schemas.mil import MilModel, MilPlan, MilQuestion
 from search.schemas.questions import About
 
@@ -56,6 +62,22 @@ def test_stored_pictures_of_two_patients_are_no_case(live: Live, model: MilModel
         pytest.raises(ServiceError, match="stored of 2 patients or more"),
     ):
         client.predict_fields("cells", MilQuestion(model=model.id), list(of.values())[:2])
+
+
+def test_a_stored_field_brings_the_patient_whom_only_a_record_names(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    content = b"a field"
+    (entry,) = random_entries(rng, 1)
+    facts = {"source": source_id(content), "case": "C1", "patient": None}
+    service = random_service(tmp_path, [replace(entry, item=entry.item.model_copy(update=facts))])
+    cells, change = service.collection(), CaseChange(case="C1", patient="P7")
+    before = stored_patient(service.context(), [content])
+    cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "test")
+    after = stored_patient(service.context(), [content])
+    service.close()
+
+    assert (before, after) == (None, "P7")
 
 
 def test_a_field_beside_a_case_is_refused(live: Live, model: MilModel) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
+from typing import cast
 
 from search.schemas.answers import Answer, Hit
+from search.schemas.cases import CaseRecord, CaseRecordsPage
 from search.schemas.filters import Filter
 from search.schemas.items import Box, Item, item_id
-from search.schemas.reviews import ReviewedRecord, ReviewRecord
+from search.schemas.reviews import ItemPage, ReviewedRecord, ReviewRecord
 from ui.exports.downloads import as_csv, as_json, items_csv, reviews_csv
+from ui.exports.selection import cells_csv
+from ui.session.place import Place
 
 
 def answer(label: str) -> Answer:
@@ -88,3 +93,20 @@ def test_the_csv_of_reviews_has_every_label_and_no_formula() -> None:
 
     assert [row["label"] for row in rows] == ["'=1+1", "blast"]
     assert {row["source_label"] for row in rows} == {"monocyte"}
+
+
+def test_a_table_of_cells_names_the_patient_whom_only_a_record_names() -> None:
+    item = Item(id=item_id("d", "s"), dataset="d", source="s", case="C1")
+    records = CaseRecordsPage(
+        records=(CaseRecord(case="C1", patient="P7"),), columns=(), total=1, next=None
+    )
+    client = SimpleNamespace(
+        items_page=lambda name, where, most: ItemPage(items=(item,), total=1, next=None),
+        reviews=lambda name: [],
+        case_records=lambda name, question: records,
+    )
+
+    table = cells_csv(cast(Place, SimpleNamespace(client=client, name="cells")), [item.id])
+
+    (row,) = csv.DictReader(io.StringIO(table.decode("utf-8-sig")))
+    assert (row["case"], row["patient"]) == ("C1", "P7")
