@@ -59,30 +59,54 @@ def slopes_of(plane: Plane, sigma: float) -> Slopes:
     return Slopes(smooth, y, x, np.hypot(y, x))
 
 
-def vote(slopes: Slopes, cap: float, radii: NDArray[np.floating], margin: int) -> Plane:
+@dataclass(frozen=True)
+class Edges:
+    """The pixels of a plane that are as steep as the edge of a cell; n of them."""
+
+    shape: tuple[int, int]
+    """Height and width of the plane."""
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    up: tuple[NDArray[np.floating], NDArray[np.floating]]
+    """The way upwards, y and x, of length 1."""
+    weight: NDArray[np.floating]
+    """How loud each votes, up to 1."""
+
+    @classmethod
+    def of(cls, slopes: Slopes, cap: float) -> Edges:
+        """Of a plane that is high inside cells.
+
+        Args:
+            slopes: Of the plane.
+            cap: Slope of a typical cell's edge; steeper ones vote no louder.
+        """
+        y, x = np.nonzero(slopes.length > 0.25 * cap)
+        size = slopes.length[y, x]
+        up = slopes.y[y, x] / size, slopes.x[y, x] / size
+        height, width = slopes.length.shape
+        weight = np.minimum(size / cap, 1)
+        return cls((height, width), y.astype(np.float64), x.astype(np.float64), up, weight)
+
+
+def vote(edges: Edges, radii: NDArray[np.floating], margin: int) -> Plane:
     """Where the centres of dark discs are: each edge pixel votes towards its dark side.
 
     The idea of the fast radial symmetry transform (Loy and Zelinsky, 2003, dark side only).
 
     Args:
-        slopes: Of a plane that is high inside cells.
-        cap: Slope of a typical cell's edge; steeper ones vote no louder.
+        edges: Of a plane that is high inside cells.
         radii: Distances to vote at, in pixels.
         margin: Pixels by which the map is larger than the picture on every side.
     """
-    y, x = np.nonzero(slopes.length > 0.25 * cap)
-    size = slopes.length[y, x]
-    weight = np.minimum(size / cap, 1)
-    uy, ux = slopes.y[y, x] / size, slopes.x[y, x] / size
-    height, width = (side + 2 * margin for side in slopes.length.shape)
+    height, width = (side + 2 * margin for side in edges.shape)
     ballots = np.zeros(height * width)
     for radius in radii:
-        at_y = np.rint(y + radius * uy).astype(np.intp) + margin
-        at_x = np.rint(x + radius * ux).astype(np.intp) + margin
-        inside = (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
-        ballots += np.bincount(
-            at_y[inside] * width + at_x[inside], weight[inside] / radius, height * width
-        )
+        at_y = np.rint(edges.y + radius * edges.up[0]).astype(np.int32) + np.int32(margin)
+        at_x = np.rint(edges.x + radius * edges.up[1]).astype(np.int32) + np.int32(margin)
+        # what lies before the first row or column is a large number without its sign
+        inside = (at_y.view(np.uint32) < height) & (at_x.view(np.uint32) < width)
+        place = at_y[inside] * np.int32(width) + at_x[inside]
+        ballots += np.bincount(place, edges.weight[inside] / radius, height * width)
     return ballots.reshape(height, width).astype(np.float32)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from encoder.contract import RGB
-from ingest.smears.contours import Slopes, slopes_of, vote
+from ingest.smears.contours import Edges, slopes_of, vote
 from ingest.smears.density import Background, resized
 
 VIEW_PX = 320
@@ -74,18 +74,19 @@ def _loudest(
         return 0.0, None
     slopes = slopes_of(np.clip(planes.cover, 0, 1.3 * planes.level), 1.0)
     cap = max(float(np.percentile(slopes.length, 90)), 1e-4)
+    edges = Edges.of(slopes, cap)
     best: tuple[float, float | None] = (0.0, None)
     for radius in RADII[max(view.shape[:2]) / 3 > RADII]:
-        worth = _worth(slopes, cap, float(radius)) * radius**SIZE_POWER / planes.cover.size
+        worth = _worth(edges, float(radius)) * radius**SIZE_POWER / planes.cover.size
         if worth > best[0]:
             best = (worth, float(radius))
     return best
 
 
-def _worth(slopes: Slopes, cap: float, radius: float) -> float:
+def _worth(edges: Edges, radius: float) -> float:
     """Sum over centres of how far they stand out of the votes around them."""
     sigma = 0.15 * radius
-    ballots = vote(slopes, cap, np.array([0.93, 1, 1.07]) * radius, int(0.3 * radius)) / 3
+    ballots = vote(edges, np.array([0.93, 1, 1.07]) * radius, int(0.3 * radius)) / 3
     around = ndimage.uniform_filter(ballots, int(1.6 * radius))
     clear = (ndimage.gaussian_filter(ballots, sigma) - around) * (2 * sigma**2)
     top = clear == ndimage.maximum_filter(clear, 2 * int(0.6 * radius) + 1)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ingest.smears.contours import Outlines, Slopes, peaks, slopes_of, trace, vote
+from ingest.smears.contours import Edges, Outlines, Slopes, peaks, slopes_of, trace, vote
 from ingest.smears.density import Planes
 from ingest.smears.nuclei import Rectangle
 
@@ -103,10 +103,11 @@ def _centres(
 ) -> NDArray[np.float32]:
     """Places that may be the middle of a red cell: voted, and the thickest parts of the cover."""
     margin, sigma = int(0.35 * diameter), 0.09 * diameter
+    edges = Edges.of(slopes, cap)
     centres = []
     for low, high in RINGS:
         radii = np.arange(low * diameter, high * diameter, 1.0)
-        share = vote(slopes, cap, radii, margin) * (2 * sigma**2 / len(radii))
+        share = vote(edges, radii, margin) * (2 * sigma**2 / len(radii))
         centres.append(peaks(share, sigma, int(0.12 * diameter), rule.peak, margin))
     filled = ndimage.binary_fill_holes(planes.covered)
     depth = ndimage.distance_transform_edt(np.pad(filled, 1, constant_values=True))
