@@ -162,15 +162,28 @@ class DeepZoom:
         Raises:
             SourceUnreadable: the file is gone or cannot be read.
         """
+        return self.whole(path, level)[0]
+
+    def whole(self, path: Path, level: int) -> tuple[bytes, Pyramid]:
+        """All of a file at one level, or the coarsest that is offered, as JPEG; and its pyramid.
+
+        Raises:
+            SourceUnreadable: the file is gone or cannot be read.
+        """
         facts, _ = self._ask(Task(reader="ingest.slides.deepzoom:describe", source=str(path)))
-        level = min(max(level, Pyramid(**facts).min_level), Pyramid(**facts).max_level)
-        place = {"level": level, "column": 0, "row": 0, "stamp": list(self._of(path)[1:])}
-        _, pixels = self._ask(
-            Task(reader="ingest.slides.deepzoom:cut", source=str(path), args=place)
-        )
+        pyramid = Pyramid(**facts)
+        level = min(max(level, pyramid.min_level), pyramid.max_level)
+        picture = Image.new("RGB", pyramid.size(level))
+        for column in range(ceil(picture.width / TILE)):
+            for row in range(ceil(picture.height / TILE)):
+                place = {"level": level, "column": column, "row": row}
+                args = place | {"stamp": list(self._of(path)[1:])}
+                cut = Task(reader="ingest.slides.deepzoom:cut", source=str(path), args=args)
+                _, pixels = self._ask(cut)
+                picture.paste(Image.fromarray(pixels), pyramid.region(level, column, row)[:2])
         out = BytesIO()
-        Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY)
-        return out.getvalue()
+        picture.save(out, "JPEG", quality=QUALITY)
+        return out.getvalue(), pyramid
 
     def _keep(self, key: tuple[str, int, int, int], content: bytes) -> None:
         with self._turn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,16 @@ LARGE = 1024
 
 def is_slide(path: Path) -> bool:
     """Whether a TIFF file is as large as a slide, and tiled or a pyramid; by its header alone."""
+    return path.suffix.lower() in ENDINGS and is_large(path)
+
+
+def is_large(file: Path | BinaryIO) -> bool:
+    """`is_slide` of a file without a name."""
     from tifffile import TiffFile
 
-    if path.suffix.lower() not in ENDINGS:
-        return False
     try:
-        with TiffFile(path) as file:
-            page: Any = file.pages.first
+        with TiffFile(file) as opened:
+            page: Any = opened.pages.first
             return bool(max(page.imagewidth, page.imagelength) > LARGE) and bool(
                 page.is_tiled or page.subifds
             )

@@ -93,6 +93,20 @@ def test_a_coarse_level_shows_the_whole_source_from_a_coarse_level_of_the_slide(
     assert np.abs(tile.astype(int) - small).mean() < 6
 
 
+def test_all_of_a_file_is_shown_at_a_level_of_several_tiles(zoom: DeepZoom, svs: Path) -> None:
+    content, pyramid = zoom.whole(svs, 10)
+    seen = np.asarray(Image.open(BytesIO(content)), int)
+    slide = open_slide(svs)
+    plain = np.empty((900, 1200, 3), np.uint8)
+    slide.read(0, 0, 0, 1200, 900, plain)
+    slide.close()
+    small = np.asarray(Image.fromarray(plain).resize((600, 450), Image.Resampling.BOX), int)
+
+    assert (pyramid.width, pyramid.height) == (1200, 900)
+    assert seen.shape[1::-1] == pyramid.size(10) == (600, 450)
+    assert np.abs(seen - small).mean() < 6
+
+
 def test_levels_that_would_need_too_much_reading_are_not_offered() -> None:
     from ingest.slides.base import SlideFacts
     from ingest.slides.grid import SlidePixels

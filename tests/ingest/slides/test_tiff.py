@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ingest.sandbox.messages import Refusal
 from ingest.slides.grid import TilePixels, TilePlan
 from ingest.slides.scale import believed, ome_scale
 from ingest.slides.slide import open_slide
-from ingest.slides.tiff import TiffSlide, is_slide
+from ingest.slides.tiff import TiffSlide, is_large, is_slide
 from ingest.slides.tiling import NoScale, scale_and_cut
 
 MICRO = "\N{MICRO SIGN}m"
@@ -167,3 +168,5 @@ def test_a_large_tiled_tiff_is_a_slide_and_a_cell_is_none(tmp_path: Path) -> Non
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((300, 300), np.uint8), tile=(64, 64))
     tifffile.imwrite(tmp_path / "c.tif", np.zeros((1500, 64), np.uint8))
     assert [is_slide(tmp_path / f"{name}.tif") for name in "abc"] == [True, False, False]
+    files = [BytesIO((tmp_path / f"{name}.tif").read_bytes()) for name in "abc"]
+    assert [is_large(one) for one in files] == [True, False, False]

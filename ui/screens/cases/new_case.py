@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import PurePath
+from io import BytesIO
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import streamlit as st
@@ -15,6 +17,7 @@ from search.schemas.items import Box
 from search.schemas.mil import MilAnswer, MilCell, MilModel, MilQuestion
 from search.schemas.questions import About
 from ui.look import states
+from ui.look.card import data_url
 from ui.look.palette import shade
 from ui.screens.cases.models import counts_for, share_of, told, verdict
 from ui.screens.choosing import TYPES
@@ -26,6 +29,10 @@ SLIDES = ["svs", "ndpi", "scn", "bif", "dcm"]
 NAMED = 5
 """Cells of a field whose number is written beside them."""
 KEPT = "case-model-new-answer"
+SHOWN_LEVEL = 10
+"""Of the pyramid of a slide that is shown: up to 1,024 pixels a side."""
+Picture = tuple[str, int, int]
+"""A small picture of a slide as an address, and the slide's own width and height."""
 
 
 def new_case(place: Place, model: MilModel) -> None:
@@ -52,7 +59,7 @@ def new_case(place: Place, model: MilModel) -> None:
 
 
 def _apply(place: Place, model: MilModel, files: Sequence[Any], patient: str | None) -> None:
-    slides = [one for one in files if PurePath(one.name).suffix.lower()[1:] in SLIDES]
+    slides = [one for one in files if _is_slide(one)]
     if not files or (slides and len(files) > 1):
         words = "Choose the smear fields of one case, or one slide alone."
         st.html(states.notes([words], "bad"))
@@ -68,13 +75,44 @@ def _apply(place: Place, model: MilModel, files: Sequence[Any], patient: str | N
     except ServiceError as error:
         st.html(states.notes([str(error)], "bad"))
         return
-    st.session_state[KEPT] = (model.id, answer, None if slides else contents)
+    picture = _overview(contents[0]) if slides else None
+    st.session_state[KEPT] = (model.id, answer, None if slides else contents, picture)
 
 
-def _show(model: MilModel, answer: MilAnswer, fields: Sequence[bytes] | None) -> None:
+def _is_slide(file: Any) -> bool:
+    """Whether an upload is a slide, by its ending, or by its header where that says nothing."""
+    from ingest.slides.tiff import is_large
+
+    ending = PurePath(file.name).suffix.lower()[1:]
+    return ending in SLIDES or (ending in ("tif", "tiff") and is_large(BytesIO(file.getvalue())))
+
+
+def _overview(content: bytes) -> Picture | None:
+    """A slide as a small picture, with its width and height; `None` where it cannot be shown."""
+    from ingest.slides.deepzoom import DeepZoom, SourceUnreadable
+
+    zoom = DeepZoom(workers=1)
+    try:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "slide.tif"  # readers go by what is in it
+            path.write_bytes(content)
+            jpeg, pyramid = zoom.whole(path, SHOWN_LEVEL)
+    except SourceUnreadable:
+        return None
+    finally:
+        zoom.close()
+    return data_url(jpeg), pyramid.width, pyramid.height
+
+
+def _show(
+    model: MilModel,
+    answer: MilAnswer,
+    fields: Sequence[bytes] | None,
+    picture: Picture | None = None,
+) -> None:
     st.html(verdict(answer, model))
     if fields is None:
-        st.html(slide_map(answer.cells))
+        st.html(slide_map(answer.cells, picture))
     else:
         at = 0
         if len(fields) > 1:
@@ -122,23 +160,34 @@ def named(every: Sequence[MilCell], shown: Sequence[MilCell]) -> Mapping[Box, tu
     }
 
 
-def slide_map(tiles: Sequence[MilCell]) -> str:
-    """Where the tiles of a slide lie, each in the colour of what it counts, as a drawing."""
+def slide_map(tiles: Sequence[MilCell], picture: Picture | None = None) -> str:
+    """A slide with its tiles, each in the colour of what it counts, as a drawing.
+
+    Args:
+        tiles: Those with a box are drawn, in pixels of the slide.
+        picture: The slide; without one, tiles are drawn on nothing, and what lies around them is
+            left out.
+    """
     placed = [(one, one.box) for one in tiles if one.box is not None]
     if not placed:
         return ""
     left, top = min(box.x for _, box in placed), min(box.y for _, box in placed)
     wide = max(box.x + box.w for _, box in placed) - left
     high = max(box.y + box.h for _, box in placed) - top
+    behind = ""
+    if picture is not None:
+        left, top, (src, wide, high) = 0, 0, picture
+        behind = f'<img src="{src}" alt="">'
     most = max(map(counts_for, tiles), default=0.0)
     squares = "".join(
-        f'<rect x="{box.x - left}" y="{box.y - top}" width="{box.w}" height="{box.h}" '
-        f'fill="{shade(share_of(one, most))}">'
-        f"<title>x {box.x}, y {box.y}: {escape(told(one))}</title></rect>"
+        f'<i title="x {box.x}, y {box.y}: {escape(told(one))}" style="'
+        f"left:{(box.x - left) / wide:.3%};top:{(box.y - top) / high:.3%};"
+        f"width:{box.w / wide:.3%};height:{box.h / high:.3%};"
+        f'background:{shade(share_of(one, most))}"></i>'
         for one, box in placed
     )
     return (
-        f'<svg class="hs-slide-map" role="img" aria-label="The slide: {len(placed):,} tiles by '
-        f'what they count" viewBox="0 0 {wide} {high}" '
-        f'style="width:100%;max-height:60vh">{squares}</svg>'
+        f'<div class="hs-slide-map" role="img" aria-label="The slide: {len(placed):,} tiles by '
+        f'what they count" style="aspect-ratio:{wide}/{high};max-width:{60 * wide / high:.1f}vh">'
+        f"{behind}{squares}</div>"
     )

@@ -30,8 +30,13 @@ def test_cells_of_a_field_are_coloured_over_all_fields_and_the_first_are_told() 
 def test_the_map_of_a_slide_has_every_tile_in_its_place() -> None:
     drawn = slide_map([cell(0, 1.0), cell(3, -1.0), cell(5, None)])
 
-    assert 'viewBox="0 0 60 10"' in drawn
-    assert drawn.count("<rect") == 3
-    assert '<rect x="30" y="0"' in drawn
+    assert "aspect-ratio:60/10" in drawn
+    assert drawn.count("<i ") == 3
+    assert "left:50.000%;top:0.000%;width:16.667%;height:100.000%" in drawn
     assert "x 530, y 200: effect -1.00" in drawn
+    assert "<svg" not in drawn  # the page takes drawings with titles out of what it is given
     assert slide_map([]) == ""
+
+    over = slide_map([cell(0, 1.0)], ("data:x", 2000, 1000))
+    assert '<img src="data:x" alt="">' in over
+    assert "left:25.000%;top:20.000%;width:0.500%;height:1.000%" in over
