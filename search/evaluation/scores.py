@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -254,13 +254,21 @@ def by_index(store: Store, task: Task, progress: Callable[[int], None]) -> Index
     label = plan.where.label or tuple(str(name) for name in np.unique(cells.labels[cells.own]))
     where = plan.where.model_copy(update={"label": label})
     wide = max(plan.ks)
+    group = dict(zip(cells.ids, cells.group.tolist(), strict=True))
+    cases: dict[str, set[str]] = {}  # of each patient, whoever names it: an item or a record
+    for patient, case in zip(cells.patients, cells.cases, strict=True):
+        if patient is not None and case is not None:
+            cases.setdefault(patient, set()).add(case)
     lists: dict[bool, list[list[Hit]]] = {True: [], False: []}
     for at in range(0, len(queries), AT_ONCE):
         rows = queries[at : at + AT_ONCE].tolist()
-        without = [_own(cells, row) for row in rows]
+        without = [_own(cells, row, cases) for row in rows]
         for exact, found in lists.items():
             hits = store.nearest_batch(cells.vectors[rows], wide + 2, where, without, exact=exact)
-            found += [[h for h in one if h.score < IDENTICAL][:wide] for one in hits]
+            for row, one in zip(rows, hits, strict=True):
+                own = cells.group[row]  # of a near-duplicate, too
+                other = [h for h in one if h.score < IDENTICAL and group.get(h.item.id) != own]
+                found.append(other[:wide])
         progress(at)
     number = dict(zip(cells.ids, task.truth.tolist(), strict=True))
     by_k = []
@@ -288,12 +296,13 @@ def by_index(store: Store, task: Task, progress: Callable[[int], None]) -> Index
     return IndexResult(asked=len(queries), rule=rule, by_k=tuple(by_k))
 
 
-def _own(cells: Cells, row: int) -> Filter:
+def _own(cells: Cells, row: int, cases: Mapping[str, set[str]]) -> Filter:
     case, patient = cells.cases[row], cells.patients[row]
+    own = cases.get(patient or "", set()) | ({case} if case is not None else set())
     return Filter(
         ids=(cells.ids[row],),
         source=(cells.sources[row],),
-        case=() if case is None else (case,),
+        case=tuple(sorted(own)),
         patient=() if patient is None else (patient,),
     )
 

@@ -111,7 +111,7 @@ def _answered(
         groups=tuple(groups),
         duplicates=len(searcher.left_out),
         facets=facets,
-        own_site=_own_site(context, question, query, hits),
+        own_site=_own_site(context, searcher, query, hits),
         alignment=query.alignment,
         fused_with=None if beside is None else _fused_with(beside, searcher),
         looked_at=query.looked_at,
@@ -309,10 +309,10 @@ def _other_cells(question: Question, searcher: Searcher) -> list[str]:
 
 
 def _own_site(
-    context: Context, question: Question, query: Query, hits: list[Hit]
+    context: Context, searcher: Searcher, query: Query, hits: list[Hit]
 ) -> SiteShare | None:
     if query.site is None or not hits:
         return None
-    of_site = question.where.both(Filter(site=(query.site,)))
-    n = 0 if of_site is None else context.count(of_site)
-    return site_share(hits, query.site, n, context.count(question.where))
+    of_site = searcher.where.both(Filter(site=(query.site,)))
+    n = 0 if of_site is None else count(context.count, of_site, searcher.exclude)
+    return site_share(hits, query.site, n, count(context.count, searcher.where, searcher.exclude))

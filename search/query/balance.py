@@ -65,7 +65,7 @@ def site_share(hits: list[Hit], site: str | None, of_site: int, items: int) -> S
         hits: What was found.
         site: The query's site; `None` if it is not known.
         of_site: Items of that site among `items`.
-        items: Items that meet the question's `where`.
+        items: Items that could have been hits.
     """
     if site is None or not hits or not items:
         return None

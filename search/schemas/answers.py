@@ -83,7 +83,7 @@ class SiteShare(Record):
     share: float
     """Share of the hits that are of it."""
     expected: float
-    """Its share of the items that meet `where`."""
+    """Its share of the items that could have been hits: see `Answer.searched`."""
 
 
 class Alignment(Record):

@@ -80,12 +80,19 @@ def _search_results(
             pool.submit(_client.vote, search.question(), image),
             pool.submit(_client.refine, search.shown(), image),
         )
-        return Results(both[0].result(), both[1].result(), datetime.now(UTC))
+        voted, shown = both[0].result(), both[1].result()
+    if voted.answer.fingerprint != shown.fingerprint:  # another version began to serve in between
+        voted = _client.vote(search.question(), image)
+    return Results(voted, shown, datetime.now(UTC))
+
+
+def stored_item(client: Client, id: str, collection: str) -> Item:
+    """A stored item."""
+    return _stored_item(client, id, collection, collection_state())
 
 
 @st.cache_data(max_entries=64, ttl=600, show_spinner=False)
-def stored_item(_client: Client, id: str, collection: str) -> Item:
-    """A stored item."""
+def _stored_item(_client: Client, id: str, collection: str, state: tuple[str, int]) -> Item:
     return _client.item(id.strip(), collection)
 
 
@@ -144,9 +151,15 @@ def _judged_field(
     return _client.judge_field(Question.model_validate_json(question), content)
 
 
-@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
-def counted(_client: Client, name: str, where: str) -> dict[str, dict[str, int]]:
+def counted(client: Client, name: str, where: str) -> dict[str, dict[str, int]]:
     """For each field its values with counts, among the items that meet the other filters."""
+    return _counted(client, name, where, collection_state())
+
+
+@st.cache_data(max_entries=64, ttl=60, show_spinner=False)
+def _counted(
+    _client: Client, name: str, where: str, state: tuple[str, int]
+) -> dict[str, dict[str, int]]:
     conditions = Filter.model_validate_json(where)
 
     def one(field: Keyword) -> dict[str, int]:

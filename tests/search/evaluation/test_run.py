@@ -446,12 +446,20 @@ def test_patients_whom_only_the_records_of_cases_name_are_groups(tmp_path: Path)
     known = [e for e in random_entries(np.random.default_rng(3), 60, 5) if e.item.case is not None]
     named = {str(e.item.case): str(e.item.patient) for e in known}
     bare = [replace(e, item=e.item.model_copy(update={"patient": None})) for e in known]
-    service = random_service(tmp_path, bare)
+    plain, service = random_service(tmp_path / "plain", known), random_service(tmp_path, bare)
+    plan = EvaluationPlan(ks=(5,), resamples=20, probe=False)
     try:
         store = service.collection("cells").store
         without, cells = (read_labelled(store, Filter(), patients=one) for one in ({}, named))
+        results = [
+            evaluate(one, CARD, Whole("cells", "1", 0, "x", patients=patients), plan).result
+            for one, patients in ((plain.collection("cells").store, {}), (store, named))
+        ]
     finally:
         service.close()
+        plain.close()
+
+    assert results[0].index == results[1].index is not None
 
     assert set(cells.patients) == set(named.values())
     assert len(np.unique(cells.group)) == len(set(cells.patients)) < len(np.unique(without.group))

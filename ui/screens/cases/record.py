@@ -280,11 +280,12 @@ def _question(place: Place, found: CaseCount) -> CaseQuestion:
 
 def all_records(place: Place) -> list[CaseRecord]:
     """The records of all cases of the collection, cached for five minutes."""
-    return _records(place, place.name, st.session_state.get("case-records", 0))
+    changes = st.session_state.get("case-records", 0)
+    return _records(place, place.name, changes, collection_state())
 
 
 @st.cache_data(ttl=300, max_entries=8, show_spinner=False)
-def _records(_place: Place, name: str, changes: int) -> list[CaseRecord]:
+def _records(_place: Place, name: str, changes: int, state: tuple[str, int]) -> list[CaseRecord]:
     found: list[CaseRecord] = []
     after = None
     while True:
