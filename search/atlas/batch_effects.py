@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
 from search.atlas.maps import drawn_ids, items_of, vectors_of
@@ -75,7 +76,7 @@ def measure(items: Sequence[Item], vectors: Vectors, field: Origin, k: int) -> B
         k=k,
         share=several.share if several else None,
         expected=several.expected_share if several else None,
-        label_share=float(found.same_label.mean()) if found else None,
+        label_share=_mean(found.same_label) if found else None,
         label_expected=float((chance**2).sum()) if found else None,
         robustness=several.robustness if several else None,
         silhouette_origin=_silhouette(vectors, origin),
@@ -83,6 +84,11 @@ def measure(items: Sequence[Item], vectors: Vectors, field: Origin, k: int) -> B
         origins=_by_origin(names, origin, found),
         notes=tuple(_notes(names, origin, field, len(usable), found)),
     )
+
+
+def _mean(shares: NDArray[np.float64]) -> float | None:
+    known = shares[~np.isnan(shares)]
+    return float(known.mean()) if len(known) else None
 
 
 def _by_origin(

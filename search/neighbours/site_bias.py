@@ -40,7 +40,8 @@ class SiteBias:
     neighbours, of the share of the query's origin among all possible neighbours with the label
     of that neighbour. Items without a label count as one label."""
     same_label: Shares
-    """For each of them, the share of its neighbours that carry its label."""
+    """For each of them, the share of its labelled neighbours that carry its label; not a number
+    where none has a label, or it has none itself."""
     robustness: float | None
     """Robustness index (de Jong et al. 2025): neighbours with the label of the query from another
     origin, divided by these and those with another label from its own origin. 1: ordered by
@@ -97,11 +98,12 @@ def site_bias(
     expected, comparable = _possible(items, queries, near)
     good = int((same & ~own)[comparable].sum())
     bad = int((labelled & ~same & own)[comparable].sum())
+    named = np.where(labelled.any(axis=1), labelled.sum(axis=1), np.nan)
     return SiteBias(
         queries=queries,
         own=own.sum(axis=1) / there.sum(axis=1),
         expected=expected,
-        same_label=same.sum(axis=1) / there.sum(axis=1),
+        same_label=same.sum(axis=1) / named,
         robustness=good / (good + bad) if good + bad else None,
     )
 

@@ -50,7 +50,7 @@ class BatchEffects(Record):
     expected: float | None
     """What that share would be if, among the items of each label, origin did not matter."""
     label_share: float | None
-    """Share of the neighbours that carry the same label."""
+    """Share of the labelled neighbours that carry the same label."""
     label_expected: float | None
     """What that share would be by chance."""
     robustness: float | None

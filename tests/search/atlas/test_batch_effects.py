@@ -66,6 +66,17 @@ def test_sites_that_differ_in_what_they_show_are_no_effect_of_site(
     assert found.expected == pytest.approx(found.share, abs=0.02)
 
 
+def test_neighbours_without_a_label_are_not_counted_as_of_another(
+    rng: np.random.Generator,
+) -> None:
+    items, rows = library(rng, by_label=0, by_site=0)
+    bare = [one.model_copy(update={"label": None}) if at % 3 else one
+            for at, one in enumerate(items)]  # fmt: skip
+    found = measure(bare, rows, "site", 10)
+
+    assert found.label_share == pytest.approx(found.label_expected, abs=0.1)
+
+
 def test_no_neighbour_is_of_the_same_patient(rng: np.random.Generator) -> None:
     items, rows = library(rng, by_label=0, by_site=0, n=100)
     one = [item.model_copy(update={"patient": "P"}) for item in items]
