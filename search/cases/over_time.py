@@ -16,6 +16,7 @@ from search.errors import NoSuchCase
 from search.index.contract import Stored, Vectors, scroll_all
 from search.library.collection import Collection
 from search.library.reviews import Reviews
+from search.query.caveats import IN_SAMPLE
 from search.query.context import Context
 from search.query.exclusion import patients_of
 from search.schemas.answers import ReviewedLabel
@@ -70,20 +71,31 @@ def timeline(context: Context, patient: str) -> Timeline:
     }
     cases.sort(key=lambda one: (dates[one.name] or date.max, one.name))
     moments = [_moment(collection, one, cases[0], dates, records.get(one.name)) for one in cases]
-    undated = sum(one.date is None for one in moments)
     return Timeline(
         patient=patient,
         collection=collection.name,
         fingerprint=collection.card.fingerprint,
         prototypes=described(prototypes, [cell for one in cases for cell in one.cells]),
         moments=tuple(moments),
-        warnings=(
-            f"{undated} of {len(moments)} cases "
-            f"{'has no date and stands' if undated == 1 else 'have no date and stand'} last.",
-        )
-        if undated
-        else (),
+        warnings=tuple(_warnings(collection, moments)),
     )
+
+
+def _warnings(collection: Collection, moments: Sequence[CaseMoment]) -> list[str]:
+    """What is to be known of the cases of a timeline before they are compared."""
+    found = []
+    if undated := sum(one.date is None for one in moments):
+        verb = "has no date and stands" if undated == 1 else "have no date and stand"
+        found.append(f"{undated} of {len(moments)} cases {verb} last.")
+    if large := sum(one.cells > CELLS for one in moments):
+        found.append(
+            f"{large} of {len(moments)} cases {'has' if large == 1 else 'have'} more than {CELLS} "
+            f"cells: {CELLS} of each are counted and compared."
+        )
+    voted = any(one.origin == "votes" for one in moments)
+    if voted and collection.label_axes is not None:
+        found.append(IN_SAMPLE)
+    return found
 
 
 def _moment(

@@ -503,9 +503,10 @@ class CaseMoment(Record):
     days: int | None
     """Since the first dated case."""
     cells: int
+    """That it has; a warning says where not all of them are counted."""
     differential: dict[str, float]
-    """Share of each label: a reviewer's, else the source's; where no cell has one, of clear votes
-    of neighbours of other patients."""
+    """Share of each label: a reviewer's, else the source's; or of clear votes of neighbours of
+    other patients, where more cells have one."""
     origin: Literal["labels", "votes"]
     shares: tuple[float, ...]
     """Share of each prototype."""
