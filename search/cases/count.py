@@ -11,6 +11,7 @@ from search.errors import NoSuchCase
 from search.index.contract import Store, Stored, Vectors, scroll_all
 from search.library.collection import Collection
 from search.library.reviews import Reviewed, Reviews, standing_labels
+from search.neighbours.duplicates import SPARE, other_pictures
 from search.query.caveats import IN_SAMPLE
 from search.query.exclusion import (
     exclusion_filter,
@@ -35,7 +36,7 @@ EXCLUDED = ("source", "case", "patient")
 def count_case(collection: Collection, reviews: Reviews, question: CountQuestion) -> CaseCount:
     """Count the cells of a case by their labels and by the votes of their neighbours.
 
-    No cell is voted on by its own patient, case or source.
+    No cell is voted on by its own patient, case or source, nor by a near-duplicate.
 
     Raises:
         NoSuchCase: no item belongs to it.
@@ -55,7 +56,12 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
     reviewed = reviews.of([cell.item.id for cell in cells])
     rows = np.stack([cell.vector for cell in cells])
     labels = standing_labels(reviews.all()) if question.labels == "reviewed" else {}
-    lists = [with_reviews(hits, labels) for hits in _voters(store, cells, rows, question, own)]
+    found = other_pictures(
+        [cell.item.id for cell in cells],
+        _voters(store, cells, rows, question, own),
+        collection.rows.picture_hashes,
+    )
+    lists = [with_reviews(hits[: question.k], labels) for hits in found]
     choice = has_choice(
         lambda of: store.facet("label", of, MOST),
         question.where,
@@ -107,7 +113,8 @@ def _voters(
             continue
         at = [n for n, cell in enumerate(cells) if cell.item.kind == kind]
         where = question.where.model_copy(update={"kind": (kind,)})
-        for n, hits in zip(at, store.nearest_batch(rows[at], question.k, where, own), strict=True):
+        wanted = question.k + SPARE
+        for n, hits in zip(at, store.nearest_batch(rows[at], wanted, where, own), strict=True):
             lists[n] = list(hits)
     return lists
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from PIL import Image
 from encoder.contract import RGB
 from encoder.image import plain_jpeg
 from search.neighbours.shrinking import shrunk
+from search.schemas.answers import Hit
 
 SIDE = 32
 """Side of the grey picture that is hashed."""
@@ -33,6 +34,8 @@ FLAT = 1.0
 """Grey levels (standard deviation) below which a picture shows nothing that could be compared."""
 IDENTICAL = 0.99999
 """Cosine from which two vectors are the same but for rounding."""
+SPARE = 4
+"""Neighbours beyond those that are wanted, to be fetched in place of near-duplicates."""
 PAIRED = 1024
 """Pictures that are compared with all others at once."""
 TOGETHER = 64
@@ -64,6 +67,10 @@ class PictureHash:
         """What `to_bytes` made."""
         red, green, blue = content[32:]
         return cls(int.from_bytes(content[:32], "big"), (red, green, blue))
+
+
+Hashes = Callable[[Sequence[str]], Sequence[PictureHash | None]]
+"""Perceptual hashes of items by their ids; `None` where there is none."""
 
 
 def perceptual_hash(jpeg: bytes) -> PictureHash | None:
@@ -138,6 +145,28 @@ def same_picture(one: PictureHash | None, other: PictureHash | None) -> bool:
         return False
     apart = max(abs(a - b) for a, b in zip(one.colour, other.colour, strict=True))
     return (one.bits ^ other.bits).bit_count() <= SAME_BITS and apart <= SAME_COLOUR
+
+
+def other_pictures(
+    ids: Sequence[str], lists: Sequence[Sequence[Hit]], hashes: Hashes
+) -> list[list[Hit]]:
+    """The neighbours of stored items that are other pictures than theirs, as a search finds them.
+
+    Args:
+        ids: Of the items.
+        lists: The neighbours of each.
+        hashes: Gives the perceptual hashes of stored items.
+    """
+    every = list({hit.item.id for hits in lists for hit in hits} | set(ids))
+    known = dict(zip(every, hashes(every), strict=True))
+    return [
+        [
+            hit
+            for hit in hits
+            if hit.score < IDENTICAL and not same_picture(known[id], known[hit.item.id])
+        ]
+        for id, hits in zip(ids, lists, strict=True)
+    ]
 
 
 def same_pairs(hashes: Sequence[PictureHash | None]) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from encoder.card import EncoderCard
 from search.disk.atomic import write_durably
 from search.errors import BadQuestion
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.neighbours.duplicates import IDENTICAL, PictureHash, same_picture
+from search.neighbours.duplicates import SPARE, Hashes, other_pictures
 from search.neighbours.groups import item_groups, patients_digest
 from search.schemas.answers import Hit, ReviewedLabel
 from search.schemas.calibration import (
@@ -41,8 +41,6 @@ from search.votes.reliability import (
 
 FILE = "calibration.json"
 """Where it is kept, in the folder of the collection."""
-SPARE = 4
-"""Neighbours beyond those that vote, in place of near-duplicates."""
 FOLDS = 5
 """Parts of the sample; each is judged by what was fitted on the others."""
 
@@ -75,7 +73,7 @@ class Content:
     """The reviewers' labels, by item."""
     patients: Mapping[str, str] = field(default_factory=dict)
     """Patients that the records of cases name, by case."""
-    hashes: Callable[[Sequence[str]], Sequence[PictureHash | None]] = lambda ids: [None] * len(ids)
+    hashes: Hashes = lambda ids: [None] * len(ids)
     """Perceptual hashes of items: the same picture stored twice is no neighbour of itself."""
     held_out: Callable[[Sequence[str], int], list[list[Hit]]] | None = None
     """What finds the neighbours of items where those of the index would flatter, because the
@@ -102,8 +100,9 @@ def calibrate(
             f"got {len(chosen)} of {len(labels)}; ingest labelled items first"
         )
     ks = sorted(set(plan.ks))
-    found = _others(chosen, _nearest(store, chosen, ks[-1] + SPARE, content), content)
-    lists = [with_reviews(hits, content.labels) for hits in found]
+    found = _nearest(store, chosen, ks[-1] + SPARE, content)
+    others = other_pictures([one.item.id for one in chosen], found, content.hashes)
+    lists = [with_reviews(hits, content.labels) for hits in others]
     without = sum(stored.item.patient is None for stored in chosen)
     return Calibration(
         fingerprint=card.fingerprint,
@@ -137,22 +136,6 @@ def _nearest(
         raise CannotCalibrate(
             f"the labels that chose the axes of this version cannot be held out: {error}"
         ) from error
-
-
-def _others(
-    chosen: Sequence[Stored], lists: Sequence[Sequence[Hit]], content: Content
-) -> list[list[Hit]]:
-    """The neighbours that are other pictures than the item asked about, as a search finds them."""
-    ids = list({hit.item.id for hits in lists for hit in hits} | {one.item.id for one in chosen})
-    hashes = dict(zip(ids, content.hashes(ids), strict=True))
-    return [
-        [
-            hit
-            for hit in hits
-            if hit.score < IDENTICAL and not same_picture(hashes[one.item.id], hashes[hit.item.id])
-        ]
-        for one, hits in zip(chosen, lists, strict=True)
-    ]
 
 
 def _sample(store: Store, most: int, content: Content) -> tuple[int, list[Stored]]:

@@ -430,6 +430,27 @@ def test_a_patient_whom_only_the_records_of_cases_name_is_left_out(
     assert counted.patient_exclusion == "partial"
 
 
+def test_a_case_is_counted_by_the_votes_that_a_search_with_each_cell_gives(
+    service: Service, entries: list[Entry]
+) -> None:
+    twice = next(
+        one.item
+        for one, before in zip(entries[1:], entries, strict=False)
+        if (one.vector == before.vector).all()
+        and one.item.case is not None
+        and one.item.patient != before.item.patient
+    )
+    cells, case = service.collection(), str(twice.case)
+    counted = count_case(cells, Reviews(cells.versions), CountQuestion(case=case, k=5))
+    voted = {
+        one.item.id: answer_with_vote(service.context(), Question(item=one.item.id, k=5))
+        for one in counted.cells
+    }
+
+    assert any(one.answer.duplicates for one in voted.values())  # the same picture does not vote
+    assert all(one.voted == voted[one.item.id].vote.label for one in counted.cells)
+
+
 def test_a_vote_that_had_no_choice_is_no_verdict(service: Service, entries: list[Entry]) -> None:
     cells = service.collection()
     mine = next(e.item for e in entries if e.item.patient and e.item.label)
