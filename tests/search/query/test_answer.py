@@ -441,9 +441,9 @@ def test_a_case_is_counted_by_the_votes_that_a_search_with_each_cell_gives(
         and one.item.patient != before.item.patient
     )
     cells, case = service.collection(), str(twice.case)
-    counted = count_case(cells, Reviews(cells.versions), CountQuestion(case=case, k=5))
+    counted = count_case(cells, Reviews(cells.versions), CountQuestion(case=case, k=1))
     voted = {
-        one.item.id: answer_with_vote(service.context(), Question(item=one.item.id, k=5))
+        one.item.id: answer_with_vote(service.context(), Question(item=one.item.id, k=1))
         for one in counted.cells
     }
 

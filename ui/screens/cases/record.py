@@ -237,7 +237,7 @@ def similar(place: Place, found: CaseCount) -> None:
     ids += [pair.query_item for match in answer.cases for pair in match.pairs if pair.query_item]
     images = pictures(place.client, ids, place.name)
     st.html(
-        _told(answer) + f'<p class="hs-reason">{count(answer.compared, "other")} compared; '
+        told(answer) + f'<p class="hs-reason">{count(answer.compared, "other")} compared; '
         f"{escape(EXCLUSION[answer.patient_exclusion])}. Left of each pair is a cell of this case, "
         "right the most similar cell of theirs.</p>"
     )
@@ -300,16 +300,23 @@ def _cases(_place: Place, question: str, changes: int, state: tuple[str, int]) -
     return _place.client.similar_cases(CaseQuestion.model_validate_json(question))
 
 
-def _told(answer: CaseAnswer) -> str:
-    """What is recorded of the similar cases, counted: no finding about this one."""
-    words = [one.diagnosis for match in answer.cases for one in match.records if one.diagnosis]
-    if not words:
+def told(answer: CaseAnswer) -> str:
+    """What is recorded of the similar cases, counted by patient: no finding about this one."""
+    whose: dict[str, set[str]] = {}
+    for match in answer.cases:
+        for one in match.records:
+            own = match.patients[0] if len(match.patients) == 1 else f"(of {one.case})"
+            if one.diagnosis:
+                whose.setdefault(one.diagnosis, set()).add(one.patient or own)
+    if not whose:
         return ""
-    counts = {word: words.count(word) for word in dict.fromkeys(words)}
-    said = ", ".join(f"{escape(word)} ({n})" for word, n in counts.items())
+    said = ", ".join(
+        f"{escape(word)} ({count(len(own), 'patient')})" for word, own in whose.items()
+    )
     return (
-        f'<p class="hs-reason">Recorded of the {len(answer.cases)} most similar cases: '
-        f"<b>{said}</b>. They look alike; that is no diagnosis of this case.</p>"
+        f'<p class="hs-reason">Recorded of the {len(answer.cases)} most similar cases, of '
+        f"{count(len(set().union(*whose.values())), 'patient')}: <b>{said}</b>. They look alike; "
+        "that is no diagnosis of this case.</p>"
     )
 
 

@@ -7,7 +7,14 @@ from live import Live
 from streamlit.testing.v1 import AppTest
 
 from search.client.client import Client
-from search.schemas.cases import CaseChange, CaseRecordsQuestion, CaseRecordsWanted
+from search.schemas.cases import (
+    CaseAnswer,
+    CaseChange,
+    CaseMatch,
+    CaseRecord,
+    CaseRecordsQuestion,
+    CaseRecordsWanted,
+)
 from search.schemas.evaluations import (
     CaseEvaluation,
     CaseLabelScores,
@@ -15,7 +22,7 @@ from search.schemas.evaluations import (
     PairedDifference,
     Span,
 )
-from ui.screens.cases.record import scores_html
+from ui.screens.cases.record import scores_html, told
 
 pytestmark = pytest.mark.usefixtures("forgetful")
 
@@ -73,6 +80,18 @@ def test_views_of_a_case_show_records_and_cells(page: AppTest, view: str, words:
     assert not app.exception
     assert words in html(app)
     assert "<b>ibrutinib" not in html(app)
+
+
+def test_diagnoses_of_similar_cases_are_counted_by_patient() -> None:
+    def match(case: str, patient: str | None, diagnosis: str) -> CaseMatch:
+        record = CaseRecord(case=case, patient=patient, diagnosis=diagnosis)
+        return CaseMatch.model_construct(value=case, records=(record,), patients=())
+
+    cases = (match("1", "P", "AML"), match("2", "P", "AML"), match("3", None, "CLL"))
+    answer = CaseAnswer.model_construct(cases=cases)
+
+    assert "3 most similar cases, of 2 patients" in told(answer)
+    assert "AML (1 patient), CLL (1 patient)" in told(answer)
 
 
 def test_scores_of_cases_say_chance_intervals_and_the_worst_label() -> None:
