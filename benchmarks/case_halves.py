@@ -1,6 +1,6 @@
 """Halves of patients: does one half of a patient's fields find the other half first?
 
-    python benchmarks/case_halves.py TABLE.csv --library FOLDER [--fields 12]
+    python benchmarks/case_halves.py TABLE.csv --library FOLDER [--fields 12] [--white]
         [--reference FOLDER ...] [--differentials FILE.csv]
 
 TABLE is a clinic's table of fields (`path,patient,case,diagnosis`, paths from its own folder). The
@@ -151,6 +151,7 @@ def main() -> None:
     words.add_argument("--fields", type=int, default=1000)
     words.add_argument("--reference", type=Path, nargs="*", default=[])
     words.add_argument("--differentials", type=Path)
+    words.add_argument("--white", action="store_true", help="ingest white cells alone")
     words.add_argument("--kept", action="store_true", help="ask the library as it is")
     given = words.parse_args()
     settings = Settings(library=given.library)
@@ -158,7 +159,7 @@ def main() -> None:
         most = 0 if given.kept else given.fields
         manifest = halves(given.table, most, Path(folder))
         for paths in () if given.kept else ([manifest], *([path] for path in given.reference)):
-            run = perform(Request(paths=paths), settings)
+            run = perform(Request(paths=paths, white=given.white), settings)
             print(run.report)
     service = Service.open(settings)
     try:

@@ -13,7 +13,7 @@ from ingest.sandbox.messages import Piece, Refusal
 from ingest.slides.source import SLIDES, SlideReader
 from ingest.slides.tiff import is_slide
 from ingest.smears import source as fields
-from ingest.smears.source import FieldReader, field_args, is_field
+from ingest.smears.source import FieldReader, is_field
 from ingest.sources.source import ChildReader, Facts, Source, Taken, recipe_of
 
 LOOKED_AT = 16
@@ -40,7 +40,7 @@ class MixedReader(ChildReader):
         """See `ChildReader.job`."""
         args = {
             "tiles": self.slides.job(path, facts).args,
-            "cells": field_args(self.fields.finder, facts),
+            "cells": self.fields.args(facts),
             "find": self.find,
             "stained": self.slides.stain is not None,
         }
@@ -54,7 +54,8 @@ class MixedReader(ChildReader):
 
 def mixed(scan: Scan) -> None:
     """Every slide and image of a tree; folders of a known layout are read in that layout."""
-    reader = MixedReader(slides=scan.options.slides, find=scan.options.find)
+    options = scan.options
+    reader = MixedReader(slides=options.slides, fields=options.fields, find=options.find)
     scan.uses_find = True
     if scan.root.is_file():
         scan.add(scan.root, reader)
@@ -87,11 +88,11 @@ def slides(scan: Scan) -> None:
 def photographs(scan: Scan) -> None:
     """Every image of a tree is a smear photograph without annotations."""
     if scan.root.is_file():
-        scan.add(scan.root, FieldReader())
+        scan.add(scan.root, scan.options.fields)
         return
     images, others = scan.walk()
     for path in images:
-        scan.add(path, FieldReader())
+        scan.add(path, scan.options.fields)
     scan.left_alone(others)
 
 

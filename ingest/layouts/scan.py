@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ingest.slides.source import SLIDES, SlideReader
+from ingest.smears.source import FieldReader
 from ingest.sources.marked import BOXED, CropRule, Mark, Marked
 from ingest.sources.report import Failure, Report
 from ingest.sources.source import NOTHING, Facts, Reader, Task, Whole
@@ -44,6 +45,8 @@ class Options:
     """What a whole image shows."""
     slides: SlideReader = field(default_factory=SlideReader)
     """How whole slides are cut into tiles."""
+    fields: FieldReader = field(default_factory=FieldReader)
+    """How cells of photographs are found."""
     find: bool | None = None
     """Whether unlabelled images are searched for cells; `None`: by what they look like."""
 

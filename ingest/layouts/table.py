@@ -147,7 +147,7 @@ class _Manifest:
     def _reader(self, row: _Row) -> Reader:
         options = self.scan.options
         if row.kind == SMEAR:
-            return FieldReader()
+            return options.fields
         if row.kind == SLIDE:
             return options.slides
         if not row.kind and options.kind == "cell":
@@ -157,7 +157,7 @@ class _Manifest:
                 find = is_field(row.path)
                 self.searched += find
             if find:
-                return FieldReader()
+                return options.fields
         return Whole(cast(Kind, row.kind or options.kind))
 
     def _row(self, header: list[str], values: list[str], where: str) -> _Row:

@@ -56,15 +56,26 @@ class FieldReader(ChildReader):
 
     finder: str = "classical"
     """Its name in `ingest.smears.finders.FINDERS`."""
+    white: bool = False
+    """Whether white cells alone are cut, where red ones are cut too by default."""
 
     def recipe(self, facts: Facts) -> str:
         """See `ChildReader.recipe`."""
-        return recipe_of("cells", VERSION, self.finder, facts)
+        return recipe_of("cells", VERSION, self.finder, facts, *(["white"] if self.white else []))
 
     def job(self, path: Path, facts: Facts) -> messages.Task:
         """See `ChildReader.job`."""
-        args = field_args(self.finder, facts)
+        args = self.args(facts)
         return messages.Task(reader="ingest.smears.source:cells", source=str(path), args=args)
+
+    def args(self, facts: Facts) -> dict[str, Any]:
+        """What the child has to know."""
+        return {
+            "finder": self.finder,
+            "um_per_px": facts.um_per_px,
+            "um_per_px_origin": facts.um_per_px_origin,
+            "white": self.white,
+        }
 
     def take(self, source: Source, facts: Facts, batch: messages.Batch) -> Taken:
         """See `ChildReader.take`."""
@@ -118,15 +129,6 @@ def measured(task: Task) -> Task:
     return replace(task, reader=Measured(task.reader))
 
 
-def field_args(finder: str, facts: Facts) -> dict[str, Any]:
-    """What the child has to know."""
-    return {
-        "finder": finder,
-        "um_per_px": facts.um_per_px,
-        "um_per_px_origin": facts.um_per_px_origin,
-    }
-
-
 # ---------------------------------------------------------------- the child's side
 
 
@@ -135,20 +137,22 @@ def cells(
     finder: str = "classical",
     um_per_px: float | None = None,
     um_per_px_origin: ScaleOrigin | None = None,
+    white: bool = False,
 ) -> Iterator[Piece]:
-    """Reader: the cells of a photograph, a batch at a time.
+    """Reader: the cells of a photograph (`white` ones alone), a batch at a time.
 
     Raises:
         Refusal: no cell was found, or the scale cannot be.
         ImageError: no image, damaged, or too many pixels.
     """
     from ingest.smears.cells import FinderError
-    from ingest.smears.crops import Smear
+    from ingest.smears.crops import FieldOfView, Smear
     from ingest.smears.finders import finder as by_name
 
     opened = Source(Path(source), "")
     try:
-        reader = Smear(finder=by_name(finder))
+        rule = FieldOfView(kinds=("white",)) if white else FieldOfView()
+        reader = Smear(finder=by_name(finder), rule=rule)
         yield Piece(note="decoding")
         _ = opened.image
         yield Piece(note="finding cells")

@@ -101,6 +101,10 @@ class Request:
             help="Search unlabelled images for cells, or take each for one cell. [by size]",
         ),
     ] = None
+    white: Annotated[
+        bool,
+        typer.Option("--white", help="Of photographs of smears white cells alone, no red ones."),
+    ] = False
     engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the work runs.")] = "local"
 
     def kept(self) -> dict[str, Any]:
@@ -151,6 +155,7 @@ class Request:
         from ingest.slides.grid import MicronsPerPixel, TilePixels, TilePlan
         from ingest.slides.regions import Regions, text_of
         from ingest.slides.source import SlideReader
+        from ingest.smears.source import FieldReader
         from ingest.sources.marked import CropRule
         from ingest.sources.source import Facts
 
@@ -175,6 +180,7 @@ class Request:
             facts=facts,
             rule=CropRule(um=self.crop_um, px=self.crop_px),
             slides=SlideReader(tiles=plan, regions=regions, stain=self.normaliser()),
+            fields=FieldReader(white=self.white),
             find=self.find,
         )
 

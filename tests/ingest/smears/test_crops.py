@@ -14,7 +14,7 @@ from ingest.samples.synthetic import Field, draw_field
 from ingest.smears.cells import CellKind, Found, FoundCell, Scale
 from ingest.smears.classical import Classical
 from ingest.smears.crops import FieldOfView, Smear, crops_of
-from ingest.smears.source import Measured
+from ingest.smears.source import FieldReader, Measured, cells
 from ingest.sources.marked import CropRule, Mark, Marked
 from ingest.sources.source import NOTHING, Facts, Source, Whole
 
@@ -161,3 +161,19 @@ def test_a_scale_that_nobody_recorded_is_estimated_where_that_is_asked_for(tmp_p
     Image.new("RGB", (300, 300), (230, 230, 235)).save(tmp_path / "glass.png")
     (none,) = Measured(Whole()).plan(Source(tmp_path / "glass.png", "d"), NOTHING).planned
     assert none.item.um_per_px is None
+
+
+def test_white_cells_alone_are_cut_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "field.png"
+    Image.fromarray(draw_field(3).image).save(path)
+
+    def kinds(white: bool) -> list[str]:
+        args = FieldReader(white=white).job(path, NOTHING).args
+        pieces = cells(str(path), **args)
+        return [notes["cell"] for one in pieces for _, notes in one.facts.get("cells", ())]
+
+    every, white = kinds(False), kinds(True)
+    assert set(every) == {"white", "red"}
+    assert set(white) == {"white"}
+    assert len(white) == every.count("white")
+    assert FieldReader(white=True).recipe(NOTHING) != FieldReader().recipe(NOTHING)
