@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from encoder.contract import RGB
-from ingest.smears.contours import Edges, slopes_of, vote
+from ingest.smears.contours import Edges, highest, slopes_of, vote
 from ingest.smears.density import Background, resized
 
 VIEW_PX = 320
@@ -89,5 +89,5 @@ def _worth(edges: Edges, radius: float) -> float:
     ballots = vote(edges, np.array([0.93, 1, 1.07]) * radius, int(0.3 * radius)) / 3
     around = ndimage.uniform_filter(ballots, int(1.6 * radius))
     clear = (ndimage.gaussian_filter(ballots, sigma) - around) * (2 * sigma**2)
-    top = clear == ndimage.maximum_filter(clear, 2 * int(0.6 * radius) + 1)
+    top = clear == highest(clear, int(0.6 * radius))
     return float(np.maximum(clear[top] - STANDING_OUT, 0).sum())

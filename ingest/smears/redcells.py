@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ingest.smears.contours import Edges, Outlines, Slopes, peaks, slopes_of, trace, vote
+from ingest.smears.contours import Edges, Outlines, Slopes, highest, peaks, slopes_of, trace, vote
 from ingest.smears.density import Planes
 from ingest.smears.nuclei import Rectangle
 
@@ -112,8 +112,7 @@ def _centres(
     filled = ndimage.binary_fill_holes(planes.covered)
     depth = ndimage.distance_transform_edt(np.pad(filled, 1, constant_values=True))
     depth = ndimage.gaussian_filter(depth, 1.0)[1:-1, 1:-1]
-    reach = 2 * int(0.15 * diameter) + 1
-    thick = (depth == ndimage.maximum_filter(depth, reach)) & (depth > 0.15 * diameter)
+    thick = (depth == highest(depth, int(0.15 * diameter))) & (depth > 0.15 * diameter)
     centres.append(np.argwhere(thick & filled).astype(np.float32))
     return _apart(np.concatenate(centres), SAME_CENTRE * diameter)
 
