@@ -237,7 +237,8 @@ def similar(place: Place, found: CaseCount) -> None:
     ids += [pair.query_item for match in answer.cases for pair in match.pairs if pair.query_item]
     images = pictures(place.client, ids, place.name)
     st.html(
-        told(answer) + f'<p class="hs-reason">{count(answer.compared, "other")} compared; '
+        told(answer) + f'<p class="hs-reason">{count(answer.compared, "other")} compared'
+        f"{'' if answer.complete else ', the nearest of all by what stands for each'}; "
         f"{escape(EXCLUSION[answer.patient_exclusion])}. Left of each pair is a cell of this case, "
         "right the most similar cell of theirs.</p>"
     )
