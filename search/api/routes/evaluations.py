@@ -75,14 +75,13 @@ async def start_evaluation(
 def start_trust(name: str, wanted: TrustWanted, access: Writes, response: Response) -> JobRecord:
     """Measure when an answer should not be trusted: labels, sites and kinds that are not there,
     thresholds of the distance, scores by year; a job whose result has the figures."""
-    collection = access.context(name).collection
+    called = access.context(name).collection.name
 
     def work(run: Run) -> dict[str, Any]:
         run.check()
-        served = access.context(collection.name).collection  # when the job begins
-        return asdict(trust_of_collection(served, wanted))
+        return asdict(trust_of_collection(access.context(called).collection, wanted))
 
-    return started(access, "trust", collection.name, work, response)
+    return started(access, "trust", called, work, response)
 
 
 @router.get("/evaluations")
