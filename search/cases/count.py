@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -42,15 +43,7 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         NoSuchCase: no item belongs to it.
     """
     store = collection.store
-    whole = Filter.model_validate({question.by: (question.case,)})
-    items = store.count(whole)
-    if not items:
-        raise NoSuchCase(question.by, question.case, collection.name)
-    cells: list[Stored] = []
-    for one in scroll_all(store, whole):
-        cells.append(one)
-        if len(cells) == question.cells:
-            break
+    cells, items = _cells_of(collection, question)
     groups = with_records(collection.cases, own_groups([cell.item for cell in cells]))
     own = exclusion_filter(groups, EXCLUDED)
     reviewed = reviews.of([cell.item.id for cell in cells])
@@ -100,6 +93,30 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
         patient_exclusion=exclusion,
         warnings=tuple(warnings),
     )
+
+
+def _cells_of(collection: Collection, question: CountQuestion) -> tuple[list[Stored], int]:
+    """The first cells of a case, and how many there are; of a patient also those of the cases that
+    only records call theirs.
+
+    Raises:
+        NoSuchCase: there is none.
+    """
+    store, named = collection.store, Filter.model_validate({question.by: (question.case,)})
+    parts, items = [named], store.count(named)
+    if question.by == "patient" and (cases := collection.cases.cases_of([question.case])):
+        recorded = Filter(case=tuple(sorted(cases)))
+        both = recorded.both(named)
+        items += store.count(recorded) - (0 if both is None else store.count(both))
+        parts.append(recorded)
+    if not items:
+        raise NoSuchCase(question.by, question.case, collection.name)
+    cells: dict[str, Stored] = {}
+    for one in chain.from_iterable(scroll_all(store, part) for part in parts):
+        cells[one.item.id] = one
+        if len(cells) == question.cells:
+            break
+    return list(cells.values()), items
 
 
 def _voters(
