@@ -13,6 +13,7 @@ from torch.nn import functional
 from encoder.card import EncoderCard
 from encoder.contract import RGB, NoPatchTokens
 from encoder.networks.engines import choose, stack
+from encoder.networks.forward import Normalised
 from encoder.networks.lite import STRIDE, Lite
 from encoder.networks.vit import Vit, pick_device
 
@@ -21,27 +22,22 @@ AT_ONCE = 4
 it a seventh faster than sixteen."""
 
 
-class Looks(nn.Module):
+class Looks(Normalised):
     """Normalisation, network and pooling as one module; an image may be looked at more than once.
 
     The vector is the mean of those of the whole image and of its middle, each of length 1.
     """
 
     def __init__(self, model: Lite, card: EncoderCard) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model, card)
+        self.model: Lite = model
         self.side = card.input_px
         self.cuts = tuple(round((1 - share) * self.side / 2) for share in model.looks)
         self.grid = card.input_px * STRIDE // (card.patch_px or STRIDE)
-        mean, std = torch.tensor(card.mean), torch.tensor(card.std)
-        self.scale: Tensor
-        self.shift: Tensor
-        self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor]:
         """Pixels n x side x side x 3 uint8 to the vectors, n x dim."""
-        x = self._normalised(pixels)
+        x = self.normalised(pixels)
         rows = self._vectors(torch.cat([self._middle(x, cut) for cut in self.cuts]))
         return (rows.reshape(len(self.cuts), -1, rows.shape[-1]).mean(0),)
 
@@ -51,7 +47,7 @@ class Looks(nn.Module):
         Returns:
             n x cells x dim, in reading order, each through the projection.
         """
-        x = resized(self._normalised(pixels), self.grid)
+        x = resized(self.normalised(pixels), self.grid)
         cells: Tensor = self.model.project(self.model.forward_features(x))
         return cells
 
@@ -64,9 +60,6 @@ class Looks(nn.Module):
         if cut == 0:
             return x
         return resized(x[..., cut : self.side - cut, cut : self.side - cut], self.side)
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
 
 
 def resized(x: Tensor, side: int) -> Tensor:

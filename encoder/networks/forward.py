@@ -13,28 +13,38 @@ Pool = Literal["cls", "mean", "head"]
 """The class token, the mean of the patch tokens, or whatever the model's own head pools."""
 
 
-class Forward(nn.Module):
-    """Normalisation, transformer and pooling as one module, so that every engine runs all of it.
+class Normalised(nn.Module):
+    """A network behind its normalisation, so that every engine runs both.
 
     The pixels stay bytes until they are on the device: a quarter of the traffic.
     """
 
-    def __init__(self, model: nn.Module, card: EncoderCard, pool: Pool) -> None:
+    def __init__(self, model: nn.Module, card: EncoderCard) -> None:
         super().__init__()
         self.model = model
-        self.pool = pool
-        self.patches = card.patch_px is not None
-        self.prefix = int(getattr(model, "num_prefix_tokens", 0))
         mean, std = torch.tensor(card.mean), torch.tensor(card.std)
         self.scale: Tensor
         self.shift: Tensor
         self.register_buffer("scale", (1 / (255 * std)).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).reshape(1, 3, 1, 1), persistent=False)
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels n x side x side x 3 uint8 to n x 3 x side x side, as the network takes them."""
+        return pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
+
+
+class Forward(Normalised):
+    """Normalisation, transformer and pooling as one module."""
+
+    def __init__(self, model: nn.Module, card: EncoderCard, pool: Pool) -> None:
+        super().__init__(model, card)
+        self.pool = pool
+        self.patches = card.patch_px is not None
+        self.prefix = int(getattr(model, "num_prefix_tokens", 0))
+
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Pixels n x side x side x 3 uint8 to the pooled rows and, where there are any, patches."""
-        x = pixels.permute(0, 3, 1, 2).to(self.scale.dtype) * self.scale + self.shift
-        features = self.model.forward_features(x)  # type: ignore[operator]
+        features = self.model.forward_features(self.normalised(pixels))  # type: ignore[operator]
         if self.pool == "head":
             pooled = self.model.forward_head(features, pre_logits=True)  # type: ignore[operator]
         elif self.pool == "cls":

@@ -61,8 +61,13 @@ def mixed(scan: Scan) -> None:
         scan.add(scan.root, reader)
         return
     images, others = _outside_known_sets(scan)
-    parts = parts_of_slides([*images, *others])
-    files = [path for path in sorted([*images, *others]) if path not in parts]
+    _add_all(scan, [*images, *others], reader)
+
+
+def _add_all(scan: Scan, paths: list[Path], reader: ChildReader) -> None:
+    """Slides and images among some files; parts of slides and all else are left out."""
+    parts = parts_of_slides(paths)
+    files = [path for path in sorted(paths) if path not in parts]
     for path in files:
         if path.suffix.lower() in SLIDES | IMAGES:
             scan.add(path, reader)
@@ -76,13 +81,7 @@ def slides(scan: Scan) -> None:
         scan.add(scan.root, scan.options.slides)
         return
     images, others = scan.walk()
-    parts = parts_of_slides([*images, *others])
-    files = [path for path in sorted([*images, *others]) if path not in parts]
-    for path in files:
-        if path.suffix.lower() in SLIDES | IMAGES:
-            scan.add(path, scan.options.slides)
-    _leave_parts(scan, parts)
-    scan.left_alone(path for path in files if path.suffix.lower() not in SLIDES | IMAGES)
+    _add_all(scan, [*images, *others], scan.options.slides)
 
 
 def photographs(scan: Scan) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,18 +44,6 @@ class SlideFacts:
     """Of level 0 along x and y, as the file says; `None` where it does not."""
     objective: float | None
     """Power of the objective, for display only: no scale is taken from it."""
-
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> SlideFacts:
-        """What `asdict` made, after a journey as JSON."""
-        scale = facts["um_per_px"]
-        return cls(
-            **{
-                **facts,
-                "levels": tuple((int(w), int(h)) for w, h in facts["levels"]),
-                "um_per_px": None if scale is None else (scale[0], scale[1]),
-            }
-        )
 
 
 class Tally:

@@ -147,14 +147,9 @@ class DeepZoom:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
                 return self._tiles[key]
-        place = {"level": level, "column": column, "row": row, "stamp": list(self._of(path)[1:])}
-        _, pixels = self._ask(
-            Task(reader="ingest.slides.deepzoom:cut", source=str(path), args=place)
-        )
-        out = BytesIO()
-        Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY)
-        self._keep(key, out.getvalue())
-        return out.getvalue()
+        content = _jpeg(self._cut(path, level, column, row))
+        self._keep(key, content)
+        return content
 
     def overview(self, path: Path, level: int) -> bytes:
         """A small picture of a file whose source id is not known, as JPEG; not kept.
@@ -176,14 +171,14 @@ class DeepZoom:
         picture = Image.new("RGB", pyramid.size(level))
         for column in range(ceil(picture.width / TILE)):
             for row in range(ceil(picture.height / TILE)):
-                place = {"level": level, "column": column, "row": row}
-                args = place | {"stamp": list(self._of(path)[1:])}
-                cut = Task(reader="ingest.slides.deepzoom:cut", source=str(path), args=args)
-                _, pixels = self._ask(cut)
-                picture.paste(Image.fromarray(pixels), pyramid.region(level, column, row)[:2])
-        out = BytesIO()
-        picture.save(out, "JPEG", quality=QUALITY)
-        return out.getvalue(), pyramid
+                part = self._cut(path, level, column, row)
+                picture.paste(part, pyramid.region(level, column, row)[:2])
+        return _jpeg(picture), pyramid
+
+    def _cut(self, path: Path, level: int, column: int, row: int) -> Image.Image:
+        place = {"level": level, "column": column, "row": row, "stamp": list(self._of(path)[1:])}
+        task = Task(reader="ingest.slides.deepzoom:cut", source=str(path), args=place)
+        return Image.fromarray(self._ask(task)[1])
 
     def _keep(self, key: tuple[str, int, int, int], content: bytes) -> None:
         with self._turn:
@@ -240,6 +235,12 @@ class DeepZoom:
 
 
 # ---------------------------------------------------------------- the child's side
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    out = BytesIO()
+    picture.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
 
 
 def pyramid_of(facts: SlideFacts) -> Pyramid:

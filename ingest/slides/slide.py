@@ -1,7 +1,7 @@
 """Whole slides, opened in a child: by OpenSlide, by tifffile, or as a plain image.
 
-`describe_task` says what a file is; `ingest.slides.tiling` cuts it into tiles. Of what a slide says
-about itself only `SlideFacts` leaves the child. Label and macro images are never opened.
+`ingest.slides.tiling` cuts one into tiles. Of what a slide says about itself only `SlideFacts` is
+kept. Label and macro images are never opened.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from encoder.contract import RGB
 from encoder.image import MAX_PIXELS, NotAnImage, UnclearImage, decode
-from ingest.sandbox.messages import Batch, Piece, Refusal, Task
+from ingest.sandbox.messages import Piece, Refusal
 from ingest.slides import jpeg_tiles as direct
 from ingest.slides.base import UNREADABLE, Slide, SlideFacts, Tally, on_white, paste
 from ingest.slides.grid import SlidePixels
@@ -30,21 +29,6 @@ MAX_SIDE = 4_000_000
 OPENSLIDE_CACHE = 64 * 1024 * 1024
 KEPT_OPEN = 3
 """Slides that a child keeps open."""
-
-
-def describe_task(path: Path, max_pixels: int = MAX_PIXELS) -> Task:
-    """What a pool has to do to say what a file is: one batch, read by `as_facts`."""
-    return Task(
-        reader="ingest.slides.slide:describe", source=str(path), args={"max_pixels": max_pixels}
-    )
-
-
-def as_facts(batch: Batch) -> SlideFacts:
-    """The answer to `describe_task`; vendor `plain` means that OpenSlide does not take it."""
-    return SlideFacts.from_json(batch.facts)
-
-
-# ---------------------------------------------------------------- the child's side
 
 
 class OpenSlideSlide(Slide):
@@ -234,10 +218,3 @@ def kept_open(source: str, stamp: Sequence[int]) -> Slide:
         _OPEN.popitem(last=False)[1].close()
     _OPEN[key] = open_slide(Path(source))
     return _OPEN[key]
-
-
-def describe(source: str, max_pixels: int = MAX_PIXELS) -> Iterator[Piece]:
-    """Reader: what a file is."""
-    slide = open_slide(Path(source), max_pixels)
-    yield Piece(facts=asdict(slide.facts))
-    slide.close()

@@ -40,12 +40,7 @@ class Catalogue:
 
     def known(self, ids: Sequence[bytes]) -> dict[bytes, str]:
         """The payload digests of those of `ids` that are there."""
-        found: dict[bytes, str] = {}
-        for batch in _runs(ids, AT_ONCE):
-            marks = ",".join("?" * len(batch))
-            query = f"SELECT id, digest FROM items WHERE id IN ({marks})"  # noqa: S608 (marks only)
-            found.update(self._all(query, batch))
-        return found
+        return self._of("SELECT id, digest FROM items", ids)
 
     def place(self, id: bytes) -> tuple[str, int] | None:
         """Shard and row of an item."""
@@ -63,11 +58,12 @@ class Catalogue:
 
     def pictures(self, ids: Sequence[bytes]) -> dict[bytes, bytes]:
         """The perceptual hashes that are kept of some items; empty for what shows nothing."""
-        found: dict[bytes, bytes] = {}
+        return self._of("SELECT id, hash FROM pictures", ids)
+
+    def _of(self, query: str, ids: Sequence[bytes]) -> dict[bytes, Any]:
+        found: dict[bytes, Any] = {}
         for batch in _runs(ids, AT_ONCE):
-            marks = ",".join("?" * len(batch))
-            query = f"SELECT id, hash FROM pictures WHERE id IN ({marks})"  # noqa: S608 (marks only)
-            found.update(self._all(query, batch))
+            found.update(self._all(f"{query} WHERE id IN ({','.join('?' * len(batch))})", batch))
         return found
 
     def shards(self) -> set[str]:

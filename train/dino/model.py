@@ -362,12 +362,12 @@ class Network(nn.Module):
         return tokens[:, self.backbone.prefix :].mean(dim=1)  # type: ignore[no-any-return]
 
 
-def add_lora(vit: nn.Module, config: TrainConfig) -> nn.Module:
+def add_lora(vit: nn.Module, rank: int, alpha: float, dropout: float = 0.0) -> nn.Module:
     """Put adapters beside the linear layers and freeze the rest (Hu et al. 2022)."""
     from peft import LoraConfig, inject_adapter_in_model
 
     settings = LoraConfig(
-        r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LORA_TARGETS
     )
     changed: nn.Module = inject_adapter_in_model(settings, vit)
     for name, parameter in changed.named_parameters():
@@ -388,7 +388,9 @@ def build_networks(
     from copy import deepcopy
 
     torch.manual_seed(config.seed + 1)
-    vit = add_lora(start.vit, config) if config.tuning == "lora" else start.vit
+    vit = start.vit
+    if config.tuning == "lora":
+        vit = add_lora(vit, config.lora_rank, config.lora_alpha)
     student = Network(Backbone(vit), config, guide_dim)
     teacher = deepcopy(student).requires_grad_(False)
     return student, teacher

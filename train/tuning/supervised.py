@@ -37,7 +37,7 @@ from train.config import TrainConfig
 from train.data import datasets
 from train.data.datasets import Labelled
 from train.dino.export import merged
-from train.dino.model import LORA_TARGETS, Backbone, Start, load_start
+from train.dino.model import Backbone, Start, add_lora, load_start
 from train.evaluation.command import Settings, config_of, status_of, write_json
 from train.evaluation.run import EvaluateConfig, make_folds
 
@@ -170,18 +170,7 @@ def prepared(vit: nn.Module, config: TuneConfig) -> nn.Module:
     vit.requires_grad_(False)
     facts: Any = vit
     if config.how == "lora":
-        from peft import LoraConfig, inject_adapter_in_model
-
-        settings = LoraConfig(
-            r=config.rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=LORA_TARGETS,
-        )
-        changed: nn.Module = inject_adapter_in_model(settings, vit)
-        for name, parameter in changed.named_parameters():
-            parameter.requires_grad_("lora_" in name)
-        return changed
+        return add_lora(vit, config.rank, config.alpha, config.dropout)
     if config.how == "last-blocks":
         for block in list(facts.blocks)[-config.blocks :]:
             block.requires_grad_(True)

@@ -15,6 +15,7 @@ from search.api.access import Access, Admins, Lists, Reads, Writes, api_router
 from search.api.problems import without_names
 from search.index.contract import IndexSettings
 from search.library.jobs import Job, Run
+from search.library.library import Library
 from search.maintenance.checks import as_json
 from search.maintenance.reconcile import reconcile
 from search.maintenance.reindex import Reindexed, ReindexPlan, reindex
@@ -74,27 +75,15 @@ def start_reindex(
 
     It serves once its checks pass. Started again after an interruption, it resumes there.
     """
-    library, called = access.library(name)  # a job must not keep the version open that it replaces
-    read_pixels = access.context(name).read_pixels
 
-    def work(run: Run) -> dict[str, Any]:
+    def build(library: Library, called: str, **how: Any) -> Reindexed:
         encoder = load(wanted.encoder, device=access.settings.device)
         plan = ReindexPlan(
             index=_settings(wanted.index), allow_missing=wanted.allow_missing, force=wanted.force
         )
-        done = reindex(
-            library,
-            called,
-            encoder,
-            reference=wanted.encoder,
-            plan=plan,
-            read_pixels=read_pixels,
-            progress=run.progress,
-            stop=run.stop,
-        )
-        return _followed(access, called, done)
+        return reindex(library, called, encoder, reference=wanted.encoder, plan=plan, **how)
 
-    return started(access, "reindex", called, work, response)
+    return _built(access, "reindex", name, build, response)
 
 
 @router.post("/collections/{name}/adapt", **STARTED)
@@ -104,24 +93,13 @@ def start_adapt(name: str, wanted: AdaptWanted, access: Admins, response: Respon
     Nothing is embedded again. It switches when its checks pass, among them scores on sites (else
     patients, else sources) that the transform was not fitted on.
     """
-    library, called = access.library(name)
-    read_pixels = access.context(name).read_pixels
 
-    def work(run: Run) -> dict[str, Any]:
+    def build(library: Library, called: str, **how: Any) -> Reindexed:
         encoder = load(library.reference(called), device=access.settings.device)
         plan = AdaptPlan(kind=wanted.kind, field=wanted.field, force=wanted.force)
-        done = adapt(
-            library,
-            called,
-            encoder,
-            plan,
-            read_pixels=read_pixels,
-            progress=run.progress,
-            stop=run.stop,
-        )
-        return _followed(access, called, done)
+        return adapt(library, called, encoder, plan, **how)
 
-    return started(access, "adapt", called, work, response)
+    return _built(access, "adapt", name, build, response)
 
 
 @router.post("/collections/{name}/rollback")
@@ -202,19 +180,27 @@ def job_record(job: Job) -> JobRecord:
     return JobRecord(**facts | {"error": job.error and without_names(job.error)})
 
 
-def _followed(access: Access, name: str, done: Reindexed) -> dict[str, Any]:
-    """What a re-index did, as its job keeps it; of missing items, no file names."""
-    if done.switched:
-        access.follow(name)
-    facts = {
-        key: value for key, value in vars(done).items() if key not in ("checks", "built", "missing")
-    }
-    return facts | {
-        "missing": len(done.missing),
-        "missing_ids": [one.id for one in done.missing[:LISTED]],
-        "refused_by": list(done.refused_by),
-        "gates": as_json(done.checks),
-    }
+def _built(
+    access: Access, kind: str, name: str, build: Callable[..., Reindexed], response: Response
+) -> JobRecord:
+    """Start the job that builds a version; its result names no files."""
+    library, called = access.library(name)  # a job must not keep the version open that it replaces
+    read_pixels = access.context(name).read_pixels
+
+    def work(run: Run) -> dict[str, Any]:
+        done = build(library, called, read_pixels=read_pixels, progress=run.progress, stop=run.stop)
+        if done.switched:
+            access.follow(called)
+        left_out = ("checks", "built", "missing")
+        facts = {key: value for key, value in vars(done).items() if key not in left_out}
+        return facts | {
+            "missing": len(done.missing),
+            "missing_ids": [one.id for one in done.missing[:LISTED]],
+            "refused_by": list(done.refused_by),
+            "gates": as_json(done.checks),
+        }
+
+    return started(access, kind, called, work, response)
 
 
 def _settings(wanted: IndexWanted | None) -> IndexSettings | None:
