@@ -90,30 +90,22 @@ MASKS = frozenset(["mask", "masks", "label", "labels", "gt", "annotations", "ins
 A_MASK = Aside("it is a mask, not a picture of a cell")
 
 
-def _aml_hehr(root: Path) -> Says:
+def _aml_hehr(inner: PurePath) -> Said | None:
     """`data/<class>/<patient>/image_N.tif` (Hehr et al. 2023, TCIA)."""
-
-    def says(inner: PurePath) -> Said | None:
-        parts = inner.parts
-        if len(parts) < 3 or parts[-3] not in AML_HEHR:
-            return None
-        return Said(label=parts[-3], patient=parts[-2])
-
-    return says
+    parts = inner.parts
+    if len(parts) < 3 or parts[-3] not in AML_HEHR:
+        return None
+    return Said(label=parts[-3], patient=parts[-2])
 
 
-def _lisc(root: Path) -> Says:
+def _lisc(inner: PurePath) -> Said | Aside | None:
     """`Main Dataset/<class>/N.bmp`, masks in `Ground Truth Segmentation` (Rezatofighi 2011)."""
-
-    def says(inner: PurePath) -> Said | Aside | None:
-        if any(part.lower().startswith("ground truth") for part in inner.parts):
-            return A_MASK
-        name = inner.parts[-2].lower() if len(inner.parts) > 1 else ""
-        if name.startswith("mixt"):
-            return Aside("cells of several types lie in it (mixt)")
-        return Said(label=LISC[name[:4]]) if name[:4] in LISC else None
-
-    return says
+    if any(part.lower().startswith("ground truth") for part in inner.parts):
+        return A_MASK
+    name = inner.parts[-2].lower() if len(inner.parts) > 1 else ""
+    if name.startswith("mixt"):
+        return Aside("cells of several types lie in it (mixt)")
+    return Said(label=LISC[name[:4]]) if name[:4] in LISC else None
 
 
 def _sslseg(root: Path) -> Says:
@@ -143,58 +135,42 @@ def _sslseg(root: Path) -> Says:
     return says
 
 
-def _nuclick(root: Path) -> Says:
+def _nuclick(inner: PurePath) -> Said | Aside | None:
     """Pictures in folders `images`, masks beside them in `masks` (Koohbanani et al. 2020)."""
-
-    def says(inner: PurePath) -> Said | Aside | None:
-        folders = [part.lower() for part in inner.parts[:-1]]
-        if any(part in MASKS for part in folders):
-            return A_MASK
-        return Said() if "images" in folders else None
-
-    return says
+    folders = [part.lower() for part in inner.parts[:-1]]
+    if any(part in MASKS for part in folders):
+        return A_MASK
+    return Said() if "images" in folders else None
 
 
-def _warty_pig(root: Path) -> Says:
+def _warty_pig(inner: PurePath) -> Said | Aside | None:
     """`<original>/<class>/<image>`, augmented copies apart (Alipo-on et al. 2022)."""
-
-    def says(inner: PurePath) -> Said | Aside | None:
-        folders = inner.parts[:-1]
-        if any("augment" in part.lower() for part in inner.parts):
-            return Aside("it is an augmented copy of another picture")
-        return Said(label=folders[-1].lower()) if folders else None
-
-    return says
+    folders = inner.parts[:-1]
+    if any("augment" in part.lower() for part in inner.parts):
+        return Aside("it is an augmented copy of another picture")
+    return Said(label=folders[-1].lower()) if folders else None
 
 
-def _elsafty(root: Path) -> Says:
+def _elsafty(inner: PurePath) -> Said | None:
     """`<source>/Cropped images/<class>/Slide N (...).png` (Elsafty et al. 2024)."""
-
-    def says(inner: PurePath) -> Said | None:
-        slide = ELSAFTY_SLIDE.match(inner.stem)
-        if slide is None or len(inner.parts) < 2:
-            return None
-        sources = [match[1] for part in inner.parts if (match := SOURCE.match(part))]
-        source = f"source {sources[0]}" if sources else None
-        who = f"slide-{slide[1]}"  # counted anew in each source
-        return Said(inner.parts[-2], who if source is None else f"{source} {who}", source)
-
-    return says
+    slide = ELSAFTY_SLIDE.match(inner.stem)
+    if slide is None or len(inner.parts) < 2:
+        return None
+    sources = [match[1] for part in inner.parts if (match := SOURCE.match(part))]
+    source = f"source {sources[0]}" if sources else None
+    who = f"slide-{slide[1]}"  # counted anew in each source
+    return Said(inner.parts[-2], who if source is None else f"{source} {who}", source)
 
 
-def _by_code(root: Path) -> Says:
+def _by_code(inner: PurePath) -> Said | None:
     """`<CODE>/.../<CODE>_NNNN.<ending>`: BMC and AML-Cytomorphology_LMU (Matek et al.)."""
-
-    def says(inner: PurePath) -> Said | None:
-        code = CODE.match(inner.stem)
-        return Said(label=code[1]) if code and code[1] in inner.parts[:-1] else None
-
-    return says
+    code = CODE.match(inner.stem)
+    return Said(label=code[1]) if code and code[1] in inner.parts[:-1] else None
 
 
-def _by_folder(root: Path) -> Says:
+def _by_folder(inner: PurePath) -> Said | None:
     """`<class>/<image>`: the folder that an image lies in is its class."""
-    return lambda inner: Said(label=inner.parts[-2]) if len(inner.parts) > 1 else None
+    return Said(label=inner.parts[-2]) if len(inner.parts) > 1 else None
 
 
 TREES: dict[str, Tree] = {
@@ -204,7 +180,7 @@ TREES: dict[str, Tree] = {
             name="aml-hehr",
             describes="AML-Cytomorphology_MLL_Helmholtz: class/patient/image",
             expected="data/PML_RARA/AAA/image_0.tif",
-            rule=_aml_hehr,
+            rule=lambda root: _aml_hehr,
             marks=("PML_RARA", "data/PML_RARA"),
             patients=True,
             notes=("the label is the patient's, not the cell's: score patients (--bags)",),
@@ -213,7 +189,7 @@ TREES: dict[str, Tree] = {
             name="lisc",
             describes="LISC: Main Dataset/class/N.bmp, masks apart",
             expected="Main Dataset/Baso/1.bmp",
-            rule=_lisc,
+            rule=lambda root: _lisc,
             marks=("Main Dataset/Baso", "Main Dataset/baso"),
         ),
         Tree(
@@ -228,39 +204,39 @@ TREES: dict[str, Tree] = {
             name="nuclick",
             describes="NuClick's white cells: images and masks, no labels",
             expected="Train/images/NAME.png",
-            rule=_nuclick,
+            rule=lambda root: _nuclick,
         ),
         Tree(
             name="warty-pig",
             describes="white cells of the juvenile Visayan warty pig: class folders",
             expected="Original/basophil/NAME.jpg",
-            rule=_warty_pig,
+            rule=lambda root: _warty_pig,
         ),
         Tree(
             name="elsafty",
             describes="Elsafty's red cells: classes, slides, sources",
             expected="Source 1/Cropped images/01-Rounded RBC/Slide 1 (1).png",
-            rule=_elsafty,
+            rule=lambda root: _elsafty,
             patients=True,
         ),
         Tree(
             name="dse",
             describes="DSE's red cells: a folder for each class",
             expected="elliptocyte/NAME.png",
-            rule=_by_folder,
+            rule=lambda root: _by_folder,
         ),
         Tree(
             name="bmc-full",
             describes="bone marrow cells of MLL, Helmholtz and Fraunhofer, whole",
             expected="BM_cytomorphology_data/BLA/0001-1000/BLA_00001.jpg",
-            rule=_by_code,
+            rule=lambda root: _by_code,
             notes=("945 patients that the set does not name: image-level only",),
         ),
         Tree(
             name="aml-matek",
             describes="AML-Cytomorphology_LMU, whole",
             expected="AML-Cytomorphology_LMU/NGS/NGS_0001.tiff",
-            rule=_by_code,
+            rule=lambda root: _by_code,
             notes=("200 patients that the set does not name: image-level only",),
         ),
     )

@@ -13,7 +13,7 @@ from search.atlas.maps import drawn_ids, items_of, vectors_of
 from search.errors import BadQuestion
 from search.index.contract import Vectors
 from search.library.contents import Truth
-from search.neighbours.groups import Rows, groups, item_groups
+from search.neighbours.groups import Rows, groups, item_groups, numbered
 from search.neighbours.site_bias import Origins, SiteBias, drawn, site_bias
 from search.schemas.items import Item, with_patient
 from search.schemas.maps import BatchEffects, Origin, OriginShare
@@ -61,8 +61,8 @@ def batch_effects(
 
 def measure(items: Sequence[Item], vectors: Vectors, field: Origin, k: int) -> BatchEffects:
     """`batch_effects` of items with their vectors (n x dim, rows of length 1)."""
-    names, origin = _codes([getattr(item, field) for item in items])
-    _, label = _codes([item.label for item in items])
+    names, origin = numbered([getattr(item, field) for item in items])
+    _, label = numbered([item.label for item in items])
     usable = np.flatnonzero((origin >= 0) & (label >= 0))
     own = groups([i.source for i in items]) if field == "patient" else item_groups(items, {})
     compared = Origins(vectors, origin, label, own)
@@ -131,12 +131,6 @@ def _notes(
             f"another {field} and of another label from its own {field}."
         )
     return notes
-
-
-def _codes(values: Sequence[str | None]) -> tuple[list[str], Rows]:
-    names = sorted({value for value in values if value is not None})
-    code = {name: at for at, name in enumerate(names)}
-    return names, np.array([-1 if v is None else code[v] for v in values], np.int64)
 
 
 def _silhouette(vectors: Vectors, codes: Rows) -> float | None:

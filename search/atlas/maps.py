@@ -22,6 +22,7 @@ from search.errors import BadQuestion, NoSuchItem
 from search.index.contract import Vectors
 from search.library.contents import Truth, content_digest
 from search.library.versions import now
+from search.neighbours.groups import numbered
 from search.schemas.items import Item
 from search.schemas.maps import MOST_POINTS, Method
 
@@ -341,10 +342,8 @@ def _columns(items: Sequence[Item]) -> dict[str, tuple[tuple[str, ...], NDArray[
     found = {}
     for name in COLUMNS:
         values = [getattr(item, name) for item in items]
-        known = sorted({value for value in values if value is not None})
-        code = {value: at for at, value in enumerate(known)}
-        codes = np.array([code.get(value, -1) for value in values], np.int32)
-        found[name] = (tuple(known), codes)
+        known, codes = numbered(values)
+        found[name] = (tuple(known), codes.astype(np.int32))
     return found
 
 

@@ -21,7 +21,7 @@ from search.evaluation.scores import Predictions, Task, by_index, scored
 from search.evaluation.splits import subset
 from search.index.contract import Store
 from search.neighbours.duplicates import PictureHash
-from search.neighbours.groups import Rows
+from search.neighbours.groups import Rows, numbered
 from search.neighbours.site_bias import Origins, drawn, site_bias
 from search.schemas.answers import ReviewedLabel
 from search.schemas.evaluations import (
@@ -288,10 +288,9 @@ def bias_of(
     cells: Cells, rows: Rows, plan: EvaluationPlan, progress: Callable[[int], None]
 ) -> BiasResult | None:
     """The site bias of the neighbours of `rows`; `None` where there are fewer than two sites."""
-    names = {site: at for at, site in enumerate(sorted({s for s in cells.sites if s is not None}))}
+    names, sites = numbered(cells.sites)
     if len(names) < 2:
         return None
-    sites = np.array([-1 if s is None else names[s] for s in cells.sites], np.int64)
     labels = np.unique(cells.labels, return_inverse=True)[1]
     items = Origins(cells.vectors, sites, labels, cells.group)
     queries = drawn(rows[sites[rows] >= 0], BIAS_QUERIES, plan.seed)

@@ -13,7 +13,7 @@ from search.index.contract import ENOUGH_RECALL, BuildReport, Vectors
 from search.library.shards import Entry
 from search.library.sources import ReadPixels, read_again, seen
 from search.neighbours.exact import search
-from search.neighbours.groups import Rows, item_groups, neighbours_outside
+from search.neighbours.groups import Rows, item_groups, neighbours_outside, numbered
 from search.neighbours.site_bias import Origins, drawn, site_bias
 from search.schemas.items import Item
 from search.votes.knn import votes
@@ -210,13 +210,13 @@ def recall(built: BuildReport, limits: Limits) -> Check:
 def knn(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Check:
     """Weighted F1 of the vote of the nearest, own patient left out, against the parent's."""
     ours = new if both is None else both[0]
-    labels, names = _numbered([item.label for item in ours.items])
-    if (labels >= 0).sum() < 2 or names < 2:
+    names, labels = numbered([item.label for item in ours.items])
+    if (labels >= 0).sum() < 2 or len(names) < 2:
         return Check("knn", None, note="fewer than two labels: nothing to vote on")
-    figures = {"weighted_f1": _knn_f1(ours, labels, names, limits)}
+    figures = {"weighted_f1": _knn_f1(ours, labels, len(names), limits)}
     if both is None:
         return Check("knn", None, figures, note="there is no parent to compare with")
-    figures["parent"] = _knn_f1(both[1], labels, names, limits)
+    figures["parent"] = _knn_f1(both[1], labels, len(names), limits)
     least = figures["parent"] - limits.knn_margin
     return Check("knn", figures["weighted_f1"] >= least, figures, {"weighted_f1": least})
 
@@ -229,8 +229,8 @@ def centre(new: Table, both: tuple[Table, Table] | None, limits: Limits) -> Chec
     same site: 1 where only biology counts, 0 where only the site does.
     """
     ours = new if both is None else both[0]
-    sites, names = _numbered([item.site for item in ours.items])
-    if names < 2:
+    names, sites = numbered([item.site for item in ours.items])
+    if len(names) < 2:
         return Check("centre", None, note="fewer than two sites: there is no bias to see")
     figures = _site_figures(ours, sites, limits)
     if both is None:
@@ -278,7 +278,7 @@ def _knn_f1(table: Table, labels: Rows, classes: int, limits: Limits) -> float:
 
 def _site_figures(table: Table, sites: Rows, limits: Limits) -> dict[str, float]:
     """Empty where no item can have a neighbour from outside its patient, case and source."""
-    labels, _ = _numbered([item.label for item in table.items])
+    _, labels = numbered([item.label for item in table.items])
     items = Origins(table.vectors, sites, labels, item_groups(table.items, table.patients))
     found = site_bias(items, drawn(np.flatnonzero(sites >= 0), limits.queries), limits.k)
     if found is None:
@@ -292,10 +292,3 @@ def _same_share(vectors: Vectors, queries: int) -> float:
     rows = drawn(np.arange(len(vectors)), queries)
     _, scores = search(vectors[rows], vectors, 2)  # the first is the item itself, or its twin
     return float((scores[:, 1] >= SAME).mean())
-
-
-def _numbered(values: Sequence[str | None]) -> tuple[Rows, int]:
-    """A number for each value in alphabetical order, -1 for none; and how many there are."""
-    names = {value: at for at, value in enumerate(sorted({w for w in values if w is not None}))}
-    numbers = [-1 if w is None else names[w] for w in values]
-    return np.array(numbers, np.int64), len(names)

@@ -56,6 +56,13 @@ def groups(*relations: Sequence[str | None], pairs: Sequence[tuple[int, int]] = 
     return np.asarray(first_row.argsort().argsort()[of], np.int64)
 
 
+def numbered(values: Sequence[str | None]) -> tuple[list[str], Rows]:
+    """The values in alphabetical order, and which of them each row has (n numbers, -1 for none)."""
+    names = sorted({value for value in values if value is not None})
+    number = {value: at for at, value in enumerate(names)}
+    return names, np.array([-1 if v is None else number[v] for v in values], np.int64)
+
+
 def item_groups(items: Sequence[Item], patients: Mapping[str, str]) -> Rows:
     """A number for each item, equal for those of one patient, case or source.
 

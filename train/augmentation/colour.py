@@ -62,24 +62,24 @@ def grayscale(x: Tensor) -> Tensor:
 
 def brightness(x: Tensor, factor: Tensor) -> Tensor:
     """Each image times its factor."""
-    return (x * _per(factor)).clamp_(0, 1)
+    return (x * each(factor)).clamp_(0, 1)
 
 
 def contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Each image away from its own mean brightness, by its factor."""
     mean = grey(x).mean(dim=(1, 2, 3), keepdim=True)
-    return torch.lerp(mean.expand_as(x), x, _per(factor)).clamp_(0, 1)
+    return torch.lerp(mean.expand_as(x), x, each(factor)).clamp_(0, 1)
 
 
 def saturation(x: Tensor, factor: Tensor) -> Tensor:
     """Each pixel away from its own brightness, by the image's factor."""
-    return torch.lerp(grey(x).expand_as(x), x, _per(factor)).clamp_(0, 1)
+    return torch.lerp(grey(x).expand_as(x), x, each(factor)).clamp_(0, 1)
 
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     """Turn each image's hue by so many full turns; saturation and value of HSV stay."""
     hue, chroma, value = to_hsv(x)
-    return from_hsv(hue + _per(turns), chroma, value)
+    return from_hsv(hue + each(turns), chroma, value)
 
 
 def to_hsv(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,5 +133,6 @@ def hed_jitter(x: Tensor, factor: float, draw: Draw) -> Tensor:
     return torch.exp(-torch.einsum("nshw,sc->nchw", amounts * stretch + move, stains))
 
 
-def _per(values: Tensor) -> Tensor:
+def each(values: Tensor) -> Tensor:
+    """One value for each image, to be spread over its planes."""
     return values[:, None, None, None]

@@ -20,6 +20,7 @@ from train.augmentation.colour import (
     brightness,
     contrast,
     convolve_lines,
+    each,
     from_hsv,
     gaussian_blur,
     grey,
@@ -56,10 +57,6 @@ def some_of(x: Tensor, count: int, probability: float, skip: tuple[str, ...], dr
                 rows = draw.to(mine)
                 x[rows] = op(x[rows], draw).clamp(0, 1)
     return x
-
-
-def _each(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
 
 
 def _whole(n: int, low: int, high: int, draw: Draw) -> list[int]:
@@ -173,7 +170,7 @@ def emboss(x: Tensor, draw: Draw) -> Tensor:
     zero, one = torch.zeros_like(s), torch.ones_like(s)
     rows = [-1 - s, -s, zero, -s, one, s, zero, s, 1 + s]
     kernel = torch.stack(rows, dim=1).view(n, 3, 3)
-    return torch.lerp(x, _filter(x, kernel), _each(alpha))
+    return torch.lerp(x, _filter(x, kernel), each(alpha))
 
 
 def equalize(x: Tensor, draw: Draw) -> Tensor:
@@ -206,7 +203,7 @@ def fancy_pca(x: Tensor, draw: Draw) -> Tensor:
 def gauss_noise(x: Tensor, draw: Draw) -> Tensor:
     """Noise of variance 10 to 50 on the scale of 255."""
     deviation = draw.uniform(len(x), 10, 50).sqrt() / 255
-    return x + draw.normal(tuple(x.shape)) * _each(deviation)
+    return x + draw.normal(tuple(x.shape)) * each(deviation)
 
 
 def gaussian(x: Tensor, draw: Draw) -> Tensor:
@@ -231,17 +228,17 @@ def hue_saturation_value(x: Tensor, draw: Draw) -> Tensor:
     """Hue by up to 40 degrees, saturation by up to 30 and value by up to 20 of 255."""
     n = len(x)
     hue, chroma, value = to_hsv(x)
-    amount = chroma / value.clamp_min(1e-8) + _each(draw.uniform(n, -30, 30)) / 255
-    value = (value + _each(draw.uniform(n, -20, 20)) / 255).clamp(0, 1)
-    return from_hsv(hue + _each(draw.uniform(n, -1 / 9, 1 / 9)), amount.clamp(0, 1) * value, value)
+    amount = chroma / value.clamp_min(1e-8) + each(draw.uniform(n, -30, 30)) / 255
+    value = (value + each(draw.uniform(n, -20, 20)) / 255).clamp(0, 1)
+    return from_hsv(hue + each(draw.uniform(n, -1 / 9, 1 / 9)), amount.clamp(0, 1) * value, value)
 
 
 def iso_noise(x: Tensor, draw: Draw) -> Tensor:
     """A camera's noise: of hue (0.01 to 0.05) and of brightness (0.1 to 0.5 of its spread)."""
     n, _, h, w = x.shape
     hue, chroma, value = to_hsv(x)
-    spread = _each(draw.uniform(n, 0.1, 0.5)) * value.std(dim=(1, 2, 3), keepdim=True)
-    tint = _each(draw.uniform(n, 0.01, 0.05)) * draw.normal((n, 1, h, w))
+    spread = each(draw.uniform(n, 0.1, 0.5)) * value.std(dim=(1, 2, 3), keepdim=True)
+    tint = each(draw.uniform(n, 0.01, 0.05)) * draw.normal((n, 1, h, w))
     new = (value + spread * draw.normal((n, 1, h, w))).clamp(0, 1)
     return from_hsv(hue + tint, chroma * new / value.clamp_min(1e-8), new)
 
@@ -303,7 +300,7 @@ def motion_blur(x: Tensor, draw: Draw) -> Tensor:
 
 def multiplicative_noise(x: Tensor, draw: Draw) -> Tensor:
     """The whole image times 0.9 to 1.1."""
-    return x * _each(draw.uniform(len(x), 0.9, 1.1))
+    return x * each(draw.uniform(len(x), 0.9, 1.1))
 
 
 def posterize(x: Tensor, draw: Draw) -> Tensor:
@@ -314,7 +311,7 @@ def posterize(x: Tensor, draw: Draw) -> Tensor:
 def random_brightness_contrast(x: Tensor, draw: Draw) -> Tensor:
     """Contrast by 0.8 to 1.2, then brightness moved by up to 0.2."""
     n = len(x)
-    return x * _each(draw.uniform(n, 0.8, 1.2)) + _each(draw.uniform(n, -0.2, 0.2))
+    return x * each(draw.uniform(n, 0.8, 1.2)) + each(draw.uniform(n, -0.2, 0.2))
 
 
 def rgb_shift(x: Tensor, draw: Draw) -> Tensor:
@@ -324,14 +321,14 @@ def rgb_shift(x: Tensor, draw: Draw) -> Tensor:
 
 def random_gamma(x: Tensor, draw: Draw) -> Tensor:
     """To the power of 0.8 to 1.2."""
-    return x.clamp_min(1e-6) ** _each(draw.uniform(len(x), 0.8, 1.2))
+    return x.clamp_min(1e-6) ** each(draw.uniform(len(x), 0.8, 1.2))
 
 
 def random_rain(x: Tensor, draw: Draw) -> Tensor:
     """Slanted streaks, blurred, over a picture darkened to 0.7."""
     n, _, h, w = x.shape
     y, z = _places(h, w, x.device)
-    slant = _each(draw.uniform(n, -0.2, 0.2))
+    slant = each(draw.uniform(n, -0.2, 0.2))
     column = ((z + slant * y) * w).floor().long() % (2 * w)
     noise = torch.rand(n, 2 * w, generator=draw.generator)
     start = torch.rand(n, 2 * w, generator=draw.generator)
@@ -347,15 +344,15 @@ def random_shadow(x: Tensor, draw: Draw) -> Tensor:
     """A half-plane's wedge in the lower half at half the brightness."""
     n, _, h, w = x.shape
     y, z = _places(h, w, x.device)
-    left, right = _each(draw.uniform(n, 0, 0.5)), _each(draw.uniform(n, 0.5, 1))
-    lean, top = _each(draw.uniform(n, -0.3, 0.3)), _each(draw.uniform(n, 0.5, 0.7))
+    left, right = each(draw.uniform(n, 0, 0.5)), each(draw.uniform(n, 0.5, 1))
+    lean, top = each(draw.uniform(n, -0.3, 0.3)), each(draw.uniform(n, 0.5, 0.7))
     inside = (y > top) & (z > left + lean * (y - 0.5)) & (z < right + lean * (y - 0.5))
     return torch.where(inside, x * 0.5, x)
 
 
 def random_snow(x: Tensor, draw: Draw) -> Tensor:
     """Dark pixels, up to a threshold, bleached by 2.5."""
-    threshold = _each(draw.uniform(len(x), 0.1, 0.3)) * 0.5 + 1 / 3
+    threshold = each(draw.uniform(len(x), 0.1, 0.3)) * 0.5 + 1 / 3
     light = (x.amax(dim=1, keepdim=True) + x.amin(dim=1, keepdim=True)) / 2
     return torch.where(light < threshold, x * 2.5, x)
 
@@ -364,8 +361,8 @@ def random_sun_flare(x: Tensor, draw: Draw) -> Tensor:
     """A bright disc in the upper half that fades outwards, and a faint ring beside it."""
     n, _, h, w = x.shape
     y, z = _places(h, w, x.device)
-    cy, cz = _each(draw.uniform(n, 0, 0.5)), _each(draw.uniform(n, 0, 1))
-    size = _each(draw.uniform(n, 0.2, 0.6))
+    cy, cz = each(draw.uniform(n, 0, 0.5)), each(draw.uniform(n, 0, 1))
+    size = each(draw.uniform(n, 0.2, 0.6))
     away = ((y - cy) ** 2 + (z - cz) ** 2).sqrt()
     glow = (1 - away / size).clamp(0, 1) ** 2
     ring = ((((y - 1 + cy) ** 2 + (z - 1 + cz) ** 2).sqrt() - 0.12).abs() < 0.02) * 0.2
@@ -375,8 +372,8 @@ def random_sun_flare(x: Tensor, draw: Draw) -> Tensor:
 def random_tone_curve(x: Tensor, draw: Draw) -> Tensor:
     """A Bezier curve from black to white with its handles moved by deviation 0.1."""
     handles = draw.normal((2, len(x))) * 0.1
-    low = _each((0.25 + handles[0]).clamp(0, 1))
-    high = _each((0.75 + handles[1]).clamp(0, 1))
+    low = each((0.25 + handles[0]).clamp(0, 1))
+    high = each((0.75 + handles[1]).clamp(0, 1))
     return 3 * (1 - x) ** 2 * x * low + 3 * (1 - x) * x**2 * high + x**3
 
 
@@ -389,7 +386,7 @@ def random_fog(x: Tensor, draw: Draw) -> Tensor:
         coarse, size=(h, w), mode="bicubic", align_corners=False
     ).clamp(0, 1)
     middle = (1 - ((y - 0.5) ** 2 + (z - 0.5) ** 2).sqrt()).clamp(0, 1)
-    thick = patches * middle * _each(draw.uniform(n, 0.3, 1.0)) * 0.6
+    thick = patches * middle * each(draw.uniform(n, 0.3, 1.0)) * 0.6
     return torch.lerp(x, torch.ones_like(x), thick)
 
 
@@ -407,7 +404,7 @@ def sharpen(x: Tensor, draw: Draw) -> Tensor:
     alpha, light = draw.uniform(n, 0.2, 0.5), draw.uniform(n, 0.5, 1.0)
     kernel = torch.full((n, 3, 3), -1.0, device=x.device)
     kernel[:, 1, 1] = 8 + light
-    return torch.lerp(x, _filter(x, kernel), _each(alpha))
+    return torch.lerp(x, _filter(x, kernel), each(alpha))
 
 
 def solarize(x: Tensor, draw: Draw) -> Tensor:
