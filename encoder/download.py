@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
@@ -12,6 +11,7 @@ from string import hexdigits
 from typing import IO
 
 from encoder.contract import EncoderError
+from encoder.durable import replacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,24 +125,16 @@ def fetch(file: WeightsFile, to: Path) -> str:
         WrongDigest: what came is not what was promised.
     """
     to.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=to.name + ".", suffix=".part", dir=to.parent)
-    try:
-        with os.fdopen(handle, "wb") as out:
-            got, declared = _stream(file.url, out, to.name)
-            out.flush()
-            os.fsync(out.fileno())
+    with replacing(to) as out:
+        got, declared = _stream(file.url, out, to.name)
         expected = file.sha256 or declared
         if expected is not None and got != expected:
             raise WrongDigest(
                 f"{file.url} gave a file with sha256 {got}, expected {expected}; nothing was kept"
             )
         # The record first: a file without it would be taken unverified after a crash.
-        _write_durably(to.with_name(to.name + ".sha256"), f"{got}  {to.name}\n")
-        Path(temporary).replace(to)
-        _sync_folder(to.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        with replacing(to.with_name(to.name + ".sha256")) as record:
+            record.write(f"{got}  {to.name}\n".encode())
     return got
 
 
@@ -190,22 +182,3 @@ def _stream(url: str, out: IO[bytes], name: str) -> tuple[str, str | None]:
     tags = [hop.headers.get("X-Linked-ETag", "").strip('W/"') for hop in hops]
     digests = [tag for tag in tags if len(tag) == 64 and set(tag) <= set(hexdigits)]
     return running.hexdigest(), digests[0].lower() if digests else None
-
-
-def _write_durably(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    Path(temporary).replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -89,7 +89,6 @@ DINOBLOOM = {
     "local_crops": 0,
     "dino_global_scale": 0.5,
     "rotate": 0.3,
-    "jitter": 0.8,
     "brightness": 0.3,
     "contrast": 0.2,
     "saturation": 0.3,
@@ -107,7 +106,6 @@ DINOBLOOM = {
     "momentum": (0.994, 1.0),
     "teacher_warmup_steps": 1_200,
     "layer_decay": 1.0,
-    "drop_path": 0.3,
     "head_warmup_steps": 0,
     "freeze_last_layer_steps": 500,
 }
@@ -136,16 +134,13 @@ REDDINO = {
     "resample": "bilinear",
     "koleo_weight": 0.0,
     "centering": "sinkhorn_knopp",
-    "separate_ibot_head": False,
     "prototypes": 131_072,
-    "head_bottleneck": 256,
     "lr": 2e-4,
     "warmup_steps": 195,
     "weight_decay": (0.04, 0.2),
     "momentum": (0.994, 1.0),
     "teacher_warmup_steps": 600,
     "layer_decay": 1.0,
-    "drop_path": 0.3,
     "freeze_last_layer_steps": 0,
 }
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from encoder.card import EncoderCard
 from encoder.contract import Encoder, EncoderError, Network, has_torch, need_torch
 from encoder.download import WrongDigest, digest_of
+from encoder.durable import replacing, sync
 from encoder.networks import graph
 
 if TYPE_CHECKING:
@@ -339,20 +339,13 @@ def _write_weights(
         raise EncoderError(f"tensors {over[:3]} are not finite as {dtype}; nothing was written")
     part = path.with_name(path.name + ".part")
     save_file(stored, part, {NETWORK: json.dumps(facts, sort_keys=True)})
-    _settle(part, path)
+    sync(part)
+    part.replace(path)
 
 
 def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    _settle(part, path)
-
-
-def _settle(part: Path, path: Path) -> None:
-    """On disk first, then under its name."""
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def main(folders: Sequence[str] | None = None) -> int:

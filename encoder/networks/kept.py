@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+
+from encoder.durable import replacing
 
 MOST = 16
 """Most files that stay; the oldest go first."""
@@ -67,14 +68,8 @@ def write(name: str, word: str, network: bytes) -> None:
     body = word.encode() + b"\n" + network
     try:
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=folder())
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(sha256(body).hexdigest().encode() + b"\n" + body)
-            Path(temporary).replace(folder() / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(folder() / name) as file:
+            file.write(sha256(body).hexdigest().encode() + b"\n" + body)
         _remove_the_oldest()
     except OSError as error:
         log.info("a compiled network is not kept in %s: %s", folder(), error)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from encoder.contract import RGB
+from encoder.durable import replacing
 from ingest.slides.grid import Boxes
 from ingest.slides.quality import REASONS, Reason
 
@@ -134,11 +135,9 @@ class SlideReport:
         """
         folder.mkdir(parents=True, exist_ok=True)
         paths = folder / f"{name}.json", folder / f"{name}.png"
-        half = [path.with_suffix(f"{path.suffix}.part") for path in paths]
-        half[0].write_text(self.to_json(), encoding="utf-8")
-        Image.fromarray(picture).save(half[1], "PNG")
-        for part, path in zip(half, paths, strict=True):
-            part.replace(path)
+        with replacing(paths[0]) as text, replacing(paths[1]) as image:
+            text.write(self.to_json().encode())
+            Image.fromarray(picture).save(image, "PNG")
         return paths
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from encoder.durable import replacing
+
 MOST_TOLD = 3
 """Reasons for failures that a run is summed up with."""
 
@@ -144,9 +146,8 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Keep the report in a file, whole or not at all."""
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(self.to_json(), encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(self.to_json().encode())
 
     def __str__(self) -> str:
         parts = [f"{self.stored:,} stored", f"{self.unchanged:,} unchanged"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from uuid import uuid4
+
+from encoder.durable import replacing
 
 LEFT_BEHIND = (".*.????????.tmp", ".*.????????.part")
 """Names of files that were being written; see `write_durably` and snapshots."""
@@ -12,20 +12,8 @@ LEFT_BEHIND = (".*.????????.tmp", ".*.????????.part")
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that it exists whole or not at all, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
-        with temporary.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def sweep(library: Path) -> None:

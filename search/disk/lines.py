@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from encoder.durable import sync
 from search.disk.atomic import write_durably
 
 
@@ -29,11 +30,7 @@ def append(path: Path, text: str) -> None:
         log.flush()
         os.fsync(log.fileno())
     if whole == 0:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
 
 
 def bring_back(content: bytes, path: Path) -> None:

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
+from encoder.durable import sync
 from search.disk.lines import bring_back, whole_lines
 from search.disk.lock import lock_version
 from search.errors import StoreBusy, StoreError
@@ -206,8 +207,8 @@ def _copy(folder: Path, facts: Snapshot, there: Path) -> None:
         if one not in ("collection.json", *LOGS) and not case_models.is_model_file(one):
             (there / one).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / one, there / one)
-            _sync(there / one)
-    _sync(there / "shards")
+            sync(there / one)
+    sync(there / "shards")
 
 
 def verify(folder: Path) -> Snapshot:
@@ -260,9 +261,9 @@ def _write_folder(out: Path, folder: Path, facts: Snapshot, beside: dict[str, by
             (out / one).write_bytes(beside[one])
         else:
             shutil.copyfile(folder / one, out / one)
-        _sync(out / one)
+        sync(out / one)
     (out / LIST).write_bytes(_list_bytes(facts))
-    _sync(out / LIST)
+    sync(out / LIST)
 
 
 def _write_tar(out: Path, folder: Path, facts: Snapshot, beside: dict[str, bytes]) -> None:
@@ -330,11 +331,3 @@ def _listed(folder: Path) -> Snapshot:
         if isinstance(error, SnapshotError):
             raise
         raise SnapshotError(f"{path} cannot be read: {error!r}") from error
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
+from encoder.durable import sync
 from search.disk.lock import lock_or_refuse
 
 FIRST = "0" * 64
@@ -158,9 +159,7 @@ class AuditLog:
         path = self.folder / f"{day}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._day = day
-        listing = os.open(self.folder, os.O_RDONLY)
-        os.fsync(listing)
-        os.close(listing)
+        sync(self.folder)
 
     def _sync(self) -> None:
         if self._dirty and self._file >= 0:

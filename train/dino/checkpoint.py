@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from encoder.durable import replacing
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
@@ -19,18 +20,8 @@ class CheckpointError(RuntimeError):
 
 def save(folder: Path, state: Mapping[str, Any], name: str = CHECKPOINT) -> None:
     """Write, fsync, rename, fsync the folder: the state is there whole, or the one before is."""
-    path = folder / name
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
+    with replacing(folder / name) as file:
         torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def load(folder: Path, name: str = CHECKPOINT) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from encoder.contract import EncoderError
+from encoder.durable import replacing
 from encoder.registry import Device
 from train.data.datasets import BadDataset
 
@@ -87,6 +88,5 @@ def status_of(work: Callable[[], object]) -> int:
 def write_json(path: Path, record: Any) -> None:
     """Whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=1) + "\n").encode())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
 from encoder.contract import Encoder, EncoderError
+from encoder.durable import replacing
 from encoder.registry import Device, load
 from train.data.datasets import Labelled
 
@@ -120,7 +120,5 @@ def _raw(encoder: Encoder, crops: list[NDArray[np.uint8]]) -> NDArray[np.float32
 
 def _save(home: Path, keys: NDArray[np.str_], vectors: NDArray[np.float32]) -> None:
     name = sha256("".join(keys).encode()).hexdigest()[:16]
-    draft = home / f"{name}.{os.getpid()}.draft"
-    with draft.open("wb") as file:
+    with replacing(home / f"{name}.npz") as file:
         np.savez(file, keys=keys, vectors=vectors)
-    draft.replace(home / f"{name}.npz")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from encoder.durable import replacing
 from train.augmentation.randomisation import Randomisation
 from train.shipped import labels
 from train.shipped.data import SHARES, Draw, Pictures
@@ -77,9 +78,8 @@ class Run:
             "step": self.step,
             "spent": self.spent,
         }
-        part = self.folder / f"{LAST}.part"
-        torch.save(state, part)
-        part.replace(self.folder / LAST)
+        with replacing(self.folder / LAST) as file:
+            torch.save(state, file)
 
     def resume(self) -> None:
         """Go on where the last slice stopped, if there was one."""

@@ -18,7 +18,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("search.disk.atomic.os.fsync", no_space)
+    monkeypatch.setattr("encoder.durable.os.fsync", no_space)
     with pytest.raises(OSError, match="No space"):
         write_durably(path, b"after")
 
