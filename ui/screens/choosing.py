@@ -24,7 +24,6 @@ from ui.widgets.board import board
 from ui.widgets.paste import pasted
 
 TYPES = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "webp", "gif"]
-"""What a new query leaves of the one before."""
 FIELD_PX = 420
 """An uploaded picture with a longer side than this is taken for a field of many cells."""
 
