@@ -345,14 +345,7 @@ class TrainConfig(Cuts):
 
     def plan(self) -> list[Part]:
         """The stages in order with nothing left out."""
-        parts = [
-            Part(
-                steps=self.steps,
-                global_px=self.global_px,
-                local_px=self.local_px,
-                batch=self.batch,
-            )
-        ]
+        parts = [Part.model_validate(self, from_attributes=True)]
         for stage in self.stages:
             given = {k: v for k, v in stage.model_dump().items() if v is not None}
             parts.append(Part(**{**parts[-1].model_dump(), **given}))

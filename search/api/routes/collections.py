@@ -133,13 +133,7 @@ def build(name: str, access: Writes) -> Built:
     collection = access.context(name).collection
     report = collection.build()
     prepare(collection)
-    return Built(
-        points=report.points,
-        seconds=report.seconds,
-        recall=report.recall,
-        filtered_recall=report.filtered_recall,
-        sample=report.sample,
-    )
+    return Built.model_validate(report, from_attributes=True)
 
 
 def _add_checked(collection: Collection, shard: bytes) -> Added:
@@ -149,7 +143,7 @@ def _add_checked(collection: Collection, shard: bytes) -> Added:
 
 def _written(access: Access, added: Added) -> Written:
     access.note(written=added.stored + added.updated)
-    return Written(stored=added.stored, updated=added.updated, unchanged=added.unchanged)
+    return Written.model_validate(added, from_attributes=True)
 
 
 def facts(access: Access, context: Context) -> CollectionFacts:

@@ -126,14 +126,6 @@ def _record(item: Item, reviewed: Reviewed) -> ReviewedRecord:
         label=reviewed.label,
         disputed=reviewed.disputed,
         history=tuple(
-            ReviewRecord(
-                label=one.label,
-                source_label=one.source_label,
-                caller=one.caller,
-                reviewer=one.reviewer,
-                at=one.at,
-                note=one.note,
-            )
-            for one in reviewed.history
+            ReviewRecord.model_validate(one, from_attributes=True) for one in reviewed.history
         ),
     )
