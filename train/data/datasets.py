@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,6 +26,8 @@ from search.trees import CHULA_TYPES, TREES, Aside, BadTree, Said
 
 Square = tuple[int, int, int]
 """Left, top and side in pixels; inside the image."""
+Cell = tuple[Path, Square | None, str, str]
+"""File, where in it (`None` for the whole image), label and group."""
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -121,23 +124,31 @@ def cut(image: RGB, square: Square) -> RGB:
     return np.ascontiguousarray(crop)
 
 
+def _labelled(cells: Sequence[Cell], **facts: Any) -> Labelled:
+    """A set of such cells; `facts` are the other fields of `Labelled`."""
+    return Labelled(
+        paths=tuple(cell[0] for cell in cells),
+        squares=tuple(cell[1] for cell in cells),
+        labels=np.array([cell[2] for cell in cells]),
+        groups=np.array([cell[3] for cell in cells]),
+        **facts,
+    )
+
+
 def pbc(folder: Path) -> Labelled:
     """PBC (Acevedo 2020): single cells of eleven classes; two near-duplicate pairs joined."""
-    paths = _files(folder / "cells")
     pairs = (("EO_246684", "EO_409717"), ("MO_231316", "MO_415531"))
     joined = {name: f"{a}+{b}" for a, b in pairs for name in (a, b)}
-    return Labelled(
+    return _labelled(
+        [(path, None, path.parent.name, joined.get(path.stem, path.stem))
+         for path in _files(folder / "cells")],
         name="pbc",
-        paths=paths,
-        squares=(None,) * len(paths),
-        labels=np.array([path.parent.name for path in paths]),
-        groups=np.array([joined.get(path.stem, path.stem) for path in paths]),
         unit="image",
         notes=(
             "one laboratory, one analyser, no patient, slide or date: image-level only",
             "2 near-duplicate pairs joined",
         ),
-    )
+    )  # fmt: skip
 
 
 CHULA_BATCHES = ((2, 48), (51, 222), (232, 675), (676, 706), (707, 732))
@@ -165,7 +176,8 @@ def chula(folder: Path, *, class_12: bool = True) -> Labelled:
     """
     fields = {int(path.stem): path for path in _files(folder / "Dataset")}
     pair = {field: f"{a}+{b}" for a, b in CHULA_PAIRS for field in (a, b)}
-    cells: list[tuple[Path, Square, str, str, str]] = []
+    cells: list[Cell] = []
+    batches: list[str] = []
     left_out: Counter[str] = Counter()
     for field, path in sorted(fields.items()):
         batch = next((b for b in CHULA_BATCHES if b[0] <= field <= b[1]), None)
@@ -181,17 +193,13 @@ def chula(folder: Path, *, class_12: bool = True) -> Labelled:
             if why:
                 left_out[why] += 1
                 continue
-            name = pair.get(field, str(field))
-            cells.append((path, square, CHULA_TYPES[kind], name, f"{batch[0]}-{batch[1]}"))
-    paths, squares, labels, groups, sources = zip(*cells, strict=True)
-    return Labelled(
+            cells.append((path, square, CHULA_TYPES[kind], pair.get(field, str(field))))
+            batches.append(f"{batch[0]}-{batch[1]}")
+    return _labelled(
+        cells,
         name="chula" if class_12 else "chula without class 12",
-        paths=paths,
-        squares=squares,
-        labels=np.array(labels),
-        groups=np.array(groups),
         unit="field",
-        sources=np.array(sources),
+        sources=np.array(batches),
         source_unit="capture batch",
         notes=(
             *(f"{n} points left out: {why}" for why, n in sorted(left_out.items())),
@@ -223,16 +231,13 @@ def _chula_fault(
 def lc25000(folder: Path) -> Labelled:
     """LC25000 lung tiles: six augmented copies of each source tile, which is the group."""
     rows = _table(folder / "source_tiles.csv", ("class", "file", "source_tile"))
-    paths = tuple(folder / row["class"] / row["file"] for row in rows)
-    return Labelled(
+    return _labelled(
+        [(folder / row["class"] / row["file"], None, row["class"], row["source_tile"])
+         for row in rows],
         name="lc25000",
-        paths=paths,
-        squares=(None,) * len(paths),
-        labels=np.array([row["class"] for row in rows]),
-        groups=np.array([row["source_tile"] for row in rows]),
         unit="source tile",
         notes=("tiles of one class may share a patient or slide, which is not recorded",),
-    )
+    )  # fmt: skip
 
 
 BCCD_SKIP = frozenset({103, 113, 117, 133, 135, 171, 178, 228, 242, 327})
@@ -246,7 +251,7 @@ def bccd(folder: Path, *, context: float = 1.5) -> Labelled:
         folder: Holds `JPEGImages`, `Annotations` and `wbc_subtypes.csv`.
         context: Side of the crop over the longer side of the box; shifted to stay inside.
     """
-    cells: list[tuple[Path, Square, str, str]] = []
+    cells: list[Cell] = []
     left_out: Counter[str] = Counter()
     for row in _table(folder / "wbc_subtypes.csv", ("Image", "Category")):
         number, kind = int(row["Image"]), row["Category"].strip().lower()
@@ -268,13 +273,9 @@ def bccd(folder: Path, *, context: float = 1.5) -> Labelled:
             continue
         group = "00037+00038" if number in (37, 38) else f"{number:05d}"
         cells.append((path, _around(boxes[0], context, 640, 480), kind, group))
-    paths, squares, labels, groups = zip(*cells, strict=True)
-    return Labelled(
+    return _labelled(
+        cells,
         name="bccd",
-        paths=paths,
-        squares=squares,
-        labels=np.array(labels),
-        groups=np.array(groups),
         unit="image",
         notes=(
             *(f"{n} rows left out: {why}" for why, n in sorted(left_out.items())),
@@ -304,13 +305,9 @@ def _around(box: tuple[int, int, int, int], context: float, width: int, height: 
 
 def bmc(folder: Path) -> Labelled:
     """BMC (Matek 2021): single marrow cells of six classes, of a laboratory in Munich."""
-    paths = _files(folder / "cells")
-    return Labelled(
+    return _labelled(
+        [(path, None, path.parent.name, path.stem) for path in _files(folder / "cells")],
         name="bmc",
-        paths=paths,
-        squares=(None,) * len(paths),
-        labels=np.array([path.parent.name for path in paths]),
-        groups=np.array([path.stem for path in paths]),
         unit="image",
         notes=(
             "crowded marrow, noisy labels, no patient is known: image-level only",
@@ -332,18 +329,14 @@ def attri(folder: Path, *, context: float = 1.5) -> Labelled:
     boxes: dict[tuple[str, ...], tuple[str, str]] = {}
     for row in _table(folder / "cells_27.csv", (*names, "patient", "label")):
         boxes.setdefault(tuple(row[name] for name in names), (row["label"], row["patient"]))
-    cells: list[tuple[Path, Square, str, str]] = []
+    cells: list[Cell] = []
     for (path, *numbers), facts in boxes.items():
         x, y, width, height = (float(number) for number in numbers)
         box = (round(x), round(y), round(x + width), round(y + height))
         cells.append((folder / path, _around(box, context, 640, 386), *facts))
-    paths, squares, labels, groups = zip(*cells, strict=True)
-    return Labelled(
+    return _labelled(
+        cells,
         name="attri",
-        paths=paths,
-        squares=squares,
-        labels=np.array(labels),
-        groups=np.array(groups),
         unit="patient",
         patients=True,
         notes=("one patient; a box that is listed twice counts once, as it was named first",),
@@ -390,19 +383,15 @@ def folder(root: Path) -> Labelled:
     """
     table = root / "manifest.csv"
     if not table.exists():
-        paths = tuple(p for p in _files(root) if p.parent != root)
-        return Labelled(
+        inside = [(p, p.relative_to(root)) for p in _files(root) if p.parent != root]
+        return _labelled(
+            [(path, None, within.parts[0], within.as_posix()) for path, within in inside],
             name=root.name,
-            paths=paths,
-            squares=(None,) * len(paths),
-            labels=np.array([p.relative_to(root).parts[0] for p in paths]),
-            groups=np.array([p.relative_to(root).as_posix() for p in paths]),
             unit="image",
             notes=("no patient is known: image-level only",),
         )
     rows = _table(table, ("path", "label"))
-    paths = tuple(root / row["path"] for row in rows)
-    if missing := [path for path in paths if not path.is_file()]:
+    if missing := [path for row in rows if not (path := root / row["path"]).is_file()]:
         raise BadDataset(f"{table}: {len(missing)} files are missing, the first is {missing[0]}")
     columns = {}
     for name in ("patient", "source"):
@@ -410,17 +399,15 @@ def folder(root: Path) -> Labelled:
         if any(given) and not all(given):
             raise BadDataset(f"{table}: {given.count('')} rows without {name}; fill all or none")
         columns[name] = np.array(given) if any(given) else None
-    patients = columns["patient"]
-    return Labelled(
+    patients = columns["patient"] is not None
+    group = "patient" if patients else "path"
+    return _labelled(
+        [(root / row["path"], None, row["label"], row[group]) for row in rows],
         name=root.name,
-        paths=paths,
-        squares=(None,) * len(paths),
-        labels=np.array([row["label"] for row in rows]),
-        groups=np.array([row["path"] for row in rows]) if patients is None else patients,
-        unit="image" if patients is None else "patient",
+        unit="patient" if patients else "image",
         sources=columns["source"],
-        patients=patients is not None,
-        notes=("no patient is known: image-level only",) if patients is None else (),
+        patients=patients,
+        notes=() if patients else ("no patient is known: image-level only",),
     )
 
 
@@ -457,13 +444,10 @@ def published(root: Path, name: str) -> Labelled:
     patients = tree.patients and not unknown
     alone = [f"{unknown} images whose patient is not known: each is a group of its own"]
     sources = [said.source or "" for _, said in cells]
-    return Labelled(
+    return _labelled(
+        [(path, None, said.label or "", (tree.patients and said.patient)
+          or str(path.relative_to(root))) for path, said in cells],
         name=name,
-        paths=tuple(path for path, _ in cells),
-        squares=(None,) * len(cells),
-        labels=np.array([said.label for _, said in cells]),
-        groups=np.array([(tree.patients and said.patient) or str(path.relative_to(root))
-                         for path, said in cells]),
         unit="patient" if patients else "image",
         sources=np.array(sources) if all(sources) else None,
         patients=patients,
