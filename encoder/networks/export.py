@@ -81,7 +81,8 @@ def save(
 
     kwargs = dict(model_kwargs or {})
     if timm_name != lite.NAME:
-        kwargs.setdefault("depth", _depth(state_dict))
+        depth = len({key.split(".")[1] for key in state_dict if key.startswith("blocks.")})
+        kwargs.setdefault("depth", depth)
     kwargs.pop("img_size", None)
     kwargs.pop("num_classes", None)
     model = _bare(timm_name, img_size, kwargs)
@@ -299,10 +300,6 @@ def _bare(name: str, img_size: int, kwargs: Mapping[str, Any]) -> nn.Module:
         raise EncoderError(f"{name} needs a multiple of {lite.STRIDE} px, got {img_size}")
     with torch.device("meta"):
         return lite.Lite(**kwargs)
-
-
-def _depth(state_dict: Mapping[str, Tensor]) -> int:
-    return len({name.split(".")[1] for name in state_dict if name.startswith("blocks.")})
 
 
 def _check_card(card: EncoderCard, model: nn.Module, img_size: int, beside: Beside | None) -> None:

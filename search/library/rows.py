@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
 
@@ -21,7 +21,7 @@ class ShardRows:
 
     def __init__(self, folder: Path, card: EncoderCard, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        self._open = lru_cache(maxsize=OPEN)(partial(_open_shard, folder, card))
+        self._open = lru_cache(maxsize=OPEN)(lambda name: Shard(folder / name, card))
 
     def entry(self, id: str) -> Entry | None:
         """All of an item: facts, vector, thumbnail, path and notes; `None` if not stored."""
@@ -46,7 +46,3 @@ class ShardRows:
         kept = self._catalogue.pictures([UUID(id).bytes for id in ids])
         found = (kept.get(UUID(id).bytes) for id in ids)
         return [PictureHash.from_bytes(one) if one else None for one in found]
-
-
-def _open_shard(folder: Path, card: EncoderCard, name: str) -> Shard:
-    return Shard(folder / name, card)

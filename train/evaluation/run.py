@@ -266,7 +266,7 @@ def run(config: EvaluateConfig, console: Console) -> dict[str, Any]:
     record: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "code_version": code_digest(CODE),
-        "libraries": _libraries(),
+        "libraries": {one: version(one) for one in ("numpy", "scikit-learn", "torch", "timm")},
         "sets": [],
     }
     for name in config.data:
@@ -381,10 +381,6 @@ def _crossed(crossed: MilResult, patients: NDArray[np.str_]) -> dict[str, Any]:
             for name, weights in zip(patients, crossed.attention, strict=True)
         },
     }
-
-
-def _libraries() -> dict[str, str]:
-    return {name: version(name) for name in ("numpy", "scikit-learn", "torch", "timm")}
 
 
 def main(words: Sequence[str] | None = None) -> int:

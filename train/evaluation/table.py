@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 SHOWN = ("weighted_f1", "balanced_accuracy", "accuracy")
@@ -57,7 +58,7 @@ def improvements(encoders: Sequence[dict[str, Any]]) -> list[list[str]]:
     if not all(sides):
         return []
     rows = []
-    for title, over in (("Improvement", max), ("Avg improvement", _average)):
+    for title, over in (("Improvement", max), ("Avg improvement", fmean)):
         cells = [title]
         for at in range(len(encoders[0]["results"])):
             gains = []
@@ -69,10 +70,6 @@ def improvements(encoders: Sequence[dict[str, Any]]) -> list[list[str]]:
             cells.append(" / ".join(gains))
         rows.append(cells)
     return rows
-
-
-def _average(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def notes(entry: dict[str, Any]) -> list[str]:

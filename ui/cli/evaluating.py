@@ -102,10 +102,7 @@ def evaluate(
     with serving(settings) as backend:
         record = finished(backend, EvaluationPlan.model_validate(facts), labelled)
         calibration = _calibration(backend, settings.collection) if report else None
-    if record.result is None:
-        typer.echo(f"{record.state}: {record.error or 'it did not end'}", err=True)
-        raise typer.Exit(1)
-    if report is not None:
+    if report is not None and record.result is not None:
         from ui.exports.evaluation_report import write_report
 
         command = " ".join(["hemaseek", *(argument for argument in sys.argv[1:])])
@@ -169,9 +166,13 @@ def _of_job(client: Client, job: JobRecord) -> dict[str, Any]:
         sleep(1)
         job = client.job(job.id)
     if job.result is None:
-        typer.echo(f"{job.state}: {job.error or 'it did not end'}", err=True)
-        raise typer.Exit(1)
+        raise _failed(job)
     return job.result
+
+
+def _failed(job: JobRecord | EvaluationRecord) -> typer.Exit:
+    typer.echo(f"{job.state}: {job.error or 'it did not end'}", err=True)
+    return typer.Exit(1)
 
 
 def print_trust(found: dict[str, Any]) -> None:
@@ -214,12 +215,18 @@ TRUST_AT = (0.95, 0.99)
 
 
 def finished(backend: Client | Local, plan: Any, labelled: Path | None = None) -> EvaluationRecord:
-    """Start an evaluation and wait until it has ended; its progress goes to standard error."""
+    """Start an evaluation and wait for its result; its progress goes to standard error.
+
+    Raises:
+        Exit: it failed or was cancelled; why is said.
+    """
     from search.client.evaluations import wait_for
     from ui.cli.output import percent
 
     record = wait_for(backend.evaluation, backend.evaluate(plan, labelled).id, percent)
     percent(None)
+    if record.result is None and record.cases is None:
+        raise _failed(record)
     return record
 
 

@@ -23,7 +23,7 @@ from ui.exports.pdf import (
     picture,
     text,
 )
-from ui.look.differential import RANGES
+from ui.look.differential import RANGES, counts_of
 from ui.look.gallery import EXCLUSION
 from ui.look.tables import count
 
@@ -91,10 +91,7 @@ def _recorded(records: Mapping[str, Mapping[str, str]]) -> list[Any]:
 
 
 def _counts(counted: CaseCount) -> Table:
-    judges = {"Recorded": Differential({row.label: row.recorded for row in counted.rows})}
-    if counted.reviewed:
-        judges["Reviewed"] = Differential({row.label: row.reviewed for row in counted.rows})
-    judges["Neighbours"] = Differential({row.label: row.voted for row in counted.rows})
+    judges = counts_of(counted)
     heads = ["", *judges, "Usual, %"]
     rows: list[list[Any]] = [
         [Paragraph(f"<b>{one}</b>", SMALL_NUMBER if one in judges else SMALL) for one in heads]

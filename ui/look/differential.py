@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from search.schemas.cases import CaseCount
 from search.votes.differential import ENOUGH, Differential, Part, part_of, reference
 from ui.look.states import notes
 from ui.look.tables import plain, table
@@ -17,6 +18,16 @@ RANGES = (
     "Ranges depend on the laboratory: use your own."
 )
 OUTSIDE = "“High” and “low” stand only where counting so few cells cannot explain them."
+
+
+def counts_of(counted: CaseCount) -> dict[str, Differential]:
+    """A case's counts by the recorded labels, the reviewed ones if any, and the votes."""
+    judges = {"Recorded": "recorded", "Reviewed": "reviewed", "Neighbours": "voted"}
+    return {
+        head: Differential({row.label: getattr(row, name) for row in counted.rows})
+        for head, name in judges.items()
+        if name != "reviewed" or counted.reviewed
+    }
 
 
 def percent_bar(percent: float | None, cells: int | None = None) -> str:

@@ -167,7 +167,8 @@ def trust_line(answer: Answer, voters: Sequence[Hit]) -> str:
     sites = len({hit.item.site for hit in hits} - {None})
     shown = f"Shown: {count(len(hits), what)}"
     shown += f" of {count(patients, 'patient')}" if patients else ""
-    unknown = len({_stands_for(hit) for hit in hits if hit.item.patient is None})
+    items = [hit.item for hit in hits if hit.item.patient is None]
+    unknown = len({item.case or item.source for item in items})
     if unknown:
         words = count(unknown, "case or picture", "cases or pictures")
         shown += f"{' and' if patients else ' of'} {words} whose patient is unknown"
@@ -185,10 +186,6 @@ def trust_line(answer: Answer, voters: Sequence[Hit]) -> str:
 def _only(kinds: Sequence[str], otherwise: str) -> str:
     """What the items of a collection are called: by their kind, where they have one alone."""
     return kinds[0] if len(kinds) == 1 else "item" if kinds else otherwise
-
-
-def _stands_for(hit: Hit) -> str:
-    return hit.item.case or hit.item.source
 
 
 def facts(answer: Answer, voters: Sequence[Hit] = ()) -> str:

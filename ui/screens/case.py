@@ -12,10 +12,9 @@ import streamlit as st
 from search.schemas.cases import CaseCount, CountedCell, CountQuestion
 from search.schemas.filters import Filter
 from search.schemas.questions import BagField, Question
-from search.votes.differential import Differential
 from ui.look import states
 from ui.look.card import Action, card
-from ui.look.differential import differential_table
+from ui.look.differential import counts_of, differential_table
 from ui.look.gallery import EXCLUSION
 from ui.look.palette import colours, lines, shade
 from ui.look.tables import count, legend
@@ -165,10 +164,6 @@ def _counts(found: CaseCount) -> None:
         EXCLUSION[found.patient_exclusion],
         f"encoder {found.encoder}",
     ]
-    columns = {"Recorded": Differential({row.label: row.recorded for row in found.rows})}
-    if found.reviewed:
-        columns["Reviewed"] = Differential({row.label: row.reviewed for row in found.rows})
-    columns["Neighbours"] = Differential({row.label: row.voted for row in found.rows})
     others = "patients" if found.patient_exclusion == "applied" else "sources"
     caption = (
         f"Each vote is of the {found.k} nearest cells of other {others}; of "
@@ -183,7 +178,7 @@ def _counts(found: CaseCount) -> None:
     st.html(
         states.notes(found.warnings)
         + f'<h2 class="hs-section">Differential count</h2>{states.facts(facts)}'
-        + differential_table(columns, caption)
+        + differential_table(counts_of(found), caption)
         + agreement
     )
 

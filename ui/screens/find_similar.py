@@ -10,7 +10,6 @@ import streamlit as st
 
 from search.client.transport import ServiceDown, ServiceError
 from search.schemas.filters import Filter
-from search.schemas.items import Item
 from ui.address import MOST_COMPARED, Searching
 from ui.exports.downloads import as_csv, as_json
 from ui.exports.selection import selection
@@ -126,7 +125,8 @@ def answered(place: Place, search: Searching, upload: Upload | None) -> None:
         try:
             found = search_results(place.client, search, None if upload is None else upload.content)
             found, hidden = at_least(replace(found, answer=with_voters(found)), search.least)
-            shown = pictures(place.client, _pictured(found), place.name)
+            items = {hit.item.id: hit.item for hit in found.answer.hits}
+            shown = pictures(place.client, list(items.values()), place.name)
         finally:
             waiting.empty()
     with left:
@@ -148,10 +148,6 @@ BY_RECORDED = (
     "recorded one."
 )
 """Where labels are filtered and there are reviews."""
-
-
-def _pictured(found: Results) -> list[Item]:
-    return list({hit.item.id: hit.item for hit in found.answer.hits}.values())
 
 
 def filters(place: Place, search: Searching) -> Searching:
