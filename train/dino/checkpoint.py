@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,21 @@ class CheckpointError(RuntimeError):
 
 
 def save(folder: Path, state: Mapping[str, Any], name: str = CHECKPOINT) -> None:
-    """Write, fsync, rename, fsync the folder: the state is there whole, or the one before is."""
-    with replacing(folder / name) as file:
-        torch.save({"format": FORMAT, **state}, file)
+    """Write, fsync, rename, fsync the folder: the state is there whole, or the one before is.
+
+    Raises:
+        CheckpointError: it cannot be written, mostly since the disk is full.
+    """
+    try:
+        with replacing(folder / name) as file:
+            torch.save({"format": FORMAT, **state}, file)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer hides the disk's error in its own
+        free = shutil.disk_usage(folder).free
+        raise CheckpointError(
+            f"{folder / name} could not be written ({error.__context__ or error}); "
+            f"{free / 1e9:.1f} GB of the disk are free. The checkpoint before it is kept: "
+            "make room, and run the same command again"
+        ) from error
 
 
 def load(folder: Path, name: str = CHECKPOINT) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from encoder import registry
 from train.config import TrainConfig, read_config
 from train.data.source import DataError
 from train.dino import loop, step
-from train.dino.checkpoint import CheckpointError, load
+from train.dino.checkpoint import CheckpointError, load, save
 from train.dino.loop import Collapsed, train
 from train.dino.model import load_start
 from train.dino.progress import read_log
@@ -164,6 +165,21 @@ def test_another_setting_in_the_same_folder_is_refused(cells, tmp_path):
     train(settings(cells, tmp_path))
     with pytest.raises(CheckpointError, match="other lr"):
         train(settings(cells, tmp_path, lr=0.5))
+
+
+def test_a_checkpoint_that_a_full_disk_refuses_is_named_and_the_one_before_is_kept(
+    tmp_path,
+):
+    save(tmp_path, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pt could not be written .* GB of"):
+            save(tmp_path, {"step": 2, "rows": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load(tmp_path)["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_a_damaged_checkpoint_is_named(cells, tmp_path):
