@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -23,6 +24,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def left_behind(path: Path) -> list[Path]:
+    """What `replacing` left beside `path` when it was killed; or what it writes at the moment."""
+    return [*path.parent.glob(f".{escape(path.name)}.????????.part")]
 
 
 def sync(path: Path) -> None:

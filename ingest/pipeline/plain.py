@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ingest.pipeline.embedding import AHEAD_BYTES
 from ingest.pipeline.reading import Job, Read, cut_job, in_order, parts, plan_source, windows
@@ -12,8 +14,9 @@ from ingest.sources.report import Failure
 from ingest.sources.source import Task
 from search.schemas.items import Item
 
-PLANNED = 8
-"""Sources that a thread plans before it hands them over."""
+PLANNED, SMALL = 8, 64 << 10
+"""Small sources that a thread plans before it hands them over, and how many bytes a small one has.
+What was planned stays in memory with its bytes, some of it decoded."""
 NO_CELL = "no cell is marked in it"
 """Why an image that was read gives no item."""
 
@@ -28,7 +31,7 @@ class PlainSources:
         """Read them, a step at a time."""
         work = self._work
         at_once = 1 / (4 * work.workers)
-        plans = in_order(work.readers, plan_source, tasks, lambda _: at_once / PLANNED, at_once)
+        plans = in_order(work.readers, plan_source, tasks, partial(plan_share, at_once), at_once)
         jobs = self._jobs(windows(self._readable(plans)))
         for job, pictures in in_order(work.readers, cut_job, jobs, self._share, at_once):
             if isinstance(pictures, Failure):
@@ -80,3 +83,12 @@ class PlainSources:
                     state.ended = True
                     work.states.finish(state)
             work.storing.update(changed)
+
+
+def plan_share(at_once: float, task: Task) -> float:
+    """How much of what may be planned ahead a source takes up: less than `at_once` if small."""
+    try:
+        small = os.stat(task.path).st_size <= SMALL  # noqa: PTH116 (in half the time of a Path's)
+    except OSError:  # planning it says what is wrong
+        small = True
+    return at_once / PLANNED if small else at_once

@@ -83,7 +83,7 @@ class States:
 
     def _absolute(self, path: Path) -> str:
         """`absolute`, following the links of each folder once: that takes as long as reading."""
-        if path.is_symlink():
+        if os.path.islink(path):  # noqa: PTH114 (a `Path` raises where a file cannot be looked at)
             return absolute(path)
         folder = self._folders.get(path.parent)
         if folder is None:

@@ -10,7 +10,6 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from glob import escape
 from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
-from encoder.durable import sync
+from encoder.durable import left_behind, sync
 from search.disk.lines import bring_back, whole_lines
 from search.disk.lock import lock_version
 from search.errors import StoreBusy, StoreError
@@ -129,7 +128,7 @@ def snapshot(library: Library, name: str, out: Path, version: str | None = None)
         | {one: _described_bytes(text) for one, text in beside.items()},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    for left in out.parent.glob(f".{escape(out.name)}.????????.part"):  # of one that was killed
+    for left in left_behind(out):  # of one that was killed
         _remove(left)
     part = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from encoder.durable import replacing
+from encoder.durable import left_behind, replacing
 
 CHECKPOINT = "checkpoint.pt"
 FORMAT = 1
@@ -22,9 +22,13 @@ class CheckpointError(RuntimeError):
 def save(folder: Path, state: Mapping[str, Any], name: str = CHECKPOINT) -> None:
     """Write, fsync, rename, fsync the folder: the state is there whole, or the one before is.
 
+    What a run that was killed left half written goes first; a folder has one run at a time.
+
     Raises:
         CheckpointError: it cannot be written, mostly since the disk is full.
     """
+    for left in left_behind(folder / name):
+        left.unlink(missing_ok=True)
     try:
         with replacing(folder / name) as file:
             torch.save({"format": FORMAT, **state}, file)

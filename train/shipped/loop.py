@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from encoder.durable import replacing
+from encoder.durable import left_behind, replacing
 from train.augmentation.randomisation import Randomisation
 from train.shipped import labels
 from train.shipped.data import SHARES, Draw, Pictures
@@ -78,6 +78,8 @@ class Run:
             "step": self.step,
             "spent": self.spent,
         }
+        for left in left_behind(self.folder / LAST):  # of a slice that was killed
+            left.unlink(missing_ok=True)
         with replacing(self.folder / LAST) as file:
             torch.save(state, file)
 

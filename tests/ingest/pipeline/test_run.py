@@ -28,6 +28,7 @@ from encoder.features import colour
 from encoder.registry import load
 from ingest.layouts.known import scan
 from ingest.layouts.scan import Options
+from ingest.pipeline.plain import PLANNED, SMALL, plan_share
 from ingest.pipeline.reading import in_order
 from ingest.pipeline.run import ingest
 from ingest.pipeline.sink import LibrarySink, Sink
@@ -408,6 +409,26 @@ def test_a_thread_is_handed_several_small_things_and_one_large_thing() -> None:
 
     assert runs == [(0, 1), (2, 3), (4, 5)]
     assert found == [(at, str(at)) for at in range(6)]
+
+
+def test_large_files_are_planned_one_by_one_and_small_ones_together(tmp_path: Path) -> None:
+    for name, size in (("small", SMALL), ("large", SMALL + 1)):
+        (tmp_path / name).write_bytes(bytes(size))
+    shares = [
+        plan_share(0.25, Task(path=tmp_path / name, dataset="cells", reader=Whole()))
+        for name in ("small", "large", "gone")
+    ]
+
+    assert shares == [0.25 / PLANNED, 0.25, 0.25 / PLANNED]
+
+
+def test_a_file_that_cannot_be_looked_at_does_not_stop_the_run(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 300)  # longer than a name may be
+    row = States(None, Report(), lambda row: None).of(
+        Task(path=path, dataset="cells", reader=Whole())
+    )
+
+    assert row.row.path == os.path.realpath(path)
 
 
 def test_the_ledger_knows_a_file_by_where_its_links_lead(cells: Path, tmp_path: Path) -> None:

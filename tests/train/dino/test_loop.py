@@ -182,6 +182,14 @@ def test_a_checkpoint_that_a_full_disk_refuses_is_named_and_the_one_before_is_ke
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
+def test_what_a_killed_run_left_half_written_goes_with_its_next_checkpoint(tmp_path):
+    for name in (".checkpoint.pt.0a1b2c3d.part", ".best.pt.0a1b2c3d.part"):
+        (tmp_path / name).write_bytes(b"half")
+    save(tmp_path, {"step": 1})
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"checkpoint.pt", ".best.pt.0a1b2c3d.part"}
+
+
 def test_a_damaged_checkpoint_is_named(cells, tmp_path):
     train(settings(cells, tmp_path))
     (tmp_path / "checkpoint.pt").write_bytes(b"x")
