@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from search.cases.distances import Floats
 from search.cases.represented import AT_ONCE, Cases
 from search.errors import BadQuestion
 from search.index.contract import Vectors
+from search.neighbours.groups import patients_digest
 from search.query.context import Context
 
 Pool = Callable[[Sequence[str], Vectors, Floats], Vectors]
@@ -38,24 +39,29 @@ def nearest(
 ) -> list[tuple[str, float]]:
     """Names and cosines of the cases nearest to a pooled vector, of all cases, nearest first."""
     key = ("learned", cases.folder.name, model)
+    records, named = context.collection.cases.revision, context.patients()
     names, points = context.prototypes.of(
-        context.collection, key, lambda: _kept(context, cases, model)
+        context.collection, key, lambda: _kept(context, cases, model, named), records
     )
     scores = points @ query
     best = np.argsort(-scores, kind="stable")[:k]
     return [(str(names[at]), float(scores[at])) for at in best]
 
 
-def _kept(context: Context, cases: Cases, model: str) -> tuple[list[str], Vectors]:
-    """The points of all cases, made once for each content of the collection."""
-    path = cases.folder / f"learned-{model}.npz"
+def _kept(
+    context: Context, cases: Cases, model: str, named: Mapping[str, str]
+) -> tuple[list[str], Vectors]:
+    """The points of all cases, made once for each content of the collection and for each state of
+    the patients that records name."""
+    recorded = patients_digest(named)
+    path = cases.folder / f"learned-{model}{f'-{recorded}' if recorded else ''}.npz"
     if not path.exists():
         pool, names = pool_of(context, model), cases.values(cases.total)
         rows = []
         for at in range(0, len(names), AT_ONCE):
             found = cases.get(names[at : at + AT_ONCE])
             rows += [
-                pool(one.facts.patients, one.vectors, one.weights)
+                pool(one.facts.known(named), one.vectors, one.weights)
                 for one in (found[name] for name in names[at : at + AT_ONCE])
             ]
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")

@@ -72,6 +72,10 @@ class Facts:
     without_patient: int
     """Items without a patient id."""
 
+    def known(self, named: Mapping[str, str]) -> list[str]:
+        """Its patients, also those that records name; `named` has these by case."""
+        return sorted({*self.patients, *(named[case] for case in self.cases if case in named)})
+
     @classmethod
     def read(cls, text: str) -> Facts:
         """As they are kept."""

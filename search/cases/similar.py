@@ -82,6 +82,8 @@ K_LABEL = 10
 """Neighbours whose vote labels a cell without a label."""
 MANY = 4
 """Cells of a case that are read for each that is compared."""
+TOGETHER = 1 << 16
+"""Cells of cases that are compared with the query at once."""
 VALUES = 10_000
 EXAMPLES = 24
 SHOWN = 36
@@ -158,7 +160,8 @@ def similar_cases(
     started = perf_counter()
     about, misread = understood(question.about)
     question = question.model_copy(update={"about": about})
-    misread += [one.words for one in unknown_names(collection.store, question.not_these)]
+    strangers = unknown_names(collection.store, question.not_these)
+    misread += [one.words for one in unless_recorded(strangers, collection.cases)]
     with using(context, question) as cases:
         bag = query_bag(context, question, images, cases)
         embedded_at = perf_counter()
@@ -230,11 +233,11 @@ def _search(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | N
                 "`hemaseek cases list` shows the records"
             )
     own = {name: set(values) for name, values in bag.own.items()}
-    if "patient" in question.exclude:  # also where records alone say whose case it is
-        known = collection.cases.cases_of(sorted(own.get("patient", ())))
-        more = question.not_these.either(Filter(case=tuple(sorted(known))))
-    else:
-        more = question.not_these
+    patients = set(question.not_these.patient)
+    if "patient" in question.exclude:
+        patients |= own.get("patient", set())
+    known = collection.cases.cases_of(sorted(patients))  # whose case it is, records alone may say
+    more = question.not_these.either(Filter(case=tuple(sorted(known))))
     exclude = exclusion_filter(own, question.exclude, more)
     measure = _measure(context, question, bag, cases)
     reviews = relabelled(context, question.labels)
@@ -331,7 +334,7 @@ def _by_cells(search: Search) -> tuple[list[Compared], bool]:
     """The nearest cases by the cells that meet the question's conditions."""
     values, complete = _candidates(search)
     read = (_read(search, value) for value in values)
-    return _nearest(search, [(one, whole) for one, whole in read if one is not None]), complete
+    return _nearest(search, ((one, whole) for one, whole in read if one is not None)), complete
 
 
 def _candidates(search: Search) -> tuple[list[str], bool]:
@@ -429,8 +432,11 @@ def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | 
     if question.distance == "learned":
         pool = pool_of(context, question.model)
         query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
+        named = context.patients()
         return _each(
-            lambda case: 1.0 - float(query @ pool(case.facts.patients, case.vectors, case.weights))
+            lambda case: (
+                1.0 - float(query @ pool(case.facts.known(named), case.vectors, case.weights))
+            )
         )
     words = words_of(context) if cases is None else cases.words
     if question.distance == "composition":
@@ -486,11 +492,32 @@ def _sample(store: Store) -> Vectors:
     return np.stack([one.vector for one in found])
 
 
-def _nearest(search: Search, there: Sequence[tuple[Represented, bool]]) -> list[Compared]:
+def _nearest(search: Search, there: Iterable[tuple[Represented, bool]]) -> list[Compared]:
     """The nearest of cases, each with whether it is whole, without the query's own pictures."""
     search.compared = search.duplicates = 0
-    if not there:
-        return []
+    best: list[Compared] = []
+    for part in _parts(there):
+        best += _compared(search, part)
+        best = sorted(best, key=lambda o: (o.distance, o.case.value))[: search.question.k]
+    return best
+
+
+def _parts(there: Iterable[tuple[Represented, bool]]) -> Iterator[list[tuple[Represented, bool]]]:
+    """Some cases after the other, each time of no more than `TOGETHER` cells."""
+    part: list[tuple[Represented, bool]] = []
+    cells = 0
+    for one in there:
+        cells += len(one[0].vectors)
+        if part and cells > TOGETHER:
+            yield part
+            part, cells = [], len(one[0].vectors)
+        part.append(one)
+    if part:
+        yield part
+
+
+def _compared(search: Search, there: Sequence[tuple[Represented, bool]]) -> list[Compared]:
+    """Each of some cases, by one multiplication for all of their cells."""
     cases, dropped = [one for one, _ in there], [0] * len(there)
     cosines = np.concatenate([one.vectors for one in cases]) @ search.bag.vectors.T
     if "duplicate" in search.question.exclude:
@@ -500,16 +527,14 @@ def _nearest(search: Search, there: Sequence[tuple[Represented, bool]]) -> list[
             cases = [_without(one, part) for one, part in zip(cases, parts, strict=True)]
             dropped, cosines = [int(part.sum()) for part in parts], cosines[~same]
     left = [at for at, one in enumerate(cases) if len(one.vectors)]
-    search.compared, search.duplicates = len(left), sum(dropped)
+    search.compared += len(left)
+    search.duplicates += sum(dropped)
     if not left:
         return []
     distances = np.maximum(search.measure([cases[at] for at in left], cosines), 0)  # cosines pass 1
-    order = sorted(
-        zip(distances.tolist(), left, strict=True), key=lambda o: (o[0], cases[o[1]].value)
-    )
     return [
         Compared(distance, cases[at], there[at][1], dropped[at])
-        for distance, at in order[: search.question.k]
+        for distance, at in zip(distances.tolist(), left, strict=True)
     ]
 
 

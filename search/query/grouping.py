@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.index.contract import in_order
 from search.query.facets import facet
 from search.query.searcher import ANYTHING, Searcher
 from search.schemas.answers import Group, Hit
@@ -49,12 +48,8 @@ def grouped(
         Falling score of the best hit, equal scores in order of its id.
     """
     groups = _Groups(searcher, WIDER if by == "group" else (by,), records)
-    only, most = ANYTHING, k
-    if by in ("case", "source") or (by == "patient" and not records.patients):
-        values = tuple(searcher.store.facet(by, searcher.where, VALUES))
-        only = _of(by, values) if 0 < len(values) < VALUES else ANYTHING
-        most = min(k, len(values))
-    chosen = list(groups.best(only, most, k).items())[:k]
+    parts, most = ([ANYTHING], k) if by == "group" else _members(searcher, by, k, records)
+    chosen = list(groups.best(parts, most, k).items())[:k]
     keys = [key for key, _ in chosen]
     sizes, by_record = groups.sizes(keys), groups.by_record(keys)
     return [
@@ -67,6 +62,19 @@ def grouped(
         )
         for key, hit in chosen
     ]
+
+
+def _members(
+    searcher: Searcher, by: GroupField, k: int, records: Recorded
+) -> tuple[list[Filter], int]:
+    """What the items of groups meet, any one of these, and how many groups there can be."""
+    values = tuple(searcher.store.facet(by, searcher.where, VALUES))
+    cases = tuple(sorted(records.patients)) if by == "patient" else ()
+    if max(len(values), len(cases)) >= VALUES:
+        return [ANYTHING], k
+    named = {*values, *(records.patients[case] for case in cases)}
+    parts = [_of(by, values), _of("case", cases)]
+    return [part for part in parts if not part.empty], min(k, len(named))
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class _Groups:
                 return field, value
         return None
 
-    def best(self, only: Filter, most: int, k: int) -> dict[Key, Hit]:
+    def best(self, parts: Sequence[Filter], most: int, k: int) -> dict[Key, Hit]:
         """The best hit of each group, best first: at least `most` of them if there are so many."""
         best: dict[Key, Hit] = {}
         seen: set[str] = set()
@@ -106,7 +114,7 @@ class _Groups:
             found = _of(self._fields[0], values).either(Filter(ids=tuple(seen)))
             if self._fields[0] == "patient":
                 found = found.either(Filter(case=self._cases(values)))
-            hits = self._searcher.nearest(limit, only, found)
+            hits = self._nearest(limit, parts, found)
             before = len(best)
             for hit in hits:
                 own = self.key_of(hit.item)
@@ -123,11 +131,21 @@ class _Groups:
     def best_of(self, key: Key, most: int, by_record: bool) -> tuple[Hit, ...]:
         """The best hits of a group; `by_record`: some of its items only records call its own."""
         wanted = most if key[0] == self._fields[0] else 4 * most
-        hits = self._searcher.nearest(wanted, _of(key[0], (key[1],)))
+        parts = [_of(key[0], (key[1],))]
         if by_record:
-            hits += self._searcher.nearest(wanted, Filter(case=self._cases([key[1]])))
-        own = {hit.item.id: hit for hit in hits if self.key_of(hit.item) == key}
-        return tuple(in_order(list(own.values()))[:most])
+            parts.append(Filter(case=self._cases([key[1]])))
+        hits = self._nearest(wanted, parts)
+        return tuple([hit for hit in hits if self.key_of(hit.item) == key][:most])
+
+    def _nearest(
+        self, limit: int, parts: Sequence[Filter], without: Filter = ANYTHING
+    ) -> list[Hit]:
+        """The best of what meets any of some conditions, in the order of the search."""
+        lists = [self._searcher.nearest(limit, part, without) for part in parts]
+        if len(lists) == 1:
+            return lists[0]
+        ids = tuple({hit.item.id for hits in lists for hit in hits})
+        return self._searcher.nearest(limit, Filter(ids=ids)) if ids else []
 
     def sizes(self, keys: Sequence[Key]) -> dict[Key, int]:
         """How many items of each group may be found that say so themselves."""

@@ -60,6 +60,8 @@ class Query:
     """For each relation (item, source, case, patient) the values that the query has."""
     recorded_cases: set[str] = field(default_factory=set)
     """The cases that records alone call those of its patients."""
+    left_out_cases: set[str] = field(default_factory=set)
+    """The cases that records alone call those of patients who are to be left out besides."""
     patient_known: bool = False
     """Whether the patient of everything that the query is made of is known."""
     unknown_names: list[UnknownName] = field(default_factory=list)
@@ -90,9 +92,10 @@ class Query:
 
     def exclusion(self, question: Question) -> Filter:
         """Everything that no hit may be, as one filter."""
-        more = question.not_these
-        if "patient" in question.exclude and self.recorded_cases:
-            more = more.either(Filter(case=tuple(sorted(self.recorded_cases))))
+        cases = set(self.left_out_cases)
+        if "patient" in question.exclude:
+            cases |= self.recorded_cases
+        more = question.not_these.either(Filter(case=tuple(sorted(cases))))
         return exclusion_filter(self.own, question.exclude, more)
 
 
@@ -107,7 +110,9 @@ def resolve(context: Context, question: Question, image: bytes | Opened | None) 
     about, warnings = understood(question.about)
     question = question.model_copy(update={"about": about})
     store = context.collection.store
-    warnings += [one.words for one in unknown_names(store, question.not_these)]
+    records = context.collection.cases
+    strangers = unless_recorded(unknown_names(store, question.not_these), records)
+    warnings += [one.words for one in strangers]
     query = Query(like=[], unknown_names=unknown_names(store, about), warnings=warnings)
     given = [image is not None, question.item is not None, question.vector is not None]
     examples = isinstance(question, Refinement) and bool(question.like)
@@ -131,6 +136,7 @@ def resolve(context: Context, question: Question, image: bytes | Opened | None) 
     if isinstance(question, Refinement):
         _with_examples(query, context, question, alone=not any(given))
     _from_records(query, context.collection)
+    query.left_out_cases = records.cases_of(question.not_these.patient)
     if query.in_sample:
         query.warnings.append(IN_SAMPLE)
     return query

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from random_library import CARD, random_entries, random_service
 
+from search.cases import similar
 from search.cases.distances import (
     directions,
     histogram_distance,
@@ -114,7 +115,7 @@ def test_equal_vectors_are_left_out_and_counted(service: Service, entries: list[
 
 
 def test_candidates_are_chosen_by_votes_where_there_are_many(
-    service: Service, entries: list[Entry]
+    service: Service, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = similar_cases(
         service.context(), CaseQuestion(case="P1-0", k=3, exclude=EXCLUDED, distance="max_sim")
@@ -127,6 +128,15 @@ def test_candidates_are_chosen_by_votes_where_there_are_many(
     assert not selected.complete
     assert selected.compared <= 6
     assert selected.cases[0] == everything.cases[0]
+
+    where = Filter(kind=("cell",))
+    question = CaseQuestion(case="P1-0", k=3, where=where)
+    whole = similar_cases(service.context(), question)
+    monkeypatch.setattr(similar, "TOGETHER", 20)  # few cases at once
+    parts = similar_cases(service.context(), question)
+    assert whole.compared == parts.compared > 3
+    assert [one.value for one in whole.cases] == [one.value for one in parts.cases]
+    assert whole.duplicates == parts.duplicates
 
 
 def test_of_cases_that_are_all_as_near_the_same_are_shown_however_many(tmp_path: Path) -> None:

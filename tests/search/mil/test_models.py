@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from fastapi.testclient import TestClient
 from random_library import CARD, random_service, thumbnail
 
 from search.api.app import create_app
+from search.cases.distances import Floats
 from search.cases.similar import similar_cases
 from search.errors import BadQuestion
+from search.index.contract import Vectors
 from search.library.library import Library
 from search.library.shards import Entry
 from search.maintenance.snapshots import restore, snapshot
@@ -181,6 +183,35 @@ def test_cases_are_compared_as_a_model_pools_them(service: Service, model: dict[
         found("C01")
     with pytest.raises(NoSuchModel):
         found("C01", model="0" * 32)
+
+
+def test_a_case_is_pooled_by_networks_that_did_not_see_the_patient_whom_its_record_names(
+    tmp_path: Path,
+) -> None:
+    seen: list[list[str]] = []
+
+    def pool(patients: Sequence[str], cells: Vectors, weights: Floats) -> Vectors:
+        seen.append(sorted(patients))
+        return cells[0]
+
+    bare = [
+        replace(e, item=e.item.model_copy(update={"patient": None})) if e.item.case == "C03" else e
+        for e in _entries()
+    ]
+    other = random_service(tmp_path, bare)
+    context = replace(other.context(), learned=lambda model: pool)
+    asked = CaseQuestion(case="C01", k=5, distance="learned", model="0" * 32, candidates=5)
+    similar_cases(context, asked)
+    before = [] in seen
+    cells, change = other.collection("cells"), CaseChange(case="C03", patient="P03")
+    cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "test")
+    seen.clear()
+    similar_cases(context, asked)
+    other.close()
+
+    assert before
+    assert ["P03"] in seen
+    assert [] not in seen
 
 
 def test_a_case_like_no_other_is_not_sure(client: TestClient, model: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from search.library.shards import Entry
 from search.query.answer import answer as search
 from search.query.answer import answer_with_vote
 from search.query.context import Context
+from search.query.searcher import Searcher
+from search.schemas.answers import Hit
 from search.schemas.cases import CaseChange, CaseQuestion, CaseRecordsWanted, CountQuestion
 from search.schemas.filters import Filter
 from search.schemas.items import Item
@@ -422,6 +424,16 @@ def test_a_patient_whom_only_the_records_of_cases_name_is_left_out(
         assert (group.by, group.items) == ("patient", len(items))
         assert {hit.item.patient for hit in group.hits} == {"X"}
         assert not {"P1-0", "P1-1"} & {group.value for group in one.groups}
+    others = search(
+        service.context(), Question(vector=(1.0,) * 6, fingerprint=CARD.fingerprint, k=80,
+                                    not_these=Filter(patient=("X",)))
+    )  # fmt: skip
+    similar = CaseQuestion(case="P3-0", k=20, not_these=Filter(patient=("X",)))
+    cases = similar_cases(service.context(), similar)
+    for words in (others.warnings, cases.warnings):
+        assert not any("No stored item is of patient" in one for one in words)
+    assert not {"P1-0", "P1-1"} & {hit.item.case for hit in others.hits}
+    assert not {"P1-0", "P1-1"} & {one.value for one in cases.cases}
     assert "P1-1" in {hit.item.case for hit in allowed.hits}
     assert not {"P1-0", "P1-1"} & {hit.item.case for hit in found.hits}
     assert not {"P1-0", "P1-1"} & {hit.item.case for hit in named.hits}
@@ -430,6 +442,39 @@ def test_a_patient_whom_only_the_records_of_cases_name_is_left_out(
     assert counted.patient_exclusion == "partial"
     whole = count_case(cells, Reviews(cells.versions), CountQuestion(by="patient", case="X"))
     assert whole.items == len(whole.cells) == len(items)
+
+
+def test_a_record_that_names_a_patient_makes_no_search_for_patients_go_through_everything(
+    service: Service, entries: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight cells of two patients, one of whom only a record names; 72 of unknown ones."""
+    cells = service.collection()
+    cells.update(
+        [
+            e.item.model_copy(
+                update={
+                    "patient": "A" if at < 4 else None,
+                    "case": "B-1" if 4 <= at < 8 else None,
+                }
+            )
+            for at, e in enumerate(entries)
+        ]
+    )
+    change = CaseChange(case="B-1", patient="B")
+    cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "key")
+    asked: list[int] = []
+    nearest = Searcher.nearest
+
+    def counted(self: Searcher, k: int, *conditions: Filter) -> list[Hit]:
+        asked.append(k)
+        return nearest(self, k, *conditions)
+
+    monkeypatch.setattr(Searcher, "nearest", counted)
+    question = Question(vector=(1.0,) * 6, fingerprint=CARD.fingerprint, k=5, group_by="patient")
+    groups = search(service.context(), question).groups
+
+    assert {(group.value, group.items) for group in groups} == {("A", 4), ("B", 4)}
+    assert max(asked) <= 2 * question.k
 
 
 def test_a_case_is_counted_by_the_votes_that_a_search_with_each_cell_gives(
