@@ -8,7 +8,7 @@ and answers in JSON and pixels alone, never in pickles.
 In use, one file at a time::
 
     with ReaderPool(workers=2) as pool:
-        for batch in pool.read(Task("ingest.slides.deepzoom:cut", "a.svs", {...})):
+        for batch in pool.read(Task(reader="ingest.slides.deepzoom:describe", source="a.svs")):
             batch.facts                    # what the reader found, JSON
             batch.images                   # arrays, valid until the next batch: copy what stays
         # raises SourceDied or SourceRefused, for this file alone; the pool goes on

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from search.schemas.answers import Answer, VoteAnswer
@@ -30,7 +31,8 @@ def as_csv(answer: Answer) -> bytes:
         one = hit.reviewed
         review = [""] * len(REVIEW) if one is None else [one.label, one.by, one.at, one.disputed]
         of = (answer.encoder, answer.collection)
-        rows.append([at, round(hit.score, 6), *_known(hit.item), *of, *review])
+        score = Decimal(f"{hit.score:.6f}")  # of six places always, and a number to `_plain`
+        rows.append([at, score, *_known(hit.item), *of, *review])
     return _file(heads, rows)
 
 

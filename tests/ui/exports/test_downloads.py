@@ -8,6 +8,8 @@ import json
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from search.schemas.answers import Answer, Hit
 from search.schemas.cases import CaseRecord, CaseRecordsPage
 from search.schemas.filters import Filter
@@ -18,11 +20,11 @@ from ui.exports.selection import cells_csv
 from ui.session.place import Place
 
 
-def answer(label: str) -> Answer:
+def answer(label: str, score: float = 0.5) -> Answer:
     box = Box(x=1, y=2, w=3, h=4)
     item = Item(id=item_id("d", "s", box), dataset="d", source="s", bbox=box, label=label)
     return Answer(
-        hits=(Hit(item=item, score=0.5),),
+        hits=(Hit(item=item, score=score),),
         collection="cells",
         items=1,
         encoder="colour",
@@ -43,6 +45,15 @@ def test_a_table_has_one_line_for_each_hit() -> None:
     assert row["rank"] == "1"
     assert row["label"] == "blast, large"
     assert (row["x"], row["h"], row["patient"]) == ("1", "4", "")
+
+
+@pytest.mark.parametrize(
+    ("score", "written"), [(0.5, "0.500000"), (-0.25, "-0.250000"), (1e-6, "0.000001")]
+)
+def test_a_score_is_written_with_six_places(score: float, written: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(as_csv(answer("blast", score)).decode("utf-8-sig")))
+
+    assert row["score"] == written
 
 
 def test_a_label_is_never_run_as_a_formula() -> None:
