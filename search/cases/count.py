@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -19,13 +20,14 @@ from search.query.exclusion import (
     own_groups,
     patient_exclusion,
     patients_of,
+    recorded_patients,
     with_records,
 )
 from search.query.facets import MOST, has_choice
 from search.schemas.answers import Hit
 from search.schemas.cases import CaseCount, CountedCell, CountQuestion, CountRow
 from search.schemas.filters import Filter
-from search.schemas.items import Item
+from search.schemas.items import Item, with_patient
 from search.votes.judgement import judge
 from search.votes.knn import vote, with_reviews
 from search.votes.lineage import spread
@@ -97,7 +99,7 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
 
 def _cells_of(collection: Collection, question: CountQuestion) -> tuple[list[Stored], int]:
     """The first cells of a case, and how many there are; of a patient also those of the cases that
-    only records call theirs.
+    only records call theirs. Each is of the patient whom the record of its case names, if one does.
 
     Raises:
         NoSuchCase: there is none.
@@ -116,7 +118,10 @@ def _cells_of(collection: Collection, question: CountQuestion) -> tuple[list[Sto
         cells[one.item.id] = one
         if len(cells) == question.cells:
             break
-    return list(cells.values()), items
+    known = [one.item.case for one in cells.values() if one.item.case is not None]
+    whose = recorded_patients(collection.cases, known)
+    found = [replace(one, item=with_patient(one.item, whose)) for one in cells.values()]
+    return found, items
 
 
 def _voters(

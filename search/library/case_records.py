@@ -82,6 +82,8 @@ class CaseRecords:
         self._records: dict[str, CaseRecord] = {}
         self._of: dict[str, set[str]] = {}
         """Cases by patient."""
+        self._digest: str | None = None
+        """Once it was asked for, until a record changes."""
 
     @property
     def revision(self) -> tuple[int, int]:
@@ -182,9 +184,10 @@ class CaseRecords:
         """Sixteen hex digits over every record as it is now; `None` where there is none."""
         with self._turn:
             self._read()
-            if not self._values:
-                return None
-            return sha256(json.dumps(self._values, sort_keys=True).encode()).hexdigest()[:16]
+            if self._values and self._digest is None:
+                content = json.dumps(self._values, sort_keys=True).encode()
+                self._digest = sha256(content).hexdigest()[:16]
+            return self._digest
 
     def cases_of(self, patients: Sequence[str]) -> set[str]:
         """The cases whose record names one of these patients."""
@@ -283,6 +286,7 @@ class CaseRecords:
         self._seen = (inode, self._seen[1] + len(content))
 
     def _take(self, line: Mapping[str, Any]) -> None:
+        self._digest = None
         self._columns |= line["columns"]
         for case, after in line["cases"].items():
             values = self._values.setdefault(case, {})

@@ -397,7 +397,7 @@ class CountedCell(Record):
     """One cell of a case with its three labels."""
 
     item: Item
-    """With the label of its source."""
+    """With the label of its source, and the patient whom the record of its case names."""
     reviewed: str | None
     """The label of the last reviewer; `None` where there is none."""
     disputed: bool

@@ -440,6 +440,7 @@ def test_a_patient_whom_only_the_records_of_cases_name_is_left_out(
     assert {found.patient_exclusion, named.patient_exclusion} == {"partial"}
     assert not any("No stored item is of patient" in one for one in named.warnings)
     assert counted.patient_exclusion == "partial"
+    assert {cell.item.patient for cell in counted.cells} == {"X"}
     whole = count_case(cells, Reviews(cells.versions), CountQuestion(by="patient", case="X"))
     assert whole.items == len(whole.cells) == len(items)
 
