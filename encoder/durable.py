@@ -32,7 +32,12 @@ def left_behind(path: Path) -> list[Path]:
 
 
 def sync(path: Path) -> None:
-    """What is in a file, or which files are in a folder, survives a power cut from here on."""
+    """What is in a file, or which files are in a folder, survives a power cut from here on.
+
+    Nothing is done on Windows, where a folder cannot be opened.
+    """
+    if os.name != "posix":
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

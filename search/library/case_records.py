@@ -258,8 +258,9 @@ class CaseRecords:
                     came.setdefault(name, []).extend([] if value is None else [value])
         for name, new in came.items():
             if _with_commas(new):
+                odd = next(word for word in new if "," in str(word))
                 raise BadCase(
-                    f"column {name!r} seems to hold numbers with a comma, such as {new[0]!r}; "
+                    f"column {name!r} seems to hold numbers with a comma, such as {odd!r}; "
                     "write them as 12.5, or declare it as text"
                 )
             columns[name] = _type_of(new)

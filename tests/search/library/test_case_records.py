@@ -88,7 +88,10 @@ def test_a_condition_that_no_case_can_meet_is_told_as_such(
         ([CaseChange(case="P9-9", diagnosis="AML")], "case 'P9-9' has no item"),
         ([CaseChange(case=one) for one in ("P9-8", "P9-9")], "2 of 3 cases .*'P9-8', 'P9-9'"),
         ([CaseChange(case="P2-0", date=date(2924, 3, 1))], "2924-03-01 is before 1900 or in the"),
-        ([CaseChange(case="P2-0", more={"lymph": "12,5"})], "comma, such as '12,5'; write"),
+        (
+            [CaseChange(case=c, more={"lymph": n}) for c, n in (("P1-0", "5"), ("P2-0", "12,5"))],
+            "comma, such as '12,5'; write",
+        ),
         ([CaseChange(case="P2-0", diagnosis="a"), CaseChange(case="P2-0", diagnosis="b")], "two"),
         ([CaseChange(case="P2-0", patient="P3")], "'P3', but its items are of 'P2'"),
         ([CaseChange(case="P2-0", more={"blasts": "many"})], "'blasts' holds a number .*'many'"),
