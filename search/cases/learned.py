@@ -54,14 +54,14 @@ def _kept(
     """The points of all cases, made once for each content of the collection and for each state of
     the patients that records name."""
     recorded = patients_digest(named)
-    path = cases.folder / f"learned-{model}{f'-{recorded}' if recorded else ''}.npz"
+    path = cases.folder / f"learned-{model}-{recorded or 'none'}.npz"
     if not path.exists():
         pool, names = pool_of(context, model), cases.values(cases.total)
         rows = []
         for at in range(0, len(names), AT_ONCE):
             found = cases.get(names[at : at + AT_ONCE])
             rows += [
-                pool(one.facts.known(named), one.vectors, one.weights)
+                pool(one.patients(named), one.vectors, one.weights)
                 for one in (found[name] for name in names[at : at + AT_ONCE])
             ]
         part = path.with_name(f".{path.name}.{os.getpid()}.npz")

@@ -11,6 +11,7 @@ import numpy as np
 
 from search.cases.count import count_case
 from search.cases.distances import Floats, histogram
+from search.cases.represented import alone
 from search.cases.similar import prototypes_of
 from search.errors import NoSuchCase
 from search.index.contract import Stored, Vectors, scroll_all
@@ -149,7 +150,7 @@ def read_case(
             break
     patients = set(patients_of(collection.cases, [one.item for one in found])) - {None}
     rows = np.stack([one.vector for one in found])
-    patient = str(min(patients)) if patients else f"(of {name})"  # type: ignore[type-var]
+    patient = str(min(patients)) if patients else alone(name)  # type: ignore[type-var]
     return KnownCase(name, patient, found, histogram(rows, prototypes))
 
 

@@ -59,6 +59,11 @@ NOT_WHITE = ("red", "platelet")
 _turn = threading.RLock()
 
 
+def alone(name: str) -> str:
+    """What stands for the unknown patient of a case, a slide or another bag of cells."""
+    return f"(of {name})"
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a case's items say of it, all of them together."""
@@ -71,10 +76,6 @@ class Facts:
     labels: Mapping[str, int]
     without_patient: int
     """Items without a patient id."""
-
-    def known(self, named: Mapping[str, str]) -> list[str]:
-        """Its patients, also those that records name; `named` has these by case."""
-        return sorted({*self.patients, *(named[case] for case in self.cases if case in named)})
 
     @classmethod
     def read(cls, text: str) -> Facts:
@@ -121,6 +122,13 @@ class Represented:
     """For each of its cells the share of the case that it stands for."""
     points: Mapping[Pooling, Floats]
     """The whole case as one vector, by each pooling; a histogram sums to 1."""
+
+    def patients(self, named: Mapping[str, str]) -> list[str]:
+        """Its patients, also those that records name (`named`, by case); if none is known, what
+        stands for it."""
+        facts = self.facts
+        known = {*facts.patients, *(named[case] for case in facts.cases if case in named)}
+        return sorted(known) or [alone(self.value)]
 
     @property
     def whole(self) -> bool:

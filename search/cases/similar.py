@@ -37,6 +37,7 @@ from search.cases.represented import (
     Pooling,
     Represented,
     Words,
+    alone,
     facts_of,
     using_cases,
 )
@@ -283,7 +284,7 @@ def _by_learned(search: Search, cases: Cases, k: int) -> list[tuple[str, float]]
     """The k nearest cases that may be compared, by the points of a case model."""
     bag, model = search.bag, search.question.model or ""
     pool = pool_of(search.context, model)
-    query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
+    query = pool(_pooled_for(search.question, bag), bag.vectors, bag.weights)
     limit = k
     while True:
         found = nearest(search.context, cases, model, query, limit)
@@ -431,17 +432,21 @@ def _measure(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | 
         return _pooled("mean", bag, mean_vector)
     if question.distance == "learned":
         pool = pool_of(context, question.model)
-        query = pool(sorted(bag.own.get("patient", ())), bag.vectors, bag.weights)
+        query = pool(_pooled_for(question, bag), bag.vectors, bag.weights)
         named = context.patients()
         return _each(
-            lambda case: (
-                1.0 - float(query @ pool(case.facts.known(named), case.vectors, case.weights))
-            )
+            lambda case: 1.0 - float(query @ pool(case.patients(named), case.vectors, case.weights))
         )
     words = words_of(context) if cases is None else cases.words
     if question.distance == "composition":
         return _pooled("composition", bag, words.composition)
     return _pooled("vlad", bag, lambda rows, weights: vlad(rows, words.words, weights))
+
+
+def _pooled_for(question: CaseQuestion, bag: Bag) -> list[str]:
+    """The patients of a query, or what stands for that of a stored case if it is not known."""
+    known = sorted(bag.own.get("patient", ()))
+    return known or ([] if question.case is None else [alone(question.case)])
 
 
 def words_of(context: Context) -> Words:

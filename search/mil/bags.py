@@ -9,7 +9,7 @@ from uuid import UUID
 
 import numpy as np
 
-from search.cases.represented import NOT_WHITE
+from search.cases.represented import NOT_WHITE, alone
 from search.errors import BadQuestion, NoSuchCase
 from search.index.contract import Vectors, scroll_all
 from search.library.collection import Collection
@@ -136,11 +136,6 @@ def patient_of(bag: StoredBag) -> str:
             f"({', '.join(bag.patients[:3])}); a bag belongs to one: choose another grouping"
         )
     return bag.patients[0] if bag.patients else alone(bag.name)
-
-
-def alone(name: str) -> str:
-    """What stands for the unknown patient of a bag."""
-    return f"(of {name})"
 
 
 def mean_rows(bags: Sequence[Vectors]) -> Vectors:

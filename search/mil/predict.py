@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.cases.bags import query_bag
+from search.cases.represented import alone
 from search.errors import BadQuestion, StoreError, WrongEncoder
 from search.index.contract import Vectors
-from search.mil.bags import alone, mean_rows, stored_bag
+from search.mil.bags import mean_rows, stored_bag
 from search.mil.models import Trained
 from search.mil.pooling import Floats, Network, softmax
 from search.query.context import Context

@@ -202,16 +202,17 @@ def test_a_case_is_pooled_by_networks_that_did_not_see_the_patient_whom_its_reco
     context = replace(other.context(), learned=lambda model: pool)
     asked = CaseQuestion(case="C01", k=5, distance="learned", model="0" * 32, candidates=5)
     similar_cases(context, asked)
-    before = [] in seen
+    similar_cases(context, asked.model_copy(update={"case": "C03"}))
+    before = list(seen)
     cells, change = other.collection("cells"), CaseChange(case="C03", patient="P03")
     cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "test")
     seen.clear()
     similar_cases(context, asked)
     other.close()
 
-    assert before
+    assert ["(of C03)"] in before  # as in training: a patient of its own
     assert ["P03"] in seen
-    assert [] not in seen
+    assert [] not in [*before, *seen]
 
 
 def test_a_case_like_no_other_is_not_sure(client: TestClient, model: dict[str, Any]) -> None:
