@@ -628,9 +628,8 @@ def _effects(place: Place, drawn: MapAnswer) -> None:
         ["Silhouette by label", _number(found.silhouette_label), "high"],
         ["Robustness index", _number(found.robustness), "1 by label, 0 by origin"],
     ]
-    caption = (
-        f"{found.k} neighbours of each of {found.asked:,} items, own source and patient left out."
-    )
+    own = "own source" if field == "patient" else "own source, case and patient"
+    caption = f"{found.k} neighbours of each of {found.asked:,} items, {own} left out."
     parts = [verdict(found, field), table(heads, rows, caption)]
     if len(found.origins) > 1:
         lines = [
