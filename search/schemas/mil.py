@@ -126,7 +126,8 @@ class MilModel(Record):
     content: str
     """Of the collection when it was trained; see `stale`."""
     records: str | None = None
-    """Digest of the records of cases when it was trained; `None` in older models."""
+    """Digest of the records of cases when it was trained, empty where there was none; `None` in
+    older models."""
     plan: MilPlan
     """Without the values that came with it."""
     classes: tuple[str, ...]

@@ -61,7 +61,7 @@ def train(
     """
     before = {
         "content": content_digest(collection.folder),
-        "records": collection.cases.digest(),
+        "records": collection.cases.digest() or "",
     }  # what is written while it trains makes it stale
     gathered = gather(collection, plan)
     smallest = _fewest_patients(gathered)

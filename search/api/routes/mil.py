@@ -65,6 +65,6 @@ def _predict(access: Access, sent: Posted[MilQuestion]) -> MilAnswer:
 
 def _aged(access: Access, card: MilModel) -> MilModel:
     collection = access.context(card.collection).collection
-    other = card.records not in (None, collection.cases.digest())
+    other = card.records not in (None, collection.cases.digest() or "")
     stale = other or content_digest(collection.folder) != card.content
     return card.model_copy(update={"stale": stale})

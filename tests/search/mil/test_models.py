@@ -6,14 +6,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from random_library import CARD, random_service, thumbnail
 
+from search.api.access import Access
 from search.api.app import create_app
+from search.api.routes.mil import _aged
 from search.cases.distances import Floats
 from search.cases.similar import similar_cases
 from search.errors import BadQuestion
@@ -26,7 +29,7 @@ from search.mil.models import WEIGHTS, Models, NoSuchModel
 from search.mil.predict import predict
 from search.schemas.cases import CaseChange, CaseQuestion, CaseRecordsWanted
 from search.schemas.items import Item, item_id
-from search.schemas.mil import MilPlan, MilQuestion
+from search.schemas.mil import MilModel, MilPlan, MilQuestion
 from search.service import Service
 from train.mil import routes
 from train.mil.run import train
@@ -119,6 +122,10 @@ def test_a_model_is_kept_with_its_scores_and_what_it_saw(
     cells, change = service.collection("cells"), CaseChange(case="C00", treatment="none")
     cells.cases.change(CaseRecordsWanted(changes=(change,)), cells.store, "test")
     assert client.get("/v1/collections/cells/mil/models").json()[0]["stale"]
+    access = cast(Access, SimpleNamespace(context=lambda name: service.context()))
+    for records, stale in ((None, False), ("", True)):  # of an older model; there was no record
+        card = MilModel.model_validate(listed[0] | {"records": records})
+        assert _aged(access, card).stale == stale
 
 
 def test_a_stored_case_is_answered_by_the_network_that_did_not_see_its_patient(
