@@ -36,7 +36,7 @@ def save(folder: Path, state: Mapping[str, Any], name: str = CHECKPOINT) -> None
         free = shutil.disk_usage(folder).free
         raise CheckpointError(
             f"{folder / name} could not be written ({error.__context__ or error}); "
-            f"{free / 1e9:.1f} GB of the disk are free. The checkpoint before it is kept: "
+            f"{free / 1e9:.1f} GB of the disk are free. What was there before is kept: "
             "make room, and run the same command again"
         ) from error
 
