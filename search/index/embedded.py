@@ -62,6 +62,9 @@ SCANS_WORTH = 2
 times more than one under a value that has them, so a scan is worth it for so many times more
 vectors, at the usual `ef`; where a build raised it, a walk takes longer in proportion and a scan
 does not."""
+LOOKED_PAST = 0.4
+"""Share of the points up to which the engine looks past what does not meet a mixed filter (its
+`max_selectivity`); above it walks as without a filter, and finds too little by half of `ef`."""
 
 
 class EdgeStore(Closing):
@@ -205,7 +208,9 @@ class EdgeStore(Closing):
         if lists is not None and not lists.answers(k, where):
             lists = None
         apart = mixed(where)
-        exact = exact or (lists is None and apart and self._leaves_few(met))
+        if apart and lists is None and not exact:
+            left, points = self._left(met)
+            exact, apart = self._few(left), left <= LOOKED_PAST * points
         queries = []
         for row, without in zip(rows, excludes, strict=True):
             filter = filter_of(met, conditions(without))
@@ -367,11 +372,14 @@ class EdgeStore(Closing):
         finally:
             self._since = None
 
-    def _leaves_few(self, met: list[Any]) -> bool:
-        """Whether comparing all that a mixed filter leaves is quicker than a walk past the rest."""
+    def _left(self, met: list[Any]) -> tuple[int, int]:
+        """About how many points meet some conditions, and how many there are."""
         request = engine.CountRequest(exact=False, filter=filter_of(met, []))
         with self._shard.turn() as shard:
-            left = int(shard.count(request))
+            return int(shard.count(request)), int(shard.info().points_count)
+
+    def _few(self, left: int) -> bool:
+        """Whether comparing what a mixed filter leaves is quicker than a walk past the rest."""
         worth = SCANS_WORTH * max(1.0, self.settings.ef / IndexSettings.ef)
         return left * self.card.dim * 4 < worth * self.settings.scan_below_kb * 1024
 

@@ -98,8 +98,8 @@ def test_all_that_a_wide_walk_looked_at_is_compared_again() -> None:
     assert settings.rescored(1) == 100, "more is not accepted by the setting"
 
 
-@pytest.mark.parametrize("filter_ids", [40, 900])
-def test_under_a_set_of_values_few_are_all_compared_and_many_walked_past(
+@pytest.mark.parametrize("filter_ids", [40, 500, 900])
+def test_under_a_set_of_values_few_are_all_compared_some_walked_past_and_most_walked_as_all(
     tmp_path: Path, filter_ids: int
 ) -> None:
     """Twice as many as under one value: 20 KiB of rows of 256 bytes are 80."""
@@ -109,11 +109,15 @@ def test_under_a_set_of_values_few_are_all_compared_and_many_walked_past(
         store.build()
         where = Filter(ids=tuple(item.id for item in items[:filter_ids]))
 
-        assert store._leaves_few(conditions(where)) is (filter_ids == 40)
+        assert store._few(store._left(conditions(where))[0]) is (filter_ids == 40)
+        [query] = store._queries(rows[5:6], 10, where, [None], exact=False)
+        assert query.mixed is (filter_ids < 900), "beyond 40 % the engine does not look past"
         found = store.nearest(rows[5], 10, where)
         truth = store.nearest(rows[5], 10, where, exact=True)
         store._widen(12 * IndexSettings.ef)
-        assert store._leaves_few(conditions(where)), "a walk takes twelve times as long then"
+        assert store._few(store._left(conditions(where))[0]), (
+            "a walk takes twelve times as long then"
+        )
 
     assert [hit.item.id for hit in found] == [hit.item.id for hit in truth]
 
