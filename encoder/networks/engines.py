@@ -80,25 +80,28 @@ class OpenVino:
     Args:
         model: An OpenVINO model, or what `compiled` gave on this machine as bytes.
         precision: `fp32` or `bf16`.
+        at_once: Batches that are computed at the same time, on equal shares of the threads: threads
+            that share a batch of a small network wait for each other.
 
     Raises (at construction):
         Exception: whatever OpenVINO raises on a network that it cannot convert.
     """
 
-    def __init__(self, model: object, precision: str) -> None:
+    def __init__(self, model: object, precision: str, at_once: int = 1) -> None:
         self.name = f"openvino-{precision}"
         self.precision = precision
         self.batch_size = 16
         settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
             "INFERENCE_NUM_THREADS": threads(),
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": at_once,
             "ENABLE_CPU_PINNING": False,  # pinned threads wait where a core is shared
         }
         core = runtime().Core()
         kept = isinstance(model, bytes)
         self._compiled = (core.import_model if kept else core.compile_model)(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
+        self._queue = runtime().AsyncInferQueue(self._compiled, at_once)
 
     @property
     def compiled(self) -> bytes:
@@ -110,6 +113,21 @@ class OpenVino:
         results = self._request.infer([pixels], share_inputs=True)
         # Copied: the request's own memory is overwritten by its next batch.
         return tuple(np.array(results[at]) for at in range(len(results) if patches else 1))
+
+    def rows(self, batches: Iterable[Pixels]) -> list[NDArray[np.floating]]:
+        """The pooled rows of each batch; batches are taken while others are computed."""
+        found: dict[int, NDArray[np.floating]] = {}
+
+        def keep(request: Any, at: int) -> None:
+            found[at] = np.array(request.get_output_tensor(0).data)
+
+        self._queue.set_callback(keep)
+        try:
+            for at, pixels in enumerate(batches):
+                self._queue.start_async([pixels], at)
+        finally:  # what was begun must not end in the next call
+            self._queue.wait_all()
+        return [found[at] for at in sorted(found)]
 
 
 Made = TypeVar("Made", bound=Engine)

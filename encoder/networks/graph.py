@@ -23,14 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.card import EncoderCard
-from encoder.contract import RGB, EncoderError, Network, NoPatchTokens
+from encoder.contract import RGB, EncoderError, Network, NoPatchTokens, batches
 from encoder.download import WrongDigest, digest_of
 from encoder.networks import kept
 from encoder.networks.engines import (
     MIN_COSINE,
-    Engine,
     OpenVino,
-    Outputs,
     Pixels,
     converted,
     first_equal,
@@ -38,6 +36,7 @@ from encoder.networks.engines import (
     probes,
     runtime,
     stack,
+    threads,
     worst_cosine,
 )
 
@@ -50,6 +49,8 @@ NAMES = ("vectors", "patches")
 """The outputs, in this order; an encoder without patch tokens has the first alone."""
 PROBES = 16
 """How many probe images an engine is held to; bfloat16 stays near float32 on most."""
+ROUNDS = 4
+"""Batches that each thread computes for one call."""
 Deeper = Callable[[], Network]
 """Loads the same encoder into PyTorch, for what no graph gives."""
 
@@ -88,15 +89,18 @@ class Graph:
         self.card = card
         self._make_patches = partial(_engine, folder, facts, card.input_px, 1)
         self._vectors = _engine(folder, facts, card.input_px, 0)
-        self._patches: Engine | None = None
+        self._patches: OpenVino | None = None
         self._deeper = deeper
         self._turn = threading.Lock()
-        self.batch_size = facts.at_once
+        self._at_once = facts.at_once
+        self.batch_size = facts.at_once * threads() * ROUNDS
         self.engine = self._vectors.name
 
     def vectors(self, images: Sequence[RGB]) -> NDArray[np.floating]:
         """The pooled rows, n x dim."""
-        return self._run(self._vectors, images)[0]
+        parts = (stack(part, self.card) for part in batches(images, self._at_once))
+        with self._turn:  # one caller at a time: its batches already use every core
+            return np.concatenate(self._vectors.rows(parts))
 
     def tokens(self, images: Sequence[RGB]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """The pooled rows and the patch tokens, n x rows x columns x dim."""
@@ -106,8 +110,8 @@ class Graph:
             if self._patches is None:
                 self._patches = self._make_patches()
         side = self.card.input_px // self.card.patch_px
-        patches = self._run(self._patches, images)[0]
-        return self.vectors(images), patches.reshape(len(images), side, side, -1)
+        parts = [self._patch_rows(self._patches, part) for part in batches(images, self._at_once)]
+        return self.vectors(images), np.concatenate(parts).reshape(len(images), side, side, -1)
 
     def attention(self, images: Sequence[RGB]) -> NDArray[np.floating]:
         """How the last block looks at the patches, by PyTorch: n x rows x columns.
@@ -122,10 +126,10 @@ class Graph:
             self._deeper = lambda: inner
         return np.asarray(inner.attention(images))
 
-    def _run(self, engine: Engine, images: Sequence[RGB]) -> Outputs:
+    def _patch_rows(self, engine: OpenVino, images: Sequence[RGB]) -> NDArray[np.floating]:
         pixels = stack(images, self.card)
-        with self._turn:  # one batch at a time: the engine already uses every core
-            return engine(pixels, False)
+        with self._turn:
+            return engine(pixels, False)[0]
 
 
 def has_one(folder: Path) -> bool:
@@ -222,12 +226,17 @@ def _engine(folder: Path, facts: Facts, side: int, output: int) -> OpenVino:
     found = kept.read(name)
     if found is not None:
         try:
-            return OpenVino(found[1], found[0])
+            return OpenVino(found[1], found[0], _at_once(output))
         except Exception as error:  # OpenVINO raises many kinds on what it cannot read
             kept.log.warning("a compiled network cannot be read and is made again: %s", error)
     engine = _compiled(folder, facts, side, output)
     kept.write(name, engine.precision, engine.compiled)
     return engine
+
+
+def _at_once(output: int) -> int:
+    """Batches of vectors are computed side by side, those of patch tokens one by one."""
+    return 1 if output else threads()
 
 
 def _compiled(folder: Path, facts: Facts, side: int, output: int) -> OpenVino:
@@ -244,7 +253,8 @@ def _compiled(folder: Path, facts: Facts, side: int, output: int) -> OpenVino:
         return OpenVino(model, "fp32")
     pixels = probes(side, facts.probes)
     candidates: Iterator[tuple[str, Callable[[], OpenVino]]] = (
-        (f"openvino-{precision}", partial(OpenVino, model, precision)) for precision in precisions()
+        (f"openvino-{precision}", partial(OpenVino, model, precision, _at_once(output)))
+        for precision in precisions()
     )
     engine = first_equal(candidates, pixels, facts.expected)
     if engine is None:

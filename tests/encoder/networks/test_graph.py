@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,10 +15,10 @@ import torch
 
 from encoder import registry
 from encoder.card import EncoderCard
-from encoder.contract import EncoderError
+from encoder.contract import RGB, EncoderError
 from encoder.download import WrongDigest
 from encoder.networks import convolutional, export, graph, kept, vit
-from encoder.networks.engines import MIN_COSINE, Torch, probes, worst_cosine
+from encoder.networks.engines import MIN_COSINE, Pixels, Torch, probes, worst_cosine
 from encoder.networks.lite import NAME, Lite
 
 WITHOUT_TORCH = """
@@ -73,6 +74,32 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HEMASEEK_COMPILED", str(tmp_path / "compiled"))
     return shutil.copytree(folder, tmp_path / "e")
+
+
+def test_images_computed_side_by_side_get_their_own_vectors(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "threads", lambda: 3)
+    encoder = registry.load(str(copy))
+    images = list(probes(70, 50))
+    one_by_one = np.concatenate([encoder.embed([image]) for image in images])
+
+    whole = graph.stack
+
+    def out_of_memory(part: Sequence[RGB], card: EncoderCard) -> Pixels:
+        if part[0] is images[32]:
+            raise MemoryError
+        return whole(part, card)
+
+    monkeypatch.setattr(graph, "stack", out_of_memory)
+    with pytest.raises(MemoryError):
+        encoder.embed(images)
+    monkeypatch.setattr(graph, "stack", whole)
+
+    assert worst_cosine(encoder.embed(images), one_by_one) > 0.999999
+    with ThreadPoolExecutor(4) as pool:
+        for rows in pool.map(encoder.embed, [images] * 4):
+            assert worst_cosine(rows, one_by_one) > 0.999999
 
 
 def test_what_ships_needs_no_torch_and_what_needs_it_says_how_to_install_it() -> None:
