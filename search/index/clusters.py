@@ -33,8 +33,7 @@ def find_centres(codes: Codes, count: int) -> Vectors:
         count: At most n.
     """
     rng = np.random.default_rng(0)
-    drawn = rng.choice(len(codes), min(len(codes), SAMPLE * count), replace=False)
-    sample = _directions(codes[np.sort(drawn)])
+    sample = _drawn(codes, SAMPLE * count, rng)
     centres = sample[rng.choice(len(sample), count, replace=False)]
     for _ in range(ROUNDS):
         of = assigned(sample, centres)
@@ -47,6 +46,18 @@ def find_centres(codes: Codes, count: int) -> Vectors:
     return centres
 
 
+def main_axes(codes: Codes, count: int) -> Vectors:
+    """The axes along which rows are longest, by a sample; dim x count, or dim x dim where less.
+
+    Args:
+        codes: Rows in bytes; n x dim. Their lengths do not matter.
+        count: Of axes.
+    """
+    sample = _drawn(codes, SAMPLE * codes.shape[1], np.random.default_rng(0))
+    _, axes = np.linalg.eigh(sample.T @ sample)
+    return np.ascontiguousarray(axes[:, : -count - 1 : -1])
+
+
 def assigned(rows: Codes | Vectors, centres: Vectors) -> NDArray[np.int64]:
     """For each row the number of its nearest centre."""
     return np.concatenate([np.argmax(part @ centres.T, axis=1) for part in _parts(rows)])
@@ -55,6 +66,12 @@ def assigned(rows: Codes | Vectors, centres: Vectors) -> NDArray[np.int64]:
 def _parts(rows: Codes | Vectors) -> Iterator[Vectors]:
     for at in range(0, len(rows), CHUNK):
         yield rows[at : at + CHUNK].astype(np.float32, copy=False)
+
+
+def _drawn(codes: Codes, count: int, rng: np.random.Generator) -> Vectors:
+    """Directions of so many rows, or of all."""
+    drawn = rng.choice(len(codes), min(len(codes), count), replace=False)
+    return _directions(codes[np.sort(drawn)])
 
 
 def _directions(codes: Codes) -> Vectors:

@@ -13,7 +13,7 @@ from search.index.payload import range_ends, to_payload
 from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, RANGES, Item
 
-Rows = NDArray[np.int64] | slice
+Rows = NDArray[np.int64] | NDArray[np.int32] | slice
 """Rows of columns: their numbers, or a stretch of them."""
 MOST_VALUES = 65_535
 """Values of a field that two bytes tell apart beside "not known", which is 0."""

@@ -2,8 +2,10 @@
 
 An inverted file (Jegou, Douze and Schmid 2011) over rows of bytes. A walk of a graph that has to
 look past what a filter drops takes the longer the more it drops; here a filter is a set of rows,
-and the nearest lists are compared until enough of those rows were. The lists only propose: the
-engine compares the candidates again, by their vectors and by what the items say now.
+and the nearest lists are compared until enough of those rows were. They are compared by their
+heads first, the axes along which rows differ most, and only the nearest of them by all their
+bytes. The lists only propose: the engine compares the candidates again, by their vectors and by
+what the items say now.
 """
 
 from __future__ import annotations
@@ -26,26 +28,30 @@ from numpy.typing import NDArray
 
 from search.disk.atomic import write_durably
 from search.disk.closing import Closing
-from search.index.clusters import Codes, assigned, find_centres, in_bytes
+from search.index.clusters import Codes, assigned, find_centres, in_bytes, main_axes
 from search.index.columns import Columns, ColumnsBuilder
 from search.index.contract import Stored, Vectors
 from search.schemas.filters import Filter
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = "lists"
-FIRST_VISIT = 50
-"""Lists of a thousand that a search looks into at first; a build raises it until recall is
-enough."""
+FIRST_VISIT = 60
+"""Rows of a thousand that a search compares at first, in its nearest lists; a build raises it
+until recall is enough."""
 ENOUGH_ROWS = 0.4
 """Under a filter, lists are visited until so many rows that meet it were compared, as a part of
 the rows that a search without one compares."""
 MOST_CHANGED = 2_000
 """Items written or removed since the lists were made, beyond which they are not used: each of them
 is a candidate of every search."""
-CANDIDATES = 128
+HEAD = 64
+"""Numbers of a row's head."""
+CANDIDATES = 32
 """Rows that the engine compares again, at least."""
 FOR_EACH = 4
 """Rows that the engine compares again for each wanted neighbour, where those are more."""
+BY_HEAD = 8
+"""Rows compared by all their bytes for each that the engine compares again."""
 MOST_CANDIDATES = 1_000
 CHUNK = 2_048
 """Rows gathered at once: they stay in the processor's cache."""
@@ -74,8 +80,9 @@ class Lists(Closing):
             raise ValueError(f"{folder} has format {facts['format']}, expected {FORMAT}")
         self.folder = folder
         self.visit = int(facts["visit"])
-        """Lists of a thousand that a search looks into."""
+        """Rows of a thousand that a search compares."""
         self._codes: Codes = np.asarray(np.load(folder / "codes.npy", mmap_mode="r"))
+        self._heads: Codes = np.asarray(np.load(folder / "heads.npy", mmap_mode="r"))
         self._ids: NDArray[np.uint8] = np.asarray(np.load(folder / "ids.npy", mmap_mode="r"))
         with np.load(folder / "rest.npz") as rest:
             self._scales: NDArray[np.float32] = rest["scales"]
@@ -83,7 +90,11 @@ class Lists(Closing):
             self._starts: NDArray[np.int64] = rest["starts"]
             words = {name: rest[f"word {name}"] for name in facts["values"]}
             numbers = {name: rest[f"number {name}"] for name in facts["numbers"]}
+        with np.load(folder / "heads.npz") as heads:
+            self._axes: Vectors = heads["axes"]
+            self._head_scales: NDArray[np.float32] = self._scales * heads["scales"]
         self._columns = Columns(words, facts["values"], numbers)
+        self._all = np.arange(len(self._ids), dtype=np.int32)
         noted = (folder / "changed").read_bytes()
         ends = range(16, len(noted) + 1, 16)  # one that was cut short was never acknowledged
         self.changed = frozenset(str(UUID(bytes=noted[end - 16 : end])) for end in ends)
@@ -107,6 +118,7 @@ class Lists(Closing):
         for left in within.glob(f"{FOLDER}-*"):
             shutil.rmtree(left)
         try:
+            _with_heads(within / FOLDER)
             lists = cls(within / FOLDER)
         except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: they are derived
             return None
@@ -127,6 +139,7 @@ class Lists(Closing):
         order = np.argsort(of, kind="stable")
         _write_sorted(folder / "codes.npy", codes, order)
         (folder / "unsorted").unlink()
+        _write_heads(folder)
         np.save(folder / "ids.npy", ids[order])
         table = columns.columns(order)
         arrays: dict[str, NDArray[Any]] = {
@@ -151,7 +164,7 @@ class Lists(Closing):
         self.folder = self.folder.rename(place)
 
     def widen(self, visit: int) -> None:
-        """Look into so many lists of a thousand from now on."""
+        """Compare so many rows of a thousand from now on."""
         path = self.folder / "lists.json"
         facts = json.loads(path.read_text(encoding="utf-8"))
         write_durably(path, json.dumps({**facts, "visit": visit}).encode())
@@ -185,27 +198,48 @@ class Lists(Closing):
             where: One that `answers` is true of.
             exclude: What it says of ids, and of fields without a column, is left to the engine.
         """
-        lists = np.argsort(-(self._centres @ row))
-        met = None if where is None or where.empty else self._rows(where)
-        starts = self._starts if met is None else np.searchsorted(met, self._starts)
-        shut_out = self._columns.known(exclude)
-        share = min(1.0, self.visit / 1000)
-        enough = ENOUGH_ROWS * share * len(self) if met is not None or shut_out else 0.0
-        reached = np.cumsum((starts[1:] - starts[:-1])[lists])
-        last = max(round(share * len(lists)), int(np.searchsorted(reached, enough)) + 1, 1)
+        rows, scores, everything = self._visited(row, where, self._columns.known(exclude))
+        wanted = _wanted(k)
+        near = _best(rows, scores, BY_HEAD * wanted)
         code, _ = in_bytes(row[None])
-        found: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-        first = compared = 0
+        scores = _dots(code, np.take(self._codes, near, axis=0)) * self._scales[near]
+        best = _best(near, scores, wanted)
+        return Candidates(_words(self._ids[best]), everything and len(rows) <= wanted)
+
+    def _visited(
+        self, row: Vectors, where: Filter | None, shut_out: Filter | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], bool]:
+        """Rows of the nearest lists, their scores by their heads, and whether that is every list.
+
+        Args:
+            row: The query; length dim.
+            where: What rows have to meet.
+            shut_out: What they must not meet.
+        """
+        lists = np.argsort(-(self._centres @ row))
+        sizes = (self._starts[1:] - self._starts[:-1])[lists]
+        usual = min(1.0, self.visit / 1000) * len(self)
+        first, last = 0, int(np.searchsorted(np.cumsum(sizes), usual)) + 1
+        met = None if where is None or where.empty else self._rows(where)
+        enough = ENOUGH_ROWS * usual if met is not None or shut_out is not None else 0.0
+        starts = self._starts
+        if met is not None:
+            starts = np.searchsorted(met, starts)
+            sizes = (starts[1:] - starts[:-1])[lists]
+            last = max(last, int(np.searchsorted(np.cumsum(sizes), enough)) + 1)
+        head, _ = in_bytes(row[None] @ self._axes)
+        found: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = []
+        compared = 0
         while first < len(lists) and (not first or compared < enough):
-            rows, scores = self._compared(code, met, starts, lists[first:last])
+            rows, scores = self._by_head(head, met, starts, lists[first:last])
             if shut_out is not None:
                 kept = ~self._columns.hits(shut_out, rows)
                 rows, scores = rows[kept], scores[kept]
             found.append((rows, scores))
             compared += len(rows)
             first, last = last, 2 * last
-        best, whole = _best(found, _wanted(k))
-        return Candidates(_words(self._ids[best]), whole and first >= len(lists))
+        rows, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return rows, scores, first >= len(lists)
 
     def flush(self) -> None:
         """Make durable what was noted."""
@@ -228,33 +262,31 @@ class Lists(Closing):
                 self._kept.popitem(last=False)
         return rows
 
-    def _compared(
+    def _by_head(
         self,
-        code: Codes,
+        head: Codes,
         met: NDArray[np.int32] | None,
         starts: NDArray[np.int64],
         lists: NDArray[np.int64],
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows of some lists, and their cosines with a query's bytes (1 x dim) up to a factor.
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Rows of some lists, and about their cosines with a query up to a factor.
 
         Args:
-            code: The query.
+            head: Of the query; 1 x `HEAD`.
             met: The rows that meet a filter; `None` for all.
             starts: Where each list begins, among these.
             lists: Which ones.
         """
-        firsts, lengths = starts[lists], starts[lists + 1] - starts[lists]
-        shifts = np.repeat(firsts - (np.cumsum(lengths) - lengths), lengths)
-        rows = np.arange(len(shifts)) + shifts
+        ends = list(zip(starts[lists].tolist(), starts[lists + 1].tolist(), strict=True))
+        among = self._all if met is None else met
+        rows = np.concatenate([among[start:end] for start, end in ends])
         if met is None:
-            ends = zip(firsts.tolist(), (firsts + lengths).tolist(), strict=True)
-            parts = [_dots(code, self._codes[start:end]) for start, end in ends]
+            parts = [_dots(head, self._heads[start:end]) for start, end in ends]
         else:
-            rows = met[rows].astype(np.int64)
             pieces = (rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK))
-            parts = [_dots(code, np.take(self._codes, piece, axis=0)) for piece in pieces]
+            parts = [_dots(head, np.take(self._heads, piece, axis=0)) for piece in pieces]
         scores = np.concatenate([*parts, np.empty(0, np.float32)])
-        scores *= self._scales[rows]
+        scores *= self._head_scales[rows]
         return rows, scores
 
 
@@ -269,19 +301,15 @@ def _dots(code: Codes, codes: Codes) -> NDArray[np.float32]:
     return dots.astype(np.float32)
 
 
-def _best(
-    found: list[tuple[NDArray[np.int64], NDArray[np.float32]]], wanted: int
-) -> tuple[NDArray[np.int64], bool]:
-    """The rows with the highest scores, and whether those are all."""
-    rows = np.concatenate([rows for rows, _ in found])
-    scores = np.concatenate([scores for _, scores in found])
+def _best(rows: NDArray[np.int32], scores: NDArray[np.float32], wanted: int) -> NDArray[np.int32]:
+    """The rows with the highest scores."""
     if len(rows) <= wanted:
-        return rows, True
+        return rows
     if len(rows) > NEAR > wanted:  # the nearest lists come first: few of the rest are as near
         bound = np.partition(scores[:NEAR], -wanted)[-wanted]
         as_near = np.flatnonzero(scores >= bound)
         rows, scores = rows[as_near], scores[as_near]
-    return rows[np.argpartition(scores, -wanted)[-wanted:]], False
+    return rows[np.argpartition(scores, -wanted)[-wanted:]]
 
 
 def _words(ids: NDArray[np.uint8]) -> list[str]:
@@ -311,3 +339,27 @@ def _write_sorted(path: Path, codes: Codes, order: NDArray[np.int64]) -> None:
     for at in range(0, len(order), CHUNK):
         made[at : at + CHUNK] = codes[order[at : at + CHUNK]]
     made.flush()
+
+
+def _write_heads(folder: Path) -> None:
+    """Write the heads of the rows whose bytes lie in a folder."""
+    codes: Codes = np.load(folder / "codes.npy", mmap_mode="r")
+    axes = main_axes(codes, HEAD)
+    made = np.lib.format.open_memmap(folder / "heads.npy", "w+", np.int8, (len(codes), len(axes.T)))
+    scales = []
+    for at in range(0, len(codes), CHUNK):
+        part = slice(at, at + CHUNK)
+        made[part], scale = in_bytes(codes[part] @ axes)
+        scales.append(scale)
+    made.flush()
+    np.savez(folder / "heads.npz", axes=axes, scales=np.concatenate(scales))
+
+
+def _with_heads(folder: Path) -> None:
+    """Give heads to lists of format 1, which counted lists where rows are counted now."""
+    facts = json.loads((folder / "lists.json").read_text(encoding="utf-8"))
+    if facts["format"] == 1:
+        _write_heads(folder)
+        visit = min(1000, facts["visit"] * FIRST_VISIT // 50)
+        facts = {**facts, "format": FORMAT, "visit": visit}
+        write_durably(folder / "lists.json", json.dumps(facts).encode())

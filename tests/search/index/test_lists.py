@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -198,7 +199,7 @@ def test_what_is_written_while_lists_are_made_is_found(
         assert store.nearest(ROWS[7], 1)[0].item == late
 
 
-@pytest.mark.parametrize("name", ["lists.json", "codes.npy", "rest.npz", "changed"])
+@pytest.mark.parametrize("name", ["lists.json", "codes.npy", "heads.npy", "rest.npz", "changed"])
 def test_damaged_lists_are_left_alone_and_made_anew(folder: Path, name: str) -> None:
     with listed(folder) as store:
         truth = store.nearest(ROWS[0], 10, FILTERS["two fields"], exact=True)
@@ -212,6 +213,21 @@ def test_damaged_lists_are_left_alone_and_made_anew(folder: Path, name: str) -> 
         assert store._lists is None
         assert not (folder / "lists-left").exists()
         assert agreement([truth], [store.nearest(ROWS[0], 10, FILTERS["two fields"])]) == 1
+
+
+def test_lists_made_before_rows_had_heads_are_given_them(folder: Path) -> None:
+    with listed(folder) as store:
+        lists_of(store).widen(200)
+        found = store.nearest_batch(ROWS[:50], 10)
+    facts = json.loads((folder / "lists" / "lists.json").read_text())
+    (folder / "lists" / "lists.json").write_text(json.dumps({**facts, "format": 1, "visit": 167}))
+    for name in ("heads.npy", "heads.npz"):
+        (folder / "lists" / name).unlink()
+
+    for _ in range(2):
+        with EdgeStore.open(folder, "cells", CARD) as store:
+            assert lists_of(store).visit == 200
+            assert store.nearest_batch(ROWS[:50], 10) == found
 
 
 def test_a_field_of_too_many_values_is_left_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
