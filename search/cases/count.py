@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import islice
 
 import numpy as np
 
@@ -98,30 +98,20 @@ def count_case(collection: Collection, reviews: Reviews, question: CountQuestion
 
 
 def _cells_of(collection: Collection, question: CountQuestion) -> tuple[list[Stored], int]:
-    """The first cells of a case, and how many there are; of a patient also those of the cases that
-    only records call theirs. Each is of the patient whom the record of its case names, if one does.
+    """The first cells of a case, and how many there are. Each is of the patient whom the record of
+    its case names, if one does.
 
     Raises:
         NoSuchCase: there is none.
     """
     store, named = collection.store, Filter.model_validate({question.by: (question.case,)})
-    parts, items = [named], store.count(named)
-    if question.by == "patient" and (cases := collection.cases.cases_of([question.case])):
-        recorded = Filter(case=tuple(sorted(cases)))
-        both = recorded.both(named)
-        items += store.count(recorded) - (0 if both is None else store.count(both))
-        parts.append(recorded)
+    items = store.count(named)
     if not items:
         raise NoSuchCase(question.by, question.case, collection.name)
-    cells: dict[str, Stored] = {}
-    for one in chain.from_iterable(scroll_all(store, part) for part in parts):
-        cells[one.item.id] = one
-        if len(cells) == question.cells:
-            break
-    known = [one.item.case for one in cells.values() if one.item.case is not None]
+    cells = list(islice(scroll_all(store, named), question.cells))
+    known = [one.item.case for one in cells if one.item.case is not None]
     whose = recorded_patients(collection.cases, known)
-    found = [replace(one, item=with_patient(one.item, whose)) for one in cells.values()]
-    return found, items
+    return [replace(one, item=with_patient(one.item, whose)) for one in cells], items
 
 
 def _voters(

@@ -56,9 +56,6 @@ def timeline(context: Context, patient: str) -> Timeline:
     """
     collection = context.collection
     names = list(collection.store.facet("case", Filter(patient=(patient,)), MOST))
-    if by_record := collection.cases.cases_of([patient]):  # some of them may have been removed
-        names += collection.store.facet("case", Filter(case=tuple(sorted(by_record))), MOST)
-    names = list(dict.fromkeys(names))
     if not names:
         raise NoSuchCase("patient", patient, collection.name)
     prototypes, labels = prototypes_of(context, PROTOTYPES), context.reviewed()

@@ -123,12 +123,15 @@ class Represented:
     points: Mapping[Pooling, Floats]
     """The whole case as one vector, by each pooling; a histogram sums to 1."""
 
-    def patients(self, named: Mapping[str, str]) -> list[str]:
-        """Its patients, also those that records name (`named`, by case); if none is known, what
-        stands for it."""
+    def known_patients(self, named: Mapping[str, str]) -> tuple[str, ...]:
+        """Its patients, also those that records name (`named`, by case), in order."""
         facts = self.facts
         known = {*facts.patients, *(named[case] for case in facts.cases if case in named)}
-        return sorted(known) or [alone(self.value)]
+        return tuple(sorted(known))
+
+    def patients(self, named: Mapping[str, str]) -> Sequence[str]:
+        """As `known_patients`; if none is known, what stands for it."""
+        return self.known_patients(named) or [alone(self.value)]
 
     @property
     def whole(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import perf_counter
 from typing import Literal
@@ -33,7 +33,6 @@ from search.cases.represented import (
     POOLINGS,
     PROTOTYPES,
     Cases,
-    Facts,
     Pooling,
     Represented,
     Words,
@@ -43,6 +42,7 @@ from search.cases.represented import (
 )
 from search.errors import BadQuestion, NoSuchCase
 from search.index.contract import Store, Stored, Vectors, need_fingerprint, scroll_all
+from search.index.recorded import RecordedStore
 from search.library.collection import Collection
 from search.neighbours.duplicates import IDENTICAL
 from search.query.context import Context
@@ -51,7 +51,6 @@ from search.query.exclusion import (
     patient_exclusion,
     understood,
     unknown_names,
-    unless_recorded,
 )
 from search.schemas.answers import Hit
 from search.schemas.cases import (
@@ -66,7 +65,7 @@ from search.schemas.cases import (
     MosaicCell,
 )
 from search.schemas.filters import Filter
-from search.schemas.items import Item, Keyword
+from search.schemas.items import Item, Keyword, with_patient
 from search.schemas.questions import BagField
 from search.votes.knn import vote, with_reviews
 
@@ -128,11 +127,13 @@ class Search:
     """Cases whose records meet `of_cases`; `None` where nothing is asked of records."""
     reviews: Relabelled = ()
     """Cells of the collection that count with a reviewer's label."""
+    named: Mapping[str, str] = field(default_factory=dict)
+    """Patients that records name, by case."""
     compared: int = 0
     duplicates: int = 0
 
     @property
-    def store(self) -> Store:
+    def store(self) -> RecordedStore:
         """Of the collection's cells."""
         return self.context.collection.store
 
@@ -161,8 +162,7 @@ def similar_cases(
     started = perf_counter()
     about, misread = understood(question.about)
     question = question.model_copy(update={"about": about})
-    strangers = unknown_names(collection.store, question.not_these)
-    misread += [one.words for one in unless_recorded(strangers, collection.cases)]
+    misread += [one.words for one in unknown_names(collection.store, question.not_these)]
     with using(context, question) as cases:
         bag = query_bag(context, question, images, cases)
         embedded_at = perf_counter()
@@ -172,9 +172,9 @@ def similar_cases(
     exclusion, notes = patient_exclusion(
         question.exclude,
         bag.patient_known,
-        [who for one in best for who in _patients(collection, one.case.facts)],
+        [who for one in best for who in _patients(search, one.case)],
         "compared cells",
-        unless_recorded(unknown_names(collection.store, question.about), collection.cases),
+        unknown_names(collection.store, question.about),
     )
     warnings = [*misread, *bag.warnings, *notes]
     if len(shown) < question.k:
@@ -242,7 +242,9 @@ def _search(context: Context, question: CaseQuestion, bag: Bag, cases: Cases | N
     exclude = exclusion_filter(own, question.exclude, more)
     measure = _measure(context, question, bag, cases)
     reviews = relabelled(context, question.labels)
-    return Search(context, question, bag, exclude, measure, allowed, reviews)
+    return Search(
+        context, question, bag, exclude, measure, allowed, reviews, named=context.patients()
+    )
 
 
 # ---------------------------------------------------------------- by the vectors of cases
@@ -358,7 +360,7 @@ def _candidates(search: Search) -> tuple[list[str], bool]:
     ballot = BALLOT
     while True:
         lists = store.nearest_batch(voters, ballot, where, without)
-        votes = _votes(lists, question.by)
+        votes = _votes(lists, question.by, search.named)
         named = [value for value in votes if _may(search, value)]
         full = any(len(hits) == ballot for hits in lists)
         if len(named) >= most or not full or ballot >= LARGEST_BALLOT:
@@ -367,13 +369,13 @@ def _candidates(search: Search) -> tuple[list[str], bool]:
     return sorted(named, key=lambda value: (-round(votes[value], 9), value))[:most], False
 
 
-def _votes(lists: Sequence[Sequence[Hit]], by: BagField) -> Counter[str]:
+def _votes(lists: Sequence[Sequence[Hit]], by: BagField, named: Mapping[str, str]) -> Counter[str]:
     """The sum over all voters of the cosine to the nearest cell of each case."""
     votes: Counter[str] = Counter()
     for hits in lists:
         best: dict[str, float] = {}
         for hit in hits:
-            value = getattr(hit.item, by)
+            value = getattr(with_patient(hit.item, named), by)
             if value is not None:
                 best.setdefault(value, 1.0 + hit.score)
         votes.update(best)
@@ -577,7 +579,7 @@ def _matches(search: Search, best: Sequence[Compared]) -> tuple[CaseMatch, ...]:
             cells=one.case.facts.cells - one.dropped,
             complete=one.whole,
             records=tuple(_plain(records[name]) for name in names if name in records),
-            patients=one.case.facts.patients,
+            patients=one.case.known_patients(search.named),
             sites=one.case.facts.sites,
             differential=_differential(search, one.case),
             pairs=tuple(
@@ -602,10 +604,12 @@ def _plain(record: CaseRecord) -> CaseRecord:
     return record.model_copy(update={"edits": ()})
 
 
-def _patients(collection: Collection, facts: Facts) -> Iterator[str | None]:
+def _patients(search: Search, case: Represented) -> Iterator[str | None]:
     """The patient of every cell of a case, known by its items or by the records of its cases."""
-    known = [one.patient for one in collection.cases.of(facts.cases).values()]
-    named = known[0] if len(facts.cases) == len(known) == 1 else None
+    facts, known = case.facts, {search.named.get(name) for name in case.facts.cases}
+    named = known.pop() if len(facts.cases) == 1 else None
+    if search.question.by == "patient":  # an item without a patient is there by a record
+        named = case.value
     yield from [named] * facts.without_patient
     yield from (facts.patients[:1] or (named,)) * (facts.cells - facts.without_patient)
 
@@ -613,13 +617,13 @@ def _patients(collection: Collection, facts: Facts) -> Iterator[str | None]:
 def _query_differential(search: Search) -> Differential:
     """By the query's own labels; where it has none, by the votes of the neighbours of each cell."""
     bag, question = search.bag, search.question
-    named = set(question.items)
+    chosen = set(question.items)
     counts, reviewed = recounted(
         bag.labels,
         search.reviews,
         lambda item: (
-            item.id in named
-            or (question.case is not None and getattr(item, question.by) == question.case)
+            item.id in chosen
+            or (question.case is not None and _value(search, item) == question.case)
         ),
     )
     if counts:
@@ -635,17 +639,23 @@ def _query_differential(search: Search) -> Differential:
 
 
 def _differential(search: Search, case: Represented) -> Differential:
-    question = search.question
+    where = search.store.understood(search.question.where)
     counts, reviewed = recounted(
         case.facts.labels,
         search.reviews,
         lambda item: (
-            getattr(item, question.by) == case.value
-            and question.where.meets(item)
+            _value(search, item) == case.value
+            and where.meets(item)
             and not search.exclude.hits(item)
         ),
     )
     return _shares(counts, case.facts.cells, "labels", reviewed)
+
+
+def _value(search: Search, item: Item) -> str | None:
+    """The case, slide or patient that an item belongs to."""
+    value: str | None = getattr(with_patient(item, search.named), search.question.by)
+    return value
 
 
 def _shares(
@@ -679,7 +689,8 @@ def case_facts(
     Raises:
         NoSuchCase: no item belongs to it.
     """
-    store, whole = collection.store, Filter.model_validate({by: (value,)})
+    store = collection.store
+    whole = store.understood(Filter.model_validate({by: (value,)}))
     items = store.count(whole)
     if not items:
         raise NoSuchCase(by, value, collection.name)

@@ -32,7 +32,8 @@ class Columns:
 
     def knows(self, filter: Filter) -> bool:
         """Whether every condition of a filter is about a field that has a column."""
-        return not filter.ids and filter.words.keys() <= self.words.keys()
+        fields = {*filter.words} | ({"case", "patient"} if filter.recorded else set())
+        return not filter.ids and fields <= self.words.keys()
 
     def known(self, filter: Filter | None) -> Filter | None:
         """What a filter says of fields that have a column, or `None` where that is nothing."""
@@ -40,6 +41,8 @@ class Columns:
             return None
         without = {name: () for name in filter.words if name not in self.words}
         known = filter.model_copy(update={"ids": (), **without})
+        if not {"case", "patient"} <= self.words.keys():
+            known = known.with_recorded(())
         return None if known.empty else known
 
     def meets(self, filter: Filter, rows: Rows) -> NDArray[np.bool_]:
@@ -53,19 +56,26 @@ class Columns:
         return hit
 
     def _tests(self, filter: Filter, rows: Rows) -> Iterable[NDArray[np.bool_]]:
-        for name, some in filter.stored_words.items():
-            wanted = [self.values[name][value] for value in some if value in self.values[name]]
-            column = self.words[name][rows]
-            if len(wanted) == 1:
-                yield column == wanted[0]
-            else:
-                chosen = np.zeros(len(self.values[name]) + 1, np.bool_)
-                chosen[wanted] = True
-                yield chosen[column]
+        words = filter.stored_words
+        if filter.recorded:
+            by_case = self._any_of("case", filter.recorded, rows)
+            own = self._any_of("patient", words.pop("patient", ()), rows)
+            yield own | (by_case & (self.words["patient"][rows] == 0))
+        for name, some in words.items():
+            yield self._any_of(name, some, rows)
         for name, (low, high) in range_ends(filter).items():
             numbers = self.numbers[name][rows]
             at_least = -np.inf if low is None else low
             yield (numbers >= at_least) & (numbers <= (np.inf if high is None else high))
+
+    def _any_of(self, name: str, some: Iterable[str], rows: Rows) -> NDArray[np.bool_]:
+        wanted = [self.values[name][value] for value in some if value in self.values[name]]
+        column = self.words[name][rows]
+        if len(wanted) == 1:
+            return np.asarray(column == wanted[0])
+        chosen = np.zeros(len(self.values[name]) + 1, np.bool_)
+        chosen[wanted] = True
+        return np.asarray(chosen[column])
 
 
 class ColumnsBuilder:

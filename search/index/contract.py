@@ -353,7 +353,7 @@ def mixed(where: Filter | None) -> bool:
     if where is None:
         return False
     values = [value for some in where.words.values() for value in some]
-    return bool(where.ids or where.ranges) or len(values) > 1
+    return bool(where.ids or where.ranges or where.recorded) or len(values) > 1
 
 
 def exclusions(exclude: Sequence[Filter | None] | Filter | None, n: int) -> Sequence[Filter | None]:

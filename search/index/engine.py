@@ -123,15 +123,23 @@ def conditions(filter: Filter | None) -> list[Any]:
     if filter is None:
         return []
     found: list[Any] = [engine.HasIdCondition(set(filter.ids))] if filter.ids else []
-    found += [
-        engine.FieldCondition(name, match=engine.MatchAny(list(values)))
-        for name, values in filter.stored_words.items()
-    ]
+    words = filter.stored_words
+    if filter.recorded:
+        by_case = [_any_of("case", filter.recorded)]
+        either: list[Any] = [engine.Filter(must=[*by_case, engine.IsEmptyCondition("patient")])]
+        if "patient" in words:
+            either.append(_any_of("patient", words.pop("patient")))
+        found.append(engine.Filter(should=either))
+    found += [_any_of(name, values) for name, values in words.items()]
     found += [
         engine.FieldCondition(name, range=engine.RangeFloat(gte=low, lte=high))
         for name, (low, high) in range_ends(filter).items()
     ]
     return found
+
+
+def _any_of(name: str, values: Sequence[str]) -> Any:
+    return engine.FieldCondition(name, match=engine.MatchAny(list(values)))
 
 
 def filter_of(met: list[Any], unmet: list[Any]) -> Any:

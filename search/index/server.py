@@ -495,15 +495,22 @@ def _conditions(filter: Filter | None) -> list[Any]:
     if filter is None:
         return []
     found: list[Any] = [models.HasIdCondition(has_id=list(filter.ids))] if filter.ids else []
-    found += [
-        models.FieldCondition(key=name, match=models.MatchAny(any=list(values)))
-        for name, values in filter.stored_words.items()
-    ]
+    words = filter.stored_words
+    if filter.recorded:
+        unknown = models.IsEmptyCondition(is_empty=models.PayloadField(key="patient"))
+        by_case = models.Filter(must=[_any_of("case", filter.recorded), unknown])
+        own = [_any_of("patient", words.pop("patient"))] if "patient" in words else []
+        found.append(models.Filter(should=[by_case, *own]))
+    found += [_any_of(name, values) for name, values in words.items()]
     found += [
         models.FieldCondition(key=name, range=models.Range(gte=low, lte=high))
         for name, (low, high) in range_ends(filter).items()
     ]
     return found
+
+
+def _any_of(name: str, values: Sequence[str]) -> models.FieldCondition:
+    return models.FieldCondition(key=name, match=models.MatchAny(any=list(values)))
 
 
 def _filter(where: Filter | None, exclude: Filter | None) -> models.Filter | None:

@@ -13,6 +13,7 @@ from typing import Any
 from search.disk.lines import append, whole_lines
 from search.errors import BadQuestion, StoreError
 from search.index.contract import Store
+from search.index.recorded import RecordedStore
 from search.library.versions import Versions, now
 from search.schemas.cases import (
     WORDS,
@@ -94,7 +95,7 @@ class CaseRecords:
             return (0, 0)
         return (facts.st_ino, facts.st_size)
 
-    def change(self, wanted: CaseRecordsWanted, store: Store, caller: str) -> int:
+    def change(self, wanted: CaseRecordsWanted, store: RecordedStore, caller: str) -> int:
         """Make changes to the records of cases: all of them, or none.
 
         Args:
@@ -111,7 +112,7 @@ class CaseRecords:
             CaseRecordsDamaged: the log cannot be read.
         """
         changes = checked(wanted)
-        _need_cases(store, changes)
+        _need_cases(store.items, changes)  # what they say without records
         with self._turn, self._versions.writing():
             self._read()
             self._need_columns({n for one in wanted.changes for n in one.clear} - set(FIELDS))
@@ -178,7 +179,10 @@ class CaseRecords:
 
     def patients(self) -> dict[str, str]:
         """The patient of each case whose record names one."""
-        return {case: str(patient) for case, patient in self.labels("patient").items()}
+        with self._turn:
+            self._read()
+            named = [(case, patient) for patient, cases in self._of.items() for case in cases]
+        return dict(sorted(named))
 
     def digest(self) -> str | None:
         """Sixteen hex digits over every record as it is now; `None` where there is none."""

@@ -19,6 +19,7 @@ from search.disk.lock import lock_version
 from search.disk.space import COPIES, in_disk_words, need_room
 from search.errors import StoreError
 from search.index.contract import BATCH, BuildReport, is_id
+from search.index.recorded import RecordedStore
 from search.library.case_records import CaseRecords
 from search.library.catalogue import Catalogue
 from search.library.contents import shard_files, shard_name
@@ -83,7 +84,8 @@ class Collection(Closing):
                 if not (folder / "catalogue.sqlite").exists():
                     need_room(folder)
                 catalogue = self.catalogue = Catalogue(folder / "catalogue.sqlite")
-                self.store, fresh = stores.open(folder / "index", version)
+                items, fresh = stores.open(folder / "index", version)
+                self.store = RecordedStore(items, self.cases)
                 self._bring_in(everything=fresh)
                 if not aside:
                     with versions.writing():

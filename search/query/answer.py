@@ -15,7 +15,7 @@ from search.query.caveats import scale_warnings
 from search.query.context import Context
 from search.query.exclusion import patient_exclusion, patients_of
 from search.query.facets import count, facet, has_choice
-from search.query.grouping import Recorded, grouped
+from search.query.grouping import grouped
 from search.query.mmr import mmr
 from search.query.pictures import Opened
 from search.query.resolve import Query, make_searcher, resolve
@@ -194,13 +194,13 @@ def found(
 ) -> tuple[list[Hit], list[Group]]:
     """The hits in the order that the question sets, and the groups if it has `group_by`."""
     if question.group_by is not None:
-        records = Recorded(context.patients(), context.collection.cases.cases_of)
-        by, k = question.group_by, question.k
-        groups = grouped(searcher, by, k, question.per_group, records=records)
+        by, k, patients = question.group_by, question.k, context.patients()
+        groups = grouped(searcher, by, k, question.per_group, patients=patients)
         return [hit for group in groups for hit in group.hits], groups
     if question.balance is not None:
         counts = value_counts(searcher.store, question.balance, question.where)
-        return balanced(searcher, question.balance, question.k, quotas(counts, question.k)), []
+        allowed = quotas(counts, question.k)
+        return balanced(searcher, question.balance, question.k, allowed, context.patients()), []
     if question.mmr is not None:
         pool = searcher.nearest(max(POOL * question.k, SMALLEST_POOL))
         return diverse(searcher.store, pool, question.k, question.mmr), []

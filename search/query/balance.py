@@ -10,6 +10,7 @@ from search.index.contract import in_order
 from search.query.searcher import ANYTHING, Searcher
 from search.schemas.answers import Hit, SiteShare
 from search.schemas.filters import Filter
+from search.schemas.items import with_patient
 from search.schemas.questions import BalanceField
 
 
@@ -25,13 +26,18 @@ def quotas(counts: Mapping[str | None, int], k: int) -> dict[str | None, int]:
 
 
 def balanced(
-    searcher: Searcher, by: BalanceField, k: int, allowed: Mapping[str | None, int]
+    searcher: Searcher,
+    by: BalanceField,
+    k: int,
+    allowed: Mapping[str | None, int],
+    patients: Mapping[str, str],
 ) -> list[Hit]:
     """The best `k` of which no more than `allowed` are of one value.
 
     A value that has its number is left out of the next search, so the others are searched as
     deep as need be. Where the quotas together cannot be met (a value has fewer items that may
-    be found), the best of what remains fills the places.
+    be found), the best of what remains fills the places. `patients` are those that the records of
+    cases name, by case.
 
     Returns:
         Falling score, equal scores in order of id.
@@ -44,7 +50,7 @@ def balanced(
         hits = searcher.nearest(limit, ANYTHING, _without(by, full, taken))
         before = len(taken)
         for hit in hits:
-            value = getattr(hit.item, by)
+            value = getattr(with_patient(hit.item, patients), by)
             if len(taken) < k and used[value] < allowed.get(value, 1):
                 taken[hit.item.id] = hit
                 used[value] += 1

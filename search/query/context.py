@@ -124,13 +124,16 @@ class Context:
     def count(self, where: Filter = ANYTHING) -> int:
         """How many items meet a filter."""
         key = ("count", where.model_dump_json(exclude_defaults=True))
-        return self.memory.of(self.collection, key, lambda: self.collection.store.count(where))
+        store, records = self.collection.store, self.collection.cases.revision
+        return self.memory.of(self.collection, key, lambda: store.count(where), records)
 
     def labels(self, where: Filter = ANYTHING) -> Mapping[str, int]:
         """The recorded labels of the items that meet a filter, with their counts."""
         key = ("labels", where.model_dump_json(exclude_defaults=True))
-        store = self.collection.store
-        return self.memory.of(self.collection, key, lambda: store.facet("label", where, MOST))
+        store, records = self.collection.store, self.collection.cases.revision
+        return self.memory.of(
+            self.collection, key, lambda: store.facet("label", where, MOST), records
+        )
 
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of items that the collection holds, in alphabetical order."""

@@ -68,11 +68,6 @@ def unknown_names(store: Store, named: About | Filter) -> list[UnknownName]:
     return found
 
 
-def unless_recorded(names: Sequence[UnknownName], records: CaseRecords) -> list[UnknownName]:
-    """Those of some names that no record of a case has for a patient either."""
-    return [one for one in names if one.field != "patient" or not records.cases_of([one.name])]
-
-
 def own_groups(items: Sequence[Item]) -> dict[str, set[str]]:
     """The sources, cases and patients of items."""
     names = ("source", "case", "patient")

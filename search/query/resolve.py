@@ -31,7 +31,6 @@ from search.query.exclusion import (
     recorded_patients,
     understood,
     unknown_names,
-    unless_recorded,
 )
 from search.query.pictures import Opened, OwnCells, View, view_of
 from search.query.refine import BestScore, average_vector, joined, measured_part, region_vector
@@ -111,8 +110,7 @@ def resolve(context: Context, question: Question, image: bytes | Opened | None) 
     question = question.model_copy(update={"about": about})
     store = context.collection.store
     records = context.collection.cases
-    strangers = unless_recorded(unknown_names(store, question.not_these), records)
-    warnings += [one.words for one in strangers]
+    warnings += [one.words for one in unknown_names(store, question.not_these)]
     query = Query(like=[], unknown_names=unknown_names(store, about), warnings=warnings)
     given = [image is not None, question.item is not None, question.vector is not None]
     examples = isinstance(question, Refinement) and bool(question.like)
@@ -148,7 +146,6 @@ def _from_records(query: Query, collection: Collection) -> None:
     named = recorded_patients(collection.cases, sorted(cases))
     query.own.setdefault("patient", set()).update(named.values())
     query.recorded_cases = collection.cases.cases_of(sorted(query.own["patient"]))
-    query.unknown_names = unless_recorded(query.unknown_names, collection.cases)
 
 
 def _from_item(query: Query, context: Context, found: Stored) -> None:

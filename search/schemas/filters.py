@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from search.schemas.items import KEYWORDS, Item, ItemId, Kind, Record
 from search.text import forms
@@ -17,6 +17,11 @@ RANGE_FIELDS = (("um_per_px_min", "um_per_px_max"), ("acquired_from", "acquired_
 def days(day: date) -> int:
     """Days since 1970-01-01, as dates are indexed."""
     return day.toordinal() - date(1970, 1, 1).toordinal()
+
+
+def stored_forms(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Some words in every Unicode form in which they may be stored."""
+    return tuple(form for value in values for form in forms(value))
 
 
 class Filter(Record):
@@ -39,7 +44,7 @@ class Filter(Record):
     case: tuple[str, ...] = ()
     """Cases."""
     patient: tuple[str, ...] = ()
-    """Patients."""
+    """Patients, as items or the records of their cases name them."""
     site: tuple[str, ...] = ()
     """Sites."""
     stain: tuple[str, ...] = ()
@@ -54,6 +59,23 @@ class Filter(Record):
     """On this day or later; an item without a date does not meet it."""
     acquired_to: date | None = None
     """On this day or earlier."""
+    _recorded: tuple[str, ...] = PrivateAttr(())
+
+    def with_recorded(self, cases: tuple[str, ...]) -> Filter:
+        """This one, which items of an unknown patient meet by one of some cases, too: those whose
+        record names one of `patient`, or any patient where there is no such condition.
+
+        `search.index.recorded` asks stores so; what `both`, `either` and `parts` make knows nothing
+        of records.
+        """
+        known = self.model_copy()
+        known._recorded = cases
+        return known
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """See `with_recorded`."""
+        return self._recorded
 
     @property
     def words(self) -> dict[str, tuple[str, ...]]:
@@ -63,10 +85,7 @@ class Filter(Record):
     @property
     def stored_words(self) -> dict[str, tuple[str, ...]]:
         """`words` in every Unicode form in which they may be stored."""
-        return {
-            name: tuple(form for value in values for form in forms(value))
-            for name, values in self.words.items()
-        }
+        return {name: stored_forms(values) for name, values in self.words.items()}
 
     @property
     def ranges(self) -> dict[str, tuple[float | None, float | None]]:
@@ -128,7 +147,7 @@ class Filter(Record):
     @property
     def empty(self) -> bool:
         """Whether there is no condition at all."""
-        return not (self.ids or self.words or self.ranges)
+        return not (self.ids or self.words or self.ranges or self.recorded)
 
     def meets(self, item: Item) -> bool:
         """Whether an item meets every condition: the plain statement of `where`."""
@@ -140,7 +159,11 @@ class Filter(Record):
 
     def _tests(self, item: Item) -> list[bool]:
         tests = [item.id in self.ids] if self.ids else []
-        tests += [getattr(item, name) in values for name, values in self.stored_words.items()]
+        words = self.stored_words
+        if self.recorded:
+            own = item.patient in words.pop("patient", ())
+            tests.append(own or (item.patient is None and item.case in self.recorded))
+        tests += [getattr(item, name) in values for name, values in words.items()]
         for name, (low, high) in self.ranges.items():
             value = getattr(item, name)
             number = days(value) if isinstance(value, date) else value

@@ -135,6 +135,7 @@ def test_a_store_that_dies_under_the_service_is_a_503_with_retry_after(
     from qdrant_client import QdrantClient
 
     from search.index.contract import IndexSettings
+    from search.index.recorded import RecordedStore
     from search.index.server import ServerStore
 
     service = Service.open(settings)
@@ -142,7 +143,8 @@ def test_a_store_that_dies_under_the_service_is_a_503_with_retry_after(
     embedded = cells.store
     url = f"http://127.0.0.1:{free_port()}"
     dead = QdrantClient(url=url, check_compatibility=False, timeout=2)
-    cells.store = ServerStore(dead, "cells", cells.card, IndexSettings())
+    down = ServerStore(dead, "cells", cells.card, IndexSettings())
+    cells.store = RecordedStore(down, cells.cases)
     with TestClient(create_app(service)) as client:
         refused = client.post("/v1/search", json={"item": stored.ids[0]})
         facets = client.get("/v1/collections/cells/facets/label")

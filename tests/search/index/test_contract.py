@@ -563,7 +563,10 @@ def random_filter(rng: np.random.Generator, items: list[Item]) -> Filter | None:
     if rng.random() < 0.25:
         chosen = rng.choice(len(items), rng.integers(1, 120), replace=False)
         facts["ids"] = tuple(items[at].id for at in chosen)
-    return Filter.model_validate(facts) if facts else None
+    found = Filter.model_validate(facts)
+    if rng.random() < 0.25:  # cases that are called a patient's by their records alone
+        found = found.with_recorded(tuple(f"case {at}" for at in rng.choice(20, 4, replace=False)))
+    return None if found.empty else found
 
 
 @pytest.fixture(name="questions", scope="session")

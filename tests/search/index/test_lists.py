@@ -53,6 +53,8 @@ FILTERS = {
     "two fields": Filter(label=("label 3",), site=("site 1", "site 4")),
     "rare values": Filter(patient=tuple(f"patient {at}" for at in range(0, 700, 9))),
     "one patient": Filter(patient=("patient 5",)),
+    "a recorded patient": Filter(patient=("patient 5",)).with_recorded(("case 0", "case 9")),
+    "whom records alone name": Filter(site=("site 1",)).with_recorded(("case 0", "case 9")),
     "dates": Filter(acquired_from=date(1969, 12, 20), acquired_to=date(1970, 2, 1)),
     "scales": Filter(um_per_px_max=0.03),
     "nothing": Filter(label=("no such label",)),
@@ -242,6 +244,13 @@ def test_a_field_of_too_many_values_is_left_to_the_engine(monkeypatch: pytest.Mo
     shut_out = Filter(source=(ITEMS[0].source,), label=("label 3",), ids=(ITEMS[1].id,))
     assert columns.known(shut_out) == Filter(label=("label 3",))
     assert columns.known(Filter(source=(ITEMS[0].source,))) is None
+    monkeypatch.setattr("search.index.columns.MOST_VALUES", 99)
+    builder = ColumnsBuilder()
+    builder.add(ITEMS)
+    few = builder.columns(np.arange(SIZE))
+    recorded = Filter().with_recorded(("case 0",))
+    assert (columns.knows(recorded), columns.known(recorded)) == (True, recorded)
+    assert (few.knows(recorded), few.known(recorded)) == (False, None)
 
 
 @pytest.mark.parametrize("where", [f for f in FILTERS.values() if f], ids=list(FILTERS)[1:])
