@@ -45,6 +45,9 @@ def need_fingerprint(collection: str, stored: EncoderCard, came: str | None) -> 
 
 
 MOST_OVERSAMPLING = 100
+LOOKED_PAST = 0.4
+"""Share of the points up to which engines look past what does not meet a mixed filter (their
+`max_selectivity`); above it they walk as without a filter, and find too little by half of `ef`."""
 MANY_POINTS = 250_000
 """From here on the usual number of links lets a search look at ever more to find as much."""
 
@@ -94,8 +97,8 @@ class IndexSettings:
     def walked(self, limit: int, mixed: bool) -> int:
         """Candidates that a walk for `limit` neighbours looks at.
 
-        Half of `ef` under a filter without links of its own (`search.index.contract.mixed`):
-        looking past neighbours that do not meet it, a walk finds as much by half.
+        Half of `ef` where it looks past what does not meet a filter without links of its own
+        (`mixed`, `looks_past`): so a walk finds as much by half.
         """
         return max(self.ef // 2 if mixed else self.ef, limit)
 
@@ -354,6 +357,16 @@ def mixed(where: Filter | None) -> bool:
         return False
     values = [value for some in where.words.values() for value in some]
     return bool(where.ids or where.ranges or where.recorded) or len(values) > 1
+
+
+def looks_past(left: int, points: int) -> bool:
+    """Whether an engine looks past what does not meet a mixed filter, and half of `ef` is enough.
+
+    Args:
+        left: About how many points meet the filter.
+        points: How many there are.
+    """
+    return left <= LOOKED_PAST * points
 
 
 def exclusions(exclude: Sequence[Filter | None] | Filter | None, n: int) -> Sequence[Filter | None]:

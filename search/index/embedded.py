@@ -33,6 +33,7 @@ from search.index.contract import (
     checked_vectors,
     exclusions,
     is_id,
+    looks_past,
     mixed,
     need_same_encoder,
     scroll_all,
@@ -62,9 +63,6 @@ SCANS_WORTH = 2
 times more than one under a value that has them, so a scan is worth it for so many times more
 vectors, at the usual `ef`; where a build raised it, a walk takes longer in proportion and a scan
 does not."""
-LOOKED_PAST = 0.4
-"""Share of the points up to which the engine looks past what does not meet a mixed filter (its
-`max_selectivity`); above it walks as without a filter, and finds too little by half of `ef`."""
 
 
 class EdgeStore(Closing):
@@ -210,7 +208,7 @@ class EdgeStore(Closing):
         apart = mixed(where)
         if apart and lists is None and not exact:
             left, points = self._left(met)
-            exact, apart = self._few(left), left <= LOOKED_PAST * points
+            exact, apart = self._few(left), looks_past(left, points)
         queries = []
         for row, without in zip(rows, excludes, strict=True):
             filter = filter_of(met, conditions(without))

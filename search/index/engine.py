@@ -14,6 +14,7 @@ import qdrant_edge as engine
 
 from search.errors import StoreError
 from search.index.contract import (
+    LOOKED_PAST,
     IndexSettings,
     Near,
     Stored,
@@ -26,6 +27,9 @@ from search.schemas.answers import Hit
 from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, RANGES
 
+ACORN = engine.AcornSearchParams(enable=True, max_selectivity=LOOKED_PAST)
+"""Looking past what does not meet a filter."""
+
 
 @dataclass(frozen=True)
 class ShardQuery:
@@ -36,7 +40,7 @@ class ShardQuery:
     settings: IndexSettings
     exact: bool
     mixed: bool = False
-    """Whether the filter has no graph of its own; see `search.index.contract.mixed`."""
+    """Whether the walk looks past what does not meet the filter; see `search.index.contract`."""
     among: tuple[Any, ...] = ()
     """Conditions on ids, one of which must be met; these are compared, and no others."""
     whole: bool = False
@@ -61,7 +65,7 @@ class ShardQuery:
                 hnsw_ef=self.settings.walked(limit, self.mixed),
                 exact=self.exact,
                 quantization=rescored,
-                acorn=engine.AcornSearchParams(enable=True) if self.mixed else None,
+                acorn=ACORN if self.mixed else None,
             ),
             with_payload=payload,
         )

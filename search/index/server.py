@@ -19,6 +19,7 @@ from search.disk.closing import Closing
 from search.errors import CollectionExists, NoSuchCollection, StoreDown, StoreError
 from search.index.contract import (
     BATCH,
+    LOOKED_PAST,
     BuildReport,
     IndexSettings,
     Near,
@@ -35,6 +36,7 @@ from search.index.contract import (
     first_in_order,
     in_order,
     is_id,
+    looks_past,
     mixed,
     need_same_encoder,
 )
@@ -48,6 +50,8 @@ SECTION = "hemaseek"
 """Key of the card and the index settings in the collection's metadata."""
 ASKED_AT_ONCE = 64
 """Queries in one request."""
+ACORN = models.AcornSearchParams(enable=True, max_selectivity=LOOKED_PAST)
+"""Looking past what does not meet a filter."""
 INDEXES = dict.fromkeys(KEYWORDS, models.PayloadSchemaType.KEYWORD) | dict(
     zip(RANGES, (models.PayloadSchemaType.FLOAT, models.PayloadSchemaType.INTEGER), strict=True)
 )
@@ -209,11 +213,12 @@ class ServerStore(Closing):
         checked_count("k", k)
         rows = checked_vectors(vectors, self.card.dim).tolist()
         excludes = exclusions(exclude, len(rows))
+        past = mixed(where) and not exact and self._looks_past(where)
         hits: list[list[Hit]] = []
         for start in range(0, len(rows), ASKED_AT_ONCE):
             end = start + ASKED_AT_ONCE
             queries = [
-                _Query(row, _filter(where, without), self.settings, exact, mixed(where))
+                _Query(row, _filter(where, without), self.settings, exact, past)
                 for row, without in zip(rows[start:end], excludes[start:end], strict=True)
             ]
             found = self._ask(queries, k + 1)
@@ -324,6 +329,15 @@ class ServerStore(Closing):
             raise StoreError(f"collection {self.name!r} was closed; open it again")
         with _answers(self.name):
             yield self._client
+
+    def _looks_past(self, where: Filter | None) -> bool:
+        """See `search.index.contract.looks_past`; the server estimates both counts."""
+        with self._at_server() as client:
+            left, points = (
+                client.count(self.name, count_filter=one, exact=False).count
+                for one in (_filter(where, None), None)
+            )
+        return looks_past(left, points)
 
     def _ask(self, queries: Sequence[_Query], limit: int) -> list[list[Hit]]:
         requests = [query.request(limit) for query in queries]
@@ -446,7 +460,7 @@ class _Query:
     settings: IndexSettings
     exact: bool
     mixed: bool = False
-    """Whether the filter has no graph of its own; see `search.index.contract.mixed`."""
+    """Whether the walk looks past what does not meet the filter; see `search.index.contract`."""
 
     def request(self, limit: int) -> models.QueryRequest:
         rescored = None
@@ -462,7 +476,7 @@ class _Query:
                 hnsw_ef=self.settings.walked(limit, self.mixed),
                 exact=self.exact,
                 quantization=rescored,
-                acorn=models.AcornSearchParams(enable=True) if self.mixed else None,
+                acorn=ACORN if self.mixed else None,
             ),
             with_payload=True,
         )

@@ -19,6 +19,7 @@ from encoder.card import EncoderCard
 from search.errors import NoSuchCollection, StoreDown, StoreError
 from search.index.contract import IndexSettings, checked_vectors
 from search.index.server import ServerStore, connect, described
+from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, RANGES, Item, item_id, source_id
 
 pytestmark = [
@@ -42,10 +43,16 @@ class Stub(BaseHTTPRequestHandler):
     status, answer = 200, "{}"
     requests: list[tuple[str, str, Any]]
 
+    @classmethod
+    def answer_to(cls, path: str, body: Any) -> str:
+        """What is answered; always the same, unless a test wants more."""
+        return cls.answer
+
     def answer_alike(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.requests.append((self.command, self.path, body))
+        self.answer = self.answer_to(self.path, body)
         self.send_response(self.status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(self.answer)))
@@ -207,6 +214,36 @@ def test_writes_wait_until_they_are_applied(stub: tuple[str, type[Stub]]) -> Non
     assert (method, path) == ("PUT", "/collections/cells/points?wait=true")
     assert body["batch"]["ids"] == [item.id]
     assert body["batch"]["payloads"][0]["label"] == "好中球"
+
+
+@pytest.mark.parametrize(("left", "ef"), [(400, 32), (401, 64)])
+def test_beyond_forty_of_a_hundred_a_mixed_filter_is_walked_by_the_whole_of_ef(
+    stub: tuple[str, type[Stub]], monkeypatch: pytest.MonkeyPatch, left: int, ef: int
+) -> None:
+    url, handler = stub
+    client = plain_client(url)
+    store = ServerStore(client, "cells", CARD, IndexSettings())
+
+    def answer_to(path: str, body: Any) -> str:
+        source = source_id(b"1")
+        fixed = {"id": item_id("d", source), "payload": {"dataset": "d", "source": source}}
+        points = [fixed | {"version": 1, "score": score} for score in (0.5, 0.4)]
+        count = {"count": left if body.get("filter") else 1000}
+        result: object = count if path.endswith("/count") else [{"points": points}]
+        return json.dumps({"status": "ok", "time": 0.1, "result": result})
+
+    monkeypatch.setattr(handler, "answer_to", staticmethod(answer_to))
+    where = Filter(label=("a", "b"))
+
+    store.nearest_batch(np.eye(16, dtype=np.float32)[:1], 1, where)
+    store.nearest(np.eye(16, dtype=np.float32)[0], 1, Filter(label=("a",)))
+    client.close()
+
+    counts = [body for _, path, body in handler.requests if path.endswith("/count")]
+    walks = [body["searches"][0]["params"] for _, path, body in handler.requests if "query" in path]
+    assert [body["exact"] for body in counts] == [False, False], "one value has links of its own"
+    assert [one["hnsw_ef"] for one in walks] == [ef, 64]
+    assert bool(walks[0].get("acorn")) is (ef == 32)
 
 
 @pytest.mark.server
