@@ -15,6 +15,7 @@ from search.errors import BadQuestion
 from search.evaluation.metrics import Draws, draws, ends
 from search.index.contract import Vectors
 from search.library.collection import Collection
+from search.query.caveats import KINDS_IN_SAMPLE
 from search.query.context import Context
 from search.schemas.cases import (
     CaseFilter,
@@ -52,6 +53,8 @@ def compare_groups(context: Context, question: GroupsQuestion) -> GroupsAnswer:
     for which, own in zip(("first", "second"), patients, strict=True):
         if len(own) < 2:
             raise BadQuestion(f"the {which} group has cases of {len(own)} patient; it needs two")
+    labelled = any(_labelled(one) for group in groups for one in group)
+    in_sample = labelled and collection.label_axes is not None
     return GroupsAnswer(
         collection=collection.name,
         fingerprint=collection.card.fingerprint,
@@ -61,7 +64,8 @@ def compare_groups(context: Context, question: GroupsQuestion) -> GroupsAnswer:
         second_patients=len(patients[1]),
         both=len(patients[0] & patients[1]),
         rows=tuple(_rows(groups, prototypes, question)),
-        warnings=_warnings(patients, groups),
+        in_sample=in_sample,
+        warnings=(*_warnings(patients, groups), *([KINDS_IN_SAMPLE] if in_sample else [])),
     )
 
 

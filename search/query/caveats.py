@@ -24,11 +24,19 @@ of five published sets have 0.16 to 1.1; blurred by a fiftieth of their width, 0
 SPAN_RATIO = 1.5
 """A query that spans this many times more, or less, than its neighbours is warned of."""
 
-IN_SAMPLE = (
+_OWN_LABELS = (
     "Labels chose the axes of this version, and that of what is asked about may be one of them: "
-    "its neighbours then carry its own label more often than those of a new picture would."
+)
+IN_SAMPLE = (
+    f"{_OWN_LABELS}its neighbours then carry its own label more often than those of a new picture "
+    "would."
 )
 """Of queries that are stored with a label, where `Collection.label_axes` are."""
+KINDS_IN_SAMPLE = (
+    f"{_OWN_LABELS}the kinds of cells then follow labels more closely than those of new pictures "
+    "would, and groups of other labels differ more clearly."
+)
+"""The same of cases that are compared by the kinds of their cells."""
 
 
 def unfit(pixels: RGB) -> list[str]:

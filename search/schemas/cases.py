@@ -577,5 +577,8 @@ class GroupsAnswer(Record):
     """Patients with cases in both groups."""
     rows: tuple[GroupDifference, ...]
     """Prototypes by falling size of the difference, then labels."""
+    in_sample: bool = False
+    """Whether labels of these very cells may have chosen the axes of the version: prototypes then
+    follow labels more closely than those of new cells would; rows by label are not touched."""
     warnings: tuple[str, ...]
     disclaimer: str = DISCLAIMER

@@ -45,6 +45,7 @@ def pictured() -> list[tuple[Item, RGB]]:
             label=label,
             site=site,
             patient=f"patient {at // 2}",
+            case=f"case {at // 2}",
         )
         found.append((item, picture(at, label, site)))
     return found

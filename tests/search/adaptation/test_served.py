@@ -14,12 +14,14 @@ from PIL import Image
 from search.adaptation.run import AdaptPlan, CannotAdapt, adapt
 from search.atlas.batch_effects import batch_effects
 from search.atlas.maps import compute_map
+from search.evaluation.case_groups import compare_groups
 from search.library.contents import Truth
 from search.library.library import Library
 from search.query.answer import answer, answer_with_vote
-from search.query.caveats import IN_SAMPLE
+from search.query.caveats import IN_SAMPLE, KINDS_IN_SAMPLE
 from search.query.explain import explain
 from search.schemas.calibration import CalibrationPlan
+from search.schemas.cases import GroupsQuestion
 from search.schemas.explanations import ExplainQuestion
 from search.schemas.questions import About, Question
 from search.service import Service
@@ -160,3 +162,17 @@ def test_a_vote_on_a_stored_item_says_that_its_own_label_chose_the_axes(service:
     assert IN_SAMPLE in own.answer.warnings
     assert (new.answer.in_sample, new.calibration) == (False, "applied")
     assert IN_SAMPLE not in new.answer.warnings
+
+
+def test_groups_of_labelled_cells_say_that_their_own_labels_chose_the_axes(
+    service: Service,
+) -> None:
+    question = GroupsQuestion(
+        first_cases=("case 0", "case 2"), second_cases=("case 1", "case 3"), prototypes=2,
+        resamples=100,
+    )  # fmt: skip
+
+    found = compare_groups(service.context("cells"), question)
+
+    assert found.in_sample
+    assert found.warnings[-1] == KINDS_IN_SAMPLE

@@ -39,6 +39,7 @@ def test_two_groups_differ_where_they_were_made_to(service: Service) -> None:
     assert (found.first_cases, found.second_patients, found.both) == (18, 6, 0)
     kinds = {row.name.partition(" ")[2] for row in found.rows if row.kind == "prototype"}
     assert kinds == {"(mostly blast)", "(mostly normal)"}
+    assert not found.in_sample  # no label chose the axes
 
 
 def test_groups_of_the_same_patients_at_two_times_are_paired(service: Service) -> None:
