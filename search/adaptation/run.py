@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,10 @@ from encoder.contract import Encoder
 from search.adaptation.comparison import compare
 from search.errors import StoreError
 from search.library.case_records import CaseRecords
+from search.library.catalogue import Catalogue
 from search.library.contents import Truth
 from search.library.library import Library
+from search.library.rows import ShardRows
 from search.library.sources import ReadPixels
 from search.maintenance.checks import Check
 from search.maintenance.reindex import Progress, Reindexed, ReindexPlan, Stopped, reindex
@@ -85,7 +88,10 @@ def adapt(
     try:
         kinds_in(plan.kind)
         _, items, vectors = truth.table(stored=True)
-        sample = sample_of(items, vectors, plan.field, CaseRecords(versions).patients())
+        patients = CaseRecords(versions).patients()
+        with closing(Catalogue(truth.folder.parent / "catalogue.sqlite")) as catalogue:
+            hashes = ShardRows(truth.folder, truth.base, catalogue).picture_hashes
+            sample = sample_of(items, vectors, plan.field, patients, hashes)
         found = compare(plan.kind, sample, truth.base, compared)
         adaptation = Adaptation.fit(plan.kind, sample, truth.base, plan.field)
     except CannotFit as error:

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from encoder.card import EncoderCard
 from search.evaluation.splits import subset
 from search.index.contract import Store, Stored, Vectors, scroll_all
-from search.neighbours.duplicates import PictureHash, same_pairs
+from search.neighbours.duplicates import COMPARED, PictureHash, same_pairs
 from search.neighbours.groups import Rows, groups
 from search.schemas.answers import ReviewedLabel
 from search.schemas.filters import Filter, days
 from search.schemas.items import Item, with_patient
 from search.text import composed
 
-COMPARED = 40_000
-"""Most pictures of which all are compared with all, to find those that are one."""
 UNDATED = -(2**31)
 """In place of the day of an item that has none."""
 

@@ -1,7 +1,7 @@
 """When not to trust an answer, measured: queries of kinds, sites and tissues that are not there.
 
 The score is what the service warns by, the cosine distance of the k-th neighbour outside the
-query's own patient, case and source (`search.votes.calibration.kth_distance`).
+query's own patient, case, source and picture (`search.votes.calibration.kth_distance`).
 """
 
 from __future__ import annotations
@@ -294,8 +294,10 @@ def _day(days: int) -> date:
     return date(1970, 1, 1) + timedelta(days=days)
 
 
-MOST_CELLS = 40_000
+MOST_CELLS = 35_000
 """Items that are looked at, labels in proportion."""
+MOST_STRANGERS = 5_000
+"""The same of strangers: together they are as many as `neighbours.duplicates.COMPARED`."""
 
 
 def trust_of_collection(collection: Collection, wanted: TrustWanted) -> Trust:
@@ -308,16 +310,19 @@ def trust_of_collection(collection: Collection, wanted: TrustWanted) -> Trust:
     patients = collection.cases.patients()
 
     def read(where: Filter) -> Cells:
-        return read_labelled(collection.store, where, labels=labels, patients=patients)
+        cells = read_labelled(collection.store, where, labels=labels, patients=patients)
+        return replace(cells, hashes=tuple(collection.rows.picture_hashes(cells.ids)))
 
     cells, strangers = read(wanted.where), None
     if not wanted.outside.empty:
         strangers = read(wanted.outside)
         gone = set(strangers.ids)
+        strangers = limited(strangers, MOST_STRANGERS, wanted.seed)
         kept = [at for at, id in enumerate(cells.ids) if id not in gone]
         cells = cells.take(np.array(kept, np.int64))
+    cells, _ = limited(cells, MOST_CELLS, wanted.seed).grouped()
     found = trust_of(
-        limited(cells, MOST_CELLS, wanted.seed), strangers, cutoff=wanted.until, most=wanted.most,
+        cells, strangers, cutoff=wanted.until, most=wanted.most,
         seed=wanted.seed,
     )  # fmt: skip
     return replace(found, notes=(*found.notes, *flattered(collection.card)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from search.index.contract import ENOUGH_RECALL, BuildReport, Vectors
 from search.library.shards import Entry
 from search.library.sources import ReadPixels, read_again, seen
 from search.neighbours.exact import search
-from search.neighbours.groups import Rows, item_groups, neighbours_outside, numbered
+from search.neighbours.groups import Rows, neighbours_outside, numbered
 from search.neighbours.site_bias import Origins, drawn, site_bias
 from search.schemas.items import Item
 from search.votes.knn import votes
@@ -71,8 +71,8 @@ class Table:
     items: Sequence[Item]
     vectors: Vectors
     """n x dim."""
-    patients: Mapping[str, str]
-    """Patients that the records of cases name, by case."""
+    group: Rows
+    """Of each item: `search.neighbours.groups.item_groups`."""
 
 
 def failed(results: Sequence[Check]) -> list[Check]:
@@ -255,8 +255,8 @@ def common(new: Table, parent: Table) -> tuple[Table, Table]:
     theirs = [there[new.ids[at]] for at in mine]
     ids, items = [new.ids[at] for at in mine], [new.items[at] for at in mine]
     return (
-        Table(ids, items, new.vectors[mine], new.patients),
-        Table(ids, items, parent.vectors[theirs], new.patients),
+        Table(ids, items, new.vectors[mine], new.group[mine]),
+        Table(ids, items, parent.vectors[theirs], new.group[mine]),
     )
 
 
@@ -270,8 +270,7 @@ def _knn_f1(table: Table, labels: Rows, classes: int, limits: Limits) -> float:
 
     labelled = np.flatnonzero(labels >= 0)
     queries, every = drawn(labelled, limits.queries), np.arange(len(labels))
-    group = item_groups(table.items, table.patients)
-    near, scores = neighbours_outside(table.vectors, group, queries, every, limits.k)
+    near, scores = neighbours_outside(table.vectors, table.group, queries, every, limits.k)
     voted = votes(np.where(near >= 0, labels[near], -1), scores, classes, "uniform").first
     return float(f1_score(labels[queries], voted, average="weighted", zero_division=0))
 
@@ -279,7 +278,7 @@ def _knn_f1(table: Table, labels: Rows, classes: int, limits: Limits) -> float:
 def _site_figures(table: Table, sites: Rows, limits: Limits) -> dict[str, float]:
     """Empty where no item can have a neighbour from outside its patient, case and source."""
     _, labels = numbered([item.label for item in table.items])
-    items = Origins(table.vectors, sites, labels, item_groups(table.items, table.patients))
+    items = Origins(table.vectors, sites, labels, table.group)
     found = site_bias(items, drawn(np.flatnonzero(sites >= 0), limits.queries), limits.k)
     if found is None:
         return {}

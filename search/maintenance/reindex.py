@@ -26,6 +26,7 @@ from search.library.shards import Entry
 from search.library.sources import PlainImages, ReadPixels, read_again, seen
 from search.library.versions import Version, Versions
 from search.maintenance.checks import Check, Limits, Table, as_json, examine, failed, golden_vectors
+from search.neighbours.groups import item_groups
 from search.transforms.adaptation import Adaptation
 
 PER_SHARD = 1024
@@ -296,7 +297,13 @@ class _Run:
         entries = list(self.there.entries([ids[at] for at in drawn]))
         golden = golden_vectors(entries, self._encoder, self._read, limits)
         patients = self.target.cases.patients()
-        new, parent = (Table(*one.table(), patients) for one in (self.there, self.old))
+        new, parent = (
+            Table(*table, item_groups(table[1], patients, hashes))
+            for table, hashes in (
+                (self.there.table(), self.target.rows.picture_hashes),
+                (self.old.table(), None),  # what both have goes by the groups of the new one
+            )
+        )
         found = examine(new, parent, built, golden, limits)
         if self.target.label_axes is not None:
             found = [replace(c, note=IN_SAMPLE) if c.name in AXES else c for c in found]

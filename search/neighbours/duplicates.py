@@ -36,6 +36,8 @@ IDENTICAL = 0.99999
 """Cosine from which two vectors are the same but for rounding."""
 SPARE = 4
 """Neighbours beyond those that are wanted, to be fetched in place of near-duplicates."""
+COMPARED = 40_000
+"""Most pictures of which all are compared with all, to find those that are one."""
 PAIRED = 1024
 """Pictures that are compared with all others at once."""
 TOGETHER = 64

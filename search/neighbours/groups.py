@@ -9,7 +9,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from search.neighbours.duplicates import IDENTICAL
+from search.neighbours.duplicates import COMPARED, IDENTICAL, Hashes, same_pairs
 from search.neighbours.exact import search
 from search.schemas.items import Item, with_patient
 
@@ -63,15 +63,21 @@ def numbered(values: Sequence[str | None]) -> tuple[list[str], Rows]:
     return names, np.array([-1 if v is None else number[v] for v in values], np.int64)
 
 
-def item_groups(items: Sequence[Item], patients: Mapping[str, str]) -> Rows:
-    """A number for each item, equal for those of one patient, case or source.
+def item_groups(
+    items: Sequence[Item], patients: Mapping[str, str], hashes: Hashes | None = None
+) -> Rows:
+    """A number for each item, equal for those of one patient, case, source or picture.
 
     Args:
         items: n of them.
         patients: Patients that the records of cases name, by case.
+        hashes: Perceptual hashes of items by their ids; without them, and beyond `COMPARED`
+            items, pictures are not compared.
     """
     named = [with_patient(item, patients) for item in items]
-    return groups([i.patient for i in named], [i.case for i in named], [i.source for i in named])
+    pairs = same_pairs(hashes([i.id for i in items])) if hashes and len(items) <= COMPARED else []
+    by = ([i.patient for i in named], [i.case for i in named], [i.source for i in named])
+    return groups(*by, pairs=pairs)
 
 
 def patients_digest(patients: Mapping[str, str]) -> str | None:

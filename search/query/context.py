@@ -179,7 +179,9 @@ class Context:
         if collection.label_axes is None:
             return None
         _, items, vectors = Truth.read(collection.folder, collection.card).table(stored=True)
-        return HeldOut(collection.label_axes, items, vectors, patients)
+        return HeldOut(
+            collection.label_axes, items, vectors, patients, collection.rows.picture_hashes
+        )
 
     def calibration(
         self, labels: Labels | None = "reviewed"
@@ -230,16 +232,17 @@ class Context:
     def _fit_familiar(self) -> Familiar | None:
         """On a sample; where labels chose the axes, what is far is measured on items held out."""
         collection, patients = self.collection, self.patients()
+        hashes = collection.rows.picture_hashes
         found = collection.store.scroll(None, SAMPLE).items
         if not found:
             return None
         adaptation = collection.label_axes
         if adaptation is None:
-            groups = item_groups([one.item for one in found], patients)
+            groups = item_groups([one.item for one in found], patients, hashes)
             return fitted(np.stack([one.vector for one in found]), groups)
         entries = [entry for one in found if (entry := collection.rows.entry(one.item.id))]
         items, base = [one.item for one in entries], np.stack([one.vector for one in entries])
-        held_out = HeldOut(adaptation, items, base, patients)
+        held_out = HeldOut(adaptation, items, base, patients, hashes)
         try:
             return fitted(held_out.stored(), held_out.groups, held_out.vectors)
         except CannotFit:  # so few labels that their axes cannot be held out

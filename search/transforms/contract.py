@@ -30,7 +30,7 @@ class Sample:
     labels: Words
     """Label of each row; only `metric` reads them."""
     groups: Rows
-    """Equal for rows that belong to one patient, case or source."""
+    """Equal for rows that belong to one patient, case, source or picture."""
     parts: tuple[int, ...] = ()
     """Lengths of the vectors that stand behind each other in a row, where several encoders made
     it."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from search.neighbours.duplicates import Hashes
 from search.neighbours.groups import item_groups, neighbours_outside
 from search.schemas.answers import Hit
 from search.schemas.items import Item
@@ -18,7 +19,11 @@ FOLDS = 5
 
 
 def sample_of(
-    items: Sequence[Item], vectors: Vectors, field: str, patients: Mapping[str, str]
+    items: Sequence[Item],
+    vectors: Vectors,
+    field: str,
+    patients: Mapping[str, str],
+    hashes: Hashes | None = None,
 ) -> Sample:
     """Stored items as a transform is fitted on them.
 
@@ -27,12 +32,13 @@ def sample_of(
         vectors: n x dim, as the encoder made them.
         field: What distinguishes sites.
         patients: Patients that the records of cases name, by case.
+        hashes: See `item_groups`.
     """
     return Sample(
         vectors,
         np.array([getattr(item, field) or "" for item in items], np.str_),
         np.array([item.label or "" for item in items], np.str_),
-        item_groups(items, patients),
+        item_groups(items, patients, hashes),
     )
 
 
@@ -47,6 +53,7 @@ class HeldOut:
         items: All that it holds.
         vectors: n x base dim, as the encoder made them.
         patients: Patients that the records of cases name, by case.
+        hashes: See `item_groups`.
     """
 
     def __init__(
@@ -55,9 +62,10 @@ class HeldOut:
         items: Sequence[Item],
         vectors: Vectors,
         patients: Mapping[str, str],
+        hashes: Hashes | None = None,
     ) -> None:
         self._adaptation, self._items = adaptation, items
-        sample = sample_of(items, vectors, adaptation.field, patients)
+        sample = sample_of(items, vectors, adaptation.field, patients, hashes)
         if adaptation.sites:  # one that came later is aligned by the nearest, as the index does
             known = np.isin(sample.sites, adaptation.sites)
             sample = replace(sample, sites=np.where(known, sample.sites, ""))
@@ -68,7 +76,7 @@ class HeldOut:
 
     @property
     def groups(self) -> Rows:
-        """Of each item, equal for those of one patient, case or source."""
+        """Of each item, equal for those of one patient, case, source or picture."""
         return self._sample.groups
 
     def stored(self) -> Vectors:

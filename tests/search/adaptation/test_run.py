@@ -31,6 +31,7 @@ from search.schemas.items import Item, item_id
 from search.schemas.questions import About, Question
 from search.service import Service
 from search.settings import Settings
+from search.transforms.contract import CannotFit, Sample
 from search.votes.calibration import Content, calibrate
 
 BOTH = AdaptPlan(kind="align+metric", force=True)
@@ -107,6 +108,34 @@ def test_the_plain_version_can_be_built_from_an_adapted_one_without_embedding(
     after = stored(library)
     assert (done.embedded, done.copied) == (0, 240)
     assert all(np.array_equal(before[id], row) for id, row in after.items())
+
+
+def test_a_picture_stored_twice_is_held_out_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = fill_sites(tmp_path)
+    item, image = pictured()[0]
+    copy = item.model_copy(
+        update={"id": item_id("copy", "1"), "source": "f" * 32, "patient": None, "case": None}
+    )
+    [row] = ENCODER.embed([image])
+    with library.collection("cells", ENCODER.card) as cells:
+        cells.add([Entry(copy, row, make_thumbnail(image))])
+        ids = sorted([one.item.id for one in scroll_all(cells.store)])
+    seen: list[list[int]] = []
+
+    def compared(kind: str, sample: Sample, *more: object) -> None:
+        seen.append(sample.groups.tolist())
+        raise CannotFit("seen")
+
+    monkeypatch.setattr("search.adaptation.run.compare", compared)
+
+    with pytest.raises(CannotAdapt, match="seen"):
+        adapt(library, "cells", ENCODER, BOTH)
+
+    [groups] = seen
+    assert groups[ids.index(copy.id)] == groups[ids.index(item.id)]
+    assert len(set(groups)) == len(pictured()) // 2
 
 
 def test_adapting_twice_gives_the_same_vectors(library: Library) -> None:

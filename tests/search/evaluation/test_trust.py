@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from datetime import date
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from random_library import random_entries, random_service
 from sklearn.metrics import roc_auc_score
 
 from search.api.app import create_app
 from search.evaluation.labelled import Cells, table
-from search.evaluation.trust import Trust, auroc, kth_distances, trust_of
+from search.evaluation.trust import Trust, auroc, kth_distances, trust_of, trust_of_collection
+from search.schemas.evaluations import TrustWanted
+from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id
 
 DIM = 12
@@ -115,9 +120,30 @@ def test_what_cannot_be_measured_is_said():
     )
 
 
-def test_the_service_measures_it_as_a_job(tmp_path, rng):
-    from random_library import random_entries, random_service
+def test_a_picture_stored_twice_counts_as_one_group_whoever_it_is_said_to_be_of(tmp_path, rng):
+    """A copy re-saved under another source lies beside its original, of no known patient."""
+    first = [one for one in random_entries(rng, 120) if one.item.label and one.item.patient]
+    copies = []
+    for at, one in enumerate(first):
+        source = f"{at:032x}"
+        item = one.item.model_copy(
+            update={"id": item_id("copy", source), "source": source, "case": None}
+        )
+        vector = one.vector / np.linalg.norm(one.vector) + 0.02 * rng.standard_normal(6)
+        copies.append(replace(one, item=item, vector=vector.astype(np.float32)))
+    bare = [replace(one, item=one.item.model_copy(update={"patient": None})) for one in copies]
+    wanted = TrustWanted(most=40, outside=Filter(label=("LY",)))
 
+    found = []
+    for name, more in (("said", copies), ("seen", bare)):
+        with closing(random_service(tmp_path / name, first + more)) as service:
+            found.append(trust_of_collection(service.collection(), wanted))
+
+    assert found[0].strange == found[1].strange
+    assert {one.kind for one in found[0].strange} >= {"unseen label", "outside"}
+
+
+def test_the_service_measures_it_as_a_job(tmp_path, rng):
     service = random_service(tmp_path, random_entries(rng, 60))
     app = create_app(service)
     with TestClient(app, base_url="http://localhost") as client:

@@ -14,6 +14,7 @@ from search.index.contract import BuildReport, Vectors, checked_vectors
 from search.library.sources import PlainImages
 from search.maintenance import checks
 from search.maintenance.checks import Limits, Table
+from search.neighbours.groups import item_groups
 from search.schemas.items import Item, item_id, source_id
 
 LIMITS = Limits(k=3)
@@ -25,7 +26,8 @@ def table(vectors: Vectors, **facts: list[str | None]) -> Table:
         source = source_id(str(at).encode())
         own = {name: values[at] for name, values in facts.items()}
         items.append(Item(id=item_id("d", source), dataset="d", source=source, **own))
-    return Table([bytes([at]) for at in range(len(vectors))], items, vectors, {})
+    ids = [bytes([at]) for at in range(len(vectors))]
+    return Table(ids, items, vectors, item_groups(items, {}))
 
 
 def spread(n: int, dim: int = 16, seed: int = 0) -> Vectors:
@@ -173,10 +175,11 @@ def test_one_site_has_no_bias_to_measure() -> None:
 
 def test_only_items_of_both_versions_are_compared() -> None:
     rows = spread(6)
-    new = Table([b"a", b"c", b"d"], table(rows).items[:3], rows[:3], {})
-    old = Table([b"a", b"b", b"d"], table(rows).items[3:], rows[3:], {})
+    new = Table([b"a", b"c", b"d"], table(rows).items[:3], rows[:3], np.array([0, 1, 2]))
+    old = Table([b"a", b"b", b"d"], table(rows).items[3:], rows[3:], np.array([0, 1, 1]))
     mine, theirs = checks.common(new, old)
 
     assert mine.ids == theirs.ids == [b"a", b"d"]
     assert np.array_equal(mine.vectors, rows[[0, 2]])
     assert np.array_equal(theirs.vectors, rows[[3, 5]])
+    assert mine.group.tolist() == theirs.group.tolist() == [0, 2]
