@@ -31,11 +31,6 @@ def mean_vector(bag: Vectors, weights: Floats | None = None) -> Floats:
     return np.asarray(mean / length if length > 1e-12 else mean * 0)
 
 
-def mean_distance(one: Vectors, other: Vectors) -> float:
-    """1 - cosine of the means: 0 to 2."""
-    return 1.0 - float(mean_vector(one) @ mean_vector(other))
-
-
 def max_sims(
     cosines: Floats | Vectors, weights: Sequence[Floats], others: Floats | None = None
 ) -> Floats:
@@ -126,12 +121,6 @@ def vlad(bag: Vectors, prototypes: Vectors, weights: Floats | None = None) -> Fl
             found[at] = residual / length * np.sqrt(even[mine].sum())
     length = np.linalg.norm(found)
     return np.asarray(found / length if length > 1e-12 else found).ravel()
-
-
-def histogram_distance(one: Vectors, other: Vectors, prototypes: Vectors) -> float:
-    """The share of one bag that would have to change prototype to become the other: 0 to 1."""
-    difference = histogram(one, prototypes) - histogram(other, prototypes)
-    return float(np.abs(difference).sum() / 2)
 
 
 def directions(dim: int, n: int = PROJECTIONS) -> Floats:

@@ -162,11 +162,6 @@ class BuildReport:
     ef: int | None = None
     """Candidates per search at which the figures were measured; `None` where there is no graph."""
 
-    @property
-    def enough(self) -> bool:
-        """Whether both recalls reach `ENOUGH_RECALL`."""
-        return min(self.recall, self.filtered_recall) >= ENOUGH_RECALL
-
 
 class Store(Protocol):
     """One collection of one encoder's vectors.

@@ -83,6 +83,8 @@ class CaseRecords:
         self._records: dict[str, CaseRecord] = {}
         self._of: dict[str, set[str]] = {}
         """Cases by patient."""
+        self._named: Mapping[str, str] | None = None
+        """Patients by case, once they were asked for, until a record changes."""
         self._digest: str | None = None
         """Once it was asked for, until a record changes."""
 
@@ -177,12 +179,14 @@ class CaseRecords:
             found = {case: self._record(case).value(column) for case in sorted(self._values)}
         return {case: value for case, value in found.items() if value is not None}
 
-    def patients(self) -> dict[str, str]:
+    def patients(self) -> Mapping[str, str]:
         """The patient of each case whose record names one."""
         with self._turn:
             self._read()
-            named = [(case, patient) for patient, cases in self._of.items() for case in cases]
-        return dict(sorted(named))
+            if self._named is None:
+                named = [(case, patient) for patient, cases in self._of.items() for case in cases]
+                self._named = dict(sorted(named))
+            return self._named
 
     def digest(self) -> str | None:
         """Sixteen hex digits over every record as it is now; `None` where there is none."""
@@ -291,7 +295,7 @@ class CaseRecords:
         self._seen = (inode, self._seen[1] + len(content))
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        self._digest = None
+        self._digest = self._named = None
         self._columns |= line["columns"]
         for case, after in line["cases"].items():
             values = self._values.setdefault(case, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from uuid import uuid5
 
@@ -13,9 +14,9 @@ from random_library import CARD, random_entries, random_service
 from search.cases import similar
 from search.cases.distances import (
     directions,
-    histogram_distance,
+    histogram,
     max_sims,
-    mean_distance,
+    mean_vector,
     transport_distance,
 )
 from search.cases.relabelled import relabelled
@@ -59,11 +60,11 @@ def test_cases_come_in_the_order_of_the_oracle(
     others = sorted(
         {e.item.case for e in entries if e.item.case and not e.item.case.startswith("P1")}
     )
-    prototypes = prototypes_of(service.context(), 32)
+    shares = partial(histogram, prototypes=prototypes_of(service.context(), 32))
     measure = {
-        "mean": mean_distance,
+        "mean": lambda a, b: 1 - mean_vector(a) @ mean_vector(b),
         "max_sim": lambda a, b: max_sims(a @ b.T, [np.ones(len(a))])[0],
-        "prototypes": lambda a, b: histogram_distance(a, b, prototypes),
+        "prototypes": lambda a, b: np.abs(shares(a) - shares(b)).sum() / 2,
         "transport": lambda a, b: transport_distance(a, b, directions(CARD.dim)),
     }[distance]
     wanted = sorted((measure(bag(entries, query), bag(entries, other)), other) for other in others)

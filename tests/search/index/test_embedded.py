@@ -25,6 +25,7 @@ from search.index.contract import IndexSettings, Vectors, checked_vectors, scrol
 from search.index.embedded import EdgeStore
 from search.index.manifest import Manifest
 from search.index.recall import agreement
+from search.maintenance.checks import Limits, recall
 from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, RANGES, Item, item_id, source_id
 
@@ -183,7 +184,7 @@ def test_a_build_makes_a_graph_and_measures_it_with_and_without_filters(folder: 
         assert report.sample > 90
         tenth = pytest.approx(0.1)  # one label, and a set of cases
         assert sorted(report.by_share) == [pytest.approx(0.01), tenth, tenth]
-        assert report.enough
+        assert recall(report, Limits()).passed
         assert report.filtered_recall == min(report.by_share.values())
         assert [s.item for s in store.get([item.id for item in items])] == items
     assert len(list(folder.glob("shard-*"))) == 1
@@ -227,7 +228,7 @@ def test_a_walk_that_finds_too_little_is_widened_and_stays_so(folder: Path) -> N
 
         assert report.ef is not None
         assert report.ef > 1
-        assert report.enough or report.ef >= 1024
+        assert recall(report, Limits()).passed or report.ef >= 1024
     with EdgeStore.open(folder, "cells", CARD) as store:
         assert store.settings.ef == report.ef
 

@@ -20,6 +20,7 @@ from search.index.contract import IndexSettings, Vectors, checked_vectors
 from search.index.embedded import EdgeStore
 from search.index.engine import conditions
 from search.index.server import ServerStore, described
+from search.maintenance.checks import Limits, recall
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id, source_id
 
@@ -58,7 +59,7 @@ def test_with_every_setting_the_graph_finds_what_exact_search_finds(
     with EdgeStore.open(tmp_path / "cells", "cells", CARD) as store:
         assert store.settings.quantize == SETTINGS[name].quantize
         assert report.sample > 50, "there is a graph to measure"
-        assert report.enough
+        assert recall(report, Limits()).passed
         stored = store.get([items[3].id])[0]
         assert np.array_equal(stored.vector, rows[3]), "the floats stay what they were"
         for where in (None, Filter(label=("l3",))):

@@ -18,6 +18,7 @@ from search.index.contract import IndexSettings, Stored, Vectors, checked_vector
 from search.index.embedded import EdgeStore
 from search.index.lists import MOST_CHANGED, Lists
 from search.index.recall import agreement
+from search.maintenance.checks import Limits, recall
 from search.schemas.filters import Filter
 from search.schemas.items import Item, item_id, source_id
 
@@ -126,7 +127,7 @@ def test_a_build_of_many_points_makes_lists_and_visits_as_many_as_recall_takes(
 
         report = store.build()
 
-        assert report.enough
+        assert recall(report, Limits()).passed
         assert report.ef is None
         made = lists_of(store)
         assert 20 < made.visit <= 1000

@@ -19,6 +19,7 @@ from encoder.card import EncoderCard
 from search.errors import NoSuchCollection, StoreDown, StoreError
 from search.index.contract import IndexSettings, checked_vectors
 from search.index.server import ServerStore, connect, described
+from search.maintenance.checks import Limits, recall
 from search.schemas.filters import Filter
 from search.schemas.items import KEYWORDS, RANGES, Item, item_id, source_id
 
@@ -269,7 +270,7 @@ def test_a_real_server_builds_a_true_graph() -> None:
 
         assert report.points == 4000
         assert report.sample > 0
-        assert report.enough
+        assert recall(report, Limits()).passed
         with pytest.raises(NoSuchCollection):
             ServerStore.open(client, f"{name}-not", replace(CARD))
     finally:
