@@ -12,7 +12,9 @@ import os
 import sys
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -101,7 +103,7 @@ class OpenVino:
         kept = isinstance(model, bytes)
         self._compiled = (core.import_model if kept else core.compile_model)(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
-        self._queue = runtime().AsyncInferQueue(self._compiled, at_once)
+        self._side_by_side = [self._compiled.create_infer_request() for _ in range(at_once)]
 
     @property
     def compiled(self) -> bytes:
@@ -116,18 +118,28 @@ class OpenVino:
 
     def rows(self, batches: Iterable[Pixels]) -> list[NDArray[np.floating]]:
         """The pooled rows of each batch; batches are taken while others are computed."""
-        found: dict[int, NDArray[np.floating]] = {}
+        found: list[NDArray[np.floating]] = []
+        free, under_way = list(self._side_by_side), deque[Any]()
 
-        def keep(request: Any, at: int) -> None:
-            found[at] = np.array(request.get_output_tensor(0).data)
+        def collect() -> None:
+            request = under_way.popleft()
+            request.wait()
+            found.append(np.array(request.get_output_tensor(0).data))
+            free.append(request)
 
-        self._queue.set_callback(keep)
         try:
-            for at, pixels in enumerate(batches):
-                self._queue.start_async([pixels], at)
+            for pixels in batches:
+                if not free:
+                    collect()
+                free[-1].start_async([pixels])
+                under_way.append(free.pop())
+            while under_way:
+                collect()
         finally:  # what was begun must not end in the next call
-            self._queue.wait_all()
-        return [found[at] for at in sorted(found)]
+            for request in under_way:
+                with suppress(Exception):  # the first error says what is wrong
+                    request.wait()
+        return found
 
 
 Made = TypeVar("Made", bound=Engine)

@@ -94,6 +94,14 @@ def test_images_computed_side_by_side_get_their_own_vectors(
     monkeypatch.setattr(graph, "stack", out_of_memory)
     with pytest.raises(MemoryError):
         encoder.embed(images)
+
+    def of_no_size(part: Sequence[RGB], card: EncoderCard) -> Pixels:
+        return whole(part, card)[:, 1:]
+
+    monkeypatch.setattr(graph, "stack", of_no_size)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="shape"):
+            encoder.embed(images[:4])
     monkeypatch.setattr(graph, "stack", whole)
 
     assert worst_cosine(encoder.embed(images), one_by_one) > 0.999999
