@@ -31,6 +31,9 @@ from search.transforms.adaptation import Adaptation
 
 PER_SHARD = 1024
 """Items in one shard of the new version; what a kill costs at most."""
+MOST_BYTES = 64 << 20
+"""Pixels of a batch, and as many that are read meanwhile; an encoder with many threads takes more
+pictures at once than fit the memory where they are whole fields."""
 ROUNDS = 5
 """How often what was written meanwhile is carried over before writers have to wait for it."""
 LISTED = 5
@@ -347,20 +350,21 @@ class _Run:
 
     def _read_ahead(self, entries: Sequence[Entry]) -> Iterator[tuple[list[Entry], list[RGB]]]:
         """The entries that can be read, with their pictures: a batch is read while one embeds."""
-        size = self._encoder.batch_size
-        parts = [entries[at : at + size] for at in range(0, len(entries), size)]
+        rest = iter(entries)
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self._pictures, parts[0])
-            for after in [*parts[1:], None]:
-                ready = coming.result()
-                if after is not None:
-                    coming = reader.submit(self._pictures, after)
-                if ready[0]:
-                    yield ready
+            coming = reader.submit(self._pictures, rest)
+            while (ready := coming.result())[0]:
+                coming = reader.submit(self._pictures, rest)
+                yield ready
 
-    def _pictures(self, entries: Sequence[Entry]) -> tuple[list[Entry], list[RGB]]:
-        some, images = [], []
-        for entry in entries:
+    def _pictures(self, entries: Iterator[Entry]) -> tuple[list[Entry], list[RGB]]:
+        """The next ones: as many as the encoder takes at once, or as many pixels as are held."""
+        some: list[Entry] = []
+        images: list[RGB] = []
+        nbytes = 0
+        while len(some) < self._encoder.batch_size and nbytes < MOST_BYTES:
+            if (entry := next(entries, None)) is None:
+                break
             image = read_again(self._read, entry.path, entry.item, entry.notes)
             if isinstance(image, str):
                 id = entry.item.id
@@ -368,6 +372,7 @@ class _Run:
             else:
                 some.append(entry)
                 images.append(seen(self._encoder.card, image, entry.item, entry.notes))
+                nbytes += images[-1].nbytes
         return some, images
 
 

@@ -14,6 +14,7 @@ from live import REPOSITORY
 from qdrant_client import QdrantClient
 from versioned import draw, embedded_entries, fill, mixed
 
+from encoder.contract import Encoder
 from encoder.registry import load
 from search.errors import StoreBusy, StoreError
 from search.index.contract import IndexSettings, scroll_all
@@ -254,6 +255,23 @@ def test_a_reader_of_slides_can_be_passed_in(tmp_path: Path, library: Library) -
 
     reindex(library, "cells", mixed(1), plan=PLAN, read_pixels=reader)
     assert set(read) == set(vectors(library))
+
+
+def test_no_more_pixels_are_read_ahead_than_memory_may_hold(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, embedded = mixed(1), []
+
+    def embed(images: list[np.ndarray]) -> np.ndarray:
+        embedded.append(len(images))
+        return Encoder.embed(encoder, images)
+
+    monkeypatch.setattr("search.maintenance.reindex.MOST_BYTES", 1)
+    monkeypatch.setattr(encoder, "embed", embed)
+    assert encoder.batch_size > 1
+
+    assert reindex(library, "cells", encoder, plan=PLAN).embedded == 24
+    assert embedded.count(1) == 24
 
 
 @pytest.fixture(name="client")
