@@ -12,6 +12,8 @@ from search.index.contract import Vectors
 Codes = NDArray[np.int8]
 SAMPLE = 64
 """Rows for each list that its centre is found from."""
+TOLD = 0.7
+"""Share of the variance of rows that their main axes tell at least."""
 ROUNDS = 8
 CHUNK = 8_192
 """Rows compared with the centres at once."""
@@ -47,15 +49,18 @@ def find_centres(codes: Codes, count: int) -> Vectors:
 
 
 def main_axes(codes: Codes, count: int) -> Vectors:
-    """The axes along which rows are longest, by a sample; dim x count, or dim x dim where less.
+    """The axes along which rows are longest, by a sample; dim x `count` or, where those tell less
+    than `TOLD` of how rows differ, as many as do.
 
     Args:
         codes: Rows in bytes; n x dim. Their lengths do not matter.
-        count: Of axes.
+        count: Of axes, at least.
     """
     sample = _drawn(codes, SAMPLE * codes.shape[1], np.random.default_rng(0))
-    _, axes = np.linalg.eigh(sample.T @ sample)
-    return np.ascontiguousarray(axes[:, : -count - 1 : -1])
+    squares, axes = np.linalg.eigh(sample.T @ sample / np.float32(len(sample)))
+    variances = np.maximum(squares - (sample.mean(axis=0) @ axes) ** 2, 0)
+    needed = int(np.searchsorted(np.cumsum(variances[::-1]), TOLD * variances.sum())) + 1
+    return np.ascontiguousarray(axes[:, : -max(count, needed) - 1 : -1])
 
 
 def assigned(rows: Codes | Vectors, centres: Vectors) -> NDArray[np.int64]:

@@ -369,6 +369,7 @@ class EdgeStore(Closing):
             return made
         finally:
             self._since = None
+            Lists.sweep(self.folder)
 
     def _left(self, met: list[Any]) -> tuple[int, int]:
         """About how many points meet some conditions, and how many there are."""

@@ -14,20 +14,23 @@ import json
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import UUID, uuid4
+from zipfile import BadZipFile
 
 import numpy as np
 import simsimd
 from numpy.typing import NDArray
 
+from encoder.durable import sync
 from search.disk.atomic import write_durably
 from search.disk.closing import Closing
+from search.disk.space import DiskTrouble, need_room
 from search.index.clusters import Codes, assigned, find_centres, in_bytes, main_axes
 from search.index.columns import Columns, ColumnsBuilder
 from search.index.contract import Stored, Vectors
@@ -45,18 +48,22 @@ MOST_CHANGED = 2_000
 """Items written or removed since the lists were made, beyond which they are not used: each of them
 is a candidate of every search."""
 HEAD = 64
-"""Numbers of a row's head."""
+"""Numbers of a row's head, at least; see `search.index.clusters.main_axes`."""
 CANDIDATES = 32
 """Rows that the engine compares again, at least."""
 FOR_EACH = 4
 """Rows that the engine compares again for each wanted neighbour, where those are more."""
 BY_HEAD = 8
-"""Rows compared by all their bytes for each that the engine compares again."""
+"""Rows compared by all their bytes for each that the engine compares again, at least: the more
+rows a build has to visit, the larger is the part of them, so that a search of all is exact."""
 MOST_CANDIDATES = 1_000
 CHUNK = 2_048
 """Rows gathered at once: they stay in the processor's cache."""
 NEAR = 4_096
 """Rows of the nearest lists, whose best bound what can be among the best of all."""
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, DiskTrouble)
+"""What opening lists raises where there are none, where they are damaged or cut short, or where
+there is no room for their heads: they are derived, and a store answers without them."""
 KEPT_FILTERS = 16
 """Filters whose rows are remembered, 4 bytes a row."""
 
@@ -84,15 +91,18 @@ class Lists(Closing):
         self._codes: Codes = np.asarray(np.load(folder / "codes.npy", mmap_mode="r"))
         self._heads: Codes = np.asarray(np.load(folder / "heads.npy", mmap_mode="r"))
         self._ids: NDArray[np.uint8] = np.asarray(np.load(folder / "ids.npy", mmap_mode="r"))
-        with np.load(folder / "rest.npz") as rest:
+        with (folder / "rest.npz").open("rb") as file, np.load(file) as rest:
             self._scales: NDArray[np.float32] = rest["scales"]
             self._centres: Vectors = rest["centres"]
             self._starts: NDArray[np.int64] = rest["starts"]
             words = {name: rest[f"word {name}"] for name in facts["values"]}
             numbers = {name: rest[f"number {name}"] for name in facts["numbers"]}
-        with np.load(folder / "heads.npz") as heads:
+        with (folder / "heads.npz").open("rb") as file, np.load(file) as heads:
             self._axes: Vectors = heads["axes"]
             self._head_scales: NDArray[np.float32] = self._scales * heads["scales"]
+        sizes = {len(part) for part in (self._codes, self._heads, self._ids, self._head_scales)}
+        if len(sizes) > 1:
+            raise ValueError(f"the files in {folder} have {sorted(sizes)} rows, expected as many")
         self._columns = Columns(words, facts["values"], numbers)
         self._all = np.arange(len(self._ids), dtype=np.int32)
         noted = (folder / "changed").read_bytes()
@@ -115,12 +125,11 @@ class Lists(Closing):
             within: Folder of the store.
             points: How many it holds.
         """
-        for left in within.glob(f"{FOLDER}-*"):
-            shutil.rmtree(left)
+        cls.sweep(within)
         try:
             _with_heads(within / FOLDER)
             lists = cls(within / FOLDER)
-        except (OSError, ValueError, KeyError, TypeError):  # none, or damaged: they are derived
+        except UNUSABLE:
             return None
         if abs(points - len(lists)) <= len(lists.changed):
             return lists
@@ -151,10 +160,17 @@ class Lists(Closing):
         arrays |= {f"number {name}": column for name, column in table.numbers.items()}
         np.savez(folder / "rest.npz", allow_pickle=False, **arrays)
         (folder / "changed").touch()
+        _sync(folder)
         facts = {"format": FORMAT, "visit": FIRST_VISIT, "values": table.values}
         facts["numbers"] = list(table.numbers)
         write_durably(folder / "lists.json", json.dumps(facts).encode())
         return cls(folder)
+
+    @staticmethod
+    def sweep(within: Path) -> None:
+        """Remove what was not finished."""
+        for left in within.glob(f"{FOLDER}-*"):
+            shutil.rmtree(left)
 
     def take_place(self) -> None:
         """Go where `open` looks."""
@@ -200,7 +216,8 @@ class Lists(Closing):
         """
         rows, scores, everything = self._visited(row, where, self._columns.known(exclude))
         wanted = _wanted(k)
-        near = _best(rows, scores, BY_HEAD * wanted)
+        raised = (self.visit - FIRST_VISIT) / max(1, 1000 - FIRST_VISIT)
+        near = _best(rows, scores, max(BY_HEAD * wanted, round(raised * len(rows))))
         code, _ = in_bytes(row[None])
         scores = _dots(code, np.take(self._codes, near, axis=0)) * self._scales[near]
         best = _best(near, scores, wanted)
@@ -334,24 +351,40 @@ def _unsorted(
     return columns, np.frombuffer(ids, np.uint8).reshape(-1, 16), np.concatenate(scales)
 
 
+def _sync(folder: Path) -> None:
+    """What is in the files survives a power cut, before the facts that say that it is there."""
+    for path in folder.iterdir():
+        sync(path)
+
+
 def _write_sorted(path: Path, codes: Codes, order: NDArray[np.int64]) -> None:
-    made = np.lib.format.open_memmap(path, "w+", np.int8, codes.shape)
-    for at in range(0, len(order), CHUNK):
-        made[at : at + CHUNK] = codes[order[at : at + CHUNK]]
-    made.flush()
+    parts = (codes[order[at : at + CHUNK]] for at in range(0, len(order), CHUNK))
+    _write_rows(path, codes.shape, parts)
+
+
+def _write_rows(path: Path, shape: tuple[int, ...], parts: Iterable[Codes]) -> None:
+    """Write an array a part at a time; not mapped, where a full disk would end the process."""
+    with path.open("wb") as file:
+        facts = {"descr": "|i1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, facts)
+        for part in parts:
+            file.write(part.tobytes())
 
 
 def _write_heads(folder: Path) -> None:
     """Write the heads of the rows whose bytes lie in a folder."""
     codes: Codes = np.load(folder / "codes.npy", mmap_mode="r")
     axes = main_axes(codes, HEAD)
-    made = np.lib.format.open_memmap(folder / "heads.npy", "w+", np.int8, (len(codes), len(axes.T)))
-    scales = []
-    for at in range(0, len(codes), CHUNK):
-        part = slice(at, at + CHUNK)
-        made[part], scale = in_bytes(codes[part] @ axes)
-        scales.append(scale)
-    made.flush()
+    scales: list[NDArray[np.float32]] = []
+
+    def heads() -> Iterator[Codes]:
+        for at in range(0, len(codes), CHUNK):
+            part, scale = in_bytes(codes[at : at + CHUNK] @ axes)
+            scales.append(scale)
+            yield part
+
+    need_room(folder, len(codes) * (axes.shape[1] + 4))
+    _write_rows(folder / "heads.npy", (len(codes), axes.shape[1]), heads())
     np.savez(folder / "heads.npz", axes=axes, scales=np.concatenate(scales))
 
 
@@ -360,6 +393,7 @@ def _with_heads(folder: Path) -> None:
     facts = json.loads((folder / "lists.json").read_text(encoding="utf-8"))
     if facts["format"] == 1:
         _write_heads(folder)
+        _sync(folder)
         visit = min(1000, facts["visit"] * FIRST_VISIT // 50)
         facts = {**facts, "format": FORMAT, "visit": visit}
         write_durably(folder / "lists.json", json.dumps(facts).encode())

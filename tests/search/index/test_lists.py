@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import date, timedelta
+from errno import ENOSPC
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -202,14 +203,21 @@ def test_what_is_written_while_lists_are_made_is_found(
         assert store.nearest(ROWS[7], 1)[0].item == late
 
 
-@pytest.mark.parametrize("name", ["lists.json", "codes.npy", "heads.npy", "rest.npz", "changed"])
+FILES = ["lists.json", "codes.npy", "heads.npy", "heads.npz", "ids.npy", "rest.npz", "changed"]
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_damaged_lists_are_left_alone_and_made_anew(folder: Path, name: str) -> None:
     with listed(folder) as store:
         truth = store.nearest(ROWS[0], 10, FILTERS["two fields"], exact=True)
+    damaged = folder / "lists" / name
     if name == "changed":
-        (folder / "lists" / name).unlink()
+        damaged.unlink()
     else:
-        (folder / "lists" / name).write_bytes(b"not what it was")
+        whole = damaged.read_bytes()
+        for left in (b"not what it was", b"", whole[: len(whole) // 2]):
+            damaged.write_bytes(left)
+            assert Lists.open(folder, SIZE) is None
     (folder / "lists-left").mkdir()
 
     with EdgeStore.open(folder, "cells", CARD) as store:
@@ -231,6 +239,46 @@ def test_lists_made_before_rows_had_heads_are_given_them(folder: Path) -> None:
         with EdgeStore.open(folder, "cells", CARD) as store:
             assert lists_of(store).visit == 200
             assert store.nearest_batch(ROWS[:50], 10) == found
+
+
+def test_lists_of_before_wait_for_room_and_leave_nothing_where_a_disk_fills(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    with listed(folder) as store:
+        monkeypatch.setattr("search.index.lists._write_rows", full)
+        with pytest.raises(OSError, match="No space"):
+            store._make_lists(SIZE)
+        assert not list(folder.glob("lists-*"))
+        assert len(store.nearest(ROWS[0], 10)) == 10
+    facts = folder / "lists" / "lists.json"
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "format": 1}))
+
+    monkeypatch.setattr("search.disk.space._free", lambda _: 1 << 20)
+    assert Lists.open(folder, SIZE) is None
+    monkeypatch.undo()
+    lists = Lists.open(folder, SIZE)
+    assert lists is not None
+    lists.close()
+
+
+def test_a_search_of_all_is_exact_and_heads_grow_where_rows_differ_along_many_axes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.index.lists.BY_HEAD", 1)
+    rows = np.random.default_rng(0).standard_normal((SIZE, 160))
+    rows[1500:, :150] /= 1000
+    folder.mkdir()
+    for part, axes in ((rows[:1500], range(80, 120)), (rows[1500:], [64])):
+        some = checked_vectors(part, 160)
+        with Lists.make(folder, map(Stored, ITEMS, some), 160) as lists:
+            assert lists._axes.shape[1] in axes
+            lists.widen(1000)
+            for row in some[:20]:
+                true = {ITEMS[at].id for at in np.argsort(-some @ row)[:10]}
+                assert true <= set(lists.candidates(row, 10, None, None).ids)
 
 
 def test_a_field_of_too_many_values_is_left_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
