@@ -115,7 +115,8 @@ class RecordedStore:
         if cases:
             unknown = (where or Filter()).model_copy(update={"patient": ()}).with_recorded(cases)
             for case, n in self.items.facet("case", unknown, EVERY).items():
-                found[patients[case]] += n
+                if case in patients:  # its record may have changed since the cases were asked for
+                    found[patients[case]] += n
         return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:limit])
 
     def delete(self, ids: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from search.cases.count import count_case
 from search.cases.similar import case_facts, similar_cases
 from search.errors import NoSuchCase
 from search.index.contract import scroll_all
+from search.index.recorded import RecordedStore
 from search.library.case_records import BadCase
 from search.library.reviews import Reviews
 from search.query.answer import answer as search
@@ -148,3 +149,16 @@ def test_a_filter_follows_a_record_at_once(tmp_path: Path) -> None:
             record(service, {str(entries[0].item.case): "B"})
 
     assert counted == [[cells, 0], [0, cells]]
+
+
+def test_values_are_counted_while_a_record_goes(services: tuple[Service, Service]) -> None:
+    class Going:
+        def patients(self) -> dict[str, str]:
+            return {"another case": "P1"}
+
+        def cases_of(self, patients: Sequence[str]) -> Collection[str]:
+            return services[1].collection().cases.cases_of(patients)
+
+    items, where = services[1].collection().store.items, Filter(patient=("P1",))
+    assert items.facet("patient", where)["P1"] < services[1].collection().store.count(where)
+    assert RecordedStore(items, Going()).facet("patient", where) == items.facet("patient", where)
