@@ -33,6 +33,7 @@ class Columns:
     def knows(self, filter: Filter) -> bool:
         """Whether every condition of a filter is about a field that has a column."""
         fields = {*filter.words} | ({"case", "patient"} if filter.recorded else set())
+        fields |= {"patient"} if filter.nobodys else set()
         return not filter.ids and fields <= self.words.keys()
 
     def known(self, filter: Filter | None) -> Filter | None:
@@ -41,8 +42,8 @@ class Columns:
             return None
         without = {name: () for name in filter.words if name not in self.words}
         known = filter.model_copy(update={"ids": (), **without})
-        if not {"case", "patient"} <= self.words.keys():
-            known = known.with_recorded(())
+        if not {"case", "patient"} <= self.words.keys():  # what `exclude` says is left to engines
+            known = Filter.model_validate(known.model_dump())
         return None if known.empty else known
 
     def meets(self, filter: Filter, rows: Rows) -> NDArray[np.bool_]:
@@ -61,6 +62,8 @@ class Columns:
             by_case = self._any_of("case", filter.recorded, rows)
             own = self._any_of("patient", words.pop("patient", ()), rows)
             yield own | (by_case & (self.words["patient"][rows] == 0))
+        if filter.nobodys:
+            yield self.words["patient"][rows] == 0
         for name, some in words.items():
             yield self._any_of(name, some, rows)
         for name, (low, high) in range_ends(filter).items():

@@ -351,7 +351,8 @@ def mixed(where: Filter | None) -> bool:
     if where is None:
         return False
     values = [value for some in where.words.values() for value in some]
-    return bool(where.ids or where.ranges or where.recorded) or len(values) > 1
+    alone = not (where.ids or where.ranges or where.recorded or where.nobodys)
+    return not alone or len(values) > 1
 
 
 def looks_past(left: int, points: int) -> bool:

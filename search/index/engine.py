@@ -134,6 +134,7 @@ def conditions(filter: Filter | None) -> list[Any]:
         if "patient" in words:
             either.append(_any_of("patient", words.pop("patient")))
         found.append(engine.Filter(should=either))
+    found += [engine.IsEmptyCondition("patient")] * filter.nobodys
     found += [_any_of(name, values) for name, values in words.items()]
     found += [
         engine.FieldCondition(name, range=engine.RangeFloat(gte=low, lte=high))

@@ -111,12 +111,11 @@ class RecordedStore:
         if field != "patient" or not (patients := self._records.patients()):
             return self.items.facet(field, known, limit)
         found = Counter(self.items.facet(field, known, EVERY))
-        cases = tuple(patients) if known is None or not known.patient else known.recorded
-        if cases:
-            unknown = (where or Filter()).model_copy(update={"patient": ()}).with_recorded(cases)
-            for case, n in self.items.facet("case", unknown, EVERY).items():
-                if case in patients:  # its record may have changed since the cases were asked for
-                    found[patients[case]] += n
+        bare = self._bare(known or Filter())
+        cases = {} if bare is None else self.items.facet("case", bare, EVERY)
+        for case, n in cases.items():
+            if case in patients:  # else no record names one, or it has changed since
+                found[patients[case]] += n
         return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:limit])
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -134,6 +133,14 @@ class RecordedStore:
     def close(self) -> None:
         """See `Store.close`."""
         self.items.close()
+
+    def _bare(self, known: Filter) -> Filter | None:
+        """What those items of a filter meet of which records alone may say whose they are; `None`
+        where there can be none."""
+        bare: Filter | None = known.model_copy(update={"patient": ()}).with_recorded(())
+        if bare is not None and known.patient:
+            bare = bare.both(Filter(case=known.recorded)) if known.recorded else None
+        return None if bare is None else bare.of_nobody()
 
     def _known(self, filter: Filter | None) -> Filter | None:
         return None if filter is None else self.understood(filter)

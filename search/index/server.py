@@ -510,8 +510,9 @@ def _conditions(filter: Filter | None) -> list[Any]:
         return []
     found: list[Any] = [models.HasIdCondition(has_id=list(filter.ids))] if filter.ids else []
     words = filter.stored_words
+    unknown = models.IsEmptyCondition(is_empty=models.PayloadField(key="patient"))
+    found += [unknown] * filter.nobodys
     if filter.recorded:
-        unknown = models.IsEmptyCondition(is_empty=models.PayloadField(key="patient"))
         by_case = models.Filter(must=[_any_of("case", filter.recorded), unknown])
         own = [_any_of("patient", words.pop("patient"))] if "patient" in words else []
         found.append(models.Filter(should=[by_case, *own]))

@@ -60,10 +60,11 @@ class Filter(Record):
     acquired_to: date | None = None
     """On this day or earlier."""
     _recorded: tuple[str, ...] = PrivateAttr(())
+    _of_nobody: bool = PrivateAttr(False)
 
     def with_recorded(self, cases: tuple[str, ...]) -> Filter:
-        """This one, which items of an unknown patient meet by one of some cases, too: those whose
-        record names one of `patient`, or any patient where there is no such condition.
+        """This one, whose condition on patients items of an unknown patient meet by one of some
+        cases, too: those whose record names one of `patient`.
 
         `search.index.recorded` asks stores so; what `both`, `either` and `parts` make knows nothing
         of records.
@@ -71,6 +72,17 @@ class Filter(Record):
         known = self.model_copy()
         known._recorded = cases
         return known
+
+    def of_nobody(self) -> Filter:
+        """This one, with the condition that an item itself names no patient."""
+        bare = self.model_copy()
+        bare._of_nobody = True
+        return bare
+
+    @property
+    def nobodys(self) -> bool:
+        """See `of_nobody`."""
+        return self._of_nobody
 
     @property
     def recorded(self) -> tuple[str, ...]:
@@ -147,7 +159,7 @@ class Filter(Record):
     @property
     def empty(self) -> bool:
         """Whether there is no condition at all."""
-        return not (self.ids or self.words or self.ranges or self.recorded)
+        return not (self.ids or self.words or self.ranges or self.recorded or self.nobodys)
 
     def meets(self, item: Item) -> bool:
         """Whether an item meets every condition: the plain statement of `where`."""
@@ -164,6 +176,7 @@ class Filter(Record):
             own = item.patient in words.pop("patient", ())
             tests.append(own or (item.patient is None and item.case in self.recorded))
         tests += [getattr(item, name) in values for name, values in words.items()]
+        tests += [item.patient is None] * self.nobodys
         for name, (low, high) in self.ranges.items():
             value = getattr(item, name)
             number = days(value) if isinstance(value, date) else value

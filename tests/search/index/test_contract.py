@@ -567,6 +567,8 @@ def random_filter(rng: np.random.Generator, items: list[Item]) -> Filter | None:
     found = Filter.model_validate(facts)
     if rng.random() < 0.25:  # cases that are called a patient's by their records alone
         found = found.with_recorded(tuple(f"case {at}" for at in rng.choice(20, 4, replace=False)))
+    if rng.random() < 0.1:
+        found = found.of_nobody()
     return None if found.empty else found
 
 
