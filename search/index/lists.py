@@ -38,7 +38,7 @@ from search.schemas.filters import Filter
 
 FORMAT = 2
 FOLDER = "lists"
-FIRST_VISIT = 60
+FIRST_VISIT = 66
 """Rows of a thousand that a search compares at first, in its nearest lists; a build raises it
 until recall is enough."""
 ENOUGH_ROWS = 0.4
