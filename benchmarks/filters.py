@@ -246,7 +246,8 @@ def main() -> None:
                 for name in asked.truth:
                     asked.store.nearest(asked.queries[0], K, filters().get(name))
                     spent, recall[size, way, name] = asked.ask(name)
-                    table[size, way, name] += spent * counted
+                    if counted:
+                        table[size, way, name] += spent
             asked.store._lists = lists
     print("each cell: p50 / p99 ms of the clock; p50 / p99 of the processor; recall@10\n")
     for (size, way, name), spent in table.items():

@@ -102,8 +102,7 @@ class OpenVino:
         core = runtime().Core()
         kept = isinstance(model, bytes)
         self._compiled = (core.import_model if kept else core.compile_model)(model, "CPU", settings)
-        self._request = self._compiled.create_infer_request()
-        self._side_by_side = [self._compiled.create_infer_request() for _ in range(at_once)]
+        self._requests = [self._compiled.create_infer_request() for _ in range(at_once)]
 
     @property
     def compiled(self) -> bytes:
@@ -112,14 +111,14 @@ class OpenVino:
 
     def __call__(self, pixels: Pixels, patches: bool) -> Outputs:
         """Run one batch."""
-        results = self._request.infer([pixels], share_inputs=True)
+        results = self._requests[0].infer([pixels], share_inputs=True)
         # Copied: the request's own memory is overwritten by its next batch.
         return tuple(np.array(results[at]) for at in range(len(results) if patches else 1))
 
     def rows(self, batches: Iterable[Pixels]) -> list[NDArray[np.floating]]:
         """The pooled rows of each batch; batches are taken while others are computed."""
         found: list[NDArray[np.floating]] = []
-        free, under_way = list(self._side_by_side), deque[Any]()
+        free, under_way = list(self._requests), deque[Any]()
 
         def collect() -> None:
             request = under_way.popleft()

@@ -289,7 +289,7 @@ class Lists(Closing):
         """Rows of some lists, and about their cosines with a query up to a factor.
 
         Args:
-            head: Of the query; 1 x `HEAD`.
+            head: Of the query; 1 x axes.
             met: The rows that meet a filter; `None` for all.
             starts: Where each list begins, among these.
             lists: Which ones.
@@ -389,7 +389,8 @@ def _write_heads(folder: Path) -> None:
 
 
 def _with_heads(folder: Path) -> None:
-    """Give heads to lists of format 1, which counted lists where rows are counted now."""
+    """Give heads to lists of format 1, which counted lists where rows are counted now, and began
+    with 50 of a thousand."""
     facts = json.loads((folder / "lists.json").read_text(encoding="utf-8"))
     if facts["format"] == 1:
         _write_heads(folder)
